@@ -1,0 +1,23 @@
+"""Video person re-identification: fused kernels, layers, losses, metrics and complete systems.
+
+`import vreid_ext` needs torch and NumPy only; what a subpackage needs beyond that comes with the extras
+(`pip install 'vreid-ext[train]'`).
+"""
+
+from importlib import import_module
+from typing import Any
+
+from vreid_ext import ops
+from vreid_ext.backends import use_backend
+
+__version__ = "0.1.0"
+
+_SUBPACKAGES = ("backends", "data", "engine", "losses", "metrics", "models", "nn", "report")
+
+__all__ = ["__version__", "losses", "metrics", "models", "nn", "ops", "use_backend"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"vreid_ext.{name}")
+    raise AttributeError(f"module 'vreid_ext' has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""Which implementation of an op runs: `reference`, `native` (CPU), `triton` or `cuda`.
+
+Every backend is a package here with the same function names and a function
+`unavailable(op, device, dtype)` that says why it cannot run an op, or None. The reference defines
+which ops there are.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+import torch
+
+BACKENDS = ("reference", "native", "triton", "cuda")
+
+# The hand-written CUDA kernels stay behind Triton until a GPU has shown them faster.
+_PREFERENCE = {"cpu": ("native", "reference"), "cuda": ("triton", "cuda", "reference")}
+
+_override: str | None = None
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op in the block on one backend, unless a call names another.
+
+    Args:
+        name: "auto", "reference", "native", "triton" or "cuda".
+
+    The setting belongs to the process, so threads that run at the same time share it. Over it stands
+    the `backend=` argument of a call; under it the environment variable `VREID_BACKEND`.
+    """
+    global _override
+    _check_name(name, "name")
+    previous, _override = _override, name
+    try:
+        yield
+    finally:
+        _override = previous
+
+
+def choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The backend that is to run `op`.
+
+    Raises:
+        ValueError: `requested` (or `VREID_BACKEND`) is no backend's name.
+        RuntimeError: the backend asked for cannot run this op; the message lists every reason.
+    """
+    if requested == "auto" and _override is not None:
+        requested = _override
+    return _choose(op, requested, device.type, dtype)
+
+
+def load(name: str) -> ModuleType:
+    """The backend's package, imported on first use."""
+    return import_module(f"vreid_ext.backends.{name}")
+
+
+def ops() -> list[str]:
+    """Every op, in alphabetical order."""
+    return sorted(load("reference").__all__)
+
+
+def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list[tuple[str, str, str | None]]:
+    """One row (op, backend, why not) for every pair; the last entry is None where the backend is usable.
+
+    Without `device`, each backend is asked about the device it is made for: native about the CPU,
+    triton and cuda about the GPU.
+    """
+    home = {"reference": "cpu", "native": "cpu", "triton": "cuda", "cuda": "cuda"}
+    return [
+        (op, name, _reason(op, name, device or home[name], dtype)) for op in ops() for name in BACKENDS
+    ]
+
+
+@torch.compiler.assume_constant_result
+def _choose(op: str, requested: str, device: str, dtype: torch.dtype) -> str:
+    source = "backend"
+    if requested == "auto" and "VREID_BACKEND" in os.environ:
+        source, requested = "VREID_BACKEND", os.environ["VREID_BACKEND"]
+    _check_name(requested, source)
+    return _resolve(op, requested, device, dtype)
+
+
+@cache
+def _resolve(op: str, requested: str, device: str, dtype: torch.dtype) -> str:
+    wanted = _PREFERENCE.get(device, ("reference",)) if requested == "auto" else (requested,)
+    for name in wanted:
+        if _reason(op, name, device, dtype) is None:
+            return name
+    reasons = "\n".join(
+        f"  {name}: {_reason(op, name, device, dtype) or 'usable'}" for name in (requested, *BACKENDS)
+    )
+    raise RuntimeError(f"backend={requested!r} cannot run {op} on {device} in {dtype}:\n{reasons}")
+
+
+def _reason(op: str, name: str, device: str, dtype: torch.dtype) -> str | None:
+    reason: str | None = load(name).unavailable(op, torch.device(device), dtype)
+    return reason
+
+
+def _check_name(name: str, argument: str) -> None:
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *BACKENDS)}")

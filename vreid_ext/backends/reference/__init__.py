@@ -1,0 +1,21 @@
+"""The specification: every op in plain torch, differentiated by autograd.
+
+What stands here defines what an op computes; every other backend is tested against it.
+"""
+
+import torch
+
+from vreid_ext.backends.reference.sta import (
+    attention_map,
+    block_scores,
+    fuse,
+    inter_frame_distance,
+    sta_pool,
+)
+
+__all__ = ["attention_map", "block_scores", "fuse", "inter_frame_distance", "sta_pool"]
+
+
+def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """The reference runs wherever torch does."""
+    return None
