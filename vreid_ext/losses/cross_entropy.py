@@ -1,0 +1,38 @@
+"""Softmax cross-entropy over identities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext.losses import _checks
+
+
+class CrossEntropyLoss(nn.Module):
+    """Mean softmax cross-entropy with label smoothing (STA, Eq. 10; smoothing of Szegedy et al., 2016).
+
+        -1/n sum_i sum_c y_ic log softmax(logits_i)_c        y_ic = (1 - e) 1[c = target_i] + e / C
+
+    Args:
+        label_smoothing: e in [0, 1).
+
+    Call: `loss(logits, targets)` with logits (n,C) floating and targets (n,) integer in [0, C); returns a
+    float32 scalar (float64 for float64 logits). The range of the targets is torch's to check, so that the
+    host does not wait for the device.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a number in [0, 1)")
+        self.label_smoothing = float(label_smoothing)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        _checks.batch("logits", logits, targets)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        return f"label_smoothing={self.label_smoothing}"

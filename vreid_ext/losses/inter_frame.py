@@ -1,0 +1,45 @@
+"""Inter-frame regularization of attention maps."""
+
+import torch
+from torch import Tensor, nn
+
+from vreid_ext import ops
+
+
+class InterFrameRegularizer(nn.Module):
+    """Mean over clips of the distance between two frames' attention maps, ||g_i - g_j||_F (STA, Eq. 6).
+
+    It keeps the attention from settling on one frame. The paper adds it times a weight it does not state
+    (Eq. 7); the weight is the caller's.
+
+    Args:
+        pairs: "random", two different frames drawn for every clip at every call (the paper), or "all", the
+            mean over all pairs.
+        backend: "auto", "reference", "native", "triton" or "cuda".
+
+    Call: `loss(attention, valid=None)` with attention (B,T,H,W), for instance `STAPool.attention`, and valid
+    (B,T) bool; returns a float32 scalar (float64 for float64 input). A clip with a frame left out by `valid`
+    is left out of the mean; without a clip, and for clips of one frame, the loss is zero.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(self, pairs: str = "random", backend: str = "auto") -> None:
+        super().__init__()
+        if pairs not in ("random", "all"):
+            raise ValueError(f"pairs: got {pairs!r}, wanted 'random' or 'all'")
+        self.pairs, self.backend = pairs, backend
+
+    def forward(self, attention: Tensor, valid: Tensor | None = None) -> Tensor:
+        distance = ops.inter_frame_distance(attention, self.pairs, backend=self.backend)
+        if valid is None:
+            return distance.sum() / max(len(distance), 1)
+        if valid.dtype != torch.bool or valid.shape != attention.shape[:2]:
+            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(attention.shape[:2])
+            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        whole = valid.all(1)
+        return distance.masked_fill(~whole, 0).sum() / whole.sum().clamp(min=1)
+
+    def extra_repr(self) -> str:
+        return f"pairs={self.pairs!r}"

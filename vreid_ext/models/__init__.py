@@ -1,0 +1,16 @@
+"""Complete systems, one file per paper, and the backbones they stand on."""
+
+from vreid_ext.models.backbones import Backbone, build_backbone
+from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.registry import build_model, model_names, register_model
+from vreid_ext.models.sta import STA
+
+__all__ = [
+    "STA",
+    "Backbone",
+    "TrainingOutput",
+    "build_backbone",
+    "build_model",
+    "model_names",
+    "register_model",
+]

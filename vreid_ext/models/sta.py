@@ -1,0 +1,166 @@
+"""STA: Spatial-Temporal Attention for Large-Scale Video-based Person Re-Identification
+(Fu, Wang, Wei, Huang; AAAI 2019). Equation, algorithm and table numbers are the paper's."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vreid_ext.losses import InterFrameRegularizer
+from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.registry import register_model
+from vreid_ext.nn import STAPooling
+from vreid_ext.ops import STAPool
+
+
+@register_model("sta")
+class STA(nn.Module):
+    """The STA system and, through its switches, every row of Table 1.
+
+    | row of Table 1                      | pooling | fusion | regularizer | triplet loss |
+    |-------------------------------------|---------|--------|-------------|--------------|
+    | Baseline                            | "frame" |        |             | no           |
+    | Baseline + TL                       | "frame" |        |             | yes          |
+    | Baseline + TL + Avg                 | "avg"   |        |             | yes          |
+    | Baseline + TL + STA                 | "sta"   | False  | False       | yes          |
+    | Baseline + TL + STA + Fusion        | "sta"   | True   | False       | yes          |
+    | Baseline + TL + STA + Fusion + Reg  | "sta"   | True   | True        | yes          |
+
+    Args:
+        num_classes: training identities.
+        pooling: "frame", the image model: every frame is a sample in training, a clip's feature is the mean
+            of its frames' features; "avg", mean over frames and cells; "sta", spatial-temporal attention.
+        fusion: with "sta", use the highest-scored and the weighted-sum map (Algorithm 1); otherwise the
+            weighted-sum map alone. No meaning for the other poolings.
+        regularizer: with "sta", give the inter-frame term (Eq. 6) in training. No meaning for the others.
+        blocks: K, the row blocks; a divisor of the map's height.
+        neck: "fc", Linear without bias + BN + ReLU, whose output serves the triplet loss, the classifier and
+            the test (the paper says FC; BN and ReLU are those of the public re-implementation AGRL.pytorch);
+            "bn", the BNNeck of Luo et al. 2019: triplet loss before BN, classifier and test after it.
+        feature_dim: D of "fc", 1024 unless given (the paper does not say); "bn" keeps the pooled vector's
+            size and takes none.
+        backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
+        weights, last_stride: for `build_backbone`; without meaning for a module.
+        energy, normalize, backend: see `nn.STAPooling`.
+
+    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
+    short clip. In training `TrainingOutput(logits, feature, extras)`; in evaluation the feature (B,D). T may
+    differ from call to call. Padding frames never reach a clip's feature, but in training they do pass through
+    the backbone and its batch statistics.
+
+    Attributes:
+        feature_dim: D of the feature.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        pooling: str = "sta",
+        fusion: bool = True,
+        regularizer: bool = True,
+        blocks: int = 4,
+        neck: str = "fc",
+        feature_dim: int | None = None,
+        backbone: str | nn.Module = "resnet50",
+        weights: str | Path = "none",
+        last_stride: int = 1,
+        energy: str = "sum_square",
+        normalize: str = "sum",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+        if pooling not in ("frame", "avg", "sta"):
+            raise ValueError(f"pooling: got {pooling!r}, wanted 'frame', 'avg' or 'sta'")
+        if neck not in ("fc", "bn"):
+            raise ValueError(f"neck: got {neck!r}, wanted 'fc' or 'bn'")
+        if neck == "bn" and feature_dim is not None:
+            raise ValueError(f"feature_dim: got {feature_dim} with neck 'bn', which keeps the pooled size; leave it out")
+        if feature_dim is not None and (not isinstance(feature_dim, int) or feature_dim < 1):
+            raise ValueError(f"feature_dim: got {feature_dim!r}, wanted an int of at least 1")
+
+        self.sta = STAPooling(blocks, energy, normalize, backend)
+        self.inter_frame = InterFrameRegularizer(backend=backend) if pooling == "sta" and regularizer else None
+        self.backbone = build_backbone(backbone, weights, last_stride) if isinstance(backbone, str) else backbone
+        channels = getattr(self.backbone, "out_channels", None)
+        if not isinstance(channels, int):
+            raise ValueError(f"backbone: got {type(backbone).__name__}, wanted a name or a module with out_channels")
+
+        self.pooling, self.fusion, self.neck = pooling, fusion, neck
+        pooled_dim = 2 * channels if pooling == "sta" and fusion else channels
+        self.feature_dim = pooled_dim if neck == "bn" else (feature_dim or 1024)
+        self.fc = nn.Linear(pooled_dim, self.feature_dim, bias=False) if neck == "fc" else nn.Identity()
+        self.bn = nn.BatchNorm1d(self.feature_dim)
+        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=neck == "fc")
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.normal_(self.classifier.weight, std=0.001)
+        if isinstance(self.fc, nn.Linear):
+            nn.init.kaiming_normal_(self.fc.weight, mode="fan_out")
+            nn.init.zeros_(self.classifier.bias)
+        else:
+            self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
+
+    def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
+        maps = self.maps(clips, valid)  # {f_n}
+        extras = {}
+        if self.pooling == "frame":
+            if self.training and valid is not None:
+                raise ValueError("valid: got a mask in training with pooling 'frame', wanted None: every frame is a sample")
+            pooled = maps.mean((3, 4)).flatten(0, 1)
+        elif self.pooling == "avg":
+            pooled = mean_over_frames(maps.mean((3, 4)), valid)
+        else:
+            fused, _, attention = self.sta(maps, valid)  # Eq. 1 to 4, Algorithm 1 and global average pooling
+            pooled = fused if self.fusion else fused[:, maps.shape[2] :]
+            if self.training and self.inter_frame is not None:
+                extras["inter_frame"] = self.inter_frame(attention, valid)  # Eq. 6
+
+        embedding = self.fc(pooled)
+        normalised = self.bn(embedding)
+        feature = normalised.relu() if self.neck == "fc" else normalised
+        if self.training:
+            metric_feature = feature if self.neck == "fc" else embedding
+            return TrainingOutput(self.classifier(feature), metric_feature, extras)
+        if self.pooling == "frame":
+            return mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
+        return feature
+
+    def maps(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Feature maps (B,T,C,H,W) of every frame, in the memory layout the backbone gives."""
+        if clips.dim() != 5 or clips.shape[2] != 3:
+            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
+            wanted = tuple(clips.shape[:2])
+            raise ValueError(f"valid: got {valid.dtype} {tuple(valid.shape)}, wanted a bool tensor (B,T) = {wanted}")
+        maps = self.backbone(clips.flatten(0, 1))
+        if maps.dim() != 4:
+            raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
+        return maps.unflatten(0, clips.shape[:2])
+
+    @torch.no_grad()
+    def attend(self, clips: Tensor, valid: Tensor | None = None) -> STAPool:
+        """Scores and attention maps of clips (B,T,3,h,w), for pictures: evaluation mode, no gradient.
+
+        The attention has no parameters, so a model of any pooling can be looked at.
+        """
+        training = self.training
+        self.eval()
+        try:
+            return self.sta(self.maps(clips, valid), valid)
+        finally:
+            self.train(training)
+
+
+def mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
+    """(B,T,D) to (B,D); frames left out by `valid` (B,T) are not read; a clip without a frame gives zeros."""
+    if valid is None:
+        return x.mean(1)
+    return x.masked_fill(~valid[:, :, None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)

@@ -1,0 +1,5 @@
+"""Layers over the ops."""
+
+from vreid_ext.nn.sta import STAPooling
+
+__all__ = ["STAPooling"]

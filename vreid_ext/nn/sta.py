@@ -1,0 +1,61 @@
+"""Spatial-temporal attention pooling as a layer."""
+
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.ops import STAPool
+
+
+class STAPooling(nn.Module):
+    """Parameter-free pooling of a clip's feature maps into one vector (STA, Eq. 1 to 4 and Algorithm 1).
+
+    Each of K row blocks is scored in every frame by its share of the frame's energy, normalised over the
+    frames; the clip's vector is the mean of the map made of the best-scored blocks, then that of the
+    score-weighted sum. With the default `energy` and `normalize` this is `ops.sta_pool`, one read of the maps.
+    The layer has no parameters and no state, so T may differ from call to call.
+
+    Args:
+        blocks: K, a divisor of the map's height.
+        energy: "sum_square" (Eq. 1) or "l2", the channel norm.
+        normalize: "sum" (Eq. 1) or "l2".
+        backend: "auto", "reference", "native", "triton" or "cuda".
+
+    Call: `layer(x, valid=None)` with x (B,T,C,H,W) floating and valid (B,T) bool, False for the frames to
+    leave out; returns `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`, pooled in the dtype of x,
+    the others in float32 or wider.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+
+    Source: Fu et al., "STA: Spatial-Temporal Attention for Large-Scale Video-based Person
+    Re-Identification", AAAI 2019.
+    """
+
+    def __init__(
+        self, blocks: int = 4, energy: str = "sum_square", normalize: str = "sum", backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        if not isinstance(blocks, int) or isinstance(blocks, bool):
+            raise TypeError(f"blocks: got {type(blocks).__name__}, wanted an int")
+        if blocks < 1:
+            raise ValueError(f"blocks: got {blocks}, wanted at least 1")
+        if energy not in ("sum_square", "l2"):
+            raise ValueError(f"energy: got {energy!r}, wanted 'sum_square' or 'l2'")
+        if normalize not in ("sum", "l2"):
+            raise ValueError(f"normalize: got {normalize!r}, wanted 'sum' or 'l2'")
+        self.blocks, self.energy, self.normalize, self.backend = blocks, energy, normalize, backend
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> STAPool:
+        if (self.energy, self.normalize) == ("sum_square", "sum"):
+            return ops.sta_pool(x, self.blocks, valid, backend=self.backend)
+        if valid is not None:  # attention_map takes no mask: a frame left out must not reach it, nor its NaN
+            x = x.masked_fill(~valid[:, :, None, None, None], 0)
+        attention = ops.attention_map(x, self.energy, self.normalize, backend=self.backend)
+        if valid is not None:
+            attention = attention.masked_fill(~valid[:, :, None, None], 0)
+        scores = ops.block_scores(attention, self.blocks, valid, backend=self.backend)
+        pooled = ops.fuse(x, scores, valid, backend=self.backend).mean((2, 3))
+        return STAPool(pooled, scores, attention)
+
+    def extra_repr(self) -> str:
+        return f"blocks={self.blocks}, energy={self.energy!r}, normalize={self.normalize!r}"
