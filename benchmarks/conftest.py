@@ -1,0 +1,55 @@
+"""`pytest benchmarks/`: each test times its rivals in interleaved rounds; the tables close the run.
+
+`--rows FILE` also writes them, with machine and versions, as JSON.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Row, compare, machine, save, show  # noqa: E402
+
+_rows: list[Row] = []
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rows", type=Path, help="write the rows of the tables to this JSON file")
+    parser.addoption("--rounds", type=int, default=15, help="interleaved rounds of each comparison")
+
+
+@pytest.fixture
+def side_by_side(request, benchmark):
+    """Compare providers, keep the rows for the closing table, and hand ours to pytest-benchmark."""
+
+    def run(case, providers, group):
+        rows = compare(case, providers, request.config.getoption("--rounds"))
+        _rows.extend(rows)
+        benchmark.group = group
+        benchmark.extra_info.update({r.provider: r.per_ours for r in rows})
+        benchmark.pedantic(providers["ours"], rounds=3, warmup_rounds=1)
+        return {r.provider: r.per_ours for r in rows}
+
+    return run
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> str:
+    return request.param
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not _rows:
+        return
+    terminalreporter.section("side by side (milliseconds)")
+    terminalreporter.write_line(str(machine()))
+    terminalreporter.write_line(show(_rows))
+    if config.getoption("--rows"):
+        save(_rows, config.getoption("--rows"))
+
+
+def pytest_configure(config):
+    torch.manual_seed(0)
