@@ -1,0 +1,17 @@
+"""Training, evaluation and feature extraction from recipes; needs `pip install 'vreid-ext[train]'`."""
+
+from vreid_ext.engine.config import Recipe, load_recipe, recipe_names
+from vreid_ext.engine.evaluate import evaluate_checkpoint, evaluate_model, open_checkpoint
+from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.train import train
+
+__all__ = [
+    "Recipe",
+    "evaluate_checkpoint",
+    "evaluate_model",
+    "extract_features",
+    "load_recipe",
+    "open_checkpoint",
+    "recipe_names",
+    "train",
+]

@@ -1,0 +1,199 @@
+"""Checkpoints of tensors (safetensors) and numbers (JSON): nothing in them is ever unpickled.
+
+A checkpoint is a folder:
+
+    weights.safetensors     the model's parameters and buffers
+    optimizer.safetensors   the optimizer's tensors, "<parameter index>.<name>"
+    state.json              recipe, classes, position in the run, the optimizer's numbers
+
+It is written under a temporary name, flushed to the disk and renamed, so that a folder under its final
+name is always whole, whatever kills the process or fills the disk.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FORMAT = 1
+
+
+@dataclass
+class Position:
+    """Where a run stands: `batch` batches of `epoch` are done, `step` optimizer steps in all.
+
+    sums: the running sums of the epoch's losses; log_bytes: the length of the log at this point;
+    scaler: the state of the fp16 loss scaler.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    log_bytes: int = 0
+    scaler: dict[str, float] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    recipe: Mapping[str, Any],
+    num_classes: int,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    position: Position | None = None,
+) -> None:
+    """Write a checkpoint; `folder` appears complete or not at all.
+
+    Raises:
+        ValueError: `folder` exists.
+        OSError: the disk is full or cannot be written; what was there before is untouched.
+    """
+    from safetensors.torch import save_file
+
+    if folder.exists():
+        raise ValueError(f"folder: {str(folder)!r} exists; a checkpoint is never overwritten")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    state: dict[str, Any] = {"format": FORMAT, "recipe": recipe, "num_classes": num_classes}
+    try:
+        save_file(_plain(model.state_dict()), temporary / "weights.safetensors")
+        if optimizer is not None:
+            tensors, state["optimizer"] = _split(optimizer.state_dict())
+            save_file(tensors, temporary / "optimizer.safetensors")
+        if position is not None:
+            state["position"] = asdict(position)
+        (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+        for file in (*temporary.iterdir(), temporary):
+            _flush(file)
+        temporary.rename(folder)
+        _flush(folder.parent)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"checkpoint {str(folder)!r} could not be written: {error}") from error
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "state.json").is_file())
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The checkpoint folder meant by `path`: itself, or the newest of a run's folder."""
+    if (path / "state.json").is_file():
+        return path
+    found = checkpoints(path)
+    if not found:
+        raise ValueError(f"checkpoint: {str(path)!r} is neither a checkpoint nor a run that holds one")
+    return found[-1]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The numbers of a checkpoint: format, recipe, num_classes and, from training, position and optimizer."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"checkpoint {str(folder)!r}: state.json is damaged: {error}") from error
+    if state.get("format") != FORMAT:
+        raise ValueError(f"checkpoint {str(folder)!r}: got format {state.get('format')!r}, wanted {FORMAT}")
+    return state
+
+
+def load_weights(folder: Path, model: nn.Module, description: str) -> None:
+    """Load a checkpoint's weights into `model`, all of them or none.
+
+    Args:
+        description: what `model` is, for the error.
+
+    Raises:
+        ValueError: the checkpoint is of another model; the message names both.
+    """
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "weights.safetensors")
+    wanted = model.state_dict()
+    odd = sorted(
+        key for key in wanted.keys() | weights.keys()
+        if key not in wanted or key not in weights or wanted[key].shape != weights[key].shape
+    )  # fmt: skip
+    if odd:
+        state = read_state(folder)
+        holds = describe_model(state["recipe"]["model"], state["num_classes"])
+        raise ValueError(
+            f"checkpoint {str(folder)!r} holds {holds}; wanted {description}; "
+            f"{len(odd)} tensors do not fit, the first is {odd[0]!r}"
+        )
+    model.load_state_dict(weights)
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put an optimizer back to where the checkpoint left it."""
+    from safetensors.torch import load_file
+
+    groups = read_state(folder)["optimizer"]
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def load_foreign(path: Path, model: nn.Module) -> list[str]:
+    """Load a `.pth` file of another package by tensor name; returns the names left as they were.
+
+    The file is read with `weights_only`, so it cannot run code. A wrapping `state_dict` or `model`
+    entry and the prefix `module.` are removed; tensors of another name or shape are left out.
+
+    Raises:
+        ValueError: no tensor of the file fits the model.
+    """
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    weights = {key.removeprefix("module."): value for key, value in loaded.items()}
+    wanted = model.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape}
+    if not fitting:
+        raise ValueError(f"path: no tensor of {str(path)!r} fits; it has {sorted(weights)[:3]}, wanted {sorted(wanted)[:3]}")
+    model.load_state_dict(fitting, strict=False)
+    return sorted(wanted.keys() - fitting.keys())
+
+
+def describe_model(model: Mapping[str, Any], num_classes: int) -> str:
+    """A model in words: its name, options and classes."""
+    options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "name")
+    return f"model {model['name']!r} ({options or 'default options'}; {num_classes} classes)"
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
+    """An optimizer's state as tensors by "<index>.<name>" and JSON-ready parameter groups."""
+    tensors = {
+        f"{index}.{name}": value for index, slots in state["state"].items() for name, value in slots.items()
+        if value is not None
+    }  # fmt: skip
+    return _plain(tensors), state["param_groups"]
+
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,281 @@
+"""Recipes: one typed YAML file says everything that a training run and its evaluation depend on."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+_OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+
+
+@dataclass
+class Dataset:
+    """name: a registered data set; root: its folder; options: what `build_dataset` takes besides."""
+
+    name: str = "mars"
+    root: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Input:
+    """height, width in pixels; `frames` per training clip, chosen by `sampling`.
+
+    flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
+    """
+
+    height: int = 256
+    width: int = 128
+    frames: int = 4
+    sampling: Literal["random", "evenly", "restricted", "consecutive", "first_of_chunk"] = "random"
+    flip: float = 0.5
+    crop: int = 0
+    erase: float = 0.0
+
+
+@dataclass
+class Batch:
+    """p persons with k tracklets each over all processes; `accumulate` batches make one step."""
+
+    p: int = 16
+    k: int = 4
+    accumulate: int = 1
+
+
+@dataclass
+class Loss:
+    """Weights of the terms (0 leaves a term out), and what shapes them."""
+
+    softmax: float = 1.0
+    label_smoothing: float = 0.0
+    triplet: float = 1.0
+    margin: float = 0.3
+    inter_frame: float = 0.0
+
+
+@dataclass
+class Optim:
+    """`momentum` is SGD's; `weight_decay` is the L2 term of either."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: float = 3e-4
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+
+
+@dataclass
+class Schedule:
+    """step: lr times `gamma` at every milestone (epochs); cosine: half a period down to 0.
+
+    The first `warmup_epochs` epochs rise linearly from `warmup_factor` x lr.
+    """
+
+    name: Literal["step", "cosine"] = "step"
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    warmup_epochs: int = 0
+    warmup_factor: float = 0.01
+
+
+@dataclass
+class Train:
+    """workers: loader processes; eval_every, checkpoint_every: epochs (0: at the end only).
+
+    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none).
+    """
+
+    epochs: int = 800
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = 4
+    eval_every: int = 0
+    checkpoint_every: int = 1
+    checkpoint_steps: int = 0
+
+
+@dataclass
+class Eval:
+    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
+
+    frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
+    """
+
+    sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
+    frames: list[int] = field(default_factory=lambda: [4])
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    ap: Literal["precision", "trapezoid"] = "precision"
+    chunk: int = 32
+
+
+@dataclass
+class Paper:
+    """The published figures in per cent, a row for every test length, kept beside those measured."""
+
+    source: str = ""
+    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class Recipe:
+    """A complete run. `model` holds the registered name and the options of that model."""
+
+    name: str = ""
+    seed: int = 0
+    dataset: Dataset = field(default_factory=Dataset)
+    model: dict[str, Any] = field(default_factory=lambda: {"name": "sta"})
+    input: Input = field(default_factory=Input)
+    batch: Batch = field(default_factory=Batch)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    train: Train = field(default_factory=Train)
+    eval: Eval = field(default_factory=Eval)
+    paper: Paper = field(default_factory=Paper)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
+        tree = asdict(self)
+        tree["paper"]["rows"] = {str(frames): row for frames, row in self.paper.rows.items()}
+        return tree
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as YAML, whole, without a base."""
+        path.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package; a leading underscore marks parts for `base`."""
+    files = resources.files("vreid_ext.recipes").iterdir()
+    names = (file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe of the package by name, or a YAML file by path, with `key=value` overrides on top.
+
+    A file may start from others, named under `base:` (one name or a list, merged in that order; a path
+    is taken relative to the file). Values of overrides are YAML: `eval.frames=[2,4]`, `dataset.root=DIR`.
+
+    Raises:
+        ValueError: no such recipe, an unknown key (the message names the nearest known one), a value
+            of the wrong type or out of range.
+    """
+    source, tree = _read(str(name_or_path), relative_to=Path())
+    tree.setdefault("name", source)
+    return _typed(OmegaConf.merge(tree, _overrides(overrides)), str(name_or_path))
+
+
+def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
+    merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
+    return _typed(merged, "recipe")
+
+
+def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
+    """One line "key: a, b" for every key in which two recipes differ."""
+    left, right = dict(_leaves(a.to_dict())), dict(_leaves(b.to_dict()))
+    return [
+        f"{key}: {left.get(key)!r}, {right.get(key)!r}"
+        for key in sorted(left.keys() | right.keys())
+        if key not in ignore and left.get(key) != right.get(key)
+    ]
+
+
+def _read(name: str, relative_to: Path) -> tuple[str, DictConfig]:
+    """The tree of a recipe with its bases merged under it, and the recipe's short name."""
+    path = relative_to / name
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(f"recipe: no file {str(path)!r}")
+        text = path.read_text(encoding="utf-8")
+    else:
+        file = resources.files("vreid_ext.recipes") / f"{name}.yaml"
+        if not file.is_file():
+            near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.3) or recipe_names()
+            raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
+        text = file.read_text(encoding="utf-8")
+    try:
+        tree = OmegaConf.create(text)
+    except Exception as error:
+        raise ValueError(f"recipe {name!r} is not valid YAML: {error}") from error
+    if not isinstance(tree, DictConfig):
+        raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
+    bases = tree.pop("base", [])
+    parts = [_read(base, path.parent)[1] for base in ([bases] if isinstance(bases, str) else bases)]
+    for part in parts:
+        part.pop("name", None)
+    merged = OmegaConf.merge(*parts, tree)
+    assert isinstance(merged, DictConfig)
+    return path.stem, merged
+
+
+def _overrides(pairs: Iterable[str]) -> DictConfig:
+    pairs = list(pairs)
+    for pair in pairs:
+        if "=" not in pair:
+            raise ValueError(f"override: got {pair!r}, wanted key=value")
+    return OmegaConf.from_dotlist(pairs)
+
+
+def _typed(tree: Any, source: str) -> Recipe:
+    plain = OmegaConf.to_container(tree, resolve=True)
+    assert isinstance(plain, dict)
+    known = _known_keys(Recipe)
+    for key, _ in _leaves(plain):
+        if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
+    lengths = plain.get("eval", {}).get("frames")
+    if isinstance(lengths, int):
+        plain["eval"]["frames"] = [lengths]
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), plain)
+        recipe = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(recipe, Recipe)
+    _check(recipe)
+    return recipe
+
+
+def _known_keys(group: Any, prefix: str = "") -> list[str]:
+    """Every dotted key of a recipe, groups included."""
+    keys = []
+    for entry in fields(group):
+        key = prefix + entry.name
+        keys.append(key)
+        if is_dataclass(entry.type):
+            keys += _known_keys(entry.type, f"{key}.")
+    return keys
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _check(recipe: Recipe) -> None:
+    at_least = {
+        "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
+        "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0, "optim.lr": 0,
+        "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
+        "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
+    }  # fmt: skip
+    values = dict(_leaves(asdict(recipe)))
+    for key, least in at_least.items():
+        if not values[key] >= least:
+            raise ValueError(f"{key}: got {values[key]}, wanted at least {least}")
+    for key in ("input.flip", "input.erase", "loss.label_smoothing"):
+        if not 0 <= values[key] <= 1:
+            raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
+    if not recipe.eval.frames or min(recipe.eval.frames) < 1:
+        raise ValueError(f"eval.frames: got {recipe.eval.frames}, wanted clip lengths of at least 1")
+    if not isinstance(recipe.model.get("name"), str):
+        raise ValueError(f"model.name: got {recipe.model.get('name')!r}, wanted a registered model's name")

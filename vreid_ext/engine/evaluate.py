@@ -1,0 +1,140 @@
+"""Retrieval figures of a trained model: CMC, mAP and mINP under the protocol of its data set."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vreid_ext import metrics
+from vreid_ext.data import Tracklet, TrackletDataset
+from vreid_ext.engine.build import dataset_of, model_of, transforms_of
+from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
+from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.extract import extract_features
+
+RANKS = (1, 5, 10, 20)
+
+
+def evaluate_model(
+    model: nn.Module,
+    dataset: TrackletDataset,
+    recipe: Recipe,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate as the recipe's `eval` and `input` say, once for each test length.
+
+    Returns:
+        A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
+        query's person and camera are left out), metric, ap (the definition used), and `rows`, one for each
+        test length: frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
+        valid_queries, gallery, and, where the recipe has them, the published figures `paper_percent`.
+    """
+    query, gallery = dataset.query, dataset.gallery
+    # A query that is part of the gallery is embedded once, and it never counts as its own match.
+    tracklets = list({tracklet.paths: tracklet for tracklet in (*query, *gallery)}.values())
+    place = {tracklet.paths: index for index, tracklet in enumerate(tracklets)}
+    of_query, of_gallery = ([place[tracklet.paths] for tracklet in part] for part in (query, gallery))
+    in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
+    itself = [in_gallery.get(tracklet.paths, -1) for tracklet in query]
+    _, transform = transforms_of(recipe.input)
+    rows = []
+    for frames in recipe.eval.frames:
+        features = extract_features(
+            model,
+            tracklets,
+            frames=frames,
+            sampling=recipe.eval.sampling,
+            transform=transform,
+            chunk=recipe.eval.chunk,
+            workers=recipe.train.workers,
+            device=device,
+            progress=progress,
+        )
+        result = metrics.evaluate(
+            features[of_query],
+            features[of_gallery],
+            *_ids(query, gallery, "pid"),
+            *_ids(query, gallery, "camid"),
+            metric=recipe.eval.metric,
+            ap=recipe.eval.ap,
+            junk=dataset.junk,
+            exclude=torch.tensor(itself),
+        )
+        row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
+        row |= {"mAP": result.mAP, "mINP": result.mINP}
+        row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
+        row |= {"queries": len(query), "valid_queries": result.valid_queries, "gallery": len(gallery)}
+        row["cmc"] = result.cmc.tolist()
+        if frames in recipe.paper.rows:
+            row["paper_percent"] = recipe.paper.rows[frames]
+        rows.append(row)
+    return {
+        "recipe": recipe.name,
+        "dataset": dataset.name,
+        "protocol": dataset.protocol,
+        "junk": dataset.junk,
+        "metric": recipe.eval.metric,
+        "ap": recipe.eval.ap,
+        "paper": recipe.paper.source,
+        "rows": rows,
+    }
+
+
+def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:
+    """The model of a checkpoint (or of a run's newest one), in evaluation mode, and its recipe with overrides.
+
+    Raises:
+        ValueError: no checkpoint there, or overrides that make another model of it (the message names both).
+    """
+    folder = resolve_checkpoint(Path(path))
+    state = read_state(folder)
+    recipe = recipe_from_dict(state["recipe"], overrides)
+    model = model_of(recipe.model, state["num_classes"], start_weights=False)
+    load_weights(folder, model, describe_model(recipe.model, state["num_classes"]))
+    return model.eval(), recipe, folder
+
+
+def evaluate_checkpoint(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    out: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint, or the newest of a run, and write the figures.
+
+    Args:
+        path: checkpoint or run folder.
+        overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
+        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run.
+
+    Returns:
+        What `evaluate_model` returns, with `checkpoint` and `file`.
+    """
+    model, recipe, folder = open_checkpoint(path, overrides)
+    dataset = dataset_of(recipe.dataset)
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    result = evaluate_model(model.to(device), dataset, recipe, device=device, progress=progress)
+    lengths = "-".join(map(str, recipe.eval.frames))
+    default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
+    file = out or default
+    result |= {"checkpoint": str(folder), "file": str(file)}
+    write_json(file, result)
+    return result
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write through a temporary name, so that the file is never half there."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    temporary.rename(path)
+
+
+def _ids(query: Sequence[Tracklet], gallery: Sequence[Tracklet], which: str) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = (torch.tensor([getattr(tracklet, which) for tracklet in part]) for part in (query, gallery))
+    return first, second

@@ -1,0 +1,76 @@
+"""Features of whole tracklets, in memory bounded by the chunk whatever their length."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vreid_ext.data.clip_dataset import ClipDataset
+from vreid_ext.data.records import Tracklet
+from vreid_ext.engine.distributed import interleave, world
+
+
+@torch.no_grad()
+def extract_features(
+    model: nn.Module,
+    tracklets: Sequence[Tracklet],
+    *,
+    frames: int,
+    sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly",
+    transform: Callable[[Tensor], Tensor],
+    chunk: int = 32,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """One feature per tracklet: the mean over its clips of the model's features.
+
+    Args:
+        model: `model(clips (B,T,3,h,w), valid (B,T) | None)` gives (B,D) in evaluation mode; it is put into that
+            mode for the call.
+        frames: T, frames of a clip.
+        sampling: "evenly" or "first_of_chunk" take one clip of T frames from a tracklet, "dense" takes all
+            its frames in ceil(n / T) clips, the last one filled up and masked.
+        transform: (T,3,h,w) uint8 -> (T,3,H,W) float32.
+        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets, and a long tracklet
+            is spread over several chunks.
+        workers: processes that decode images; 0 decodes in this one.
+        progress: called with (clips done, clips in all).
+
+    Returns:
+        (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun` every process embeds its share
+        and gets all rows.
+
+    Raises:
+        ValueError: no tracklets, or chunk below 1.
+    """
+    if not tracklets:
+        raise ValueError("tracklets: got none, wanted at least one")
+    if chunk < 1:
+        raise ValueError(f"chunk: got {chunk}, wanted at least 1")
+    rank, size = world()
+    share = tracklets[rank::size] or tracklets[:1]
+    dataset = ClipDataset(share, frames, sampling, transform)
+    loader = DataLoader(dataset, batch_size=chunk, num_workers=workers)
+    was_training = model.training
+    model.eval()
+    total: Tensor | None = None
+    count = torch.zeros(len(share), 1)
+    done = 0
+    try:
+        for batch in loader:
+            valid = batch["valid"].to(device) if "valid" in batch else None
+            feature = model(batch["clip"].to(device), valid).float().cpu()
+            if total is None:
+                total = feature.new_zeros(len(share), feature.shape[1])
+            total.index_add_(0, batch["index"], feature)
+            count.index_add_(0, batch["index"], torch.ones(len(feature), 1))
+            done += len(feature)
+            if progress is not None:
+                progress(done, len(dataset))
+    finally:
+        model.train(was_training)
+    assert total is not None
+    return interleave((total / count).to(device), len(tracklets)).cpu()

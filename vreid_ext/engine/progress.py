@@ -1,0 +1,41 @@
+"""The progress bar of a run."""
+
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Epoch, batch, loss and remaining time of a training run, then the clips of its evaluations."""
+
+    def __init__(self, epochs: int, batches: int, enabled: bool = True) -> None:
+        self._epochs, self._batches = epochs, batches
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            disable=not enabled,
+        )
+        self._train = self._bar.add_task("train", total=epochs * batches)
+        self._eval = self._bar.add_task("evaluate", total=None, visible=False)
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+    def step(self, epoch: int, batch: int, loss: float) -> None:
+        """`batch` batches of `epoch` are done."""
+        self._bar.update(
+            self._train,
+            completed=epoch * self._batches + batch,
+            description=f"epoch {epoch + 1}/{self._epochs}  loss {loss:.3f}",
+        )
+
+    def evaluation(self, done: int, total: int) -> None:
+        """`done` clips of `total` are embedded."""
+        self._bar.update(self._eval, completed=done, total=total, visible=done < total)

@@ -1,0 +1,266 @@
+"""Training.
+
+Everything random is a function of (seed, epoch, batch, process), and the learning rate one of the epoch, so that a
+checkpoint needs weights, the optimizer's state and a position, and a resumed run repeats what an uninterrupted
+one would have done, bit for bit on a CPU.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vreid_ext.data import ClipDataset, PKBatchSampler, TrackletDataset
+from vreid_ext.engine.build import Objective, dataset_of, model_of, transforms_of
+from vreid_ext.engine.checkpoint import (
+    Position,
+    checkpoints,
+    describe_model,
+    load_optimizer,
+    load_weights,
+    read_state,
+    save_checkpoint,
+)
+from vreid_ext.engine.config import Recipe, differences, load_recipe
+from vreid_ext.engine.distributed import gather_with_gradient, mean_over_processes, world
+from vreid_ext.engine.evaluate import evaluate_model, write_json
+from vreid_ext.engine.optim import build_optimizer, learning_rate
+from vreid_ext.engine.progress import RunProgress
+from vreid_ext.engine.runlog import RunLog
+
+# What may change between two starts of the same run, because no result depends on it.
+FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
+
+
+def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
+
+    Args:
+        out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept) and
+            result.json.
+        quiet: draw no progress bar.
+
+    Returns:
+        The last evaluation, as `evaluate_model` describes it.
+
+    Raises:
+        ValueError: data or recipe cannot be used, or `out` holds something else; nothing is written then.
+        FloatingPointError: a loss is not finite. The last checkpoint is from before.
+    """
+    out = Path(out)
+    _claim(out, recipe)
+    if (out / "result.json").is_file():
+        import json
+
+        finished: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        return finished
+    return _Run(recipe, out, quiet).run()
+
+
+def seed_of(*parts: int) -> int:
+    """A 63-bit seed that depends on every one of `parts` and on their order."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
+        self.recipe, self.out = recipe, out
+        self.accelerator = _accelerator(recipe)
+        self.rank, processes = world()
+        self.main = self.rank == 0
+
+        self.data: TrackletDataset = dataset_of(recipe.dataset)
+        train_transform, _ = transforms_of(recipe.input)
+        self.clips = ClipDataset(
+            self.data.train, recipe.input.frames, recipe.input.sampling, train_transform, self.data.labels
+        )
+        self.sampler = PKBatchSampler(
+            [tracklet.pid for tracklet in self.data.train],
+            recipe.batch.p,
+            recipe.batch.k,
+            recipe.seed,
+            num_replicas=processes,
+            rank=self.rank,
+        )
+
+        saved = checkpoints(out)
+        classes = self.data.num_train_pids
+        torch.manual_seed(seed_of(recipe.seed))
+        model = model_of(recipe.model, classes, start_weights=not saved)
+        optimizer = build_optimizer(model, recipe.optim)
+        self.position = Position()
+        if saved:
+            state = read_state(saved[-1])
+            load_weights(saved[-1], model, describe_model(recipe.model, classes))
+            load_optimizer(saved[-1], optimizer)
+            self.position = Position(**state["position"])
+        self.objective = Objective(
+            {"softmax": recipe.loss.softmax, "triplet": recipe.loss.triplet, "inter_frame": recipe.loss.inter_frame},
+            recipe.loss.margin,
+            recipe.loss.label_smoothing,
+            gather_with_gradient,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        if self.accelerator.scaler is not None and self.position.scaler:
+            self.accelerator.scaler.load_state_dict(self.position.scaler)
+
+        if self.main:
+            out.mkdir(parents=True, exist_ok=True)
+            recipe.save(out / "recipe.yaml")
+        self.log = RunLog(out, self.position.log_bytes, self.position.step) if self.main else None
+        self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
+
+    def run(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        epochs, position = self.recipe.train.epochs, self.position
+        try:
+            with self.progress:
+                for epoch in range(position.epoch, epochs):
+                    self._train_epoch(epoch)
+                    last = epoch == epochs - 1
+                    # Saved before the evaluation: a run killed in it repeats the evaluation, not the epoch.
+                    if last or _due(epoch, self.recipe.train.checkpoint_every):
+                        self._save()
+                    steps = max(1, position.batch)
+                    self._write("epoch", epoch=epoch, lr=self._lr(epoch), **_scaled(position.sums, 1 / steps))
+                    if last or _due(epoch, self.recipe.train.eval_every):
+                        result = self._evaluate(epoch)
+                    position.epoch, position.batch, position.sums = epoch + 1, 0, {}
+        finally:
+            if self.log is not None:
+                self.log.close()
+        if self.main:
+            write_json(self.out / "result.json", result)
+        self.accelerator.wait_for_everyone()
+        return result
+
+    def _train_epoch(self, epoch: int) -> None:
+        position, accumulate = self.position, self.recipe.batch.accumulate
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr(epoch)
+        self.model.train()
+        batches = self._batches(epoch, start=position.batch)
+        self.optimizer.zero_grad()
+        for batch in batches:
+            first = position.batch - position.batch % accumulate
+            group_size = min(accumulate, len(self.sampler) - first)
+            closes = position.batch + 1 == first + group_size
+            terms = self._backward(batch, epoch, group_size, closes)
+            position.batch += 1
+            position.sums = {name: position.sums.get(name, 0.0) + value for name, value in terms.items()}
+            if not closes:
+                continue
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            position.step += 1
+            self._write("step", epoch=epoch, **terms)
+            self.progress.step(epoch, position.batch, terms["loss"])
+            every = self.recipe.train.checkpoint_steps
+            if every and position.step % every == 0 and position.batch < len(self.sampler):
+                self._save()
+
+    def _batches(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
+        self.sampler.set_epoch(epoch)
+        rest = list(self.sampler)[start:]
+        yield from DataLoader(self.clips, batch_sampler=rest, num_workers=self.recipe.train.workers)
+
+    def _backward(self, batch: dict[str, Tensor], epoch: int, group_size: int, closes: bool) -> dict[str, float]:
+        """Add one batch's gradients; returns its loss terms, averaged over the processes."""
+        torch.manual_seed(seed_of(self.recipe.seed, epoch, self.position.batch, self.rank))
+        device = self.accelerator.device
+        with nullcontext() if closes else self.accelerator.no_sync(self.model):
+            output = self.model(batch["clip"].to(device, non_blocking=True))
+            terms = self.objective(output, batch["label"].to(device))
+            values = mean_over_processes(terms)
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last checkpoint is "
+                        "from before: lower optim.lr, lengthen schedule.warmup_epochs or look at the data"
+                    )
+            self.accelerator.backward(terms["loss"] / group_size)
+        return values
+
+    def _evaluate(self, epoch: int) -> dict[str, Any]:
+        model = self.accelerator.unwrap_model(self.model)
+        result = evaluate_model(
+            model, self.data, self.recipe, device=self.accelerator.device, progress=self.progress.evaluation
+        )
+        for row in result["rows"]:
+            figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent")}
+            self._write("eval", epoch=epoch, **figures)
+        return result
+
+    def _save(self) -> None:
+        """Write a checkpoint, then drop the older ones."""
+        if self.main:
+            assert self.log is not None
+            self.position.log_bytes = self.log.length()
+            if self.accelerator.scaler is not None:
+                self.position.scaler = self.accelerator.scaler.state_dict()
+            folder = self.out / "checkpoints" / f"step-{self.position.step:08d}"
+            if not folder.exists():
+                save_checkpoint(
+                    folder,
+                    self.accelerator.unwrap_model(self.model),
+                    self.recipe.to_dict(),
+                    self.data.num_train_pids,
+                    optimizer=self.optimizer,
+                    position=self.position,
+                )
+            for old in checkpoints(self.out)[:-1]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def _lr(self, epoch: int) -> float:
+        return learning_rate(self.recipe.optim.lr, self.recipe.schedule, epoch, self.recipe.train.epochs)
+
+    def _write(self, kind: str, **values: Any) -> None:
+        if self.log is not None:
+            self.log.write(kind, self.position.step, **values)
+
+
+def _claim(out: Path, recipe: Recipe) -> None:
+    """Refuse a folder that holds anything but this very run."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
+    if (out / "recipe.yaml").is_file():
+        odd = differences(load_recipe(out / "recipe.yaml"), recipe, ignore=FREE_KEYS)
+        if odd:
+            raise ValueError(
+                f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the same "
+                f"recipe. There, here: {'; '.join(odd)}"
+            )
+    elif any(out.iterdir()):
+        raise ValueError(f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume")
+
+
+def _accelerator(recipe: Recipe) -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    # Accelerate keeps one precision per process; a second run in the same process may want another.
+    AcceleratorState._reset_state()
+    # Without the softmax term the classifier gets no gradient.
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=not recipe.loss.softmax)
+    return Accelerator(
+        mixed_precision=recipe.train.precision, cpu=not torch.accelerator.is_available(), kwargs_handlers=[ddp]
+    )
+
+
+def _due(epoch: int, every: int) -> bool:
+    return bool(every) and (epoch + 1) % every == 0
+
+
+def _scaled(values: dict[str, float], factor: float) -> dict[str, float]:
+    return {name: value * factor for name, value in values.items()}
