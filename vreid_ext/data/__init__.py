@@ -1,0 +1,40 @@
+"""Tracklet data sets, clip sampling, clip-consistent transforms and identity-balanced batches.
+
+Needs the extra `train`: pip install 'vreid-ext[train]'.
+"""
+
+from .attributes import attribute_sizes, one_hot, read_attributes
+from .clip_dataset import ClipDataset
+from .clips import Sampling, dense_clips, sample_clip
+from .dukev import dukev
+from .images import read_clip, read_image
+from .mars import mars
+from .records import DatasetError, Tracklet, TrackletDataset
+from .registry import build_dataset, dataset_names, register_dataset
+from .samplers import PKBatchSampler
+from .tracklet_folder import tracklet_folder
+from .transforms import test_transform, train_transform
+
+__all__ = [
+    "ClipDataset",
+    "DatasetError",
+    "PKBatchSampler",
+    "Sampling",
+    "Tracklet",
+    "TrackletDataset",
+    "attribute_sizes",
+    "build_dataset",
+    "dataset_names",
+    "dense_clips",
+    "dukev",
+    "mars",
+    "one_hot",
+    "read_attributes",
+    "read_clip",
+    "read_image",
+    "register_dataset",
+    "sample_clip",
+    "test_transform",
+    "tracklet_folder",
+    "train_transform",
+]

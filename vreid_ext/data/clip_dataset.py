@@ -1,0 +1,96 @@
+"""Tracklets as a torch data set of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .clips import Sampling, dense_clips, sample_clip
+from .images import read_clip
+from .records import Tracklet
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """One clip per tracklet, or with sampling="dense" every clip of every tracklet.
+
+    frames: T, frames per clip. sampling: how they are chosen (`sample_clip`), or "dense" (`dense_clips`).
+    transform: (T,3,h,w) uint8 -> (T,3,H,W) float32. Frames of differing sizes are first brought one by one to its
+        attribute `size` if it has one.
+    labels: class number of each training pid; without it items have no "label".
+
+    An item is asked for by an index, or by (index, seed), in which case frames and augmentation depend on the seed
+    alone and torch's generator is left as it was; that is what makes a resumed run exact. Items are dicts:
+        clip (T,3,H,W) float32; pid, camid, index (of the tracklet), label: int;
+        valid (T,) bool, with sampling="dense" only: False where the last clip of a tracklet was filled up.
+    With "dense", index counts clips in the order of tracklets: a long tracklet is many small items, so memory stays
+    bounded by the batch size however many frames it has.
+
+    Raises ValueError at construction for bad arguments, DatasetError naming the file for an image that fails.
+    """
+
+    def __init__(
+        self,
+        tracklets: Sequence[Tracklet],
+        frames: int,
+        sampling: Sampling | Literal["dense"] = "restricted",
+        transform: Callable[[Tensor], Tensor] | None = None,
+        labels: Mapping[int, int] | None = None,
+    ) -> None:
+        if frames < 1:
+            raise ValueError(f"frames: got {frames}, want at least 1")
+        if sampling != "dense" and sampling not in get_args(Sampling):
+            raise ValueError(f"sampling: got {sampling!r}, want one of {', '.join(get_args(Sampling))}, dense")
+        if labels is not None:
+            unknown = sorted({t.pid for t in tracklets} - labels.keys())
+            if unknown:
+                raise ValueError(f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)")
+        self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
+        self.transform, self.labels = transform, labels
+        self._clips: list[tuple[int, int]] | None = None
+        if sampling == "dense":
+            self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
+
+    def __len__(self) -> int:
+        """Number of items: tracklets, or clips with sampling="dense"."""
+        return len(self.tracklets) if self._clips is None else len(self._clips)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
+        if isinstance(item, tuple):
+            index, seed = item
+            with _seeded(seed):
+                return self._load(index)
+        return self._load(item)
+
+    def _load(self, item: int) -> dict[str, Any]:
+        extras: dict[str, Any] = {}
+        if self._clips is None:
+            index = item
+            chosen = sample_clip(len(self.tracklets[index]), self.frames, self.sampling)  # type: ignore[arg-type]
+        else:
+            index, number = self._clips[item]
+            clips, valid = dense_clips(len(self.tracklets[index]), self.frames)
+            chosen, extras["valid"] = clips[number], valid[number]
+        tracklet = self.tracklets[index]
+        if self.labels is not None:
+            extras["label"] = self.labels[tracklet.pid]
+        clip = read_clip([tracklet.paths[i] for i in chosen.tolist()], getattr(self.transform, "size", None))
+        if self.transform is not None:
+            clip = self.transform(clip)
+        return {"clip": clip, "pid": tracklet.pid, "camid": tracklet.camid, "index": index, **extras}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """torch's default CPU generator seeded for the block and restored after it."""
+    # Not torch.manual_seed: it also touches the GPU's generators, which costs more than an image.
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,93 @@
+"""DukeMTMC-VideoReID (Wu et al., CVPR 2018): 702 + 702 people and 408 distractors, 4,832 tracklets, eight cameras.
+
+    ROOT/{train,query,gallery}/0001/0001/0001_C6_F0099_X30823.jpg     person, tracklet; camera, frame, frame of video
+    ROOT/{train,query,gallery}/0001/0001/0001C6F0099X30823.jpg        older naming
+    ROOT/duke_attributes.csv or ROOT/info/duke_attributes.csv         optional
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from .attributes import find_attributes
+from .files import Check, OnError, Screen, find_root, list_folder
+from .records import DatasetError, Tracklet, TrackletDataset
+from .registry import register_dataset
+
+# Distractors carry a D in their names.
+_PERSON = re.compile(r"D?(\d*)D?")
+_IMAGE = re.compile(r"[\dD]+_?C(\d+)_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
+
+
+@register_dataset("dukev")
+def dukev(
+    root: str | os.PathLike[str],
+    *,
+    attributes: str | os.PathLike[str] | None = None,
+    check: Check = "exists",
+    on_error: OnError = "raise",
+) -> TrackletDataset:
+    """Reads DukeMTMC-VideoReID from `root`; both ways of naming the images are understood.
+
+    attributes: attribute table, see `read_attributes`; None: `duke_attributes.csv` in root or root/info if it is there.
+    check, on_error: see `build_dataset`. The images are those that are there, in the order of their frame numbers.
+
+    Raises DatasetError naming the folder or file that is missing, empty or named otherwise.
+    """
+    screen = Screen(check, on_error)
+    base = find_root(root, "train/, query/ and gallery/ of DukeMTMC-VideoReID", ("train", "query", "gallery"))
+    labels = find_attributes(base, attributes, "duke_attributes.csv", "dukev")
+    splits = {split: _split(base / split, labels, screen) for split in ("train", "query", "gallery")}
+    return TrackletDataset(
+        name="dukev",
+        root=os.fspath(root),
+        **splits,
+        protocol="DukeMTMC-VideoReID, its own query and gallery",
+        skipped=screen.finish(),
+    )
+
+
+def _split(
+    folder: Path, labels: dict[tuple[int, int, int], dict[str, int]], screen: Screen
+) -> list[Tracklet]:
+    tracklets = []
+    for person in list_folder(folder)[0]:
+        match = _PERSON.fullmatch(person)
+        if match is None:
+            raise DatasetError(f"{folder / person}: no person folder like 0001; remove it from the data set")
+        for number in list_folder(folder / person)[0]:
+            path = folder / person / number
+            name = f"{folder.name}/{person}/{number}"
+            try:
+                tracklets.append(_tracklet(path, name, int(match[1] or 0), labels))
+            except DatasetError as error:
+                screen.reject(name, str(error))
+    return screen.keep(tracklets)
+
+
+def _tracklet(
+    path: Path, name: str, pid: int, labels: dict[tuple[int, int, int], dict[str, int]]
+) -> Tracklet:
+    frames = []
+    cameras = set()
+    for image in list_folder(path)[1]:
+        match = _IMAGE.fullmatch(image)
+        if match is None:
+            raise DatasetError(f"{path / image}: no image name like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg")
+        frames.append((int(match[2]), os.fspath(path / image)))
+        cameras.add(int(match[1]))
+    if not frames:
+        raise DatasetError(f"{path}: an empty folder, no images in it")
+    if len(cameras) > 1:
+        raise DatasetError(f"{path}: images of cameras {sorted(cameras)} in one tracklet")
+    camid = cameras.pop()
+    key = (pid, camid, int(path.name)) if path.name.isdigit() else None
+    return Tracklet(
+        paths=tuple(image for _, image in sorted(frames)),
+        pid=pid,
+        camid=camid,
+        name=name,
+        attributes=labels.get(key) if key else None,
+    )

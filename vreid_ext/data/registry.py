@@ -1,0 +1,59 @@
+"""Data sets by name, so that a recipe can say which one it wants and a user can add one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .records import TrackletDataset
+
+Builder = TypeVar("Builder", bound=Callable[..., TrackletDataset])
+
+_BUILDERS: dict[str, Callable[..., TrackletDataset]] = {}
+
+
+def register_dataset(name: str) -> Callable[[Builder], Builder]:
+    """Decorator that registers `builder(root, **options) -> TrackletDataset` under `name`.
+
+    Example:
+        @register_dataset("my_cameras")
+        def my_cameras(root, *, season="summer"): ...
+    """
+
+    def register(builder: Builder) -> Builder:
+        if name in _BUILDERS:
+            raise ValueError(f"name: data set {name!r} is registered already, choose another name")
+        _BUILDERS[name] = builder
+        return builder
+
+    return register
+
+
+def dataset_names() -> list[str]:
+    """Names of the registered data sets, sorted."""
+    return sorted(_BUILDERS)
+
+
+def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:
+    """Reads the data set `name` that lies in the folder `root`.
+
+    options: the keyword arguments of its builder. Every built-in one takes
+        check: "exists" (default; lists every folder once), "decode" (opens every image) or "none";
+        on_error: "raise" (default) or "skip" (leave the tracklet out and list it in `TrackletDataset.skipped`).
+    Raises ValueError for an unknown name or option, DatasetError (a ValueError) for data that cannot be used.
+    """
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(str(name), _BUILDERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name: unknown data set {name!r}{hint} Known: {', '.join(dataset_names())}")
+    builder = _BUILDERS[name]
+    parameters = inspect.signature(builder).parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for option in options:
+            if option not in known:
+                raise ValueError(f"{option}: data set {name!r} has no such option, it has {', '.join(known)}")
+    return builder(root, **options)

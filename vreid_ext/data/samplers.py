@@ -1,0 +1,87 @@
+"""Identity-balanced batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class PKBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of P identities x K tracklets each, as lists of (tracklet index, seed) for `ClipDataset`.
+
+    pids: identity of every training tracklet. An identity with fewer than K tracklets is filled up with repeats,
+    each of its tracklets once before any twice (repeats get seeds of their own, hence other clips).
+
+    Epoch: the identities are shuffled and cut into groups of P, so that each identity comes up at most once;
+    len() = number of identities // P batches, and the remaining (ids mod P) identities sit this epoch out.
+    `batches` sets another length: then identities are shuffled anew whenever fewer than P are left.
+
+    Everything is a function of (seed, epoch): call set_epoch(e) at the start of epoch e. With num_replicas processes
+    the global batch is still P x K and rank r gets its r-th slice of P / num_replicas identities, so that the
+    processes together see exactly the batches, clips and seeds that one process would see.
+
+    Raises ValueError for P > number of identities, P not divisible by num_replicas, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        pids: Sequence[int],
+        p: int,
+        k: int,
+        seed: int = 0,
+        *,
+        batches: int | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        for name, value in (("p", p), ("k", k), ("num_replicas", num_replicas)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, want at least 1")
+        if seed < 0:
+            raise ValueError(f"seed: got {seed}, want 0 or more")
+        if batches is not None and batches < 1:
+            raise ValueError(f"batches: got {batches}, want at least 1, or None for one pass over the identities")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank: got {rank}, want 0 .. {num_replicas - 1} for {num_replicas} processes")
+        if p % num_replicas:
+            raise ValueError(f"p: {p} identities per batch cannot be shared equally by {num_replicas} processes")
+        groups: dict[int, list[int]] = {}
+        for index, pid in enumerate(pids):
+            groups.setdefault(pid, []).append(index)
+        if len(groups) < p:
+            raise ValueError(f"p: a batch wants {p} identities, the training set has {len(groups)}")
+        self._groups = [groups[pid] for pid in sorted(groups)]
+        self.p, self.k, self.seed, self.epoch = p, k, seed, 0
+        self.num_replicas, self.rank = num_replicas, rank
+        self._batches = len(groups) // p if batches is None else batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects the epoch (0 or more) whose batches the next iteration yields."""
+        if epoch < 0:
+            raise ValueError(f"epoch: got {epoch}, want 0 or more")
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self._batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        share = self.p // self.num_replicas
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        passes = len(self._groups) // self.p
+        for number in range(self._batches):
+            if number % passes == 0:
+                order = rng.permutation(len(self._groups))
+            chosen = order[number % passes * self.p :][: self.p]
+            # Every process draws for the whole batch: the streams stay equal, whatever the number of processes.
+            batch = [self._draw(self._groups[g], rng) for g in chosen]
+            yield [item for items in batch[mine] for item in items]
+
+    def _draw(self, tracklets: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
+        rounds = -(-self.k // len(tracklets))
+        picks = np.concatenate([rng.permutation(tracklets) for _ in range(rounds)])[: self.k]
+        seeds = rng.integers(2**63, size=self.k, dtype=np.int64)
+        return list(zip(picks.tolist(), seeds.tolist(), strict=True))
