@@ -10,7 +10,7 @@ from torch import Tensor
 
 Array: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
-_BLOCK_ELEMENTS = 2**22  # of one block-by-gallery matrix: 32 MiB in float64, and about six such live at once
+_BLOCK_ELEMENTS = 2**21  # of one block-by-gallery matrix: 16 MiB in float64, and about ten such live at once
 
 
 class Ranking(NamedTuple):

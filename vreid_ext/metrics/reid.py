@@ -88,7 +88,7 @@ def evaluate(
             is removed. Needed with `junk=False` when queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
         block_size: queries ranked at once; memory grows with block_size * G, never with Q * G. By default
-            chosen to keep it near 200 MiB.
+            chosen to stay below 200 MiB.
 
     Equal distances rank by gallery index, as a stable sort gives.
 
