@@ -1,0 +1,143 @@
+// vreid_ext._native: the CPU kernels behind addresses, sizes and strides. The only file that knows Python.
+//
+// Arguments arrive checked by vreid_ext.ops; what is checked here is what would crash the process.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/dispatch.h"
+
+namespace py = pybind11;
+
+namespace vreid {
+namespace {
+
+// (address, dtype code, B, T, C, L, strides of B, T, C, L in elements)
+using MapTuple = std::array<int64_t, 10>;
+
+void* address(const char* name, int64_t value, int64_t size) {
+    if (value == 0 && size > 0)
+        throw std::invalid_argument(std::string(name) + ": got a null address for " + std::to_string(size) +
+                                    " elements");
+    return reinterpret_cast<void*>(static_cast<uintptr_t>(value));
+}
+
+DType dtype(int64_t code) {
+    if (code < 0 || code > 3)
+        throw std::invalid_argument("dtype: got code " + std::to_string(code) + ", wanted 0 to 3");
+    return static_cast<DType>(code);
+}
+
+FeatureMap feature_map(const char* name, const MapTuple& m) {
+    const auto [data, code, B, T, C, L, stride_b, stride_t, stride_c, stride_l] = m;
+    if (stride_l != 1 && stride_c != 1)
+        throw std::invalid_argument(std::string(name) + ": neither cells nor channels are adjacent");
+    return {address(name, data, B * T * C * L), dtype(code), B, T, C, L, stride_b, stride_t, stride_c, stride_l};
+}
+
+void check_blocks(int64_t K, int64_t L) {
+    if (K < 1 || L % K != 0)
+        throw std::invalid_argument("blocks: got " + std::to_string(K) + " for " + std::to_string(L) + " cells");
+}
+
+int check_threads(int threads) {
+    if (threads < 1) throw std::invalid_argument("threads: got " + std::to_string(threads));
+    return threads;
+}
+
+void check(Status status) {
+    if (status == Status::out_of_memory) throw std::bad_alloc();
+}
+
+const Choice& kernels() {
+    static const Choice choice = choose_isa();
+    return choice;
+}
+
+template <class Op, class Kernel>
+void run(Kernel Table::* kernel, Op& op) {
+    const Table& table = *kernels().table;
+    py::gil_scoped_release unlocked;
+    check((table.*kernel)(op));
+}
+
+void sta_pool(const MapTuple& map, int64_t valid, int64_t K, int64_t pooled, int64_t scores, int64_t attention,
+              int64_t sums, int64_t energy, int64_t total, int64_t choice, int threads) {
+    const FeatureMap x = feature_map("x", map);
+    check_blocks(K, x.L);
+    StaPool op{x,
+               static_cast<const bool*>(address("valid", valid, 0)),
+               K,
+               address("pooled", pooled, x.B * 2 * x.C),
+               address("scores", scores, x.B * x.T * K),
+               address("attention", attention, x.B * x.T * x.L),
+               address("sums", sums, x.B * x.T * K * x.C),
+               address("energy", energy, x.B * x.T),
+               address("total", total, x.B * K),
+               static_cast<int64_t*>(address("choice", choice, x.B * K)),
+               check_threads(threads)};
+    run(&Table::sta_pool, op);
+}
+
+void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t valid, int64_t K,
+                       int64_t grad_pooled, int64_t grad_scores, int64_t grad_attention, int64_t scores,
+                       int64_t attention, int64_t sums, int64_t energy, int64_t total, int64_t choice,
+                       int threads) {
+    const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
+    if (x.planes() != dx.planes()) throw std::invalid_argument("dx: wanted the memory layout of x");
+    check_blocks(K, x.L);
+    StaPoolBackward op{x,
+                       dx,
+                       static_cast<const bool*>(address("valid", valid, 0)),
+                       K,
+                       address("grad_pooled", grad_pooled, 0),
+                       address("grad_scores", grad_scores, 0),
+                       address("grad_attention", grad_attention, 0),
+                       address("scores", scores, x.B * x.T * K),
+                       address("attention", attention, x.B * x.T * x.L),
+                       address("sums", sums, x.B * x.T * K * x.C),
+                       address("energy", energy, x.B * x.T),
+                       address("total", total, x.B * K),
+                       static_cast<const int64_t*>(address("choice", choice, x.B * K)),
+                       check_threads(threads)};
+    run(&Table::sta_pool_backward, op);
+}
+
+float read_probe(int64_t source, int64_t size, int threads) {
+    Probe op{static_cast<const float*>(address("source", source, size)), nullptr, size, 0, check_threads(threads)};
+    run(&Table::probe, op);
+    return op.sum;
+}
+
+void copy_probe(int64_t source, int64_t target, int64_t size, int threads) {
+    Probe op{static_cast<const float*>(address("source", source, size)),
+             static_cast<float*>(address("target", target, size)), size, 0, check_threads(threads)};
+    run(&Table::probe, op);
+}
+
+py::dict build_info() {
+    py::dict info;
+    info["isa"] = kernels().isa;
+    info["usable_isas"] = usable_isas();
+    info["compiler"] = VREID_COMPILER;
+    info["openmp"] = _OPENMP;
+    return info;
+}
+
+}  // namespace
+}  // namespace vreid
+
+PYBIND11_MODULE(_native, m) {
+    using namespace vreid;
+    m.doc() = "CPU kernels of vreid_ext; use them through vreid_ext.ops.";
+    m.def("sta_pool", &sta_pool);
+    m.def("sta_pool_backward", &sta_pool_backward);
+    m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
+    m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
+    m.def("build_info", &build_info);
+    kernels();  // a wrong VREID_ISA is an import error
+}

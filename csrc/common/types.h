@@ -1,0 +1,132 @@
+// What crosses the border between Python and the kernels: addresses, sizes and strides, no tensor library.
+#pragma once
+
+#include <cstdint>
+
+namespace vreid {
+
+enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+
+enum class Status : int32_t { ok = 0, out_of_memory = 1 };
+
+// Feature maps (B,T,C,L), L = H*W cells, in elements of `dtype`. Either the cells of a plane are adjacent
+// (cell stride 1, "planes") or the channels of a cell are (channel stride 1, "channels last").
+struct FeatureMap {
+    void* data;
+    DType dtype;
+    int64_t B, T, C, L;
+    int64_t stride_b, stride_t, stride_c, stride_l;
+
+    bool planes() const { return stride_l == 1; }
+};
+
+// Everything below is contiguous. "acc" is float, or double for f64 maps. `valid` (B,T) may be null.
+struct StaPool {
+    FeatureMap x;
+    const bool* valid;
+    int64_t K;
+    void* pooled;     // (B,2C), dtype of x
+    void* scores;     // (B,T,K) acc
+    void* attention;  // (B,T,L) acc
+    void* sums;       // (B,T,K,C) acc
+    void* energy;     // (B,T) acc
+    void* total;      // (B,K) acc
+    int64_t* choice;  // (B,K)
+    int threads;
+};
+
+struct StaPoolBackward {
+    FeatureMap x, dx;
+    const bool* valid;
+    int64_t K;
+    const void* grad_pooled;     // (B,2C), dtype of x; each gradient may be null
+    const void* grad_scores;     // (B,T,K) acc
+    const void* grad_attention;  // (B,T,L) acc
+    const void *scores, *attention, *sums, *energy, *total;
+    const int64_t* choice;
+    int threads;
+};
+
+struct AttentionMap {
+    FeatureMap x;
+    bool root_energy, l2_norm;  // q = ||x||_2 rather than its square; divide by ||q||_2 rather than by the sum
+    void* attention;            // (B,T,L) acc
+    void* norm;                 // (B,T) acc
+    int threads;
+};
+
+struct AttentionMapBackward {
+    FeatureMap x, dx;
+    bool root_energy, l2_norm;
+    const void *grad, *attention, *norm;
+    int threads;
+};
+
+struct BlockScores {
+    DType dtype;  // f32 or f64
+    int64_t B, T, L, K;
+    const void* attention;
+    const bool* valid;
+    void *scores, *total;
+    int threads;
+};
+
+struct BlockScoresBackward {
+    DType dtype;
+    int64_t B, T, L, K;
+    const void *grad, *attention;
+    const bool* valid;
+    const void *scores, *total;
+    void* dattention;
+    int threads;
+};
+
+struct Fuse {
+    FeatureMap x;
+    int64_t K;
+    const void* scores;
+    const bool* valid;
+    void* fused;  // (B,2C,L), dtype of x
+    int64_t* choice;
+    int threads;
+};
+
+struct FuseBackward {
+    FeatureMap x, dx;
+    int64_t K;
+    const void* grad;  // (B,2C,L), dtype of x
+    const void* scores;
+    const int64_t* choice;
+    const bool* valid;
+    void* dscores;
+    int threads;
+};
+
+struct InterFrameDistance {
+    DType dtype;
+    int64_t B, T, L, M;
+    const void* attention;
+    const int64_t* pairs;  // (B,M,2)
+    void* distance;        // (B,)
+    int threads;
+};
+
+struct InterFrameDistanceBackward {
+    DType dtype;
+    int64_t B, T, L, M;
+    const void *grad, *attention;
+    const int64_t* pairs;
+    void* dattention;
+    int threads;
+};
+
+// Plain passes over contiguous float memory, the yardsticks of the benchmarks.
+struct Probe {
+    const float* source;
+    float* target;  // null: read only
+    int64_t size;
+    float sum;
+    int threads;
+};
+
+}  // namespace vreid

@@ -1,0 +1,42 @@
+#include "cpu/dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace vreid {
+namespace {
+
+const Table* find(const std::string& isa) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();  // also asks whether the operating system keeps the wide registers
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("f16c");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (isa == "avx2" && avx2) return &avx2::table;
+    if (isa == "avx512" && avx512) return &avx512::table;
+#endif
+    return isa == "baseline" ? &baseline::table : nullptr;
+}
+
+}  // namespace
+
+std::vector<std::string> usable_isas() {
+    std::vector<std::string> usable;
+    for (const char* isa : {"baseline", "avx2", "avx512"}) {
+        if (find(isa)) usable.push_back(isa);
+    }
+    return usable;
+}
+
+Choice choose_isa() {
+    const std::vector<std::string> usable = usable_isas();
+    const char* wanted = std::getenv("VREID_ISA");
+    const std::string isa = wanted ? wanted : usable.back();
+    if (const Table* table = find(isa)) return {isa, table};
+    std::string names;
+    for (const std::string& name : usable) names += (names.empty() ? "" : ", ") + name;
+    throw std::runtime_error("VREID_ISA: got '" + isa + "', wanted one of those usable on this machine: " + names);
+}
+
+}  // namespace vreid

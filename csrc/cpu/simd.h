@@ -1,0 +1,293 @@
+// Vectors of the accumulator type, as wide as the instruction set this file is compiled for.
+//
+// Everything is in an unnamed namespace and no std template is used: the linker merges equal inline functions
+// of different object files, and a merged copy could be one compiled for instructions this machine lacks.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "common/types.h"
+
+namespace vreid {
+namespace VREID_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+struct bf16 {
+    uint16_t bits;
+};
+struct f16 {
+    uint16_t bits;
+};
+
+typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
+typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
+typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t HalfVector __attribute__((vector_size(kVectorBytes / 2)));
+
+// Element type -> accumulator type, its vector and the vector's length.
+template <class T>
+struct Lanes {
+    using Acc = float;
+    using V = FloatVector;
+    static constexpr int N = kVectorBytes / 4;
+};
+template <>
+struct Lanes<double> {
+    using Acc = double;
+    using V = DoubleVector;
+    static constexpr int N = kVectorBytes / 8;
+};
+template <class T>
+using Acc = typename Lanes<T>::Acc;
+template <class T>
+using Vec = typename Lanes<T>::V;
+
+inline FloatVector widen(HalfVector bits, bf16) {
+    WordVector words = __builtin_convertvector(bits, WordVector) << 16;
+    return (FloatVector)words;
+}
+
+inline FloatVector widen(HalfVector bits, f16) {
+#if defined(__AVX512F__)
+    return (FloatVector)_mm512_cvtph_ps((__m256i)bits);
+#elif defined(__F16C__)
+    return (FloatVector)_mm256_cvtph_ps((__m128i)bits);
+#else
+    // Shift the exponent into place, rebias it by a product (which also normalises subnormals).
+    WordVector words = __builtin_convertvector(bits, WordVector);
+    WordVector magnitude = (words & 0x7fff) << 13, sign = (words & 0x8000) << 16;
+    FloatVector scaled = (FloatVector)magnitude * 0x1p112f;
+    WordVector special = (WordVector)(magnitude >= 0x0f800000u);
+    WordVector result = (special & (magnitude | 0x7f800000u)) | (~special & (WordVector)scaled);
+    return (FloatVector)(result | sign);
+#endif
+}
+
+// Both round to nearest, ties to even.
+inline HalfVector narrow(FloatVector value, bf16) {
+    WordVector words = (WordVector)value;
+    WordVector rounded = (words + 0x7fffu + ((words >> 16) & 1)) >> 16;
+    WordVector nan = (WordVector)(value != value);
+    return __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), HalfVector);
+}
+
+inline HalfVector narrow(FloatVector value, f16) {
+#if defined(__AVX512F__)
+    return (HalfVector)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__F16C__)
+    return (HalfVector)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+    WordVector words = (WordVector)value;
+    WordVector sign = (words >> 16) & 0x8000u, magnitude = words & 0x7fffffffu;
+    WordVector normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1)) >> 13;
+    // Adding 0.5 leaves a subnormal's rounded bits at the low end of the sum.
+    WordVector small = (WordVector)((FloatVector)magnitude + 0.5f) - 0x3f000000u;
+    WordVector is_small = (WordVector)(magnitude < 0x38800000u);
+    WordVector is_large = (WordVector)(magnitude >= 0x477ff000u), nan = (WordVector)(magnitude > 0x7f800000u);
+    WordVector finite = (is_small & small) | (~is_small & normal);
+    WordVector result = (is_large & (0x7c00u | (nan & 0x200u))) | (~is_large & finite);
+    return __builtin_convertvector(result | sign, HalfVector);
+#endif
+}
+
+inline FloatVector load(const float* p) {
+    FloatVector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+inline DoubleVector load(const double* p) {
+    DoubleVector v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class Half>
+inline FloatVector load(const Half* p) {
+    HalfVector bits;
+    memcpy(&bits, p, sizeof bits);
+    return widen(bits, Half{});
+}
+
+inline void store(float* p, FloatVector v) { memcpy(p, &v, sizeof v); }
+inline void store(double* p, DoubleVector v) { memcpy(p, &v, sizeof v); }
+template <class Half>
+inline void store(Half* p, FloatVector v) {
+    HalfVector bits = narrow(v, Half{});
+    memcpy(p, &bits, sizeof bits);
+}
+
+// The first n < N lanes; a load fills the rest with zeros.
+#if defined(__AVX512BW__)
+inline FloatVector load(const float* p, int n) {
+    return (FloatVector)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+inline DoubleVector load(const double* p, int n) {
+    return (DoubleVector)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p);
+}
+template <class Half>
+inline FloatVector load(const Half* p, int n) {
+    return widen((HalfVector)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p), Half{});
+}
+inline void store(float* p, FloatVector v, int n) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+inline void store(double* p, DoubleVector v, int n) {
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)v);
+}
+template <class Half>
+inline void store(Half* p, FloatVector v, int n) {
+    _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)narrow(v, Half{}));
+}
+#else
+template <class T>
+inline Vec<T> load(const T* p, int n) {
+    T lanes[Lanes<T>::N] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return load(lanes);
+}
+template <class T>
+inline void store(T* p, Vec<T> v, int n) {
+    T lanes[Lanes<T>::N];
+    store(lanes, v);
+    for (int i = 0; i < n; ++i) p[i] = lanes[i];
+}
+#endif
+
+template <class T>
+inline Vec<T> broadcast(Acc<T> value) {
+    return Vec<T>{} + value;
+}
+
+// Calls f(offset, whole) for each vector of [0, size), whole as a type: a constant in the body.
+struct Whole {
+    template <class T>
+    static Vec<T> load(const T* p) {
+        return VREID_ISA::load(p);
+    }
+    template <class T>
+    static void store(T* p, Vec<T> v) {
+        VREID_ISA::store(p, v);
+    }
+};
+struct Partial {
+    int n;
+    template <class T>
+    Vec<T> load(const T* p) const {
+        return VREID_ISA::load(p, n);
+    }
+    template <class T>
+    void store(T* p, Vec<T> v) const {
+        VREID_ISA::store(p, v, n);
+    }
+};
+template <class T, class F>
+inline void for_vectors(int64_t size, F f) {
+    constexpr int N = Lanes<T>::N;
+    int64_t i = 0;
+    for (; i + N <= size; i += N) f(i, Whole{});
+    if (i < size) f(i, Partial{int(size - i)});
+}
+
+// Sums of N vectors at once, as the lanes of one: N-1 additions and 2(N-1) shuffles instead of N log2(N) each.
+template <int... I>
+struct Pack {};
+template <int N, int... I>
+struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I>
+struct Count<0, I...> {
+    using type = Pack<I...>;
+};
+
+// a and b hold sums still spread over `Part` lanes each; add the two halves of every part.
+template <int Part, class V, int... I>
+inline V fold(V a, V b, Pack<I...>) {
+    constexpr int half = Part / 2;
+    return __builtin_shufflevector(a, b, ((I / half) * Part + I % half)...) +
+           __builtin_shufflevector(a, b, ((I / half) * Part + half + I % half)...);
+}
+template <int N, int Part, class V>
+inline V sum_each(V (&v)[N]) {
+    if constexpr (Part == 1) {
+        return v[0];
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < Part / 2; ++i)
+            v[i] = fold<Part>(v[2 * i], v[2 * i + 1], typename Count<N>::type{});
+        return sum_each<N, Part / 2>(v);
+    }
+}
+
+template <class V>
+inline auto sum_lanes(V v) {
+    constexpr int N = sizeof(V) / sizeof(v[0]);
+    auto total = v[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < N; ++i) total += v[i];
+    return total;
+}
+
+template <class T>
+inline T sum(const T* p, int64_t size) {
+    Vec<T> total{};
+    for_vectors<T>(size, [&](int64_t i, auto part) { total += part.load(p + i); });
+    return sum_lanes(total);
+}
+
+template <class T>
+inline T dot(const T* p, const T* q, int64_t size) {
+    Vec<T> total{};
+    for_vectors<T>(size, [&](int64_t i, auto part) { total += part.load(p + i) * part.load(q + i); });
+    return sum_lanes(total);
+}
+
+template <class T>
+inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
+    return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
+}
+
+// Memory for every thread, taken before the threads start: an exception must not cross a parallel region.
+class Scratch {
+  public:
+    Scratch(int threads, int64_t bytes_each)
+        : each_((bytes_each + 127) / 128 * 128),
+          data_(static_cast<char*>(__builtin_malloc(size_t(threads) * size_t(each_) + 128))) {}
+    ~Scratch() { __builtin_free(data_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    explicit operator bool() const { return data_ != nullptr; }
+    template <class T>
+    T* of(int thread) const {
+        uintptr_t aligned = (reinterpret_cast<uintptr_t>(data_) + 127) / 128 * 128;
+        return reinterpret_cast<T*>(aligned + uintptr_t(thread) * uintptr_t(each_));
+    }
+
+  private:
+    int64_t each_;
+    char* data_;
+};
+
+// f(T{}) with the element type of `dtype`.
+template <class F>
+inline Status dispatch(DType dtype, F f) {
+    switch (dtype) {
+        case DType::f64: return f(double{});
+        case DType::bf16: return f(bf16{});
+        case DType::f16: return f(f16{});
+        default: return f(float{});
+    }
+}
+
+}  // namespace
+}  // namespace VREID_ISA
+}  // namespace vreid
