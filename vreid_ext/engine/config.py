@@ -229,9 +229,16 @@ def _typed(tree: Any, source: str) -> Recipe:
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
+    for group in fields(Recipe):
+        value = plain.get(group.name, {})
+        if is_dataclass(group.type) and not isinstance(value, dict):
+            raise ValueError(f"{source}: {group.name}: got {value!r}, wanted a group of keys such as {group.name}.KEY=VALUE")
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
         plain["eval"]["frames"] = [lengths]
+    paper = plain.get("paper", {})
+    if "rows" in paper:  # JSON has no integer keys
+        paper["rows"] = {int(frames): row for frames, row in paper["rows"].items()}
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), plain)
         recipe = OmegaConf.to_object(merged)

@@ -1,0 +1,220 @@
+"""The command `vreid`. Nothing but the standard library is imported before a command needs it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from typer import Typer
+
+# The extra that brings a module, by the module's first name.
+_EXTRAS = {
+    **dict.fromkeys(
+        (
+            "accelerate", "matplotlib", "omegaconf", "PIL", "rich", "safetensors", "scipy", "tensorboard",
+            "torchvision", "typer", "yaml",
+        ),
+        "train",
+    ),
+    "cv2": "video",
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the command line: exit code 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
+
+    An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
+    """
+    arguments = sys.argv[1:]
+    debug = arguments[:1] == ["--debug"]
+    try:
+        _app()(args=arguments[debug:], prog_name="vreid")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        _fail(f"{module} is not installed: pip install 'vreid-ext[{_EXTRAS[module]}]'")
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        if debug:
+            raise
+        _fail(str(error) or type(error).__name__)
+
+
+def _fail(message: str) -> None:
+    print(f"vreid: error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _app() -> "Typer":
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+
+    app = typer.Typer(
+        help="Video person re-identification: train, evaluate and look inside. `vreid --debug ...` shows tracebacks.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    console = Console()
+    Overrides = Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as optim.lr=1e-3.")
+    ]
+
+    def show(result: dict[str, Any]) -> None:
+        table = Table(title=f"{result['recipe']}, {result['ap']} AP, {result['metric']} distance")
+        names = ("mAP", "mINP", "rank1", "rank5", "rank10", "rank20")
+        for heading in ("frames", "", *names, "queries"):
+            table.add_column(heading, justify="right")
+        for row in result["rows"]:
+            measured = [f"{100 * row[name]:.1f}" if name in row else "" for name in names]
+            table.add_row(str(row["frames"]), "", *measured, f"{row['valid_queries']}/{row['queries']}")
+            if "paper_percent" in row:
+                published = [str(row["paper_percent"].get(name, "")) for name in names]
+                table.add_row("", "paper", *published, "", style="dim")
+        console.print(table)
+        console.print(f"protocol: {result['protocol']}")
+
+    @app.command()
+    def train(
+        recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
+        overrides: Overrides = None,
+        out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE unless given.")] = None,
+    ) -> None:
+        """Train a recipe and evaluate it; the same command goes on with a run that was interrupted.
+
+        Several GPUs: torchrun --nproc-per-node N -m vreid_ext train ...
+        """
+        from vreid_ext import engine
+
+        loaded = engine.load_recipe(recipe, overrides or [])
+        folder = out or Path("runs") / loaded.name
+        result = engine.train(loaded, folder)
+        if result:
+            show(result)
+            console.print(f"run: {folder}")
+
+    @app.command(name="eval")
+    def evaluate(
+        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")],
+        overrides: Overrides = None,
+        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+        out: Annotated[Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")] = None,
+    ) -> None:
+        """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set."""
+        from vreid_ext import engine
+
+        result = engine.evaluate_checkpoint(checkpoint, _with_root(overrides, dataset_root), out=out)
+        show(result)
+        console.print(f"figures: {result['file']}")
+
+    @app.command()
+    def extract(
+        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")],
+        out: Annotated[Path, typer.Option(help="A new folder for features and manifest.")],
+        overrides: Overrides = None,
+        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+    ) -> None:
+        """Write the features of every query and gallery tracklet: safetensors, and a JSON manifest of their rows."""
+        from vreid_ext.engine.export import export_features
+
+        manifest = export_features(checkpoint, out, _with_root(overrides, dataset_root))
+        counts = ", ".join(f"{len(rows)} {split}" for split, rows in manifest["splits"].items())
+        console.print(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
+
+    @app.command()
+    def synth(
+        out: Annotated[Path, typer.Argument(help="A new folder.")],
+        ids: Annotated[int, typer.Option(help="Persons.")] = 40,
+        cameras: Annotated[int, typer.Option(help="Cameras.")] = 4,
+        tracklets: Annotated[int, typer.Option(help="Tracklets of a person in a camera.")] = 2,
+        frames: Annotated[int, typer.Option(help="Frames of a tracklet.")] = 16,
+        size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "128x64",
+        seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    ) -> None:
+        """Render walking people in MARS layout: images, info matrices, attributes and joints."""
+        from rich.progress import Progress
+
+        from vreid_ext.data.synth import synthesize
+
+        height, width = _size(size)
+        with Progress(console=console) as bar:
+            task = bar.add_task("render", total=None)
+            synthesize(
+                out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames, size=(height, width), seed=seed,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+        console.print(f"written: {out}")
+
+    @app.command()
+    def tracklets(
+        video: Annotated[Path, typer.Argument(help="A video file.")],
+        out: Annotated[Path, typer.Argument(help="A new folder, to be read as dataset.name=tracklet_folder.")],
+        boxes: Annotated[Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")] = None,
+    ) -> None:
+        """Find people in a video, link them over time and crop them into tracklets."""
+        from vreid_ext.data.video import extract_tracklets
+
+        extract_tracklets(video, out, boxes=boxes)
+        console.print(f"written: {out}")
+
+    @app.command()
+    def demo(
+        out: Annotated[Path, typer.Argument(help="Folder of the set, the runs and the pictures.")] = Path("vreid-demo"),
+        seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
+    ) -> None:
+        """Render a set, train average pooling and STA on it, and draw curves and attention: minutes on two cores."""
+        from vreid_ext.engine.demo import run_demo
+
+        run_demo(out, seed=seed)
+
+    @app.command()
+    def recipes() -> None:
+        """List the recipes that come with the package."""
+        from vreid_ext.engine import load_recipe, recipe_names
+
+        table = Table("recipe", "published in", box=None)
+        for name in recipe_names():
+            table.add_row(name, load_recipe(name).paper.source)
+        console.print(table)
+
+    @app.command()
+    def info() -> None:
+        """Say what is built, what it runs on, and for each op which backends are usable and why not."""
+        import torch
+
+        import vreid_ext
+        from vreid_ext import backends
+
+        facts = {"vreid_ext": vreid_ext.__version__, "torch": torch.__version__}
+        facts |= {"threads": str(torch.get_num_threads()), "CUDA of torch": torch.version.cuda or "none"}
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        facts["GPUs"] = ", ".join(gpus) or "none"
+        facts |= {name: str(value) for name, value in backends.build_info().items()}
+        facts_table = Table(box=None, show_header=False)
+        for name, value in facts.items():
+            facts_table.add_row(name, value)
+        console.print(facts_table)
+        usable = Table("op", "backend", "usable", title="ops and backends")
+        for op, backend, reason in backends.table():
+            usable.add_row(op, backend, "yes" if reason is None else f"no: {reason}")
+        console.print(usable)
+
+    return app
+
+
+def _with_root(overrides: list[str] | None, root: Path | None) -> list[str]:
+    # Quoted, since the values of overrides are YAML and a path may hold anything.
+    return [*(overrides or []), *([f"dataset.root={json.dumps(str(root))}"] if root is not None else [])]
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise ValueError(f"--size: got {text!r}, wanted HEIGHTxWIDTH in pixels, such as 128x64")
+    return int(height), int(width)
