@@ -1,0 +1,306 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vreid_ext.data.boxes import Track, read_boxes
+from vreid_ext.data.people import PeopleDetector, group_windows, iou, link_boxes
+from vreid_ext.data.video import extract_tracklets
+
+cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
+
+SHARED = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+VTEST = SHARED / "vtest"
+needs_footage = pytest.mark.skipif(not VTEST.is_dir(), reason=f"no footage in {VTEST}")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Twelve frames of 96 x 64 pixels; the blue of frame f is 20 f, its right half is white."""
+    path = tmp_path_factory.mktemp("footage") / "street scene.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for frame in range(12):
+        picture = np.full((64, 96, 3), (20 * frame, 0, 0), dtype=np.uint8)
+        picture[:, 48:] = 255
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def entry(number=0, person="A", frames=(0, 2, 4, 6), box=(2.0, 3.0, 20.0, 40.0), **changes):
+    return {
+        "id": number,
+        "person": person,
+        "frames": list(frames),
+        "boxes": [list(box)] * len(frames),
+    } | changes
+
+
+def boxes_file(folder: Path, *entries, **content) -> Path:
+    path = folder / "boxes.json"
+    path.write_text(json.dumps({"tracklets": list(entries)} | content))
+    return path
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_crops_show_the_boxes_of_their_frames(clip, tmp_path):
+    boxes = boxes_file(tmp_path, entry(frames=(1, 5, 6, 11), box=(40.5, 3, 20, 30)))
+    extract_tracklets(clip, tmp_path / "out", boxes=boxes)
+    folder = tmp_path / "out/A/cam0000/0000"
+    assert sorted(p.name for p in folder.iterdir()) == [f"{f:06d}.jpg" for f in (1, 5, 6, 11)]
+    for frame in (1, 5, 6, 11):
+        crop = cv2.imread(str(folder / f"{frame:06d}.jpg")).astype(int)
+        assert crop.shape == (30, 21, 3)
+        assert abs(crop[:, :6, 0].mean() - 20 * frame) < 8
+        assert crop[:, -6:].min() > 240
+
+
+def test_a_box_over_the_edge_is_cut_to_the_picture(clip, tmp_path):
+    boxes = boxes_file(tmp_path, entry(box=(-10.0, 50.0, 30.0, 100.0)))
+    extract_tracklets(clip, tmp_path / "out", boxes=boxes)
+    assert cv2.imread(str(tmp_path / "out/A/cam0000/0000/000000.jpg")).shape == (14, 20, 3)
+
+
+def test_split_by_time_gives_train_and_a_gallery_that_holds_the_queries(clip, tmp_path):
+    boxes = boxes_file(
+        tmp_path,
+        entry(0, "A", (0, 1, 2, 3)),
+        entry(1, "B", (0, 1, 2, 5)),
+        entry(2, "A", (2, 3, 4, 6)),
+        entry(3, "B", (6, 7, 8, 9)),
+    )
+    done = extract_tracklets(clip, tmp_path / "out", boxes=boxes, split=6)
+    folders = {p.parent.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")}
+    test = {"A/cam0002/0002", "B/cam0003/0003"}
+    assert folders == {"train/A/cam0000/0000", "train/B/cam0001/0001"} | {
+        f"{part}/{name}" for part in ("query", "gallery") for name in test
+    }
+    assert (done.train, done.crops) == (2, 16)
+    assert "2 train, 2 test" in done.summary()
+
+
+def test_the_folder_is_read_by_tracklet_folder_and_only_the_query_itself_is_junk(clip, tmp_path):
+    from vreid_ext.data import build_dataset
+
+    boxes = boxes_file(tmp_path, *(entry(i, "AB"[i % 2], range(2 * i, 2 * i + 4)) for i in range(5)))
+    extract_tracklets(clip, tmp_path / "out", boxes=boxes, split=5)
+    dataset = build_dataset("tracklet_folder", tmp_path / "out")
+    assert [len(t) for t in (dataset.train, dataset.query, dataset.gallery)] == [1, 4, 4]
+    for query in dataset.query:
+        junk = [t.name for t in dataset.gallery if (t.pid, t.camid) == (query.pid, query.camid)]
+        assert junk == [query.name.replace("query", "gallery", 1)]
+
+
+def test_start_stop_and_min_frames_choose_tracks(clip, tmp_path):
+    boxes = boxes_file(tmp_path, entry(0, frames=range(12)), entry(1, frames=(0, 1, 2, 5)))
+    done = extract_tracklets(clip, tmp_path / "out", boxes=boxes, start=2, stop=9, min_frames=3)
+    assert [t.frames for t in done.tracks] == [tuple(range(2, 9))]
+    assert done.too_short == 1
+
+
+def test_without_names_each_tracklet_is_its_own_person_and_says_so(clip, tmp_path):
+    boxes = boxes_file(tmp_path, entry(3, None), entry(7, None))
+    done = extract_tracklets(clip, tmp_path / "out", boxes=boxes, camera="cam2")
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").glob("*/*/*")} == {
+        "unknown0003/cam2/0003",
+        "unknown0007/cam2/0007",
+    }
+    assert "2 of unknown identity" in done.summary()
+
+
+def test_what_is_written_can_be_extracted_again_byte_for_byte(clip, tmp_path):
+    boxes = boxes_file(tmp_path, entry(0, "A"), entry(1, None, (3, 4, 5, 8), (1.5, 2.5, 9, 9)))
+    extract_tracklets(clip, tmp_path / "a", boxes=boxes)
+    extract_tracklets(clip, tmp_path / "b", boxes=tmp_path / "a/tracklets.json")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("entries", "content", "says"),
+    [
+        ([], {"tracklets": 3}, "no list 'tracklets'"),
+        ([entry()], {"sha256": "0" * 64, "video": "other.avi"}, r"another video \(other.avi\)"),
+        ([entry()], {"size": [768, 576]}, r"\[768, 576\] pixels, the video has \[96, 64\]"),
+        ([entry(), entry()], {}, "two tracklets with the same id"),
+        ([{"id": 0}], {}, "want id, person, frames and boxes"),
+        ([entry("0")], {}, "id is '0'"),
+        ([entry(person="../A")], {}, "person is '../A'"),
+        ([entry(person="..")], {}, "person is '..'"),
+        ([entry(frames=(0, 4, 2, 6))], {}, "rise"),
+        ([entry(frames=(0, 2, 4, 12))], {}, "frame 12; .* has 12 frames"),
+        ([entry(boxes=[[0, 0, 5, 5]])], {}, "one box for each of its 4 frames"),
+        ([entry(box=(0, 0, 5))], {}, "want .x, y, w, h."),
+        ([entry(box=(0, 0, 5, float("nan")))], {}, "want .x, y, w, h."),
+        ([entry(box=(0, 0, 0, 5))], {}, "is empty"),
+        ([entry(box=(96, 0, 5, 5))], {}, "outside the picture of 96 x 64"),
+        ([entry(frames=(0, 2, 4))], {}, "no track of 4 boxes"),
+    ],
+)
+def test_bad_boxes_files_are_named_before_anything_is_written(clip, tmp_path, entries, content, says):
+    boxes = boxes_file(tmp_path, *entries, **content)
+    with pytest.raises(ValueError, match=says) as raised:
+        extract_tracklets(clip, tmp_path / "out", boxes=boxes)
+    assert str(boxes) in str(raised.value)
+    assert list(tmp_path.iterdir()) == [boxes]
+
+
+def test_a_boxes_file_that_is_not_json_is_named(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_bytes(b"\xff\x00")
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        read_boxes(path)
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        read_boxes(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"start": -1}, "start: got -1"),
+        ({"start": 4, "stop": 4}, "stop: got 4"),
+        ({"stride": 0}, "stride: got 0"),
+        ({"min_frames": 0}, "min_frames: got 0"),
+        ({"camera": "a/b"}, "camera: got 'a/b'"),
+        ({"split": 0}, "split: frame 0 leaves no training"),
+        ({"split": 12}, "split: frame 12 leaves no test"),
+    ],
+)
+def test_bad_options(clip, tmp_path, options, says):
+    boxes = boxes_file(tmp_path, entry())
+    with pytest.raises(ValueError, match=says):
+        extract_tracklets(clip, tmp_path / "out", boxes=boxes, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video_that_does_not_decode(tmp_path):
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(b"RIFF\x00\x00\x00\x00AVI LIST" + bytes(2000))
+    with pytest.raises(ValueError, match=r"broken.avi does not decode"):
+        extract_tracklets(broken, tmp_path / "out")
+    with pytest.raises(ValueError, match="is not a file"):
+        extract_tracklets(tmp_path / "absent.avi", tmp_path / "out")
+
+
+def test_an_out_folder_with_results_is_left_alone_and_an_empty_one_is_used(clip, tmp_path):
+    boxes, out = boxes_file(tmp_path, entry()), tmp_path / "out"
+    out.mkdir()
+    extract_tracklets(clip, out, boxes=boxes)
+    before = tree(out)
+    with pytest.raises(FileExistsError, match="already holds results"):
+        extract_tracklets(clip, out, boxes=boxes)
+    assert tree(out) == before
+
+
+def test_an_interrupted_run_leaves_no_folder(clip, tmp_path):
+    def interrupt(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract_tracklets(
+            clip, tmp_path / "runs/out", boxes=boxes_file(tmp_path, entry()), progress=interrupt
+        )
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_progress_ends_complete(clip, tmp_path):
+    seen = []
+    boxes = boxes_file(tmp_path, entry(frames=(2, 4, 6, 8)))
+    extract_tracklets(clip, tmp_path / "out", boxes=boxes, progress=lambda *step: seen.append(step))
+    assert seen == [(i, 7) for i in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [("None", r"needs OpenCV: pip install 'vreid-ext\[video\]'"), ("new", "has no people detector")],
+)
+def test_missing_opencv_is_said_with_the_extra(clip, tmp_path, monkeypatch, code, says):
+    stand_in = None if code == "None" else type(sys)("cv2")
+    if stand_in is not None:
+        stand_in.__version__ = "5.0.0"
+    monkeypatch.setitem(sys.modules, "cv2", stand_in)
+    with pytest.raises(ImportError, match=says):
+        extract_tracklets(clip, tmp_path / "out")
+
+
+def test_video_is_imported_without_opencv():
+    code = "import sys; sys.modules['cv2'] = None; import vreid_ext.data.video"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_plain_picture_has_nobody_and_a_small_one_is_no_error():
+    detector = PeopleDetector(cv2)
+    for size in ((240, 320), (30, 20)):
+        assert detector(np.full((*size, 3), 128, dtype=np.uint8)).shape == (0, 4)
+
+
+def test_iou_by_hand():
+    a = np.array([[0.0, 0.0, 4.0, 4.0]])
+    b = np.array([[0.0, 0.0, 4.0, 4.0], [2.0, 0.0, 4.0, 4.0], [9.0, 9.0, 1.0, 1.0]])
+    np.testing.assert_allclose(iou(a, b), [[1, 8 / 24, 0]])
+
+
+def test_windows_group_in_any_order_and_lone_ones_go():
+    windows = np.array(
+        [[0, 0, 10, 20], [1, 0, 10, 20], [50, 0, 10, 20], [30, 5, 10, 20], [30, 5, 10, 20]], float
+    )
+    weights = np.array([3.0, 1.0, 9.0, 1.0, 0.5])
+    expected = [[0.25, 0, 10, 20], [30, 5, 10, 20]]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        np.testing.assert_array_equal(group_windows(windows[order], weights[order]), expected)
+
+
+def test_linking_follows_two_people_who_pass_each_other():
+    detections = {f: np.array([[4.0 * f, 0, 20, 40], [200 - 4.0 * f, 0, 20, 40]]) for f in range(0, 60, 2)}
+    tracks = link_boxes(detections)
+    assert len(tracks) == 2
+    assert [b[0] for b in tracks[0].boxes] == [4.0 * f for f in range(0, 60, 2)]
+
+
+@pytest.mark.parametrize(("gap", "count"), [(3, 1), (4, 2)])
+def test_linking_bridges_gaps_up_to_the_limit(gap, count):
+    here = np.array([[5.0, 5, 20, 40]])
+    seen = [here] * 3 + [np.empty((0, 4))] * gap + [here] * 3
+    tracks = link_boxes({2 * i: b for i, b in enumerate(seen)}, max_gap=3)
+    assert len(tracks) == count
+    assert sum(len(t.frames) for t in tracks) == 6
+
+
+@needs_footage
+def test_labelled_footage_becomes_the_documented_folder(tmp_path):
+    done = extract_tracklets(VTEST / "vtest.avi", tmp_path / "o", boxes=VTEST / "tracklets.json", split=400)
+    assert (len(done.tracks), len({t.person for t in done.tracks}), done.crops) == (63, 9, 1452)
+    assert done.too_short == 0
+
+
+@needs_footage
+def test_detection_finds_the_labelled_people_and_keeps_them_apart(tmp_path):
+    """Five seconds are enough here; `docs/real_footage.md` has the figures of the whole clip."""
+    labelled = [
+        (frame, box, track.person)
+        for track in read_boxes(VTEST / "tracklets.json")
+        for frame, box in zip(track.frames, track.boxes)
+        if frame < 50
+    ]
+    tracks = extract_tracklets(VTEST / "vtest.avi", tmp_path / "o", stop=50).tracks
+    persons: dict[int, list[str | None]] = {}
+    for frame, box, person in labelled:
+        if (track := owner(frame, box, tracks)) is not None:
+            persons.setdefault(track, []).append(person)
+    covered = sum(map(len, persons.values()))
+    assert covered / len(labelled) > 0.9
+    assert sum(max(map(found.count, found)) for found in persons.values()) / covered > 0.9
+
+
+def owner(frame: int, box: tuple[float, ...], tracks: tuple[Track, ...]) -> int | None:
+    """The track whose box on that frame overlaps `box` best, by half or more."""
+    here = [(t.id, t.boxes[t.frames.index(frame)]) for t in tracks if frame in t.frames]
+    overlap = iou(np.array([box]), np.array([b for _, b in here]).reshape(-1, 4))[0]
+    return here[overlap.argmax()][0] if overlap.max(initial=0) >= 0.5 else None
