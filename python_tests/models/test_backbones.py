@@ -1,0 +1,125 @@
+import sys
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from vreid_ext.models import build_backbone
+
+torchvision = pytest.importorskip("torchvision")
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)])
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_shape_of_the_maps(name, channels, last_stride):
+    backbone = build_backbone(name, last_stride=last_stride).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 32))
+    size = (4, 2) if last_stride == 1 else (2, 1)
+    assert maps.shape == (1, channels, *size)
+    assert backbone.out_channels == channels
+
+
+def test_trunk_is_torchvisions():
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18().eval()
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", last_stride=2).eval()
+    images = torch.randn(2, 3, 64, 32)
+    with torch.no_grad():
+        pooled = backbone(images).mean((2, 3))
+        torch.testing.assert_close(network.fc(pooled), network(images))
+
+
+def same(backbone, state) -> bool:
+    return all(torch.equal(value, state[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return torchvision.models.resnet18().state_dict()
+
+
+def test_weights_by_name_from_safetensors(resnet, tmp_path):
+    pytest.importorskip("safetensors.torch").save_file(resnet, tmp_path / "net.safetensors")
+    assert same(build_backbone("resnet18", tmp_path / "net.safetensors"), resnet)
+
+
+def test_weights_by_name_whatever_their_order_and_wrapping(resnet, tmp_path):
+    shuffled = {f"module.{key}": resnet[key] for key in reversed(resnet)}
+    torch.save({"state_dict": shuffled, "epoch": 3}, tmp_path / "net.pth")
+    assert same(build_backbone("resnet18", str(tmp_path / "net.pth")), resnet)
+
+
+def test_weights_by_order_under_foreign_names(tmp_path):
+    state = torchvision.models.mobilenet_v2().state_dict()
+    tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
+    torch.save({f"weight{i}": value for i, value in enumerate(tensors)}, tmp_path / "net.pt")
+    assert same(build_backbone("mobilenet_v2", tmp_path / "net.pt"), state)
+
+
+def test_weights_that_do_not_fit(resnet, tmp_path):
+    torch.save(resnet, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=r"^weights: .*net.pth has 'layer1.0.conv1.weight' of shape|neither by name"):
+        build_backbone("resnet50", tmp_path / "net.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
+    with pytest.raises(ValueError, match="has 1 tensors, wanted at least"):
+        build_backbone("resnet18", tmp_path / "small.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="holds a list, wanted a state dict"):
+        build_backbone("resnet18", tmp_path / "list.pth")
+
+
+class Planted:
+    """Unpickling it would leave a trace."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_but_tensors_is_unpickled(tmp_path):
+    torch.save({"a": Planted(tmp_path / "trace")}, tmp_path / "net.pth")
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        build_backbone("resnet18", tmp_path / "net.pth")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^weights: got .*none.pth', wanted"):
+        build_backbone("resnet18", tmp_path / "none.pth")
+
+
+def test_imagenet_from_the_cache(resnet, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    file = tmp_path / "hub" / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    file.parent.mkdir(parents=True)
+    torch.save(resnet, file)
+    assert same(build_backbone("resnet18", "imagenet"), resnet)
+
+
+def test_imagenet_offline_says_which_file_to_put_where(tmp_path, monkeypatch):
+    def refused(*args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", refused)
+    file = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    with pytest.raises(FileNotFoundError, match=f"put https://.*resnet50-0676ba61.pth at {file}"):
+        build_backbone("resnet50", "imagenet")
+
+
+def test_without_torchvision_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ImportError, match=r"pip install 'vreid-ext\[train\]'"):
+        build_backbone("resnet18")
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match=r"^name: got 'resnet'"):
+        build_backbone("resnet")
+    with pytest.raises(ValueError, match=r"^last_stride: got 3"):
+        build_backbone("resnet18", last_stride=3)

@@ -1,0 +1,35 @@
+import pytest
+from torch import nn
+
+from vreid_ext.models import build_model, model_names, register_model, registry
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+
+    @register_model("linear")
+    def build(num_classes: int, width: int = 2) -> nn.Module:
+        return nn.Linear(width, num_classes)
+
+    return build
+
+
+def test_builds_a_registered_model_with_its_options(linear):
+    assert "linear" in model_names()
+    assert build_model("linear", 3, width=4).weight.shape == (3, 4)
+
+
+def test_unknown_name_names_the_nearest():
+    with pytest.raises(ValueError, match=r"^name: got 'stta', .*did you mean 'sta'\?"):
+        build_model("stta", 3)
+
+
+def test_unknown_option(linear):
+    with pytest.raises(TypeError, match="widht"):
+        build_model("linear", 3, widht=4)
+
+
+def test_name_taken(linear):
+    with pytest.raises(ValueError, match=r"^name: got 'linear'"):
+        register_model("linear")(linear)
