@@ -6,13 +6,13 @@ from torch import Tensor
 
 def attention_map(x: Tensor, energy: str, normalize: str) -> Tensor:
     """Eq. 1: per-cell energy over channels, normalised over the cells of a frame."""
-    q = _accumulated(x).square().sum(2)
+    q, cells = _accumulated(x).square().sum(2), x.shape[3] * x.shape[4]
     if energy == "l2":
         q = _sqrt(q)
     if normalize == "sum":
-        norm, uniform = q.sum((2, 3), keepdim=True), 1 / q[0, 0].numel()
+        norm, uniform = q.sum((2, 3), keepdim=True), 1 / cells
     else:
-        norm, uniform = _sqrt(q.square().sum((2, 3), keepdim=True)), q[0, 0].numel() ** -0.5
+        norm, uniform = _sqrt(q.square().sum((2, 3), keepdim=True)), cells**-0.5
     return _ratio(q, norm, uniform)
 
 
