@@ -1,0 +1,57 @@
+"""Triton kernels for NVIDIA GPUs (compute capability 8.0 and newer).
+
+Importing this package does not import Triton; taking one of the ops from it does.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import torch
+
+OPS = frozenset({"attention_map", "block_scores", "fuse", "sta_pool", "inter_frame_distance"})
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot run `op` on `device` with `dtype`; None if it can.
+
+    A CPU is accepted while Triton interprets its kernels (`TRITON_INTERPRET=1`, set before the kernels
+    are first used), for float32 and float16: the interpreter's bfloat16 sums are wrong.
+    """
+    if op not in OPS:
+        return f"there is no Triton kernel for {op}"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    interpreted = _interpreted()
+    if device.type != "cuda" and not (device.type == "cpu" and interpreted):
+        return f"Triton kernels need a CUDA device, or a CPU and TRITON_INTERPRET=1; the device is {device}"
+    if dtype not in DTYPES:
+        return f"Triton kernels take float32, bfloat16 and float16, not {dtype}"
+    if interpreted and dtype == torch.bfloat16:
+        return "Triton's interpreter sums bfloat16 wrongly"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    if device.type == "cuda" and not interpreted:
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 0):
+            return f"Triton kernels need compute capability 8.0, {device} has {capability[0]}.{capability[1]}"
+    return None
+
+
+def _interpreted() -> bool:
+    """Whether the kernels are interpreted. It is settled when their module is first imported, so ask that."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    from vreid_ext.backends.triton import kernels
+
+    return kernels.INTERPRETED
+
+
+def __getattr__(name: str) -> Any:
+    if name.removesuffix("_backward") not in OPS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vreid_ext.backends.triton import sta
+
+    globals()[name] = getattr(sta, name)
+    return globals()[name]

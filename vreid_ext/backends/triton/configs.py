@@ -1,0 +1,46 @@
+"""Tile sizes, in a fixed table: tuning by time would change the order of sums between runs and ranks."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Tile(NamedTuple):
+    """How a streaming kernel walks a map: BLOCK_C channels of BLOCK_K blocks of BLOCK_I cells at a time,
+    CHUNK channels in all, by `num_warps` warps.
+    """
+
+    BLOCK_C: int
+    BLOCK_K: int
+    BLOCK_I: int
+    CHUNK: int
+    num_warps: int
+
+
+# A tile is the smallest that holds a block; longer blocks take several of the largest. Planes in one run of
+# memory: a row of a tile is 128 cells, one to four coalesced lines. Channels in one run: 64 channels.
+# A thread then has 16 to 32 numbers in flight, and with the occupancy that leaves an SM 30 to 60 KB.
+PLANES = (
+    Tile(16, 16, 8, 128, 4),
+    Tile(16, 8, 16, 128, 4),
+    Tile(16, 4, 32, 128, 4),
+    Tile(16, 2, 64, 128, 4),
+    Tile(16, 1, 128, 128, 4),
+)
+CHANNELS = (
+    Tile(64, 4, 8, 128, 4),
+    Tile(64, 2, 16, 128, 4),
+    Tile(64, 1, 32, 128, 4),
+    Tile(64, 1, 64, 128, 8),
+    Tile(64, 1, 128, 128, 8),
+)
+# The kernels over frames and clips touch a hundredth of the map; one size does.
+BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C = 8, 4, 4, 128
+
+
+def streaming_tile(x: Tensor, cells: int) -> Tile:
+    """The tile for a map (B,T,C,H,W) with blocks of `cells` cells."""
+    *_, stride_c, stride_h, stride_w = x.stride()
+    step = stride_w if x.shape[4] > 1 else stride_h
+    table = CHANNELS if stride_c == 1 and step != 1 else PLANES
+    return next((tile for tile in table if cells <= tile.BLOCK_I), table[-1])

@@ -1,0 +1,342 @@
+"""Launches of the STA kernels: allocation, grids and the choice of tiles. Contract: `vreid_ext.ops.sta`."""
+
+from contextlib import AbstractContextManager, nullcontext
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from vreid_ext.backends.triton import kernels
+from vreid_ext.backends.triton.configs import BLOCK_C, BLOCK_K, BLOCK_N, BLOCK_T, PLANES, Tile, streaming_tile
+
+
+def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
+    attention = x.new_empty((*x.shape[:2], *x.shape[3:]), dtype=torch.float32)
+    norm = x.new_empty(x.shape[:2], dtype=torch.float32)
+    with _on(x):
+        parts, _ = _channel_sums(x, None, None)
+        _normalize(parts, None, attention, norm, None, 1, energy, normalize)
+    return attention, norm
+
+
+def attention_map_backward(
+    grad: Tensor, x: Tensor, attention: Tensor, norm: Tensor, energy: str, normalize: str
+) -> Tensor:
+    with _on(x):
+        weight = _energy_gradient(grad, None, None, attention, norm, 1, energy, normalize)
+        return _map_gradient(x, None, weight)
+
+
+def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor]:
+    clips, frames, height, width = attention.shape
+    mass = attention.new_empty((clips, frames, blocks))
+    scores, total = torch.empty_like(mass), attention.new_empty((clips, blocks))
+    cells = height * width // blocks
+    tile = _small_tile(cells)
+    with _on(attention):
+        kernels.block_mass[(clips * frames,)](
+            attention.contiguous(),
+            _mask(valid),
+            mass,
+            blocks,
+            cells,
+            BLOCK_K=tile.BLOCK_K,
+            BLOCK_I=tile.BLOCK_I,
+        )
+        _clip_scores(mass, valid, None, scores, total, None, None, height * width)
+    return scores, total
+
+
+def block_scores_backward(
+    grad: Tensor, attention: Tensor, valid: Tensor | None, scores: Tensor, total: Tensor
+) -> Tensor:
+    clips, frames, blocks = scores.shape
+    cells = attention[0, 0].numel() // blocks
+    dattention = attention.new_empty(attention.shape)
+    tile = _small_tile(cells)
+    with _on(attention):
+        slope, mean_slope = _score_gradient(grad, None, None, valid, scores)
+        kernels.mass_gradient[(clips * frames,)](
+            slope, mean_slope, total, _mask(valid), attention.contiguous(), dattention, frames, blocks, cells,
+            BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+        )  # fmt: skip
+    return _like(dattention, attention)
+
+
+def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    clips, frames, channels, height, width = x.shape
+    blocks = scores.shape[2]
+    cells = height * width // blocks
+    fused = x.new_empty((clips, 2 * channels, height, width))
+    choice = x.new_empty((clips, blocks), dtype=torch.int64)
+    tile = streaming_tile(x, cells)
+    with _on(x):
+        kernels.fuse[(clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells))](
+            x, scores.contiguous(), _mask(valid), fused, choice, frames, channels, blocks, cells, *_walk(x),
+            FLAT=_flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+            num_warps=tile.num_warps,
+        )  # fmt: skip
+    return fused, choice
+
+
+def fuse_backward(
+    grad: Tensor, x: Tensor, scores: Tensor, choice: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    clips, frames, channels, height, width = x.shape
+    blocks = scores.shape[2]
+    cells = height * width // blocks
+    tile = streaming_tile(x, cells)
+    grid = (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells))
+    parts = x.new_empty((clips, frames, blocks, ceil(cells / tile.BLOCK_I), grid[1]), dtype=torch.float32)
+    dx = torch.empty_like(x)
+    grad = grad[:, None]
+    with _on(x):
+        kernels.fuse_gradient[grid](
+            grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
+            *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
+            FLAT=_flat(grad, x, dx), **tile._asdict(),
+        )  # fmt: skip
+        return dx, _like(parts.sum((3, 4)), scores)
+
+
+def sta_pool(
+    x: Tensor, valid: Tensor | None, blocks: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    clips, frames, channels, height, width = x.shape
+    full = torch.float32
+    attention = x.new_empty((clips, frames, height, width), dtype=full)
+    energy = x.new_empty((clips, frames), dtype=full)
+    mass = x.new_empty((clips, frames, blocks), dtype=full)
+    scores, total = torch.empty_like(mass), x.new_empty((clips, blocks), dtype=full)
+    choice = x.new_empty((clips, blocks), dtype=torch.int64)
+    pooled = x.new_empty((clips, 2 * channels))
+    with _on(x):
+        parts, sums = _channel_sums(x, valid, blocks)
+        _normalize(parts, valid, attention, energy, mass, blocks, "sum_square", "sum")
+        _clip_scores(mass, valid, sums, scores, total, choice, pooled, height * width)
+    return pooled, scores, attention, sums, energy, total, choice
+
+
+def sta_pool_backward(
+    grad_pooled: Tensor | None,
+    grad_scores: Tensor | None,
+    grad_attention: Tensor | None,
+    x: Tensor,
+    valid: Tensor | None,
+    scores: Tensor,
+    attention: Tensor,
+    sums: Tensor,
+    energy: Tensor,
+    total: Tensor,
+    choice: Tensor,
+) -> Tensor:
+    grad_pooled = None if grad_pooled is None else grad_pooled.contiguous()
+    with _on(x):
+        slope = None
+        if grad_pooled is not None or grad_scores is not None:
+            size = x.shape[3] * x.shape[4]
+            slope = (*_score_gradient(grad_scores, grad_pooled, sums, valid, scores, size), total)
+        weight = _energy_gradient(
+            grad_attention, slope, valid, attention, energy, scores.shape[2], "sum_square", "sum"
+        )
+        return _map_gradient(x, valid, weight, grad_pooled, scores, choice)
+
+
+def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
+    with _on(attention):
+        return _pair_distances(attention.contiguous(), pairs.contiguous()).mean(1)
+
+
+def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor) -> Tensor:
+    clips, frames, height, width = attention.shape
+    cells = height * width
+    maps, pairs = attention.contiguous(), pairs.contiguous()
+    dattention = torch.empty_like(maps)
+    with _on(attention):
+        kernels.pair_gradient[(clips * frames, ceil(cells / kernels.PAIR_CELLS))](
+            grad.contiguous(),
+            maps,
+            pairs,
+            _pair_distances(maps, pairs),
+            dattention,
+            frames,
+            pairs.shape[1],
+            cells,
+        )
+    return _like(dattention, attention)
+
+
+def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[Tensor, Tensor]:
+    """Sums of squares (B,T,chunks,L) and, where `blocks` asks for them, block sums (B,T,K,C)."""
+    clips, frames, channels, height, width = x.shape
+    count = blocks or 1
+    cells = height * width // count
+    tile = streaming_tile(x, cells)
+    grid = (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, count, cells))
+    squares = x.new_empty((clips, frames, grid[1], height * width), dtype=torch.float32)
+    splits = ceil(cells / tile.BLOCK_I)
+    sums = (
+        None
+        if blocks is None
+        else x.new_empty((clips, frames, blocks, splits, channels), dtype=torch.float32)
+    )
+    kernels.channel_sums[grid](
+        x,
+        _mask(valid),
+        squares,
+        sums,
+        frames,
+        channels,
+        count,
+        cells,
+        *_walk(x),
+        FLAT=_flat(x),
+        **tile._asdict(),
+    )
+    if sums is None:
+        return squares, squares
+    return squares, sums.sum(3) if splits > 1 else sums.squeeze(3)
+
+
+def _normalize(
+    squares: Tensor,
+    valid: Tensor | None,
+    attention: Tensor,
+    norm: Tensor,
+    mass: Tensor | None,
+    blocks: int,
+    energy: str,
+    normalize: str,
+) -> None:
+    chunks, size = squares.shape[2:]
+    tile = _small_tile(size // blocks)
+    kernels.normalize_energy[(norm.numel(),)](
+        squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
+        L2=normalize == "l2", BLOCK_N=BLOCK_N, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+    )  # fmt: skip
+
+
+def _clip_scores(
+    mass: Tensor,
+    valid: Tensor | None,
+    sums: Tensor | None,
+    scores: Tensor,
+    total: Tensor,
+    choice: Tensor | None,
+    pooled: Tensor | None,
+    size: int,
+) -> None:
+    clips, frames, blocks = mass.shape
+    channels = 1 if sums is None else sums.shape[3]
+    kernels.clip_scores[(clips, ceil(channels / BLOCK_C))](
+        mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
+        BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C,
+    )  # fmt: skip
+
+
+def _score_gradient(
+    grad_scores: Tensor | None,
+    grad_pooled: Tensor | None,
+    sums: Tensor | None,
+    valid: Tensor | None,
+    scores: Tensor,
+    size: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the scores, dS (B,T,K), and its mean over the frames weighted by S (B,K)."""
+    clips, frames, blocks = scores.shape
+    scores = scores.contiguous()
+    slope, mean_slope = torch.empty_like(scores), scores.new_empty((clips, blocks))
+    channels = 1 if sums is None else sums.shape[3]
+    grad_scores = None if grad_scores is None else grad_scores.contiguous()
+    kernels.score_gradient[(clips, blocks)](
+        grad_scores, grad_pooled, sums, _mask(valid), scores, slope, mean_slope, frames, channels, size,
+        BLOCK_T=BLOCK_T, BLOCK_C=4 * BLOCK_C,
+    )  # fmt: skip
+    return slope, mean_slope
+
+
+def _energy_gradient(
+    grad_attention: Tensor | None,
+    slope: tuple[Tensor, Tensor, Tensor] | None,
+    valid: Tensor | None,
+    attention: Tensor,
+    norm: Tensor,
+    blocks: int,
+    energy: str,
+    normalize: str,
+) -> Tensor:
+    """Factor of x in its gradient (B,T,H,W)."""
+    clips, frames, height, width = attention.shape
+    weight = attention.new_empty(attention.shape)
+    tile = _small_tile(height * width // blocks)
+    kernels.energy_gradient[(clips * frames,)](
+        None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
+        _mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
+        ROOT=energy == "l2", L2=normalize == "l2", BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+    )  # fmt: skip
+    return weight
+
+
+def _map_gradient(
+    x: Tensor,
+    valid: Tensor | None,
+    weight: Tensor,
+    grad_pooled: Tensor | None = None,
+    scores: Tensor | None = None,
+    choice: Tensor | None = None,
+) -> Tensor:
+    clips, frames, channels, height, width = x.shape
+    blocks = 1 if grad_pooled is None or scores is None else scores.shape[2]
+    cells = height * width // blocks
+    tile = streaming_tile(x, cells)
+    dx = torch.empty_like(x)
+    if grad_pooled is None:
+        scores = choice = None
+    kernels.map_gradient[(clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells))](
+        x, dx, _mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
+        *_walk(x), *_walk(dx)[1:], FLAT=_flat(x, dx), **tile._asdict(),
+    )  # fmt: skip
+    return dx
+
+
+def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
+    clips, count = pairs.shape[:2]
+    distances = attention.new_empty((clips, count))
+    size = attention.shape[2] * attention.shape[3]
+    kernels.pair_distance[(clips * count,)](attention, pairs, distances, attention.shape[1], count, size)
+    return distances
+
+
+def _on(x: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _mask(valid: Tensor | None) -> Tensor | None:
+    return None if valid is None else valid.contiguous().view(torch.uint8)
+
+
+def _tiles(tile: Tile, blocks: int, cells: int) -> int:
+    return ceil(blocks / tile.BLOCK_K) * ceil(cells / tile.BLOCK_I)
+
+
+def _small_tile(cells: int) -> Tile:
+    """Tile of the contiguous maps of numbers that have one per cell."""
+    return next((tile for tile in PLANES if cells <= tile.BLOCK_I), PLANES[-1])
+
+
+def _walk(x: Tensor) -> tuple[int, ...]:
+    """Width and strides of a map (B,T,C,H,W); of a map of one column, the step between cells is the row's."""
+    *outer, stride_h, stride_w = x.stride()
+    return x.shape[4], *outer, stride_h, stride_w if x.shape[4] > 1 else stride_h
+
+
+def _flat(*maps: Tensor) -> bool:
+    """Whether the cells of every map are one run of equal steps."""
+    return all(x.shape[3] == 1 or x.shape[4] == 1 or x.stride(3) == x.shape[4] * x.stride(4) for x in maps)
+
+
+def _like(contiguous: Tensor, model: Tensor) -> Tensor:
+    """The values in the strides torch promises for a result like `model`."""
+    out = torch.empty_like(model)
+    return contiguous if out.stride() == contiguous.stride() else out.copy_(contiguous)
