@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from vreid_ext.losses import CrossEntropyLoss
 
 
@@ -19,15 +20,16 @@ def test_autocast_computes_in_float32():
     wanted = CrossEntropyLoss(0.1)(logits.float(), targets)
     with torch.autocast("cpu", torch.bfloat16):
         got = CrossEntropyLoss(0.1)(logits, targets.int())
-    assert got.dtype == torch.float32 and torch.equal(got, wanted)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, wanted)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_bad_smoothing(smoothing):
-    with pytest.raises(ValueError, match="^label_smoothing: got"):
+    with pytest.raises(ValueError, match=r"^label_smoothing: got"):
         CrossEntropyLoss(smoothing)
 
 
 def test_bad_logits():
-    with pytest.raises(ValueError, match="^logits: got shape"):
+    with pytest.raises(ValueError, match=r"^logits: got shape"):
         CrossEntropyLoss()(torch.randn(2, 3, 4), torch.tensor([0, 1]))

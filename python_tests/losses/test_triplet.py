@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vreid_ext.losses import TripletLoss
 
 
@@ -16,7 +17,8 @@ def by_the_book(x, targets, margin):
         if positive and negative:
             far = max(math.dist(x[a], x[p]) for p in positive)
             near = min(math.dist(x[a], x[n]) for n in negative)
-            losses.append(math.log1p(math.exp(far - near)) if margin == "soft" else max(0, margin + far - near))
+            gap = far - near
+            losses.append(math.log1p(math.exp(gap)) if margin == "soft" else max(0, margin + gap))
     return sum(losses) / max(len(losses), 1)
 
 
@@ -69,7 +71,8 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
     wanted = TripletLoss()(x.float(), targets)
     with torch.autocast("cpu", torch.bfloat16):
         got = TripletLoss()(x, targets)
-    assert got.dtype == torch.float32 and torch.equal(got, wanted)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, wanted)
 
 
 def test_nan_is_not_hidden():
@@ -82,7 +85,7 @@ X, Y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
-    "inputs, targets, error, name",
+    ("inputs", "targets", "error", "name"),
     [
         ([1.0], Y, TypeError, "inputs"),
         (X.long(), Y, TypeError, "inputs"),
@@ -94,11 +97,13 @@ X, Y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
     ],
 )
 def test_bad_input(inputs, targets, error, name):
-    with pytest.raises(error, match=f"^{name}: got"):
+    with pytest.raises(error, match=rf"^{name}: got"):
         TripletLoss()(inputs, targets)
 
 
-@pytest.mark.parametrize("margin, error", [(-1, ValueError), (math.inf, ValueError), ("hard", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("margin", "error"), [(-1, ValueError), (math.inf, ValueError), ("hard", TypeError), (True, TypeError)]
+)
 def test_bad_margin(margin, error):
-    with pytest.raises(error, match="^margin: got"):
+    with pytest.raises(error, match=r"^margin: got"):
         TripletLoss(margin)

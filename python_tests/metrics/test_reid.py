@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vreid_ext.metrics import ReIDResult, evaluate, rank
 
 
 def by_the_book(query, gallery, q_pids, g_pids, q_cams, g_cams, ap, max_rank, junk, exclude):
-    """The definition, one query and one gallery item at a time; Euclidean distances of small integers, so exact.
+    """The definition, item by item; Euclidean distances between small integers, so exact.
 
     Returns mAP, mINP, cmc, and the kept gallery indices of each query in ranked order.
     """
@@ -40,8 +41,8 @@ def by_the_book(query, gallery, q_pids, g_pids, q_cams, g_cams, ap, max_rank, ju
         curves.append(curve)
     if not aps:
         return None
-    mean = len(aps)
-    return sum(aps) / mean, sum(inps) / mean, [sum(c[k] for c in curves) / mean for k in range(max_rank)], lists
+    cmc = [sum(curve[k] for curve in curves) / len(curves) for k in range(max_rank)]
+    return sum(aps) / len(aps), sum(inps) / len(inps), cmc, lists
 
 
 @st.composite
@@ -107,7 +108,8 @@ def test_hand_computed():
 
 def test_curve_stays_at_its_last_value_when_few_items_remain():
     cmc = line(2, 1, max_rank=6).cmc
-    assert cmc.dtype == torch.float64 and cmc.tolist() == [0, 1, 1, 1, 1, 1]
+    assert cmc.dtype == torch.float64
+    assert cmc.tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_junk_rule():
@@ -115,8 +117,10 @@ def test_junk_rule():
     query, gallery = torch.zeros(1, 1), torch.tensor([[0.0], [2.0], [1.0]])
     kept = evaluate(query, gallery, *labels, metric="euclidean", junk=False)
     removed = evaluate(query, gallery, *labels, metric="euclidean")
-    assert kept.mAP == pytest.approx((1 + 2 / 3) / 2) and removed.mAP == 0.5
-    assert "same pid and camera" in removed.protocol and "same pid and camera" not in kept.protocol
+    assert kept.mAP == pytest.approx((1 + 2 / 3) / 2)
+    assert removed.mAP == 0.5
+    assert "same pid and camera" in removed.protocol
+    assert "same pid and camera" not in kept.protocol
 
 
 def test_leave_one_out_on_one_camera():
@@ -125,13 +129,15 @@ def test_leave_one_out_on_one_camera():
     result = evaluate(
         features, features, pids, pids, cameras, cameras, metric="euclidean", junk=False, exclude=range(4)
     )
-    assert result.mAP == 1 and result.valid_queries == 4
+    assert result.mAP == 1
+    assert result.valid_queries == 4
 
 
 def test_queries_without_a_positive_are_skipped():
     gallery = torch.tensor([[0.0], [1.0]])
     result = evaluate(torch.zeros(3, 1), gallery, [7, 1, -1], [2, 1], [0] * 3, [1, 1], metric="euclidean")
-    assert result.valid_queries == 1 and result.mAP == 0.5
+    assert result.valid_queries == 1
+    assert result.mAP == 0.5
     assert result.per_query["first_hit"].tolist() == [0, 2, 0]
     assert result.per_query["ap"].isnan().tolist() == [True, False, True]
 
@@ -156,19 +162,21 @@ def test_order_survives_a_large_common_offset():
     near, far = (
         evaluate(query + shift, gallery + shift, *labels, metric="euclidean") for shift in (0.0, 4096.0)
     )
-    assert near.mAP == far.mAP and torch.equal(near.cmc, far.cmc)
+    assert near.mAP == far.mAP
+    assert torch.equal(near.cmc, far.cmc)
 
 
 def test_numpy_half_precision_and_block_size_give_the_same():
     generator = torch.Generator().manual_seed(0)
-    query, gallery = torch.randn(7, 16, generator=generator).half(), torch.randn(30, 16, generator=generator).half()
+    query, gallery = (torch.randn(n, 16, generator=generator).half() for n in (7, 30))
     labels = [torch.randint(0, 4, (n,), generator=generator) for n in (7, 30, 7, 30)]
     wanted = evaluate(query, gallery, *labels)
     for got in (
         evaluate(query.numpy(), gallery.numpy(), *(label.numpy() for label in labels)),
         evaluate(query.double(), gallery.float(), *labels, block_size=2),
     ):
-        assert got.mAP == wanted.mAP and torch.equal(got.cmc, wanted.cmc)
+        assert got.mAP == wanted.mAP
+        assert torch.equal(got.cmc, wanted.cmc)
 
 
 def test_memory_does_not_grow_with_the_number_of_queries(monkeypatch):
@@ -182,8 +190,10 @@ def test_memory_does_not_grow_with_the_number_of_queries(monkeypatch):
 
 def test_prints_one_row():
     text = str(line(2, 1))
-    assert text.startswith("mAP 50.0  mINP 50.0  R1 0.0  R5 100.0") and "1 of 1 queries" in text
-    assert "precision AP; euclidean" in text and "\n" not in text
+    assert text.startswith("mAP 50.0  mINP 50.0  R1 0.0  R5 100.0")
+    assert "1 of 1 queries" in text
+    assert "precision AP; euclidean" in text
+    assert "\n" not in text
     assert line(1, max_rank=5).row().keys() == {"mAP", "mINP", "R1", "R5"}
 
 
@@ -191,7 +201,7 @@ F, P = torch.randn(3, 4), [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    "change, error, name",
+    ("change", "error", "name"),
     [
         ({"query": [[1.0]]}, TypeError, "query"),
         ({"query": F.long()}, TypeError, "query"),
@@ -210,10 +220,10 @@ F, P = torch.randn(3, 4), [0, 1, 2]
 )
 def test_bad_input(change, error, name):
     arguments = {"query": F, "gallery": F, "q_pids": P, "g_pids": P, "q_camids": P, "g_camids": P[::-1]}
-    with pytest.raises(error, match=f"^{name}: "):
+    with pytest.raises(error, match=rf"^{name}: "):
         evaluate(**{**arguments, **change})
 
 
 def test_rank_beyond_the_curve():
-    with pytest.raises(ValueError, match="^k: got 51"):
+    with pytest.raises(ValueError, match=r"^k: got 51"):
         line(1).rank(51)

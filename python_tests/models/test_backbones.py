@@ -9,7 +9,9 @@ from vreid_ext.models import build_backbone
 torchvision = pytest.importorskip("torchvision")
 
 
-@pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)]
+)
 @pytest.mark.parametrize("last_stride", [1, 2])
 def test_shape_of_the_maps(name, channels, last_stride):
     backbone = build_backbone(name, last_stride=last_stride).eval()
@@ -59,12 +61,19 @@ def test_weights_by_order_under_foreign_names(tmp_path):
 
 
 def test_weights_that_do_not_fit(resnet, tmp_path):
-    torch.save(resnet, tmp_path / "net.pth")
-    with pytest.raises(ValueError, match=r"^weights: .*net.pth has 'layer1.0.conv1.weight' of shape|neither by name"):
-        build_backbone("resnet50", tmp_path / "net.pth")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
-    with pytest.raises(ValueError, match="has 1 tensors, wanted at least"):
-        build_backbone("resnet18", tmp_path / "small.pth")
+    torch.save({**resnet, "conv1.weight": torch.zeros(1)}, tmp_path / "shape.pth")
+    with pytest.raises(
+        ValueError, match=r"shape.pth has 'conv1.weight' of shape \(1,\), wanted \(64, 3, 7, 7\)"
+    ):
+        build_backbone("resnet18", tmp_path / "shape.pth")
+    torch.save({f"_{key}": resnet[key] for key in reversed(resnet)}, tmp_path / "order.pth")
+    with pytest.raises(
+        ValueError, match=r"order.pth fits neither by name nor by order: '_fc.bias' has shape"
+    ):
+        build_backbone("resnet18", tmp_path / "order.pth")
+    torch.save(resnet, tmp_path / "small.pth")
+    with pytest.raises(ValueError, match="has 102 tensors, wanted at least 265"):
+        build_backbone("resnet50", tmp_path / "small.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, wanted a state dict"):
         build_backbone("resnet18", tmp_path / "list.pth")
@@ -82,7 +91,7 @@ class Planted:
 
 def test_nothing_but_tensors_is_unpickled(tmp_path):
     torch.save({"a": Planted(tmp_path / "trace")}, tmp_path / "net.pth")
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match="[Ww]eights.only"):
         build_backbone("resnet18", tmp_path / "net.pth")
     assert not (tmp_path / "trace").exists()
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from vreid_ext import ops
 from vreid_ext.nn import STAPooling
 
@@ -26,7 +27,7 @@ def test_unfused_path_agrees_with_the_fused_one():
     torch.testing.assert_close(got.pooled, ops.fuse(x, scores, valid).mean((2, 3)))
 
 
-@pytest.mark.parametrize("energy, normalize", [("sum_square", "sum"), ("l2", "l2"), ("l2", "sum")])
+@pytest.mark.parametrize(("energy", "normalize"), [("sum_square", "sum"), ("l2", "l2"), ("l2", "sum")])
 def test_a_frame_left_out_cannot_be_seen(energy, normalize):
     x = clip(2, 3, 4, 4, 2)
     x[1, 2] = torch.nan
@@ -37,9 +38,11 @@ def test_a_frame_left_out_cannot_be_seen(energy, normalize):
     short = layer(x[1:, :2])
     torch.testing.assert_close(pool.pooled[1:], short.pooled)
     torch.testing.assert_close(pool.scores[1:, :2], short.scores)
-    assert (pool.scores[1, 2] == 0).all() and (pool.attention[1, 2] == 0).all()
+    assert (pool.scores[1, 2] == 0).all()
+    assert (pool.attention[1, 2] == 0).all()
     (pool.pooled.square().sum() + pool.scores.square().sum() + pool.attention.square().sum()).backward()
-    assert x.grad.isfinite().all() and (x.grad[1, 2] == 0).all()
+    assert x.grad.isfinite().all()
+    assert (x.grad[1, 2] == 0).all()
 
 
 def test_has_no_state():
@@ -47,7 +50,7 @@ def test_has_no_state():
 
 
 @pytest.mark.parametrize(
-    "options, error, name",
+    ("options", "error", "name"),
     [
         ({"blocks": 0}, ValueError, "blocks"),
         ({"blocks": 2.0}, TypeError, "blocks"),
@@ -56,10 +59,10 @@ def test_has_no_state():
     ],
 )
 def test_bad_options(options, error, name):
-    with pytest.raises(error, match=f"^{name}: got"):
+    with pytest.raises(error, match=rf"^{name}: got"):
         STAPooling(**options)
 
 
 def test_blocks_must_divide_the_rows():
-    with pytest.raises(ValueError, match="^blocks: got 3"):
+    with pytest.raises(ValueError, match=r"^blocks: got 3"):
         STAPooling(3)(clip(1, 2, 3, 8, 4))

@@ -19,6 +19,8 @@ def batch(name: str, inputs: Any, targets: Any) -> None:
     if targets.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"targets: got dtype {targets.dtype}, wanted int64 or int32")
     if targets.shape != inputs.shape[:1]:
-        raise ValueError(f"targets: got shape {tuple(targets.shape)}, wanted ({inputs.shape[0]},) as {name} has rows")
+        raise ValueError(
+            f"targets: got shape {tuple(targets.shape)}, wanted ({inputs.shape[0]},) as {name} has rows"
+        )
     if targets.device != inputs.device:
         raise ValueError(f"targets: got device {targets.device}, wanted {inputs.device} as {name}")

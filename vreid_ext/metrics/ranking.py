@@ -50,7 +50,8 @@ class Retrieval:
             raise ValueError(f"metric: got {metric!r}, wanted 'cosine' or 'euclidean'")
         self.query, self.gallery = _features("query", query), _features("gallery", gallery)
         if self.query.shape[1] != self.gallery.shape[1]:
-            raise ValueError(f"gallery: got {self.gallery.shape[1]} columns, wanted {self.query.shape[1]} as query has")
+            got, wanted = self.gallery.shape[1], self.query.shape[1]
+            raise ValueError(f"gallery: got {got} columns, wanted {wanted} as query has")
         self.device = device = self.query.device
         self.gallery = self.gallery.to(device)
         self.q_pids = _labels("q_pids", q_pids, len(self.query), device)
@@ -106,7 +107,8 @@ class Retrieval:
             same_pid = self.q_pids[queries, None] == self.g_pids
             removed = removed | (same_pid & (self.q_camids[queries, None] == self.g_camids))
         if self.exclude is not None:
-            removed = removed | (self.exclude[queries, None] == torch.arange(len(self.gallery), device=self.device))
+            columns = torch.arange(len(self.gallery), device=self.device)
+            removed = removed | (self.exclude[queries, None] == columns)
         return removed
 
 
@@ -124,9 +126,9 @@ def rank(
     exclude: Array | None = None,
     block_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The `top` nearest gallery items of every query, nearest first, under the protocol of `evaluate`.
+    """The `top` nearest gallery items of every query, nearest first.
 
-    Arguments, removed items and ties: as for `evaluate`.
+    The other arguments, what is removed from the gallery, and ties: as for `evaluate`.
 
     Returns:
         indices (Q,top) int64 into the gallery and distances (Q,top) float64; -1 and infinity where fewer
@@ -142,7 +144,7 @@ def rank(
         metric=metric, junk=junk, exclude=exclude, block_size=block_size,
     )  # fmt: skip
     indices = torch.full((len(retrieval.query), top), -1, device=retrieval.device)
-    distances = torch.full((len(retrieval.query), top), torch.inf, dtype=torch.float64, device=retrieval.device)
+    distances = torch.full_like(indices, torch.inf, dtype=torch.float64)
     for ranking in retrieval.rankings():
         column = ranking.kept.cumsum(1) - 1
         row, place = (ranking.kept & (column < top)).nonzero(as_tuple=True)
@@ -162,7 +164,9 @@ def _features(name: str, value: Any) -> Tensor:
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted (N,D) with N and D at least 1")
     bad = ~value.isfinite().all(1)
     if bad.any():
-        raise ValueError(f"{name}: row {int(bad.nonzero()[0])} and {int(bad.sum()) - 1} others are not finite")
+        raise ValueError(
+            f"{name}: got NaN or infinity in {int(bad.sum())} rows, the first {int(bad.nonzero()[0])}"
+        )
     return value
 
 

@@ -67,17 +67,19 @@ def evaluate(
 
         CMC(k) = 1[h_1 <= k]        INP = P / h_P
         AP = 1/P sum_j p(h_j)                                      "precision"
-        AP = 1/P sum_j (p(h_j - 1) + p(h_j)) / 2,  p(0) = 1        "trapezoid", the MARS and Market-1501 MATLAB code
+        AP = 1/P sum_j (p(h_j - 1) + p(h_j)) / 2,  p(0) = 1        "trapezoid", as MARS's own code
 
     and means over the queries that have a positive. One positive at rank 2 has AP 0.5 and 0.25.
 
     Args:
-        query, gallery: features (Q,D) and (G,D), torch or NumPy, floating. Computed in float64 on the
-            query's device.
-        q_pids, g_pids: (Q,) and (G,) integer identities. Gallery items of pid -1 are junk detections by the
-            convention of Market-1501 and MARS and always removed; any other pid that no query has (0, the
-            distractors) stays as a negative. A query of pid -1 has no positive.
-        q_camids, g_camids: (Q,) and (G,) integer cameras.
+        query: features (Q,D), torch or NumPy, floating. Distances are computed in float64 on its device.
+        gallery: features (G,D).
+        q_pids: (Q,) integer identities. A query of pid -1 has no positive.
+        g_pids: (G,) integer identities. Items of pid -1 are junk detections by the convention of Market-1501
+            and MARS and always removed; any other pid that no query has (0, the distractors) stays as a
+            negative.
+        q_camids: (Q,) integer cameras.
+        g_camids: (G,) integer cameras.
         metric: "cosine", 1 minus the cosine of the angle (a zero vector is at distance 1 from all), or
             "euclidean".
         ap: "precision" (torchreid, fast-reid) or "trapezoid".
@@ -105,7 +107,7 @@ def evaluate(
         metric=metric, junk=junk, exclude=exclude, block_size=block_size,
     )  # fmt: skip
     scored = [_score(retrieval.matches(ranking), ranking.kept, ap) for ranking in retrieval.rankings()]
-    average_precision, inverse_penalty, first_hit = (torch.cat(part).cpu() for part in zip(*scored, strict=True))
+    average_precision, inp, first_hit = (torch.cat(part).cpu() for part in zip(*scored, strict=True))
     valid = first_hit > 0
     if not valid.any():
         raise ValueError("q_pids: no query has a positive left in the gallery, wanted at least one that has")
@@ -113,7 +115,7 @@ def evaluate(
     return ReIDResult(
         cmc=histogram[1:-1].cumsum(0).double() / valid.sum(),
         mAP=float(average_precision[valid].mean()),
-        mINP=float(inverse_penalty[valid].mean()),
+        mINP=float(inp[valid].mean()),
         valid_queries=int(valid.sum()),
         per_query={"ap": average_precision, "first_hit": first_hit},
         protocol=f"{ap} AP; {retrieval.protocol}",

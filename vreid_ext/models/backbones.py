@@ -101,7 +101,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into the backbone, matched by name (with or without a "module." in front), else by order."""
+    """Copy `state` into the backbone, matched by name (less a leading "module."), else by order."""
     wanted = _tensors(backbone.state_dict())
     given = {key.removeprefix("module."): value for key, value in _tensors(state).items()}
     if not wanted.keys() <= given.keys():
@@ -116,9 +116,10 @@ def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
                 )
         given = dict(zip(wanted, (value for _, value in by_order), strict=True))
     for key, target in wanted.items():
-        if given[key].shape != target.shape:
+        shape = given[key].shape
+        if shape != target.shape:
             raise ValueError(
-                f"weights: {source} has {key!r} of shape {tuple(given[key].shape)}, wanted {tuple(target.shape)}"
+                f"weights: {source} has {key!r} of shape {tuple(shape)}, wanted {tuple(target.shape)}"
             )
     backbone.load_state_dict({key: given[key] for key in wanted}, strict=False)
 

@@ -1,5 +1,6 @@
 """STA: Spatial-Temporal Attention for Large-Scale Video-based Person Re-Identification
-(Fu, Wang, Wei, Huang; AAAI 2019). Equation, algorithm and table numbers are the paper's."""
+(Fu, Wang, Wei, Huang; AAAI 2019). Equation, algorithm and table numbers are the paper's.
+"""
 
 from pathlib import Path
 
@@ -46,8 +47,8 @@ class STA(nn.Module):
 
     Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
     short clip. In training `TrainingOutput(logits, feature, extras)`; in evaluation the feature (B,D). T may
-    differ from call to call. Padding frames never reach a clip's feature, but in training they do pass through
-    the backbone and its batch statistics.
+    differ from call to call. Padding frames never reach a clip's feature, but in training they do pass
+    through the backbone and its batch statistics; "frame" takes no mask there.
 
     Attributes:
         feature_dim: D of the feature.
@@ -81,16 +82,22 @@ class STA(nn.Module):
         if neck not in ("fc", "bn"):
             raise ValueError(f"neck: got {neck!r}, wanted 'fc' or 'bn'")
         if neck == "bn" and feature_dim is not None:
-            raise ValueError(f"feature_dim: got {feature_dim} with neck 'bn', which keeps the pooled size; leave it out")
+            raise ValueError(
+                f"feature_dim: got {feature_dim} with neck 'bn', wanted None: the pooled size is kept"
+            )
         if feature_dim is not None and (not isinstance(feature_dim, int) or feature_dim < 1):
             raise ValueError(f"feature_dim: got {feature_dim!r}, wanted an int of at least 1")
 
         self.sta = STAPooling(blocks, energy, normalize, backend)
-        self.inter_frame = InterFrameRegularizer(backend=backend) if pooling == "sta" and regularizer else None
-        self.backbone = build_backbone(backbone, weights, last_stride) if isinstance(backbone, str) else backbone
-        channels = getattr(self.backbone, "out_channels", None)
+        regularized = pooling == "sta" and regularizer
+        self.inter_frame = InterFrameRegularizer(backend=backend) if regularized else None
+        if isinstance(backbone, str):
+            backbone = build_backbone(backbone, weights, last_stride)
+        channels = getattr(backbone, "out_channels", None)
         if not isinstance(channels, int):
-            raise ValueError(f"backbone: got {type(backbone).__name__}, wanted a name or a module with out_channels")
+            got = type(backbone).__name__
+            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
+        self.backbone = backbone
 
         self.pooling, self.fusion, self.neck = pooling, fusion, neck
         pooled_dim = 2 * channels if pooling == "sta" and fusion else channels
@@ -113,7 +120,7 @@ class STA(nn.Module):
         extras = {}
         if self.pooling == "frame":
             if self.training and valid is not None:
-                raise ValueError("valid: got a mask in training with pooling 'frame', wanted None: every frame is a sample")
+                raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
             pooled = maps.mean((3, 4)).flatten(0, 1)
         elif self.pooling == "avg":
             pooled = mean_over_frames(maps.mean((3, 4)), valid)
@@ -138,8 +145,8 @@ class STA(nn.Module):
         if clips.dim() != 5 or clips.shape[2] != 3:
             raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
         if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-            wanted = tuple(clips.shape[:2])
-            raise ValueError(f"valid: got {valid.dtype} {tuple(valid.shape)}, wanted a bool tensor (B,T) = {wanted}")
+            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
+            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
         maps = self.backbone(clips.flatten(0, 1))
         if maps.dim() != 4:
             raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")

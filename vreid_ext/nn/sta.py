@@ -11,8 +11,8 @@ class STAPooling(nn.Module):
 
     Each of K row blocks is scored in every frame by its share of the frame's energy, normalised over the
     frames; the clip's vector is the mean of the map made of the best-scored blocks, then that of the
-    score-weighted sum. With the default `energy` and `normalize` this is `ops.sta_pool`, one read of the maps.
-    The layer has no parameters and no state, so T may differ from call to call.
+    score-weighted sum. With the default `energy` and `normalize` this is `ops.sta_pool`, one read of the
+    maps. The layer has no parameters and no state, so T may differ from call to call.
 
     Args:
         blocks: K, a divisor of the map's height.
@@ -21,8 +21,8 @@ class STAPooling(nn.Module):
         backend: "auto", "reference", "native", "triton" or "cuda".
 
     Call: `layer(x, valid=None)` with x (B,T,C,H,W) floating and valid (B,T) bool, False for the frames to
-    leave out; returns `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`, pooled in the dtype of x,
-    the others in float32 or wider.
+    leave out; returns `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`, pooled in the dtype of
+    x, the others in float32 or wider.
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
