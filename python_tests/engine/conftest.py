@@ -1,0 +1,74 @@
+"""Tiny data sets and recipes, so that whole runs take a second."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vreid_ext import engine
+
+TINY = [
+    "model.backbone=resnet18",
+    "model.weights=none",
+    "model.feature_dim=16",
+    "input.height=128",
+    "input.width=16",
+    "input.frames=2",
+    "batch.p=2",
+    "batch.k=2",
+    "train.epochs=1",
+    "train.workers=0",
+    "eval.chunk=4",
+]
+
+
+@pytest.fixture(scope="session")
+def mars_root(tmp_path_factory):
+    """Eight rendered persons in MARS layout; four of them train."""
+    from vreid_ext.data.synth import synthesize
+
+    return synthesize(
+        tmp_path_factory.mktemp("data") / "mars", ids=8, cameras=2, tracklets=1, frames=5, size=(32, 16)
+    )
+
+
+@pytest.fixture(scope="session")
+def dukev_root(tmp_path_factory):
+    """Random images in the layout of DukeMTMC-VideoReID."""
+    root = tmp_path_factory.mktemp("data") / "dukev"
+    rng = np.random.default_rng(0)
+    for split, pids, tracklets in (("train", range(1, 5), (1, 2)), ("query", (5, 6), (1,)), ("gallery", (5, 6), (2,))):
+        for pid in pids:
+            for tracklet in tracklets:
+                folder = root / split / f"{pid:04d}" / f"{tracklet:04d}"
+                folder.mkdir(parents=True)
+                for frame in range(3):
+                    pixels = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{frame + 1:04d}_C{tracklet}_F{frame + 1:04d}_X00001.jpg")
+    return root
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    """Overrides that shrink a recipe."""
+    return TINY
+
+
+@pytest.fixture
+def tiny_recipe(mars_root):
+    """The recipe `synth_sta` shrunk; more overrides as arguments."""
+
+    def load(*overrides: str) -> engine.Recipe:
+        return engine.load_recipe("synth_sta", [*TINY, f"dataset.root={mars_root}", *overrides])
+
+    return load
+
+
+@pytest.fixture
+def one_image(tmp_path) -> Path:
+    path = tmp_path / "frame.png"
+    torch.manual_seed(0)
+    Image.fromarray(torch.randint(256, (16, 8, 3), dtype=torch.uint8).numpy()).save(path)
+    return path

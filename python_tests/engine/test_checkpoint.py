@@ -1,0 +1,149 @@
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from vreid_ext.engine.checkpoint import (
+    Position,
+    checkpoints,
+    load_foreign,
+    load_optimizer,
+    load_weights,
+    read_state,
+    resolve_checkpoint,
+    save_checkpoint,
+)
+
+RECIPE = {"model": {"name": "tiny", "blocks": 4}}
+
+
+def network():
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+
+
+def trained(optimizer_of):
+    model = network()
+    optimizer = optimizer_of(model.parameters())
+    for _ in range(2):
+        model(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize(
+    "optimizer_of",
+    [lambda p: torch.optim.Adam(p, lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1), lambda p: torch.optim.SGD(p, 0.1, 0.9)],
+    ids=["adam", "sgd", "momentum"],
+)
+def test_a_loaded_model_and_optimizer_go_on_as_the_saved_ones(tmp_path, optimizer_of):
+    torch.manual_seed(0)
+    model, optimizer = trained(optimizer_of)
+    position = Position(epoch=3, batch=2, step=11, sums={"loss": 0.1}, log_bytes=5)
+    save_checkpoint(tmp_path / "c", model, RECIPE, 7, optimizer=optimizer, position=position)
+
+    copy = network()
+    copied = optimizer_of(copy.parameters())
+    load_weights(tmp_path / "c", copy, "the same")
+    load_optimizer(tmp_path / "c", copied)
+    assert Position(**read_state(tmp_path / "c")["position"]) == position
+    x = torch.randn(4, 3)
+    for net, opt in ((model, optimizer), (copy, copied)):
+        opt.zero_grad()
+        net(x).square().mean().backward()
+        opt.step()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, copy.state_dict()[key]), key
+
+
+def test_another_model_is_named_beside_the_wanted_one(tmp_path):
+    save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
+    other = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6))
+    before = other[0].weight.clone()
+    with pytest.raises(ValueError, match=r"holds model 'tiny' \(blocks=4; 7 classes\); wanted model 'wide'"):
+        load_weights(tmp_path / "c", other, "model 'wide'")
+    assert torch.equal(other[0].weight, before)
+
+
+def test_a_checkpoint_is_never_overwritten(tmp_path):
+    save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
+    with pytest.raises(ValueError, match="never overwritten"):
+        save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from vreid_ext.engine.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    save_checkpoint(Path(sys.argv[1]) / "checkpoints" / "step-00000002", torch.nn.Linear(300, 300), {}, 1)
+except OSError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole_and_nothing_else(tmp_path):
+    old = tmp_path / "checkpoints" / "step-00000001"
+    model = network()
+    save_checkpoint(old, model, RECIPE, 7)
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "step-00000002" in done.stdout
+    assert list(old.parent.iterdir()) == [old]
+    assert resolve_checkpoint(tmp_path) == old
+    load_weights(old, network(), "the same")
+
+
+def test_a_killed_write_leaves_no_checkpoint_and_does_not_disturb_the_next(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt  # as a signal would: no clean-up code runs
+
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    with monkeypatch.context() as patch:
+        patch.setattr("vreid_ext.engine.checkpoint._flush", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(folder, network(), RECIPE, 7)
+    assert list(folder.parent.iterdir())
+    assert checkpoints(tmp_path) == []
+    save_checkpoint(folder, network(), RECIPE, 7)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_damaged_or_foreign_state_is_an_error_of_one_line(tmp_path):
+    save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
+    (tmp_path / "c" / "state.json").write_text("{")
+    with pytest.raises(ValueError, match=r"state.json is damaged"):
+        read_state(tmp_path / "c")
+    (tmp_path / "c" / "state.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(ValueError, match="got format 99"):
+        read_state(tmp_path / "c")
+    with pytest.raises(ValueError, match="neither a checkpoint nor a run"):
+        resolve_checkpoint(tmp_path / "nothing")
+
+
+def test_foreign_weights_are_matched_by_name_and_nothing_is_unpickled(tmp_path):
+    source, target = network(), network()
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in source.state_dict().items()}}
+    del wrapped["state_dict"]["module.0.bias"]
+    torch.save(wrapped, tmp_path / "w.pth")
+    assert load_foreign(tmp_path / "w.pth", target) == ["0.bias"]
+    assert torch.equal(source[0].weight, target[0].weight)
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no tensor of"):
+        load_foreign(tmp_path / "other.pth", target)
+    torch.save({"code": Harmful()}, tmp_path / "harmful.pth")
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        load_foreign(tmp_path / "harmful.pth", target)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('ran')",))

@@ -1,0 +1,29 @@
+"""Every recipe of the package: two steps and one evaluation on a tiny set in its layout."""
+
+import json
+import math
+
+import pytest
+
+from vreid_ext import engine
+
+
+@pytest.mark.parametrize("name", engine.recipe_names())
+def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
+    data = engine.load_recipe(name).dataset.name
+    root = request.getfixturevalue(f"{data}_root")
+    recipe = engine.load_recipe(name, [*tiny, f"dataset.root={root}"])
+    result = engine.train(recipe, tmp_path / "run", quiet=True)
+
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == [1, 2]
+    weights = {"softmax": recipe.loss.softmax, "triplet": recipe.loss.triplet, "inter_frame": recipe.loss.inter_frame}
+    for line in steps:
+        total = sum(weight * line[name] for name, weight in weights.items() if weight)
+        assert math.isclose(line["loss"], total, rel_tol=1e-5)
+        assert all((name in line) == (weight > 0) for name, weight in weights.items())
+    assert [row["frames"] for row in result["rows"]] == recipe.eval.frames
+    assert all(0 < row["mAP"] <= 1 and row["valid_queries"] > 0 for row in result["rows"])
+    assert [row["frames"] for row in result["rows"] if "paper_percent" in row] == list(recipe.paper.rows)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
