@@ -1,7 +1,7 @@
 """Attribute labels of MARS and DukeMTMC-VideoReID (Zhao et al., CVPR 2019; Chen et al., ASTA, 2020).
 
-The table is a CSV file with one row per tracklet: person, camera and tracklet number, then one class index per
-attribute. Columns are taken by position, because the spelling of the headers differs between releases.
+The table is a CSV file with one row per tracklet: person, camera and tracklet number, then one class index
+per attribute. Columns are taken by position, because the spelling of the headers differs between releases.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ ID_RELEVANT: Mapping[str, Mapping[str, int]] = {
 def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
     """Number of classes of each attribute of "mars" or "dukev", in column order ("all": ID-irrelevant first).
 
-    Sums: 25 ID-irrelevant; ID-relevant 41 (mars), 33 (dukev). Raises ValueError for an unknown data set or group.
+    They sum to 25 for "id_irrelevant", to 41 (mars) and 33 (dukev) for "id_relevant".
+
+    Raises:
+        ValueError: unknown data set or group.
     """
     if dataset not in ID_RELEVANT:
         raise ValueError(f"dataset: got {dataset!r}, want one of {', '.join(ID_RELEVANT)}")
@@ -83,8 +86,13 @@ def read_attributes(
 ) -> dict[tuple[int, int, int], dict[str, int]]:
     """Attribute table as {(pid, camid, tracklet number): {attribute: class index}}.
 
-    The tracklet number is the one between T and F in a MARS file name, the tracklet's folder in DukeMTMC-VideoReID.
-    Raises DatasetError naming file and line for a row of another width, a value that is no class, a repeated row.
+    The tracklet number is the one between T and F in a MARS file name, the tracklet's folder in
+    DukeMTMC-VideoReID.
+
+    Raises:
+        DatasetError: naming file and line: another number of columns, a value that is no class, a repeated
+            row.
+        ValueError: unknown data set.
     """
     sizes = attribute_sizes(dataset)
     table: dict[tuple[int, int, int], dict[str, int]] = {}
@@ -92,7 +100,9 @@ def read_attributes(
     try:
         text = Path(path).read_text(encoding="latin-1")
     except OSError as error:
-        raise DatasetError(f"{os.fspath(path)}: cannot read the attribute table ({error.strerror})") from error
+        raise DatasetError(
+            f"{os.fspath(path)}: cannot read the attribute table ({error.strerror})"
+        ) from error
     rows = csv.reader(text.splitlines())
     next(rows, None)
     for line, row in enumerate(rows, start=2):
@@ -101,7 +111,8 @@ def read_attributes(
         where = f"{os.fspath(path)}, line {line}"
         if len(row) != 3 + len(sizes):
             raise DatasetError(
-                f"{where}: {len(row)} columns, the table of {dataset} has {3 + len(sizes)}; is it the other data set's?"
+                f"{where}: {len(row)} columns, "
+                f"the table of {dataset} has {3 + len(sizes)}; is it the other data set's?"
             )
         try:
             pid, camid, number, *values = map(int, row)

@@ -18,19 +18,28 @@ from .records import Tracklet
 class ClipDataset(Dataset[dict[str, Any]]):
     """One clip per tracklet, or with sampling="dense" every clip of every tracklet.
 
-    frames: T, frames per clip. sampling: how they are chosen (`sample_clip`), or "dense" (`dense_clips`).
-    transform: (T,3,h,w) uint8 -> (T,3,H,W) float32. Frames of differing sizes are first brought one by one to its
-        attribute `size` if it has one.
-    labels: class number of each training pid; without it items have no "label".
+    An item is asked for by an index, or by (index, seed), in which case frames and augmentation depend on the
+    seed alone and torch's generator is left as it was; that is what makes a resumed run exact. Items are
+    dicts:
 
-    An item is asked for by an index, or by (index, seed), in which case frames and augmentation depend on the seed
-    alone and torch's generator is left as it was; that is what makes a resumed run exact. Items are dicts:
-        clip (T,3,H,W) float32; pid, camid, index (of the tracklet), label: int;
-        valid (T,) bool, with sampling="dense" only: False where the last clip of a tracklet was filled up.
-    With "dense", index counts clips in the order of tracklets: a long tracklet is many small items, so memory stays
-    bounded by the batch size however many frames it has.
+        clip                        (T,3,H,W) float32
+        pid, camid, index, label    int; index is the tracklet's, label is there if `labels` was given
+        valid                       (T,) bool, only with "dense": False where the last clip was filled up
 
-    Raises ValueError at construction for bad arguments, DatasetError naming the file for an image that fails.
+    With "dense", items count clips in the order of tracklets: a long tracklet is many small items, so memory
+    stays bounded by the batch size however many frames it has.
+
+    Args:
+        tracklets: what to read.
+        frames: T, frames per clip.
+        sampling: how they are chosen (`sample_clip`), or "dense" (`dense_clips`).
+        transform: (T,3,h,w) uint8 -> (T,3,H,W) float32; None gives the uint8 frames. Frames of differing
+            sizes are first brought one by one to its attribute `size`, if it has one.
+        labels: class number of each pid.
+
+    Raises:
+        ValueError: a bad argument, at construction.
+        DatasetError: an image that cannot be read, naming the file, when the item is asked for.
     """
 
     def __init__(
@@ -44,11 +53,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if frames < 1:
             raise ValueError(f"frames: got {frames}, want at least 1")
         if sampling != "dense" and sampling not in get_args(Sampling):
-            raise ValueError(f"sampling: got {sampling!r}, want one of {', '.join(get_args(Sampling))}, dense")
+            raise ValueError(
+                f"sampling: got {sampling!r}, want one of {', '.join(get_args(Sampling))}, dense"
+            )
         if labels is not None:
             unknown = sorted({t.pid for t in tracklets} - labels.keys())
             if unknown:
-                raise ValueError(f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)")
+                raise ValueError(
+                    f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)"
+                )
         self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
         self.transform, self.labels = transform, labels
         self._clips: list[tuple[int, int]] | None = None
@@ -86,7 +99,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's default CPU generator seeded for the block and restored after it."""
+    """Seeds torch's default CPU generator for the block and restores it afterwards."""
     # Not torch.manual_seed: it also touches the GPU's generators, which costs more than an image.
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

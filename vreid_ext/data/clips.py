@@ -13,18 +13,30 @@ Sampling = Literal["random", "evenly", "restricted", "consecutive", "first_of_ch
 def sample_clip(
     num_frames: int, frames: int, how: Sampling = "restricted", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Frame indices of one clip, ascending: (frames,) int64 in [0, num_frames).
+    """Frame indices of one clip, ascending.
 
-    With n = num_frames, T = frames and chunk i = [floor(i n / T), floor((i + 1) n / T)):
-        "random"          T frames without replacement; if n < T every frame and T - n more with replacement.
-        "evenly"          round(i (n - 1) / (T - 1)): equal steps from the first to the last frame (T = 1: the middle).
-        "restricted"      one random frame of each chunk (restricted random sampling, Li et al., CVPR 2018, section 3.1).
-        "consecutive"     T neighbours from a random start; if n < T all frames, the last one repeated.
-        "first_of_chunk"  the first frame of each chunk, the usual test clip beside "restricted".
+    With n = num_frames, T = frames and chunk i = [floor(i n / T), floor((i + 1) n / T)), `how` is
+
+        "random"          T frames without replacement; if n < T every frame and T - n more with replacement
+        "evenly"          round(i (n - 1) / (T - 1)): equal steps, first to last frame; the middle if T = 1
+        "restricted"      one random frame of each chunk (restricted random sampling, DRSTA, section 4.2)
+        "consecutive"     T neighbours from a random start; if n < T all frames, the last one repeated
+        "first_of_chunk"  the first frame of each chunk, the usual test clip beside "restricted"
+
     A chunk that is empty because n < T gives the frame floor(i n / T).
 
-    generator: source of the randomness, torch's default one if None. "evenly" and "first_of_chunk" draw nothing.
-    Raises ValueError if num_frames or frames is below 1 or `how` is unknown.
+    Args:
+        num_frames: n, frames of the tracklet.
+        frames: T, frames of the clip.
+        how: see above.
+        generator: source of randomness, torch's default one if None; "evenly" and "first_of_chunk" draw
+            nothing.
+
+    Returns:
+        (T,) int64 in [0, n).
+
+    Raises:
+        ValueError: num_frames or frames below 1, unknown `how`.
     """
     n, t = _at_least_one("num_frames", num_frames), _at_least_one("frames", frames)
     if how == "random":
@@ -49,7 +61,7 @@ def sample_clip(
 
 
 def dense_clips(num_frames: int, frames: int) -> tuple[Tensor, Tensor]:
-    """All frames of a tracklet as consecutive clips: indices (N,T) int64 and valid (N,T) bool, N = ceil(n / T).
+    """All frames of a tracklet as N = ceil(n / T) consecutive clips: indices (N,T) int64, valid (N,T) bool.
 
     The last clip is filled up with the last frame, and valid is False there.
     Raises ValueError if num_frames or frames is below 1.

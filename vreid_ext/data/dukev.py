@@ -1,8 +1,10 @@
-"""DukeMTMC-VideoReID (Wu et al., CVPR 2018): 702 + 702 people and 408 distractors, 4,832 tracklets, eight cameras.
+"""DukeMTMC-VideoReID (Wu et al., CVPR 2018): 702 + 702 people, 408 distractors, 4,832 tracklets, 8 cameras.
 
-    ROOT/{train,query,gallery}/0001/0001/0001_C6_F0099_X30823.jpg     person, tracklet; camera, frame, frame of video
-    ROOT/{train,query,gallery}/0001/0001/0001C6F0099X30823.jpg        older naming
-    ROOT/duke_attributes.csv or ROOT/info/duke_attributes.csv         optional
+The layout is the published one:
+
+    ROOT/{train,query,gallery}/0001/0001/0001_C6_F0099_X30823.jpg   person, tracklet; camera, frame
+    ROOT/{train,query,gallery}/0001/0001/0001C6F0099X30823.jpg      the same in the older naming
+    ROOT/duke_attributes.csv or ROOT/info/duke_attributes.csv       optional
 """
 
 from __future__ import annotations
@@ -29,21 +31,27 @@ def dukev(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Reads DukeMTMC-VideoReID from `root`; both ways of naming the images are understood.
+    """Read DukeMTMC-VideoReID. The frames are those that are there, in the order of their numbers.
 
-    attributes: attribute table, see `read_attributes`; None: `duke_attributes.csv` in root or root/info if it is there.
-    check, on_error: see `build_dataset`. The images are those that are there, in the order of their frame numbers.
+    Args:
+        root: folder of the layout above.
+        attributes: attribute table (`read_attributes`); None: `duke_attributes.csv` if it is there.
+        check: see `build_dataset`.
+        on_error: see `build_dataset`.
 
-    Raises DatasetError naming the folder or file that is missing, empty or named otherwise.
+    Raises:
+        DatasetError: naming the folder or file that is missing, empty or named otherwise.
+        ValueError: a bad option.
     """
     screen = Screen(check, on_error)
     base = find_root(root, "train/, query/ and gallery/ of DukeMTMC-VideoReID", ("train", "query", "gallery"))
     labels = find_attributes(base, attributes, "duke_attributes.csv", "dukev")
-    splits = {split: _split(base / split, labels, screen) for split in ("train", "query", "gallery")}
     return TrackletDataset(
         name="dukev",
         root=os.fspath(root),
-        **splits,
+        train=_split(base / "train", labels, screen),
+        query=_split(base / "query", labels, screen),
+        gallery=_split(base / "gallery", labels, screen),
         protocol="DukeMTMC-VideoReID, its own query and gallery",
         skipped=screen.finish(),
     )
@@ -75,7 +83,9 @@ def _tracklet(
     for image in list_folder(path)[1]:
         match = _IMAGE.fullmatch(image)
         if match is None:
-            raise DatasetError(f"{path / image}: no image name like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg")
+            raise DatasetError(
+                f"{path / image}: no image name like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg"
+            )
         frames.append((int(match[2]), os.fspath(path / image)))
         cameras.add(int(match[1]))
     if not frames:

@@ -1,4 +1,4 @@
-"""Looking at folders of images before training starts: listing them, and sorting out tracklets that cannot be used."""
+"""Looking at folders of images before training starts: listing them, sorting out unusable tracklets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ OnError = Literal["raise", "skip"]
 
 
 def list_folder(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
-    """Names of the sub-folders and of the images of a folder, each sorted; hidden and other files are left out.
+    """Names of the sub-folders and of the images (suffix in any case) of a folder, each sorted.
 
-    Suffixes count in any case (`.JPG`). Raises DatasetError if the folder cannot be listed.
+    Hidden and other files are left out. Raises DatasetError if the folder cannot be listed.
     """
     folders, images = [], []
     for entry in _scan(folder):
@@ -69,7 +69,7 @@ class Screen:
         self.skipped.append(f"{name}: {reason}")
 
     def usable(self, tracklet: Tracklet) -> Tracklet | None:
-        """The tracklet, with paths corrected whose file differs in case only (`.JPG`); None if it was rejected."""
+        """The tracklet, with paths corrected that differ in case only (`.JPG`); None if it was rejected."""
         try:
             return self._checked(tracklet)
         except DatasetError as error:

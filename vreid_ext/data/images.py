@@ -18,7 +18,8 @@ MAX_PIXELS = 64_000_000
 def read_image(path: str) -> Tensor:
     """One image as (3,h,w) uint8 RGB.
 
-    Raises DatasetError naming the file if it is missing, unreadable, truncated, no image or over 64 million pixels.
+    Raises:
+        DatasetError: naming the file: missing, unreadable, truncated, no image, over 64 million pixels.
     """
     import numpy as np
     from PIL import Image
@@ -31,14 +32,16 @@ def read_image(path: str) -> Tensor:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DatasetError(
-                    f"{path}: {width} x {height} pixels is over the limit of {MAX_PIXELS}; replace or remove the file"
+                    f"{path}: {width} x {height} pixels, want at most {MAX_PIXELS}; replace the file"
                 )
             if image.format in ("JPEG", "PNG") and image.mode in ("RGB", "L"):
                 # 1.7 times as fast as Pillow.
                 return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode="RGB")
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path}: no such image; restore it, or leave its tracklet out with on_error='skip'") from error
+        raise DatasetError(
+            f"{path}: no such image; restore it, or leave its tracklet out with on_error='skip'"
+        ) from error
     except (OSError, RuntimeError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
@@ -48,10 +51,15 @@ def read_image(path: str) -> Tensor:
 
 
 def read_clip(paths: Sequence[str], size: tuple[int, int] | None = None) -> Tensor:
-    """Images of one tracklet as (T,3,h,w) uint8.
+    """Images of one tracklet as (T,3,h,w) uint8; one that comes up several times is read once.
 
-    Frames of differing sizes are resized one by one to `size` (height, width), or to the first frame's size if None.
-    A path that comes up several times is read once. Raises DatasetError naming the file as `read_image` does.
+    Args:
+        paths: T files.
+        size: (height, width) to which frames of differing sizes are resized one by one; None: the first
+            frame's.
+
+    Raises:
+        DatasetError: as `read_image`.
     """
     images = {path: read_image(path) for path in dict.fromkeys(paths)}
     shapes = {image.shape for image in images.values()}

@@ -1,5 +1,7 @@
 """MARS (Zheng et al., ECCV 2016): 1,261 people, 20,478 tracklets, six cameras.
 
+The layout is the published one:
+
     ROOT/bbox_train/0001/0001C1T0001F001.jpg     person, camera, tracklet, frame
     ROOT/bbox_test/00-1/..., 0000/...            junk (pid -1) and distractors (pid 0)
     ROOT/info/train_name.txt, test_name.txt      one image name a line
@@ -37,16 +39,20 @@ def mars(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Reads MARS from `root`.
+    """Read MARS; junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
 
-    gallery: "with_query" keeps the query tracklets in the gallery (11,310 tracklets; the data set's own evaluation,
-        AP3D, PSTA, TF-CLIP), "without_query" takes them out (9,330; torchreid, Video-Person-ReID, ASTA).
-        Numbers under the two are not comparable.
-    attributes: attribute table, see `read_attributes`; None: `mars_attributes.csv` in root or root/info if it is there.
-    check, on_error: see `build_dataset`.
+    Args:
+        root: folder of the layout above.
+        gallery: "with_query" keeps the query tracklets in the gallery (11,310 tracklets; the data set's own
+            evaluation, AP3D, PSTA, TF-CLIP), "without_query" takes them out (9,330; torchreid,
+            Video-Person-ReID, ASTA). Numbers under the two are not comparable.
+        attributes: attribute table (`read_attributes`); None: `mars_attributes.csv` if it is there.
+        check: see `build_dataset`.
+        on_error: see `build_dataset`.
 
-    Junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
-    Raises DatasetError naming the file that is missing, unreadable or inconsistent with the others.
+    Raises:
+        DatasetError: naming the file that is missing, unreadable or inconsistent with the others.
+        ValueError: a bad option.
     """
     if gallery not in ("with_query", "without_query"):
         raise ValueError(f"gallery: got {gallery!r}, want 'with_query' or 'without_query'")
@@ -82,7 +88,7 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
     names = _names(names_file)
     if table[:, 1].max() > len(names):
         raise DatasetError(
-            f"{names_file}: {len(names)} image names, but the matrix beside it counts to {table[:, 1].max()}; "
+            f"{names_file}: {len(names)} image names, but its matrix counts to {table[:, 1].max()}; "
             "take both files from one release of MARS"
         )
     tracklets = {}
@@ -92,10 +98,14 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
         frames = names[start - 1 : end]
         match = _NAME.fullmatch(frames[0])
         if match is None:
-            raise DatasetError(f"{names_file}, line {start}: {frames[0]!r} is no MARS image name like 0001C1T0001F001.jpg")
-        if (int(match[1]), int(match[2])) != (pid, camid) or any(name[:6] != frames[0][:6] for name in frames):
             raise DatasetError(
-                f"{names_file}, lines {start} to {end}: the matrix says one tracklet of person {pid}, camera {camid}, "
+                f"{names_file}, line {start}: {frames[0]!r} is no MARS image name like 0001C1T0001F001.jpg"
+            )
+        if (int(match[1]), int(match[2])) != (pid, camid) or any(
+            name[:6] != frames[0][:6] for name in frames
+        ):
+            raise DatasetError(
+                f"{names_file}, lines {start} to {end}: the matrix says person {pid}, camera {camid}, "
                 f"the names begin with {', '.join(sorted({name[:6] for name in frames})[:3])}; "
                 "take both files from one release of MARS"
             )
@@ -114,7 +124,9 @@ def _names(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot read the image names ({error}); restore the file from MARS") from error
+        raise DatasetError(
+            f"{path}: cannot read the image names ({error}); restore the file from MARS"
+        ) from error
 
 
 def _matrix(path: Path, key: str) -> np.ndarray:
@@ -125,7 +137,9 @@ def _matrix(path: Path, key: str) -> np.ndarray:
     table = table.astype(np.int64)
     wrong = np.flatnonzero((table[:, 0] < 1) | (table[:, 1] < table[:, 0]))
     if len(wrong):
-        raise DatasetError(f"{path}: row {wrong[0] + 1} of {key} has no frames (start, end = {table[wrong[0], :2].tolist()})")
+        raise DatasetError(
+            f"{path}: row {wrong[0] + 1} of {key} has no frames (start, end = {table[wrong[0], :2].tolist()})"
+        )
     return table
 
 
@@ -145,7 +159,9 @@ def _load(path: Path, key: str) -> np.ndarray:
     try:
         content: dict[str, Any] = loadmat(path, variable_names=[key])
     except Exception as error:  # scipy raises a dozen kinds for a file that is not a .mat file
-        raise DatasetError(f"{path}: cannot be read as a MATLAB file ({error}); restore it from MARS") from error
+        raise DatasetError(
+            f"{path}: cannot be read as a MATLAB file ({error}); restore it from MARS"
+        ) from error
     if key not in content:
         raise DatasetError(f"{path}: holds no matrix {key!r}; is it another file under this name?")
     return np.asarray(content[key])

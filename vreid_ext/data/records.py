@@ -14,9 +14,12 @@ class DatasetError(ValueError):
 class Tracklet:
     """The crops of one person from one camera, in the order of time.
 
-    paths: image files, at least one. pid: identity (0 is the distractor identity of MARS and DukeMTMC-VideoReID).
-    camid: camera number as the data set writes it. name: unique within its split, for lists and pictures.
-    attributes: class index of each labelled attribute (see `vreid_ext.data.read_attributes`), None if unlabelled.
+    Attributes:
+        paths: image files, at least one.
+        pid: identity; in MARS 0 stands for all distractors.
+        camid: camera number as the data set writes it.
+        name: for lists and pictures.
+        attributes: class index of each attribute (`read_attributes`), None if unlabelled.
     """
 
     paths: tuple[str, ...]
@@ -34,9 +37,16 @@ class Tracklet:
 class TrackletDataset:
     """Three lists of tracklets and the rules under which they are to be evaluated.
 
-    protocol: one sentence that belongs beside every number measured on this set (which gallery, which split).
-    junk: whether gallery tracklets with the query's pid *and* camera are ignored in evaluation.
-    skipped: with `on_error="skip"`, one line for each tracklet left out, saying why.
+    Attributes:
+        name: registered name.
+        root: folder it was read from.
+        train: training tracklets.
+        query: query tracklets.
+        gallery: gallery tracklets.
+        protocol: one sentence that belongs beside every number measured on this set: which gallery, which
+            split.
+        junk: whether gallery tracklets with the query's pid *and* camera are ignored in evaluation.
+        skipped: with on_error="skip", one line for each tracklet left out, saying why.
     """
 
     name: str
@@ -59,8 +69,11 @@ class TrackletDataset:
         return len({t.pid for t in self.train})
 
     def summary(self) -> str:
-        """A small table: identities, tracklets, images and cameras per split, the protocol, what was skipped."""
-        lines = [f"{self.name} at {self.root}", f"{'split':<9}{'ids':>7}{'tracklets':>11}{'images':>10}{'cameras':>9}"]
+        """A small table: ids, tracklets, images and cameras per split, the protocol, what was skipped."""
+        lines = [
+            f"{self.name} at {self.root}",
+            f"{'split':<9}{'ids':>7}{'tracklets':>11}{'images':>10}{'cameras':>9}",
+        ]
         for split in ("train", "query", "gallery"):
             tracklets: list[Tracklet] = getattr(self, split)
             ids, cameras = {t.pid for t in tracklets}, {t.camid for t in tracklets}

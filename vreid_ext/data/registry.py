@@ -38,12 +38,20 @@ def dataset_names() -> list[str]:
 
 
 def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:
-    """Reads the data set `name` that lies in the folder `root`.
+    """Read the data set `name` that lies in the folder `root`.
 
-    options: the keyword arguments of its builder. Every built-in one takes
-        check: "exists" (default; lists every folder once), "decode" (opens every image) or "none";
-        on_error: "raise" (default) or "skip" (leave the tracklet out and list it in `TrackletDataset.skipped`).
-    Raises ValueError for an unknown name or option, DatasetError (a ValueError) for data that cannot be used.
+    Args:
+        name: one of `dataset_names()`.
+        root: its folder.
+        options: keyword arguments of its builder. Every built-in one takes
+            check: "exists" (default) lists every image folder once, "decode" opens every image, "none"
+                trusts;
+            on_error: "raise" (default), or "skip" to leave unusable tracklets out and list them in
+            `TrackletDataset.skipped`.
+
+    Raises:
+        ValueError: unknown name or option.
+        DatasetError: data that cannot be used (a ValueError, too).
     """
     if name not in _BUILDERS:
         near = difflib.get_close_matches(str(name), _BUILDERS, n=1)

@@ -11,18 +11,29 @@ from torch.utils.data import Sampler
 class PKBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of P identities x K tracklets each, as lists of (tracklet index, seed) for `ClipDataset`.
 
-    pids: identity of every training tracklet. An identity with fewer than K tracklets is filled up with repeats,
-    each of its tracklets once before any twice (repeats get seeds of their own, hence other clips).
+    An identity with fewer than K tracklets is filled up with repeats, each of its tracklets once before any
+    twice; repeats have seeds of their own, hence other clips.
 
-    Epoch: the identities are shuffled and cut into groups of P, so that each identity comes up at most once;
-    len() = number of identities // P batches, and the remaining (ids mod P) identities sit this epoch out.
-    `batches` sets another length: then identities are shuffled anew whenever fewer than P are left.
+    Epoch: the identities are shuffled and cut into groups of P, so that each comes up at most once; there are
+    identities // P batches, and the identities left over (another random few each time) sit the epoch out.
+    With `batches` of them wanted, identities are shuffled anew whenever fewer than P are left.
 
-    Everything is a function of (seed, epoch): call set_epoch(e) at the start of epoch e. With num_replicas processes
-    the global batch is still P x K and rank r gets its r-th slice of P / num_replicas identities, so that the
-    processes together see exactly the batches, clips and seeds that one process would see.
+    Everything is a function of (seed, epoch): call set_epoch(e) at the start of epoch e. With num_replicas
+    processes the global batch is still P x K, and rank r gets the r-th P / num_replicas of its identities,
+    so that together they see exactly the batches, clips and augmentation that one process would see.
 
-    Raises ValueError for P > number of identities, P not divisible by num_replicas, or a number out of range.
+    Args:
+        pids: identity of every training tracklet.
+        p: P, identities per global batch.
+        k: K, tracklets per identity.
+        seed: 0 or more.
+        batches: batches per epoch; None: one pass over the identities.
+        num_replicas: number of processes.
+        rank: number of this process.
+
+    Raises:
+        ValueError: more identities wanted than there are, P not divisible by num_replicas, a number out of
+            range.
     """
 
     def __init__(
@@ -42,11 +53,15 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
         if seed < 0:
             raise ValueError(f"seed: got {seed}, want 0 or more")
         if batches is not None and batches < 1:
-            raise ValueError(f"batches: got {batches}, want at least 1, or None for one pass over the identities")
+            raise ValueError(
+                f"batches: got {batches}, want at least 1, or None for one pass over the identities"
+            )
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank: got {rank}, want 0 .. {num_replicas - 1} for {num_replicas} processes")
         if p % num_replicas:
-            raise ValueError(f"p: {p} identities per batch cannot be shared equally by {num_replicas} processes")
+            raise ValueError(
+                f"p: {p} identities per batch cannot be shared equally by {num_replicas} processes"
+            )
         groups: dict[int, list[int]] = {}
         for index, pid in enumerate(pids):
             groups.setdefault(pid, []).append(index)
@@ -76,7 +91,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
             if number % passes == 0:
                 order = rng.permutation(len(self._groups))
             chosen = order[number % passes * self.p :][: self.p]
-            # Every process draws for the whole batch: the streams stay equal, whatever the number of processes.
+            # Every process draws for the whole batch: so their streams stay equal, however many they are.
             batch = [self._draw(self._groups[g], rng) for g in chosen]
             yield [item for items in batch[mine] for item in items]
 
