@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from vreid_ext.data.synth.scene import Camera, Person
-    from vreid_ext.data.synth.writer import Entry
+from .looks import draw_looks
+from .scene import Camera, Person, Shot, place_camera
+from .writer import Entry, MarsWriter, write_info
 
 __all__ = ["synthesize"]
 
 _JUNK, _DISTRACTOR = -1, 0
-_OTHERS_PER_SPLIT = 12
+_STRANGERS = 12
 
 
 def synthesize(
@@ -30,18 +29,21 @@ def synthesize(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Render walking people into ``out`` in the layout of MARS.
+    """Render walking people into `out` in the layout of MARS.
 
-    Half of the people are for training (odd pids), half for testing (even pids). Each is filmed ``tracklets`` times by
-    each of ``cameras`` cameras, which differ in viewpoint, colour cast, exposure, blur and background. People come in
-    families of three that share their colours and differ in texture, cut and bags. The test split also holds junk
-    (pid -1, badly cut boxes) and distractors (pid 0, strangers and false detections), one of each per four test people.
+    Half of the people are for training (odd pids), half for testing (even pids). Each is filmed `tracklets`
+    times by each of `cameras` cameras, which differ in viewpoint, colour cast, exposure, blur and background.
+    People come in families of three that share their colours and differ in texture, cut and bags. The test
+    split also holds junk (pid -1, badly cut boxes) and distractors (pid 0, strangers and false detections),
+    in every camera one of each per four test people.
 
-    Written: ``bbox_train/`` and ``bbox_test/`` (``0001C1T0001F001.jpg``), ``info/train_name.txt``, ``test_name.txt``,
-    ``tracks_train_info.mat``, ``tracks_test_info.mat``, ``query_IDX.mat`` (one query for every test person and camera),
-    ``mars_attributes.csv`` (the published columns; rows for real pids only), ``joints.json`` ({"joints": 14 names,
-    "tracklets": {name: frames x 14 x [x, y, visible]}}, pixels from the upper left corner; visible = inside the crop
-    and not covered by another object) and, last, ``synth.json`` with the arguments.
+    ROOT/bbox_train/0001/0001C1T0001F001.jpg, ROOT/bbox_test/...    crops
+    ROOT/info/train_name.txt, tracks_train_info.mat, test_name.txt, tracks_test_info.mat, query_IDX.mat
+                               one query for every test person and camera
+    ROOT/mars_attributes.csv   the published columns, real pids only
+    ROOT/joints.json           {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, visible]}}:
+                               pixels from the upper left corner; visible: in the crop and not covered
+    ROOT/synth.json            the arguments; written last
 
     The same arguments give the same bytes with the same Pillow.
 
@@ -53,15 +55,14 @@ def synthesize(
         frames: frames of each tracklet, 1 to 999.
         size: (height, width) of a crop in pixels, at least (32, 16).
         seed: not negative.
-        progress: called as ``progress(tracklets_done, tracklets_in_all)``.
+        progress: called as `progress(tracklets_done, tracklets_in_all)`.
 
     Returns:
-        ``out`` as a path.
+        `out` as a path.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range; nothing has been written.
         FileExistsError: ``out`` is a file or already holds something.
-        ImportError: Pillow or SciPy is missing.
     """
     _check_number("ids", ids, 4, 9999)
     _check_number("cameras", cameras, 2, 9)
@@ -75,20 +76,12 @@ def synthesize(
     root = Path(out)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"out: {root} already holds something; name a new or an empty directory")
-    try:
-        from vreid_ext.data.synth.looks import draw_looks
-        from vreid_ext.data.synth.scene import Person, place_camera
-        from vreid_ext.data.synth.writer import Entry, MarsWriter, write_info
-    except ImportError as error:
-        raise ImportError("rendering needs Pillow and SciPy: pip install 'vreid-ext[train]'") from error
 
     looks = draw_looks(np.random.default_rng([seed, 0]), ids)
     half = (ids + 1) // 2
     people = {2 * k + 1: Person(look) for k, look in enumerate(looks[:half])}
     people |= {2 * k + 2: Person(look) for k, look in enumerate(looks[half:])}
-    strangers = [
-        Person(look) for look in draw_looks(np.random.default_rng([seed, 1]), _OTHERS_PER_SPLIT, family=1)
-    ]
+    strangers = [Person(look) for look in draw_looks(np.random.default_rng([seed, 1]), _STRANGERS, family=1)]
     places = [place_camera(np.random.default_rng([seed, 2, c]), c, cameras, size) for c in range(cameras)]
     plan = _plan(sorted(people), cameras, tracklets)
 
@@ -102,15 +95,20 @@ def synthesize(
         if progress is not None:
             progress(done, len(plan))
     write_info(root, writers["train"], writers["test"])
-    settings = dict(ids=ids, cameras=cameras, tracklets=tracklets, frames=frames, size=list(size), seed=seed)
+    settings = {
+        "ids": ids,
+        "cameras": cameras,
+        "tracklets": tracklets,
+        "frames": frames,
+        "size": list(size),
+        "seed": seed,
+    }
     (root / "synth.json").write_text(json.dumps(settings) + "\n")
     return root
 
 
 def _plan(pids: list[int], cameras: int, tracklets: int) -> list[Entry]:
-    """All tracklets in MARS's order: junk, distractors, then people; the tracklet number runs on across cameras."""
-    from vreid_ext.data.synth.writer import Entry
-
+    """All tracklets in MARS's order: junk, distractors, people; numbers run on across cameras."""
     extra = max(1, sum(pid % 2 == 0 for pid in pids) // 4) * cameras
     plan = [
         Entry(pid, camid, track)
@@ -134,9 +132,7 @@ def _shot(
     frames: int,
     size: tuple[int, int],
     seed: int,
-):
-    from vreid_ext.data.synth.scene import Shot
-
+) -> Shot:
     # One generator per tracklet, so that a tracklet does not depend on how many others are rendered.
     rng = np.random.default_rng([seed, 3, entry.pid + 1, entry.camid, entry.track])
     if target is None and (entry.pid == _JUNK or rng.random() < 0.6):

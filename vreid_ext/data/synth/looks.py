@@ -1,7 +1,7 @@
 """What makes one rendered person that person: clothes, build, hair, hat and bags.
 
-People come in *families* that share their colours and differ in texture, cut and accessories, so that an average colour
-names the family and not the person.
+People come in *families* that share their colours and differ in texture, cut and accessories, so that an
+average colour names the family and not the person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 RGB = tuple[int, int, int]
 
-# Order = value in the published MARS attribute table; the last entry of each list there is "complex" (many colours).
+# Order = value in the published MARS attribute table, where one more value stands for many colours.
 TOP_COLORS: dict[str, RGB] = {
     "black": (38, 38, 44),
     "purple": (112, 66, 146),
@@ -92,7 +92,7 @@ class Look:
 
 
 def draw_looks(rng: np.random.Generator, count: int, family: int = 3) -> list[Look]:
-    """Draw ``count`` people, ``family`` neighbours at a time sharing top, bottom and accent colours, skin and shoes."""
+    """Draw `count` people, `family` neighbours at a time sharing the colours of clothes, skin and shoes."""
     looks: list[Look] = []
     while len(looks) < count:
         top, bottom = str(rng.choice(list(TOP_COLORS))), str(rng.choice(list(BOTTOM_COLORS)))
@@ -139,7 +139,7 @@ def _draw_look(
 
 
 def weave(look: Look) -> np.ndarray:
-    """The top as an opened cylinder: (48, 96, 3) uint8, rows neck to hip, columns spine - left - chest - right - spine."""
+    """The top as an opened cylinder: (48, 96, 3) uint8, rows from neck to hip, columns round the body."""
     cloth = np.empty((CLOTH_ROWS, CLOTH_COLUMNS, 3), np.uint8)
     cloth[:] = TOP_COLORS[look.top_color]
     row, column = np.mgrid[:CLOTH_ROWS, :CLOTH_COLUMNS]

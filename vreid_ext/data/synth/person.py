@@ -1,6 +1,7 @@
 """A walking person drawn with Pillow: a 3-D skeleton with a gait, clothed from far to near.
 
-Body frame: X to the person's left, Y up, Z forward; unit = standard body height. At yaw 0 the person faces the camera.
+Body frame: X to the person's left, Y up, Z forward; unit = standard body height. At yaw 0 the person faces
+the camera.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vreid_ext.data.synth.looks import BOTTOM_COLORS, CLOTH_COLUMNS, CLOTH_ROWS, RGB, TOP_COLORS, Look
+from .looks import BOTTOM_COLORS, CLOTH_COLUMNS, CLOTH_ROWS, RGB, TOP_COLORS, Look
 
 JOINTS = (
     "head", "neck",
@@ -30,7 +31,7 @@ TORSO, NECK, HEAD = 0.30, 0.045, 0.075
 
 @dataclass(frozen=True)
 class Walk:
-    """How a person moves through one tracklet. Angles in radians; ``swing`` is the thigh's largest angle."""
+    """How a person moves through one tracklet. Angles in radians; `swing` is the thigh's largest angle."""
 
     yaw: float
     phase: float
@@ -41,7 +42,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class View:
-    """Orthographic camera: body units to pixels. ``pitch`` looks down; (x, y) is where the feet stand."""
+    """Orthographic camera: body units to pixels. `pitch` looks down; (x, y) is where the feet stand."""
 
     x: float
     y: float
@@ -50,7 +51,7 @@ class View:
 
 
 def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
-    """Joint positions (14, 3) in the body frame, lowest ankle on the ground, in the order of ``JOINTS``."""
+    """Joint positions (14, 3) in the body frame, lowest ankle on the ground, in the order of `JOINTS`."""
     phase = walk.phase + walk.speed * frame
     joints = np.zeros((14, 3))
     hip_half, shoulder_half = (
@@ -67,18 +68,20 @@ def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
         joints[hip + 2] = joints[hip + 1] + SHANK * _swung(thigh - flexion)
     neck = np.array([0.0, TORSO * np.cos(walk.lean), TORSO * np.sin(walk.lean)])
     joints[_NECK] = neck
-    joints[_HEAD] = neck + (0.0, NECK + HEAD, 0.3 * walk.lean)
+    joints[_HEAD] = neck
+    joints[_HEAD, 1:] += NECK + HEAD, 0.3 * walk.lean
     for shoulder, side, offset in ((_L_SHOULDER, 1.0, np.pi), (_R_SHOULDER, -1.0, 0.0)):
         arm = 0.85 * walk.swing * np.sin(phase + offset)
-        joints[shoulder] = neck + (side * shoulder_half, -0.02, 0.0)
-        joints[shoulder + 1] = joints[shoulder] + UPPER_ARM * (_swung(arm) + (side * 0.16, 0.0, 0.0))
-        joints[shoulder + 2] = joints[shoulder + 1] + FOREARM * (_swung(arm + 0.35) + (side * 0.04, 0.0, 0.0))
+        joints[shoulder] = neck
+        joints[shoulder, :2] += side * shoulder_half, -0.02
+        joints[shoulder + 1] = joints[shoulder] + UPPER_ARM * _swung(arm, side * 0.16)
+        joints[shoulder + 2] = joints[shoulder + 1] + FOREARM * _swung(arm + 0.35, side * 0.04)
     joints[:, 1] -= joints[:, 1].min() - 0.035
     return joints * look.height
 
 
 def project(points: np.ndarray, yaw: float, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Image positions (N, 2) in pixels and nearness (N,) to the camera of body-frame ``points`` (N, 3)."""
+    """Image positions (N, 2) in pixels and nearness (N,) to the camera of body-frame `points` (N, 3)."""
     x, y, z = points.T
     across = x * np.cos(yaw) + z * np.sin(yaw)
     near = z * np.cos(yaw) - x * np.sin(yaw)
@@ -86,17 +89,17 @@ def project(points: np.ndarray, yaw: float, view: View) -> tuple[np.ndarray, np.
     return np.stack([view.x + view.scale * across, view.y - view.scale * up], 1), near
 
 
-def _swung(angle: float) -> np.ndarray:
-    """A unit limb hanging down, swung forward by ``angle``."""
-    return np.array([0.0, -np.cos(angle), np.sin(angle)])
+def _swung(angle: float, aside: float = 0.0) -> np.ndarray:
+    """A unit limb hanging down, swung forward by `angle` and held away from the body."""
+    return np.array([aside, -np.cos(angle), np.sin(angle)])
 
 
 def draw_person(
     canvas: Image.Image, look: Look, cloth: np.ndarray, walk: Walk, view: View, frame: float
 ) -> np.ndarray:
-    """Draw onto an RGBA canvas (opaque where drawn) and return the joints' image positions (14, 2) in its pixels.
+    """Draw onto an RGB or RGBA canvas and return the joints' positions (14, 2) in its pixels.
 
-    ``cloth`` is ``weave(look)``, made once per person.
+    `cloth` is `weave(look)`, made once per person.
     """
     joints = pose(look, walk, frame)
     return _Figure(canvas, look, cloth, joints, walk.yaw, view).draw()
@@ -132,13 +135,13 @@ class _Figure:
             layers.append((0.02 - 0.12 * np.sin(self.yaw), self._shoulder_bag))
         if look.hand_bag:
             layers.append((self.near[_R_WRIST] + 0.01, self._hand_bag))
-        # Arms in front of the chest are nearer than the torso's middle whatever the yaw, hence sorting by the elbow.
+        # The elbow stands for the arm: the shoulder is level with the torso's middle.
         for _, paint in sorted(layers, key=lambda layer: layer[0]):
             paint()
         return self.points
 
     def _limb(self, a: int, b: int, start: float, end: float, color: RGB, cut: float = 1.0) -> None:
-        """A tapered limb from joint a to joint b (or to the fraction ``cut`` of the way), shaded on its right."""
+        """A tapered limb from joint a to joint b, or to `cut` of the way, shaded on its right."""
         (px, py), (qx, qy) = self.points[a].tolist(), self.points[b].tolist()
         qx, qy = px + (qx - px) * cut, py + (qy - py) * cut
         length = max(math.hypot(qx - px, qy - py), 1e-6)
@@ -249,12 +252,13 @@ class _Figure:
         flare = max(half * 1.25, spread)
         cloth = np.empty((CLOTH_ROWS, CLOTH_COLUMNS, 3), np.uint8)
         cloth[:] = BOTTOM_COLORS[self.look.bottom_color]
-        self._wrap(
-            np.array(
-                [_moved(hips, -half, 0), _moved(hips, half, 0), _moved(hem, flare, 0), _moved(hem, -flare, 0)]
-            ),
-            cloth,
-        )
+        corners = [
+            _moved(hips, -half, 0),
+            _moved(hips, half, 0),
+            _moved(hem, flare, 0),
+            _moved(hem, -flare, 0),
+        ]
+        self._wrap(np.array(corners), cloth)
 
     def _head(self) -> None:
         look, u, head = self.look, self.unit, self.points[_HEAD]
@@ -265,9 +269,8 @@ class _Figure:
         self._disc(head, rx * 1.05, ry * 1.05, look.hair)
         if self.front > -0.5:  # the face slides across the head with the yaw and vanishes behind it
             shown = np.clip(self.front + 0.5, 0.0, 1.0)
-            self._disc(
-                _moved(head, 0.022 * u * side, 0.014 * u), rx * (0.55 + 0.3 * shown), ry * 0.82, look.skin
-            )
+            face = _moved(head, 0.022 * u * side, 0.014 * u)
+            self._disc(face, rx * (0.55 + 0.3 * shown), ry * 0.82, look.skin)
             fringe = _moved(head, -0.012 * u * side, -0.042 * u)
             self._disc(fringe, rx * 0.98, ry * 0.42, look.hair)
         if look.long_hair and self.front <= -0.2:
@@ -283,12 +286,9 @@ class _Figure:
 
     def _backpack(self) -> None:
         look, u = self.look, self.unit
-        centre_body = (self.joints[_NECK] + self.joints[[_L_HIP, _R_HIP]].mean(0)) / 2 + (
-            0.0,
-            0.03,
-            -0.1 * look.height,
-        )
-        centre = project(centre_body[None], self.yaw, self.view)[0][0]
+        on_back = (self.joints[_NECK] + self.joints[[_L_HIP, _R_HIP]].mean(0)) / 2
+        on_back[1:] += 0.03, -0.1 * look.height
+        centre = project(on_back[None], self.yaw, self.view)[0][0]
         half = np.hypot(0.085 * np.cos(self.yaw), 0.05 * np.sin(self.yaw)) * u
         box = (centre[0] - half, centre[1] - 0.125 * u, centre[0] + half, centre[1] + 0.115 * u)
         self.pen.rounded_rectangle(box, radius=0.04 * u, fill=look.bag_color)
@@ -318,8 +318,8 @@ class _Figure:
     def _hand_bag(self) -> None:
         u, hand = self.unit, self.points[_R_WRIST]
         half = np.hypot(0.03 * np.cos(self.yaw), 0.07 * np.sin(self.yaw)) * u
-        self.pen.arc((hand[0] - half * 0.6, hand[1] - 0.01 * u, hand[0] + half * 0.6, hand[1] + 0.08 * u), 180, 360,
-                     fill=self.look.bag_color, width=max(1, int(0.012 * u)))  # fmt: skip
+        handle = (hand[0] - half * 0.6, hand[1] - 0.01 * u, hand[0] + half * 0.6, hand[1] + 0.08 * u)
+        self.pen.arc(handle, 180, 360, fill=self.look.bag_color, width=max(1, int(0.012 * u)))
         box = (hand[0] - half, hand[1] + 0.035 * u, hand[0] + half, hand[1] + 0.135 * u)
         self.pen.rounded_rectangle(box, radius=0.015 * u, fill=self.look.bag_color)
 

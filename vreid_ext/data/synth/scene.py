@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from vreid_ext.data.synth.looks import BAGS, Look, weave
-from vreid_ext.data.synth.person import View, Walk, draw_person
+from .looks import BAGS, Look, weave
+from .person import View, Walk, draw_person
 
 SUPERSAMPLE = 3
 _PANORAMA = 6  # width of a camera's background in crops
@@ -18,7 +18,7 @@ _PANORAMA = 6  # width of a camera's background in crops
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera. ``background`` is a panorama six crops wide, supersampled; ``gain`` and ``gamma`` its colour response."""
+    """A fixed camera: `background` is a supersampled panorama, `gain` and `gamma` the colour response."""
 
     heading: float  # yaw, in radians, of most people seen here
     pitch: float
@@ -32,7 +32,7 @@ class Camera:
 
 
 def place_camera(rng: np.random.Generator, index: int, cameras: int, size: tuple[int, int]) -> Camera:
-    """Camera ``index`` of ``cameras``: headings spread round the circle, everything else drawn."""
+    """Camera `index` of `cameras`: headings spread round the circle, everything else drawn."""
     height, width = size
     noise = rng.normal(0.0, rng.uniform(2.0, 6.0), (2 * height, 2 * width, 3)).round().astype(np.int16)
     return Camera(
@@ -86,7 +86,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Frame:
-    """One crop: ``image`` RGB; ``joints`` (14, 3) x and y in pixels, to a tenth, and 1 where inside the crop and not covered."""
+    """One crop: `joints` (14, 3) are x and y in pixels, to a tenth, and 1 if in the crop and not covered."""
 
     image: Image.Image
     joints: np.ndarray
@@ -94,7 +94,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Passer:
-    """Somebody or something that crosses the crop: centre ``0.5 + speed * (frame - at)`` in crop widths."""
+    """Somebody or something that crosses the crop: centre `0.5 + speed * (frame - at)` in crop widths."""
 
     kind: str  # "person" | "pole" | "bin" | "bush"
     at: float
@@ -135,7 +135,7 @@ class Shot:
         self.shift = rng.normal(0, 0.03, 2)
         if self.cut_out:
             self.zoom *= 1.35
-            self.shift = self.shift + (rng.uniform(-0.35, 0.35), rng.uniform(-0.1, 0.35))
+            self.shift += rng.uniform((-0.35, -0.1), 0.35)
         if self.background_dominant:
             self.zoom *= 0.72
         self.front, self.behind = self._passers(others)

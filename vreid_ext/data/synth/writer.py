@@ -1,4 +1,4 @@
-"""Writes tracklets in the layout of MARS: JPEG crops, ``info/*.mat``, attribute table, joints."""
+"""Writes tracklets in the layout of MARS: JPEG crops, `info/*.mat`, attribute table, joints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from vreid_ext.data.synth.person import JOINTS
-from vreid_ext.data.synth.scene import Shot
+from .person import JOINTS
+from .scene import Shot
 
 ID_COLUMNS = ("person_id", "camera_id", "tracklets_id")
 CONDITION_COLUMNS = (
@@ -21,15 +21,15 @@ CONDITION_COLUMNS = (
     "target-change", "target-miss", "wrong-target",
 )  # fmt: skip
 PERSON_COLUMNS = (
-    "top color", "bottom color", "age", "top length", "bottom length", "shoulder bag", "backpack", "hat", "hand bag",
-    "hair", "gender", "bottom type",
+    "top color", "bottom color", "age", "top length", "bottom length", "shoulder bag", "backpack", "hat",
+    "hand bag", "hair", "gender", "bottom type",
 )  # fmt: skip
 _MAT_TEXT = 116  # bytes of free text that open a MAT-file; SciPy puts the time there
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tracklet to be written: ``pid`` -1 junk, 0 distractor; ``camid`` and ``track`` count from 1."""
+    """A tracklet to be written: `pid` -1 junk, 0 distractor; `camid` and `track` count from 1."""
 
     pid: int
     camid: int
@@ -37,7 +37,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """``0001C1T0001``; junk is ``00-1C1T0001``, as in MARS."""
+        """`0001C1T0001`; junk is `00-1C1T0001`, as in MARS."""
         return f"{self.folder}C{self.camid}T{self.track:04d}"
 
     @property
@@ -57,7 +57,7 @@ class MarsWriter:
         self.joints: dict[str, list[list[list[float]]]] = {}
 
     def add(self, entry: Entry, shot: Shot, attributes: Mapping[str, int] | None) -> None:
-        """Film and save one tracklet; ``attributes`` is None for junk and distractors, which MARS does not annotate."""
+        """Film and save one tracklet; MARS has no `attributes` (None) for junk and distractors."""
         folder = self.root / f"bbox_{self.split}" / entry.folder
         folder.mkdir(parents=True, exist_ok=True)
         first = len(self.images) + 1
