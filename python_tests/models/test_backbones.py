@@ -91,7 +91,7 @@ class Planted:
 
 def test_nothing_but_tensors_is_unpickled(tmp_path):
     torch.save({"a": Planted(tmp_path / "trace")}, tmp_path / "net.pth")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         build_backbone("resnet18", tmp_path / "net.pth")
     assert not (tmp_path / "trace").exists()
 

@@ -23,9 +23,9 @@ class TripletLoss(nn.Module):
         margin: m >= 0, or "soft" for ln(1 + exp(.)) in place of [m + .]_+.
 
     Call: `loss(inputs, targets)` with inputs (n,D) floating and targets (n,) integer identities; returns a
-    float32 scalar (float64 for float64 inputs). Distances are differences, not an expanded matrix product, so
-    near-equal samples keep their precision. Equal samples have distance zero and gradient zero. Among equally
-    hard samples one takes the gradient. Memory O(n^2 + n D).
+    float32 scalar (float64 for float64 inputs). The pairs are chosen by distances in float64 and their own
+    distances are norms of differences, so near-equal samples keep their precision. Equal samples have
+    distance zero and gradient zero. Among equally hard samples one takes the gradient. Memory O(n^2 + n D).
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
@@ -41,12 +41,11 @@ class TripletLoss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         _checks.batch("inputs", inputs, targets)
-        # autocast has no say: everything below is subtraction and sums in float32 or wider
         x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         same = targets[:, None] == targets
         positive = same & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
         with torch.no_grad():  # only the chosen pairs carry gradient
-            distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+            distance = _squared_distances(x)
             hardest_positive = distance.masked_fill(~positive, -torch.inf).argmax(1)
             hardest_negative = distance.masked_fill(same, torch.inf).argmin(1)
         gap = _norm(x - x[hardest_positive]) - _norm(x - x[hardest_negative])
@@ -56,6 +55,14 @@ class TripletLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"margin={self.margin!r}"
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    """(n,n), float64: centred, so that the expanded square loses nothing a float32 distance could show."""
+    x = x.double()
+    x = x - x.mean(0)
+    square = x.square().sum(1)
+    return square[:, None] + square - 2 * x @ x.T
 
 
 def _norm(x: Tensor) -> Tensor:

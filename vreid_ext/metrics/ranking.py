@@ -10,7 +10,9 @@ from torch import Tensor
 
 Array: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
-_BLOCK_ELEMENTS = 2**21  # of one block-by-gallery matrix: 16 MiB in float64, and about ten such live at once
+_BLOCK_ELEMENTS = (
+    2**21
+)  # of one block-by-gallery matrix: 16 MiB in float64, and up to seven such live at once
 
 
 class Ranking(NamedTuple):
@@ -19,14 +21,12 @@ class Ranking(NamedTuple):
     Attributes:
         queries: the block's rows among all queries.
         order: (q,G) gallery indices; equal distances in ascending gallery index.
-        distances: (q,G), sorted.
-        kept: (q,G) bool, False for items that the protocol removes.
+        distances: (q,G), sorted; infinite for items that the protocol removes, which so come last.
     """
 
     queries: slice
     order: Tensor
     distances: Tensor
-    kept: Tensor
 
 
 class Retrieval:
@@ -80,13 +80,14 @@ class Retrieval:
         gallery = self._prepare(self.gallery)
         for start in range(0, len(self.query), self.block_size):
             queries = slice(start, min(start + self.block_size, len(self.query)))
-            distances, order = torch.sort(self._distances(queries, gallery), dim=1, stable=True)
-            kept = (~self._removed(queries)).gather(1, order)
-            yield Ranking(queries, order, distances, kept)
+            distances = self._distances(queries, gallery).masked_fill_(self._removed(queries), torch.inf)
+            distances, order = torch.sort(distances, dim=1, stable=True)
+            yield Ranking(queries, order, distances)
 
     def matches(self, ranking: Ranking) -> Tensor:
         """(q,G) bool: the kept items of the query's identity, in ranked order."""
-        return (self.g_pids[ranking.order] == self.q_pids[ranking.queries, None]) & ranking.kept
+        same_pid = self.g_pids[ranking.order] == self.q_pids[ranking.queries, None]
+        return same_pid & ranking.distances.isfinite()
 
     def _prepare(self, features: Tensor) -> Tensor:
         # float64, so that the order is that of the features and not of the rounding of a matrix product
@@ -146,11 +147,9 @@ def rank(
     indices = torch.full((len(retrieval.query), top), -1, device=retrieval.device)
     distances = torch.full_like(indices, torch.inf, dtype=torch.float64)
     for ranking in retrieval.rankings():
-        column = ranking.kept.cumsum(1) - 1
-        row, place = (ranking.kept & (column < top)).nonzero(as_tuple=True)
-        target = row + ranking.queries.start, column[row, place]
-        indices[target] = ranking.order[row, place]
-        distances[target] = ranking.distances[row, place]
+        nearest = ranking.distances[:, :top]
+        distances[ranking.queries, : nearest.shape[1]] = nearest
+        indices[ranking.queries, : nearest.shape[1]] = ranking.order[:, :top].masked_fill(nearest.isinf(), -1)
     return indices, distances
 
 

@@ -90,7 +90,7 @@ def evaluate(
             is removed. Needed with `junk=False` when queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
         block_size: queries ranked at once; memory grows with block_size * G, never with Q * G. By default
-            chosen to stay below 200 MiB.
+            so many that one such matrix takes 16 MiB.
 
     Equal distances rank by gallery index, as a stable sort gives.
 
@@ -106,8 +106,8 @@ def evaluate(
         query, gallery, q_pids, g_pids, q_camids, g_camids,
         metric=metric, junk=junk, exclude=exclude, block_size=block_size,
     )  # fmt: skip
-    scored = [_score(retrieval.matches(ranking), ranking.kept, ap) for ranking in retrieval.rankings()]
-    average_precision, inp, first_hit = (torch.cat(part).cpu() for part in zip(*scored, strict=True))
+    scored = [_score(retrieval.matches(ranking), ap) for ranking in retrieval.rankings()]
+    average_precision, inp, first_hit = (torch.cat(part) for part in zip(*scored, strict=True))
     valid = first_hit > 0
     if not valid.any():
         raise ValueError("q_pids: no query has a positive left in the gallery, wanted at least one that has")
@@ -122,15 +122,17 @@ def evaluate(
     )
 
 
-def _score(matches: Tensor, kept: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
-    """AP, INP and rank of the first hit (0 without one) of each row, from ranked (q,G) flags."""
-    ranks, hits = kept.cumsum(1), matches.cumsum(1)
-    positives = hits[:, -1]
-    precision = hits.double() / ranks
+def _score(matches: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
+    """AP, INP and rank of the first hit (0 without one) of each row, from flags (q,G) in ranked order."""
+    row, column = (index.cpu() for index in matches.nonzero(as_tuple=True))  # row by row: few entries
+    positives = torch.bincount(row, minlength=len(matches))
+    rank = column + 1
+    hit = torch.arange(1, len(row) + 1) - (positives.cumsum(0) - positives)[row]  # 1, 2, ... within a row
+    precision = hit.double() / rank
     if ap == "trapezoid":
-        before = torch.where(ranks > 1, (hits - 1).double() / (ranks - 1), 1.0)
-        precision = (before + precision) / 2
-    average = precision.masked_fill(~matches, 0).sum(1) / positives  # 0 / 0: NaN marks a skipped query
-    first = ranks.masked_fill(~matches, ranks.shape[1] + 1).amin(1).masked_fill(positives == 0, 0)
-    last = ranks.masked_fill(~matches, 0).amax(1)
-    return average, positives.double() / last, first
+        precision = (torch.where(rank > 1, (hit - 1) / (rank - 1).double(), 1.0) + precision) / 2
+    total = torch.zeros(len(matches), dtype=torch.float64).scatter_add(0, row, precision)
+    none = torch.zeros_like(positives)
+    first = none.scatter_reduce(0, row, rank, "amin", include_self=False)
+    last = none.scatter_reduce(0, row, rank, "amax", include_self=False)
+    return total / positives, positives / last.double(), first  # 0 / 0: NaN marks a skipped query
