@@ -131,6 +131,8 @@ def test_leave_one_out_on_one_camera():
     )
     assert result.mAP == 1
     assert result.valid_queries == 4
+    assert "the query itself" in result.protocol
+    assert "the query itself" not in line(1, exclude=[-1]).protocol
 
 
 def test_queries_without_a_positive_are_skipped():

@@ -10,9 +10,8 @@ from torch import Tensor
 
 Array: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
-_BLOCK_ELEMENTS = (
-    2**21
-)  # of one block-by-gallery matrix: 16 MiB in float64, and up to seven such live at once
+# of one block-by-gallery matrix: 16 MiB in float64, and up to seven such live at once
+_BLOCK_ELEMENTS = 2**21
 
 
 class Ranking(NamedTuple):
@@ -72,7 +71,7 @@ class Retrieval:
         removed = ["pid -1"]
         if self.junk:
             removed.append("same pid and camera")
-        if self.exclude is not None:
+        if self.exclude is not None and (self.exclude >= 0).any():
             removed.append("the query itself")
         return f"{self.metric} distance; removed from the gallery: {', '.join(removed)}"
 

@@ -123,7 +123,7 @@ class STA(nn.Module):
                 raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
             pooled = maps.mean((3, 4)).flatten(0, 1)
         elif self.pooling == "avg":
-            pooled = mean_over_frames(maps.mean((3, 4)), valid)
+            pooled = _mean_over_frames(maps.mean((3, 4)), valid)
         else:
             fused, _, attention = self.sta(maps, valid)  # Eq. 1 to 4, Algorithm 1 and global average pooling
             pooled = fused if self.fusion else fused[:, maps.shape[2] :]
@@ -137,7 +137,7 @@ class STA(nn.Module):
             metric_feature = feature if self.neck == "fc" else embedding
             return TrainingOutput(self.classifier(feature), metric_feature, extras)
         if self.pooling == "frame":
-            return mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
+            return _mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
         return feature
 
     def maps(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -166,7 +166,7 @@ class STA(nn.Module):
             self.train(training)
 
 
-def mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
+def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
     """(B,T,D) to (B,D); frames left out by `valid` (B,T) are not read; a clip without a frame gives zeros."""
     if valid is None:
         return x.mean(1)
