@@ -34,8 +34,9 @@ CHANNELS = (
     Tile(64, 1, 64, 128, 8),
     Tile(64, 1, 128, 128, 8),
 )
-# The kernels over frames and clips touch a hundredth of the map; one size does.
-BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C = 8, 4, 4, 128
+# The kernels over frames, clips and pairs touch a hundredth of the map; one size does (chunks of channels,
+# frames, blocks, channels, pairs, cells).
+BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C, BLOCK_M, BLOCK_L = 8, 4, 4, 128, 16, 128
 
 
 def streaming_tile(x: Tensor, cells: int) -> Tile:

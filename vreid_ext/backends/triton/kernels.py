@@ -16,10 +16,6 @@ import triton.language as tl
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-# Cells and pairs that the kernels of `inter_frame_distance` take at a time.
-PAIR_CELLS = tl.constexpr(128)
-PAIR_COUNT = tl.constexpr(16)
-
 
 @triton.jit
 def _tile(tile, blocks, cells, BLOCK_K: tl.constexpr, BLOCK_I: tl.constexpr):
@@ -636,15 +632,15 @@ def fuse_gradient(
 
 
 @triton.jit
-def pair_distance(attention, pairs, distances, frames, count, size):
+def pair_distance(attention, pairs, distances, frames, count, size, BLOCK_L: tl.constexpr):
     """Program (pair of a clip). ||g_i - g_j||_F."""
     pair = tl.program_id(0).to(tl.int64)
     clip = pair // count
     first = attention + (clip * frames + tl.load(pairs + 2 * pair)) * size
     second = attention + (clip * frames + tl.load(pairs + 2 * pair + 1)) * size
-    square = tl.zeros([PAIR_CELLS], tl.float32)
-    for start in range(0, size, PAIR_CELLS):
-        cell = start + tl.arange(0, PAIR_CELLS)
+    square = tl.zeros([BLOCK_L], tl.float32)
+    for start in range(0, size, BLOCK_L):
+        cell = start + tl.arange(0, BLOCK_L)
         mask = cell < size
         step = tl.load(first + cell, mask=mask, other=0.0) - tl.load(second + cell, mask=mask, other=0.0)
         square += step * step
@@ -652,7 +648,18 @@ def pair_distance(attention, pairs, distances, frames, count, size):
 
 
 @triton.jit
-def pair_gradient(grad, attention, pairs, distances, dattention, frames, count, size):
+def pair_gradient(
+    grad,
+    attention,
+    pairs,
+    distances,
+    dattention,
+    frames,
+    count,
+    size,
+    BLOCK_M: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+):
     """Program (frame, tile of cells): sum over the frame's pairs of (g - g_other) grad / (count distance).
 
     Each frame looks through all pairs of its clip, so no two programs add to the same place.
@@ -660,12 +667,12 @@ def pair_gradient(grad, attention, pairs, distances, dattention, frames, count, 
     frame = tl.program_id(0).to(tl.int64)
     clip = frame // frames
     own = frame % frames
-    cell = tl.program_id(1) * PAIR_CELLS + tl.arange(0, PAIR_CELLS)
+    cell = tl.program_id(1) * BLOCK_L + tl.arange(0, BLOCK_L)
     inside = cell < size
     here = tl.load(attention + frame * size + cell, mask=inside, other=0.0)
-    gradient = tl.zeros([PAIR_COUNT, PAIR_CELLS], tl.float32)
-    for start in range(0, count, PAIR_COUNT):
-        pair = start + tl.arange(0, PAIR_COUNT)
+    gradient = tl.zeros([BLOCK_M, BLOCK_L], tl.float32)
+    for start in range(0, count, BLOCK_M):
+        pair = start + tl.arange(0, BLOCK_M)
         has_pair = pair < count
         row = clip * count + pair
         i = tl.load(pairs + 2 * row, mask=has_pair, other=-1)

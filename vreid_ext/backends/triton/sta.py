@@ -2,12 +2,23 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vreid_ext.backends.triton import kernels
-from vreid_ext.backends.triton.configs import BLOCK_C, BLOCK_K, BLOCK_N, BLOCK_T, PLANES, Tile, streaming_tile
+from vreid_ext.backends.triton.configs import (
+    BLOCK_C,
+    BLOCK_K,
+    BLOCK_L,
+    BLOCK_M,
+    BLOCK_N,
+    BLOCK_T,
+    PLANES,
+    Tile,
+    streaming_tile,
+)
 
 
 def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
@@ -34,7 +45,9 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[
     cells = height * width // blocks
     tile = _small_tile(cells)
     with _on(attention):
-        kernels.block_mass[(clips * frames,)](
+        _launch(
+            kernels.block_mass,
+            (clips * frames,),
             attention.contiguous(),
             _mask(valid),
             mass,
@@ -56,7 +69,8 @@ def block_scores_backward(
     tile = _small_tile(cells)
     with _on(attention):
         slope, mean_slope = _score_gradient(grad, None, None, valid, scores)
-        kernels.mass_gradient[(clips * frames,)](
+        _launch(
+            kernels.mass_gradient, (clips * frames,),
             slope, mean_slope, total, _mask(valid), attention.contiguous(), dattention, frames, blocks, cells,
             BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
         )  # fmt: skip
@@ -71,7 +85,8 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tenso
     choice = x.new_empty((clips, blocks), dtype=torch.int64)
     tile = streaming_tile(x, cells)
     with _on(x):
-        kernels.fuse[(clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells))](
+        _launch(
+            kernels.fuse, (clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells)),
             x, scores.contiguous(), _mask(valid), fused, choice, frames, channels, blocks, cells, *_walk(x),
             FLAT=_flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
             num_warps=tile.num_warps,
@@ -91,7 +106,8 @@ def fuse_backward(
     dx = torch.empty_like(x)
     grad = grad[:, None]
     with _on(x):
-        kernels.fuse_gradient[grid](
+        _launch(
+            kernels.fuse_gradient, grid,
             grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
             *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
             FLAT=_flat(grad, x, dx), **tile._asdict(),
@@ -153,7 +169,8 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
     maps, pairs = attention.contiguous(), pairs.contiguous()
     dattention = torch.empty_like(maps)
     with _on(attention):
-        kernels.pair_gradient[(clips * frames, ceil(cells / kernels.PAIR_CELLS))](
+        _launch(
+            kernels.pair_gradient, (clips * frames, ceil(cells / BLOCK_L)),
             grad.contiguous(),
             maps,
             pairs,
@@ -162,7 +179,8 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
             frames,
             pairs.shape[1],
             cells,
-        )
+            BLOCK_M=BLOCK_M, BLOCK_L=BLOCK_L,
+        )  # fmt: skip
     return _like(dattention, attention)
 
 
@@ -180,7 +198,9 @@ def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[
         if blocks is None
         else x.new_empty((clips, frames, blocks, splits, channels), dtype=torch.float32)
     )
-    kernels.channel_sums[grid](
+    _launch(
+        kernels.channel_sums,
+        grid,
         x,
         _mask(valid),
         squares,
@@ -210,7 +230,8 @@ def _normalize(
 ) -> None:
     chunks, size = squares.shape[2:]
     tile = _small_tile(size // blocks)
-    kernels.normalize_energy[(norm.numel(),)](
+    _launch(
+        kernels.normalize_energy, (norm.numel(),),
         squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
         L2=normalize == "l2", BLOCK_N=BLOCK_N, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
     )  # fmt: skip
@@ -228,7 +249,8 @@ def _clip_scores(
 ) -> None:
     clips, frames, blocks = mass.shape
     channels = 1 if sums is None else sums.shape[3]
-    kernels.clip_scores[(clips, ceil(channels / BLOCK_C))](
+    _launch(
+        kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
         mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
         BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C,
     )  # fmt: skip
@@ -248,7 +270,8 @@ def _score_gradient(
     slope, mean_slope = torch.empty_like(scores), scores.new_empty((clips, blocks))
     channels = 1 if sums is None else sums.shape[3]
     grad_scores = None if grad_scores is None else grad_scores.contiguous()
-    kernels.score_gradient[(clips, blocks)](
+    _launch(
+        kernels.score_gradient, (clips, blocks),
         grad_scores, grad_pooled, sums, _mask(valid), scores, slope, mean_slope, frames, channels, size,
         BLOCK_T=BLOCK_T, BLOCK_C=4 * BLOCK_C,
     )  # fmt: skip
@@ -269,7 +292,8 @@ def _energy_gradient(
     clips, frames, height, width = attention.shape
     weight = attention.new_empty(attention.shape)
     tile = _small_tile(height * width // blocks)
-    kernels.energy_gradient[(clips * frames,)](
+    _launch(
+        kernels.energy_gradient, (clips * frames,),
         None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
         _mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
         ROOT=energy == "l2", L2=normalize == "l2", BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
@@ -292,7 +316,8 @@ def _map_gradient(
     dx = torch.empty_like(x)
     if grad_pooled is None:
         scores = choice = None
-    kernels.map_gradient[(clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells))](
+    _launch(
+        kernels.map_gradient, (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells)),
         x, dx, _mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
         *_walk(x), *_walk(dx)[1:], FLAT=_flat(x, dx), **tile._asdict(),
     )  # fmt: skip
@@ -303,8 +328,23 @@ def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
     clips, count = pairs.shape[:2]
     distances = attention.new_empty((clips, count))
     size = attention.shape[2] * attention.shape[3]
-    kernels.pair_distance[(clips * count,)](attention, pairs, distances, attention.shape[1], count, size)
+    _launch(
+        kernels.pair_distance,
+        (clips * count,),
+        attention,
+        pairs,
+        distances,
+        attention.shape[1],
+        count,
+        size,
+        BLOCK_L=BLOCK_L,
+    )
     return distances
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
+    """Run a kernel; multiply-adds are fused whatever this version of Triton does by default."""
+    kernel[grid](*args, **options, enable_fp_fusion=True)
 
 
 def _on(x: Tensor) -> AbstractContextManager[object]:
