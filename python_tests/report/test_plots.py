@@ -1,0 +1,120 @@
+"""Pictures are written as asked, show what they are given, and refuse what they cannot show."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vreid_ext.ops import sta_pool
+from vreid_ext.report import plot_attention, plot_cmc, plot_curves
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = [{"kind": "step", "step": step, "epoch": 0, "loss": 1 / step} for step in range(1, 30)]
+    lines += [{"kind": "eval", "step": step, "mAP": step / 100} for step in (15, 29)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def clip():
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (3, 3, 32, 16), dtype=torch.uint8, generator=generator)
+    return frames, sta_pool(torch.rand(1, 3, 5, 8, 4, generator=generator), 2)
+
+
+def svg_text(path) -> set[str]:
+    """Labels of an SVG; matplotlib keeps each in a comment beside its glyphs."""
+    parser = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    return {node.text.strip() for node in ElementTree.parse(path, parser).iter(ElementTree.Comment)}
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_suffix_chooses_the_format_and_folders_are_made(tmp_path, log, clip, suffix):
+    frames, pool = clip
+    paths = [
+        plot_cmc({"STA": [0.5, 0.75]}, tmp_path / "a" / f"cmc.{suffix}"),
+        plot_curves({"STA": log}, tmp_path / "a" / f"curves.{suffix}"),
+        plot_attention(frames, pool, tmp_path / "a" / f"attention.{suffix}"),
+    ]
+    for path in paths:
+        if suffix == "png":
+            assert Image.open(path).format == "PNG"
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_cmc_names_every_system_with_its_rank_1(tmp_path):
+    curves = {"average": np.array([0.25, 1.0]), "STA": torch.tensor([0.5, 0.75])}
+    assert {"average, rank-1 25.0 %", "STA, rank-1 50.0 %"} <= svg_text(
+        plot_cmc(curves, tmp_path / "cmc.svg")
+    )
+
+
+def test_curves_have_an_accuracy_panel_only_where_a_run_was_evaluated(tmp_path, log):
+    assert {"loss", "mAP (%)"} <= svg_text(plot_curves({"STA": log}, tmp_path / "both.svg"))
+    log.write_text("".join(line + "\n" for line in log.read_text().splitlines() if '"eval"' not in line))
+    assert "mAP (%)" not in svg_text(plot_curves({"STA": log}, tmp_path / "one.svg"))
+
+
+def test_attention_writes_every_block_score(tmp_path, clip):
+    frames, pool = clip
+    shown = svg_text(plot_attention(frames, pool, tmp_path / "attention.svg", title="0002C1T0001"))
+    assert {f"{score:.2f}" for score in pool.scores.flatten().tolist()} <= shown
+    assert {"0002C1T0001", "t = 3"} <= shown
+
+
+def test_the_heat_map_covers_the_frame(tmp_path):
+    frames = torch.zeros(1, 3, 32, 16, dtype=torch.uint8)
+    attention = torch.zeros(1, 4, 2)
+    attention[0, 3, 1] = 1.0
+    drawn = []
+    for heat in (attention, attention.flip(1)):
+        pool = SimpleNamespace(scores=torch.ones(1, 2), attention=heat)
+        drawn.append(
+            np.asarray(Image.open(plot_attention(frames, pool, tmp_path / "a.png")).convert("RGB"), int)
+        )
+    moved = np.abs(drawn[0] - drawn[1]).sum(2) > 60
+    rows = np.flatnonzero(moved.any(1))
+    assert rows[-1] - rows[0] > 0.15 * len(moved)
+
+
+def test_the_same_figures_give_the_same_bytes(tmp_path):
+    first, second = (plot_cmc({"STA": [0.5]}, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
+    assert first == second
+
+
+@pytest.mark.parametrize("curves", [{}, {"STA": []}, {"STA": [0.5, 1.5]}, {"STA": [[0.5]]}])
+def test_wrong_curves_are_refused(tmp_path, curves):
+    with pytest.raises(ValueError, match="results"):
+        plot_cmc(curves, tmp_path / "cmc.png")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_log_without_the_term_or_with_a_torn_line_is_named(tmp_path, log):
+    with pytest.raises(ValueError, match="triplet"):
+        plot_curves({"STA": log}, tmp_path / "curves.png", terms=["triplet"])
+    log.write_text(log.read_text() + '{"kind": "st')
+    with pytest.raises(ValueError, match="line 32"):
+        plot_curves({"STA": log}, tmp_path / "curves.png")
+
+
+def test_an_unknown_suffix_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"cmc\.bmp"):
+        plot_cmc({"STA": [0.5]}, tmp_path / "cmc.bmp")
+
+
+def test_frames_and_scores_must_belong_together(tmp_path, clip):
+    frames, pool = clip
+    with pytest.raises(TypeError, match="frames"):
+        plot_attention(frames.float(), pool, tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"attended\.scores"):
+        plot_attention(frames[:2], pool, tmp_path / "a.png")
