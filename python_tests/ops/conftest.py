@@ -2,7 +2,7 @@ import pytest
 import torch
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def native() -> str:
     """The native backend; the package is expected to have been built."""
     return "native"
