@@ -97,11 +97,13 @@ def test_any_number_of_frames_with_one_model():  # Table 2
     assert {net(clips(1, frames)).shape for frames in (1, 2, 7)} == {(1, 16)}
 
 
-def test_attend_is_the_models_attention_and_leaves_the_mode():
+def test_attend_is_the_models_attention_and_leaves_the_modes():
     net = model().train()
+    net.bn.eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     pool = net.attend(clips())
     assert net.training
+    assert not net.bn.training
     assert not pool.attention.requires_grad
     torch.testing.assert_close(pool.attention.sum((2, 3)), torch.ones(4, 3))
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())

@@ -116,11 +116,11 @@ class STA(nn.Module):
             self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
+        if self.training and self.pooling == "frame" and valid is not None:
+            raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
         maps = self.maps(clips, valid)  # {f_n}
         extras = {}
         if self.pooling == "frame":
-            if self.training and valid is not None:
-                raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
             pooled = maps.mean((3, 4)).flatten(0, 1)
         elif self.pooling == "avg":
             pooled = _mean_over_frames(maps.mean((3, 4)), valid)
@@ -158,12 +158,13 @@ class STA(nn.Module):
 
         The attention has no parameters, so a model of any pooling can be looked at.
         """
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]  # some may be frozen in evaluation
         self.eval()
         try:
             return self.sta(self.maps(clips, valid), valid)
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
 
 def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
