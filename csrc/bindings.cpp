@@ -44,6 +44,10 @@ void check_blocks(int64_t K, int64_t L) {
         throw std::invalid_argument("blocks: got " + std::to_string(K) + " for " + std::to_string(L) + " cells");
 }
 
+void check_same_layout(const FeatureMap& x, const FeatureMap& dx) {
+    if (x.planes() != dx.planes()) throw std::invalid_argument("dx: wanted the memory layout of x");
+}
+
 int check_threads(int threads) {
     if (threads < 1) throw std::invalid_argument("threads: got " + std::to_string(threads));
     return threads;
@@ -88,7 +92,7 @@ void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t va
                        int64_t attention, int64_t sums, int64_t energy, int64_t total, int64_t choice,
                        int threads) {
     const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
-    if (x.planes() != dx.planes()) throw std::invalid_argument("dx: wanted the memory layout of x");
+    check_same_layout(x, dx);
     check_blocks(K, x.L);
     StaPoolBackward op{x,
                        dx,
@@ -105,6 +109,137 @@ void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t va
                        static_cast<const int64_t*>(address("choice", choice, x.B * K)),
                        check_threads(threads)};
     run(&Table::sta_pool_backward, op);
+}
+
+void attention_map(const MapTuple& map, bool root_energy, bool l2_norm, int64_t attention, int64_t norm,
+                   int threads) {
+    const FeatureMap x = feature_map("x", map);
+    AttentionMap op{x,
+                    root_energy,
+                    l2_norm,
+                    address("attention", attention, x.B * x.T * x.L),
+                    address("norm", norm, x.B * x.T),
+                    check_threads(threads)};
+    run(&Table::attention_map, op);
+}
+
+void attention_map_backward(const MapTuple& map, const MapTuple& gradient, bool root_energy, bool l2_norm,
+                            int64_t grad, int64_t attention, int64_t norm, int threads) {
+    const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
+    check_same_layout(x, dx);
+    AttentionMapBackward op{x,
+                            dx,
+                            root_energy,
+                            l2_norm,
+                            address("grad", grad, x.B * x.T * x.L),
+                            address("attention", attention, x.B * x.T * x.L),
+                            address("norm", norm, x.B * x.T),
+                            check_threads(threads)};
+    run(&Table::attention_map_backward, op);
+}
+
+void block_scores(int64_t code, int64_t B, int64_t T, int64_t L, int64_t K, int64_t attention, int64_t valid,
+                  int64_t scores, int64_t total, int threads) {
+    check_blocks(K, L);
+    BlockScores op{dtype(code),
+                   B,
+                   T,
+                   L,
+                   K,
+                   address("attention", attention, B * T * L),
+                   static_cast<const bool*>(address("valid", valid, 0)),
+                   address("scores", scores, B * T * K),
+                   address("total", total, B * K),
+                   check_threads(threads)};
+    run(&Table::block_scores, op);
+}
+
+void block_scores_backward(int64_t code, int64_t B, int64_t T, int64_t L, int64_t K, int64_t grad,
+                           int64_t attention, int64_t valid, int64_t scores, int64_t total, int64_t dattention,
+                           int threads) {
+    check_blocks(K, L);
+    BlockScoresBackward op{dtype(code),
+                           B,
+                           T,
+                           L,
+                           K,
+                           address("grad", grad, B * T * K),
+                           address("attention", attention, B * T * L),
+                           static_cast<const bool*>(address("valid", valid, 0)),
+                           address("scores", scores, B * T * K),
+                           address("total", total, B * K),
+                           address("dattention", dattention, B * T * L),
+                           check_threads(threads)};
+    run(&Table::block_scores_backward, op);
+}
+
+void fuse(const MapTuple& map, int64_t K, int64_t scores, int64_t valid, int64_t fused, int64_t choice,
+          int threads) {
+    const FeatureMap x = feature_map("x", map);
+    check_blocks(K, x.L);
+    Fuse op{x,
+            K,
+            address("scores", scores, x.B * x.T * K),
+            static_cast<const bool*>(address("valid", valid, 0)),
+            address("fused", fused, x.B * 2 * x.C * x.L),
+            static_cast<int64_t*>(address("choice", choice, x.B * K)),
+            check_threads(threads)};
+    run(&Table::fuse, op);
+}
+
+void fuse_backward(const MapTuple& map, const MapTuple& gradient, int64_t K, int64_t grad, int64_t scores,
+                   int64_t choice, int64_t valid, int64_t dscores, int threads) {
+    const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
+    check_same_layout(x, dx);
+    check_blocks(K, x.L);
+    FuseBackward op{x,
+                    dx,
+                    K,
+                    address("grad", grad, x.B * 2 * x.C * x.L),
+                    address("scores", scores, x.B * x.T * K),
+                    static_cast<const int64_t*>(address("choice", choice, x.B * K)),
+                    static_cast<const bool*>(address("valid", valid, 0)),
+                    address("dscores", dscores, x.B * x.T * K),
+                    check_threads(threads)};
+    run(&Table::fuse_backward, op);
+}
+
+const int64_t* frame_pairs(int64_t pairs, int64_t B, int64_t T, int64_t M) {
+    const int64_t* index = static_cast<const int64_t*>(address("pairs", pairs, B * M * 2));
+    for (int64_t i = 0; i < B * M * 2; ++i) {
+        if (index[i] < 0 || index[i] >= T)
+            throw py::index_error("pairs: got frame " + std::to_string(index[i]) + " of " + std::to_string(T));
+    }
+    return index;
+}
+
+void inter_frame_distance(int64_t code, int64_t B, int64_t T, int64_t L, int64_t M, int64_t attention,
+                          int64_t pairs, int64_t distance, int threads) {
+    InterFrameDistance op{dtype(code),
+                          B,
+                          T,
+                          L,
+                          M,
+                          address("attention", attention, B * T * L),
+                          frame_pairs(pairs, B, T, M),
+                          address("distance", distance, B),
+                          check_threads(threads)};
+    run(&Table::inter_frame_distance, op);
+}
+
+void inter_frame_distance_backward(int64_t code, int64_t B, int64_t T, int64_t L, int64_t M, int64_t grad,
+                                   int64_t attention, int64_t pairs, int64_t dattention, int threads) {
+    InterFrameDistanceBackward op{dtype(code),
+                                  B,
+                                  T,
+                                  L,
+                                  M,
+                                  address("grad", grad, B),
+                                  address("attention", attention, B * T * L),
+                                  frame_pairs(pairs, B, T, M),
+                                  address("dattention", dattention, B * T * L),
+                                  check_threads(threads)};
+    run(&Table::inter_frame_distance_backward, op);
 }
 
 float read_probe(int64_t source, int64_t size, int threads) {
@@ -136,6 +271,14 @@ PYBIND11_MODULE(_native, m) {
     m.doc() = "CPU kernels of vreid_ext; use them through vreid_ext.ops.";
     m.def("sta_pool", &sta_pool);
     m.def("sta_pool_backward", &sta_pool_backward);
+    m.def("attention_map", &attention_map);
+    m.def("attention_map_backward", &attention_map_backward);
+    m.def("block_scores", &block_scores);
+    m.def("block_scores_backward", &block_scores_backward);
+    m.def("fuse", &fuse);
+    m.def("fuse_backward", &fuse_backward);
+    m.def("inter_frame_distance", &inter_frame_distance);
+    m.def("inter_frame_distance_backward", &inter_frame_distance_backward);
     m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);

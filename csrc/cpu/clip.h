@@ -43,11 +43,13 @@ inline void choose_frames(const A* scores, const bool* valid, int64_t T, int64_t
 
 // Gradient of s from that of S, for one frame: (dS - sum_t' dS S) / total; dscores and scores are the clip's (T,K).
 template <class A>
-inline A score_gradient(const A* dscores, const A* scores, const A* total, int64_t T, int64_t K, int64_t t,
-                        int64_t k) {
+inline A score_gradient(const A* dscores, const A* scores, const bool* valid, const A* total, int64_t T,
+                        int64_t K, int64_t t, int64_t k) {
     if (total[k] == 0) return 0;
     A mean = 0;
-    for (int64_t u = 0; u < T; ++u) mean += dscores[u * K + k] * scores[u * K + k];
+    for (int64_t u = 0; u < T; ++u) {
+        if (is_valid(valid, u)) mean += dscores[u * K + k] * scores[u * K + k];
+    }
     return (dscores[t * K + k] - mean) / total[k];
 }
 

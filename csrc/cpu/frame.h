@@ -53,7 +53,7 @@ inline void accumulate_cells(const T* x, int64_t stride, int64_t C, Acc<T>* q, A
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) {
             Vec<T> v = part.load(x + g * stride + c);
-            __builtin_prefetch(x + (g + G) * stride + c);
+            __builtin_prefetch(x + (g + G) * stride + c, 0, 2);  // G rows outgrow the first-level cache
             energy[g] += v * v;
             total += v;
         }
@@ -82,8 +82,8 @@ inline void accumulate(const FeatureMap& map, const T* x, int64_t K, Acc<T>* q, 
     for (int64_t k = 0; k < K; ++k) {
         int64_t i = k * cells;
         const int64_t end = i + cells;
-        for (; i + 4 <= end; i += 4)
-            accumulate_cells<T, 4, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
+        for (; i + 8 <= end; i += 8)
+            accumulate_cells<T, 8, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
         for (; i < end; ++i)
             accumulate_cells<T, 1, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
     }

@@ -88,7 +88,7 @@ void score_gradients(const StaPoolBackward& op, int64_t b, int64_t t, Acc<T>* ds
             });
             total += sum_lanes(products) / A(op.x.L);
         }
-        dscores[k] = is_valid(op.valid, frame) ? total : 0;
+        dscores[k] = total;
     }
 }
 
@@ -101,8 +101,9 @@ void energy_gradients(const StaPoolBackward& op, int64_t b, int64_t t, const Acc
     const A* scores = static_cast<const A*>(op.scores) + b * op.x.T * K;
     const A* total = static_cast<const A*>(op.total) + b * K;
     const A energy = static_cast<const A*>(op.energy)[frame];
+    const bool* valid = op.valid ? op.valid + b * op.x.T : nullptr;
     for (int64_t k = 0; k < K; ++k) {
-        const A ds = score_gradient(dscores, scores, total, op.x.T, K, t, k);
+        const A ds = score_gradient(dscores, scores, valid, total, op.x.T, K, t, k);
         for (int64_t i = k * cells; i < (k + 1) * cells; ++i) weight[i] = ds;
     }
     if (op.grad_attention) {

@@ -5,7 +5,19 @@
 namespace vreid {
 namespace VREID_ISA {
 
-extern const Table table = {sta_pool, sta_pool_backward, probe};
+extern const Table table = {
+    sta_pool,
+    sta_pool_backward,
+    attention_map,
+    attention_map_backward,
+    block_scores,
+    block_scores_backward,
+    fuse,
+    fuse_backward,
+    inter_frame_distance,
+    inter_frame_distance_backward,
+    probe,
+};
 
 }  // namespace VREID_ISA
 }  // namespace vreid

@@ -8,6 +8,14 @@ namespace vreid {
 struct Table {
     Status (*sta_pool)(const StaPool&);
     Status (*sta_pool_backward)(const StaPoolBackward&);
+    Status (*attention_map)(const AttentionMap&);
+    Status (*attention_map_backward)(const AttentionMapBackward&);
+    Status (*block_scores)(const BlockScores&);
+    Status (*block_scores_backward)(const BlockScoresBackward&);
+    Status (*fuse)(const Fuse&);
+    Status (*fuse_backward)(const FuseBackward&);
+    Status (*inter_frame_distance)(const InterFrameDistance&);
+    Status (*inter_frame_distance_backward)(const InterFrameDistanceBackward&);
     Status (*probe)(Probe&);
 };
 

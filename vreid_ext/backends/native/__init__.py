@@ -13,7 +13,18 @@ except ImportError as error:
     _missing: str | None = f"vreid_ext._native cannot be loaded ({error}); `pip install .` builds it"
 else:
     _missing = None
-    from vreid_ext.backends.native.sta import sta_pool, sta_pool_backward
+    from vreid_ext.backends.native.sta import (
+        attention_map,
+        attention_map_backward,
+        block_scores,
+        block_scores_backward,
+        fuse,
+        fuse_backward,
+        inter_frame_distance,
+        inter_frame_distance_backward,
+        sta_pool,
+        sta_pool_backward,
+    )
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -57,6 +57,125 @@ def sta_pool_backward(
     return dx if dx is result else dx.copy_(result)
 
 
+def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
+    x, x_map = _readable(x)
+    b, t, _, h, w = x.shape
+    attention = x.new_empty((b, t, h, w), dtype=_accumulator(x.dtype))
+    norm = attention.new_empty((b, t))
+    _native.attention_map(
+        x_map,
+        energy == "l2",
+        normalize == "l2",
+        _address(attention),
+        _address(norm),
+        torch.get_num_threads(),
+    )
+    return attention, norm
+
+
+def attention_map_backward(
+    grad: Tensor, x: Tensor, attention: Tensor, norm: Tensor, energy: str, normalize: str
+) -> Tensor:
+    x, x_map, result, result_map, dx = _with_gradient(x)
+    inputs = [_dense(each) for each in (grad, attention, norm)]
+    _native.attention_map_backward(
+        x_map,
+        result_map,
+        energy == "l2",
+        normalize == "l2",
+        *map(_address, inputs),
+        torch.get_num_threads(),
+    )
+    return dx if dx is result else dx.copy_(result)
+
+
+def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor]:
+    b, t, h, w = attention.shape
+    inputs = [_dense(each) for each in (attention, valid)]
+    scores = attention.new_empty((b, t, blocks))
+    total = attention.new_empty((b, blocks))
+    _native.block_scores(
+        _CODES[attention.dtype],
+        *(b, t, h * w, blocks),
+        *map(_address, (*inputs, scores, total)),
+        torch.get_num_threads(),
+    )
+    return scores, total
+
+
+def block_scores_backward(
+    grad: Tensor, attention: Tensor, valid: Tensor | None, scores: Tensor, total: Tensor
+) -> Tensor:
+    b, t, h, w = attention.shape
+    inputs = [_dense(each) for each in (grad, attention, valid, scores, total)]
+    result = attention.new_empty(attention.shape)
+    _native.block_scores_backward(
+        _CODES[attention.dtype],
+        *(b, t, h * w, scores.shape[2]),
+        *map(_address, (*inputs, result)),
+        torch.get_num_threads(),
+    )
+    return _like(attention, result)
+
+
+def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    x, x_map = _readable(x)
+    b, _, c, h, w = x.shape
+    blocks = scores.shape[2]
+    inputs = [_dense(each) for each in (scores, valid)]
+    fused = x.new_empty((b, 2 * c, h, w))
+    choice = x.new_empty((b, blocks), dtype=torch.int64)
+    _native.fuse(x_map, blocks, *map(_address, (*inputs, fused, choice)), torch.get_num_threads())
+    return fused, choice
+
+
+def fuse_backward(
+    grad: Tensor, x: Tensor, scores: Tensor, choice: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    x, x_map, result, result_map, dx = _with_gradient(x)
+    inputs = [_dense(each) for each in (grad, scores, choice, valid)]
+    dscores = scores.new_empty(scores.shape)
+    _native.fuse_backward(
+        x_map,
+        result_map,
+        scores.shape[2],
+        *map(_address, (*inputs, dscores)),
+        torch.get_num_threads(),
+    )
+    return dx if dx is result else dx.copy_(result), _like(scores, dscores)
+
+
+def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
+    b, t, h, w = attention.shape
+    inputs = [_dense(each) for each in (attention, pairs)]
+    distance = attention.new_empty(b)
+    _native.inter_frame_distance(
+        _CODES[attention.dtype],
+        *(b, t, h * w, pairs.shape[1]),
+        *map(_address, (*inputs, distance)),
+        torch.get_num_threads(),
+    )
+    return distance
+
+
+def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor) -> Tensor:
+    b, t, h, w = attention.shape
+    inputs = [_dense(each) for each in (grad, attention, pairs)]
+    result = attention.new_empty(attention.shape)
+    _native.inter_frame_distance_backward(
+        _CODES[attention.dtype],
+        *(b, t, h * w, pairs.shape[1]),
+        *map(_address, (*inputs, result)),
+        torch.get_num_threads(),
+    )
+    return _like(attention, result)
+
+
+def _like(model: Tensor, values: Tensor) -> Tensor:
+    """`values` in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
+    return values if model.is_contiguous() else torch.empty_like(model).copy_(values)
+
+
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
