@@ -25,7 +25,7 @@ from .registry import register_dataset
 
 Attributes = dict[tuple[int, int, int], dict[str, int]]
 
-_NAME = re.compile(r"(\d{4}|00-1)C(\d)T(\d{4})F\d+\.\w+")
+_NAME = re.compile(r"(?:\d{4}|00-1)C\dT(\d{4})F\d+\.\w+")
 _LAYOUT = "bbox_train/, bbox_test/ and info/ of MARS"
 _JUNK = -1
 
@@ -101,11 +101,10 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
             raise DatasetError(
                 f"{names_file}, line {start}: {frames[0]!r} is no MARS image name like 0001C1T0001F001.jpg"
             )
-        if (int(match[1]), int(match[2])) != (pid, camid) or any(
-            name[:6] != frames[0][:6] for name in frames
-        ):
+        stem = f"{pid:04}C{camid}"
+        if not all(name.startswith(stem) for name in frames):
             raise DatasetError(
-                f"{names_file}, lines {start} to {end}: the matrix says person {pid}, camera {camid}, "
+                f"{names_file}, lines {start} to {end}: the matrix says {stem}, "
                 f"the names begin with {', '.join(sorted({name[:6] for name in frames})[:3])}; "
                 "take both files from one release of MARS"
             )
@@ -115,7 +114,7 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
             pid=pid,
             camid=camid,
             name=frames[0][:11],
-            attributes=labels.get((pid, camid, int(match[3]))),
+            attributes=labels.get((pid, camid, int(match[1]))),
         )
     return tracklets
 
