@@ -1,0 +1,157 @@
+"""Every kernel, compiled ahead of time as it would be launched: none may spill registers."""
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton")
+triton_compiler = pytest.importorskip("triton.compiler")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+from vreid_ext.backends.triton import configs, kernels, sta  # noqa: E402
+
+pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
+
+TYPES = {
+    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "i64", torch.uint8: "u8",
+}  # fmt: skip
+# (B, T, C, H, W), K. One for each tile of the table, blocks longer than a tile, ones and odd numbers
+# (Triton specialises on both), and a map whose offsets need 64 bits.
+PAPER = ((16, 4, 2048, 16, 8), 4)
+SHAPES = [
+    *(((2, 4, 256, 16, tile.BLOCK_I // 2), 8) for tile in configs.PLANES),
+    ((2, 3, 130, 64, 32), 1),
+    ((2, 5, 65, 9, 7), 3),
+    ((1, 1, 1, 1, 1), 1),
+    ((4096, 8, 2048, 16, 8), 4),
+]
+
+
+def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: str, masked: bool, patch: Any):
+    """(kernel, arguments, options) of every launch that the ops make, forward and backward."""
+    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+    patch.setattr(
+        sta, "_launch", lambda kernel, _, *args, **options: recorded.append((kernel, args, options))
+    )
+    b, t, c, h, w = shape
+    x = torch.empty(shape, dtype=dtype, device="meta")
+    if layout == "channels_last":
+        x = torch.empty(b, t, h, w, c, dtype=dtype, device="meta").permute(0, 1, 4, 2, 3)
+    elif layout == "strided":
+        x = torch.empty(b, t, h, 2 * w, c, dtype=dtype, device="meta")[:, :, :, ::2].permute(0, 1, 4, 2, 3)[
+            ..., :w
+        ]
+        x = x[:, :, :, :, : w - 1] if w > 1 else x
+    valid = torch.empty(b, t, dtype=torch.bool, device="meta") if masked else None
+    pooled, scores, attention, *saved = sta.sta_pool(x, valid, blocks)
+    for grads in ((pooled, scores, attention), (pooled, None, None), (None, None, attention)):
+        sta.sta_pool_backward(*grads, x, valid, scores, attention, *saved)
+    for energy, normalize in itertools.product(["sum_square", "l2"], ["sum", "l2"]):
+        attention, norm = sta.attention_map(x, energy, normalize)
+        sta.attention_map_backward(attention, x, attention, norm, energy, normalize)
+    scores, total = sta.block_scores(attention, valid, blocks)
+    sta.block_scores_backward(scores, attention, valid, scores, total)
+    fused, choice = sta.fuse(x, scores, valid)
+    sta.fuse_backward(fused, x, scores, choice, valid)
+    pairs = torch.empty(b, 3, 2, dtype=torch.int64, device="meta")
+    sta.inter_frame_distance_backward(sta.inter_frame_distance(attention, pairs), attention, pairs)
+    return recorded
+
+
+def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What Triton's launcher would compile for these arguments, and the options."""
+    signature, constants, attributes = {}, {}, {}
+    named = dict(zip(kernel.arg_names, args, strict=False))
+    named |= {name: value for name, value in options.items() if name in kernel.arg_names}
+    for index, name in enumerate(kernel.arg_names):
+        value = named[name]
+        if isinstance(value, Tensor):
+            signature[name] = f"*{TYPES[value.dtype]}"
+            attributes[index,] = [["tt.divisibility", 16]]
+        elif value is None or value == 1 or kernel.params[index].is_constexpr:
+            signature[name], constants[index,] = "constexpr", value
+        else:
+            signature[name] = "i32" if value < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[index,] = [["tt.divisibility", 16]]
+    rest = {name: value for name, value in options.items() if name not in kernel.arg_names}
+    return triton_compiler.ASTSource(kernel, signature, constants, attributes), rest
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch) -> Iterator[Callable[..., Path]]:
+    """Compiles a launch for an architecture; gives the cubin, once for each distinct binary."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    numbers = itertools.count()
+    built: set[str] = set()
+
+    def compile_launch(launch: tuple[Any, ...], architecture: int) -> Path | None:
+        source, options = specialise(*launch)
+        key = f"{source.hash()} {sorted(options.items())}"
+        if key in built:
+            return None
+        built.add(key)
+        binary = triton_compiler.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+        path = tmp_path / f"{next(numbers)}.{source.fn.__name__}.cubin"
+        path.write_bytes(binary.asm["cubin"])
+        return path
+
+    return compile_launch
+
+
+def usage(cubin: Path) -> dict[str, int]:
+    """Registers, and bytes of stack and local memory (spills), that a kernel needs per thread."""
+    tool = shutil.which("cuobjdump") or str(
+        Path(triton_compiler.__file__).parents[1] / "backends/nvidia/bin/cuobjdump"
+    )
+    command = [tool, "--dump-resource-usage", cubin]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
+
+
+def check(build: Callable[..., Path | None], recorded: list[Any], architecture: int) -> None:
+    cubins = [cubin for launch in recorded if (cubin := build(launch, architecture)) is not None]
+    assert cubins
+    for cubin in cubins:
+        used = usage(cubin)
+        assert (used["STACK"], used["LOCAL"]) == (0, 0), (cubin.name, used)
+        if "channel_sums" in cubin.name or "map_gradient" in cubin.name:
+            assert used["REG"] <= 128, (cubin.name, used)  # four blocks of 128 threads on an SM
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_kernels_do_not_spill(build, monkeypatch, layout):
+    for dtype in (torch.float32, torch.bfloat16):
+        check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_configuration_spills(build, monkeypatch, architecture, dtype, layout, masked):
+    for shape, blocks in SHAPES:
+        check(build, launches(shape, blocks, dtype, layout, masked, monkeypatch), architecture)
+
+
+def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(build, monkeypatch):
+    for dtype, layout in itertools.product((torch.float32, torch.bfloat16), ("contiguous", "channels_last")):
+        for launch in launches(*PAPER, dtype, layout, False, monkeypatch):
+            if launch[0] not in (kernels.channel_sums, kernels.map_gradient):
+                continue
+            source, options = specialise(*launch)
+            text = triton_compiler.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm[
+                "ptx"
+            ]
+            assert "ld.global.v4.b32" in text, (launch[0], dtype, layout)
+            assert launch[0] is kernels.channel_sums or "st.global.v4.b32" in text, (dtype, layout)
