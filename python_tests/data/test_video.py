@@ -53,7 +53,7 @@ def tree(root: Path) -> dict[str, bytes]:
 def test_crops_show_the_boxes_of_their_frames(clip, tmp_path):
     boxes = boxes_file(tmp_path, entry(frames=(1, 5, 6, 11), box=(40.5, 3, 20, 30)))
     extract_tracklets(clip, tmp_path / "out", boxes=boxes)
-    folder = tmp_path / "out/A/cam0000/0000"
+    folder = tmp_path / "out/A/cam1/0000"
     assert sorted(p.name for p in folder.iterdir()) == [f"{f:06d}.jpg" for f in (1, 5, 6, 11)]
     for frame in (1, 5, 6, 11):
         crop = cv2.imread(str(folder / f"{frame:06d}.jpg")).astype(int)
@@ -65,7 +65,7 @@ def test_crops_show_the_boxes_of_their_frames(clip, tmp_path):
 def test_a_box_over_the_edge_is_cut_to_the_picture(clip, tmp_path):
     boxes = boxes_file(tmp_path, entry(box=(-10.0, 50.0, 30.0, 100.0)))
     extract_tracklets(clip, tmp_path / "out", boxes=boxes)
-    assert cv2.imread(str(tmp_path / "out/A/cam0000/0000/000000.jpg")).shape == (14, 20, 3)
+    assert cv2.imread(str(tmp_path / "out/A/cam1/0000/000000.jpg")).shape == (14, 20, 3)
 
 
 def test_split_by_time_gives_train_and_a_gallery_that_holds_the_queries(clip, tmp_path):
@@ -78,8 +78,8 @@ def test_split_by_time_gives_train_and_a_gallery_that_holds_the_queries(clip, tm
     )
     done = extract_tracklets(clip, tmp_path / "out", boxes=boxes, split=6)
     folders = {p.parent.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.jpg")}
-    test = {"A/cam0002/0002", "B/cam0003/0003"}
-    assert folders == {"train/A/cam0000/0000", "train/B/cam0001/0001"} | {
+    test = {"A/cam1/0002", "B/cam1/0003"}
+    assert folders == {"train/A/cam1/0000", "train/B/cam1/0001"} | {
         f"{part}/{name}" for part in ("query", "gallery") for name in test
     }
     assert (done.train, done.crops) == (2, 16)

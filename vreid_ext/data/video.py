@@ -56,7 +56,7 @@ def extract_tracklets(
     split: int | None = None,
     stride: int = 2,
     min_frames: int = 4,
-    camera: str | None = None,
+    camera: str = "cam1",
     progress: Progress | None = None,
 ) -> Extraction:
     """Detects, links and crops the people of a video into `out`, in the layout that `TrackletFolder` reads.
@@ -77,9 +77,7 @@ def extract_tracklets(
         split: frame that parts training from test tracklets.
         stride: people are looked for on every `stride`-th frame.
         min_frames: tracks with fewer boxes are left out and counted.
-        camera: name of the camera folder, for footage of several cameras that is put together afterwards. By
-            default each tracklet is a camera of its own (`cam0012`), so that the evaluation rule "leave out
-            the query's person and camera" leaves out the query itself and nothing else.
+        camera: name of the camera folder; one for each camera where folders of several are put together.
         progress: called with (frames done, frames to do).
 
     Raises:
@@ -94,7 +92,7 @@ def extract_tracklets(
             raise ValueError(f"{name}: got {value}; want at least {least}")
     if stop is not None and stop <= start:
         raise ValueError(f"stop: got {stop}; want more than start, {start}")
-    if camera is not None and not is_folder_name(camera):
+    if not is_folder_name(camera):
         raise ValueError(f"camera: got {camera!r}; want the name of a folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"out: {out} already holds results; name a new folder, or remove it first")
@@ -122,7 +120,7 @@ def extract_tracklets(
         parts = ["."] if split is None else ["train"] if track.id in train else ["query", "gallery"]
         person = track.person or f"unknown{track.id:04d}"
         name = f"{track.id:04d}"
-        return [Path(part, person, camera or f"cam{name}", name) for part in parts]
+        return [Path(part, person, camera, name) for part in parts]
 
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-incomplete-", dir=out.parent))
