@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from vreid_ext.data import Tracklet, read_clip, test_transform
+from vreid_ext import data
+from vreid_ext.data import Tracklet, read_clip
 from vreid_ext.engine import extract_features
 
-transform = test_transform(16, 8)
+transform = data.test_transform(16, 8)
 
 
 class Counting(nn.Module):
@@ -46,9 +47,7 @@ def test_one_clip_a_tracklet_in_the_order_given(one_image, sampling):
 
 
 def test_decoding_in_workers_changes_nothing(mars_root):
-    from vreid_ext.data import build_dataset
-
-    tracklets = build_dataset("mars", mars_root).gallery
+    tracklets = data.build_dataset("mars", mars_root).gallery
     features = [
         extract_features(Counting(), tracklets, frames=2, sampling="dense", transform=transform, chunk=3, workers=n)
         for n in (0, 2)
