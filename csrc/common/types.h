@@ -49,9 +49,10 @@ struct StaPoolBackward {
 
 struct AttentionMap {
     FeatureMap x;
-    bool root_energy, l2_norm;  // q = ||x||_2 rather than its square; divide by ||q||_2 rather than by the sum
-    void* attention;            // (B,T,L) acc
-    void* norm;                 // (B,T) acc
+    bool root_energy,
+        l2_norm;      // q = ||x||_2 rather than its square; divide by ||q||_2 rather than by the sum
+    void* attention;  // (B,T,L) acc
+    void* norm;       // (B,T) acc
     int threads;
 };
 

@@ -10,8 +10,12 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-inline float root(float x) { return sqrtf(x); }
-inline double root(double x) { return sqrt(x); }
+inline float root(float x) {
+    return sqrtf(x);
+}
+inline double root(double x) {
+    return sqrt(x);
+}
 
 template <class T>
 void map_frame(const AttentionMap& op, int64_t b, int64_t t) {
@@ -32,7 +36,8 @@ template <class T>
 Status map(const AttentionMap& op) {
     const int64_t frames = op.x.T;
 #pragma omp parallel for num_threads(op.threads) schedule(dynamic)
-    for (int64_t frame = 0; frame < op.x.B * frames; ++frame) map_frame<T>(op, frame / frames, frame % frames);
+    for (int64_t frame = 0; frame < op.x.B * frames; ++frame)
+        map_frame<T>(op, frame / frames, frame % frames);
     return Status::ok;
 }
 

@@ -7,7 +7,9 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-inline bool is_valid(const bool* valid, int64_t frame) { return !valid || valid[frame]; }
+inline bool is_valid(const bool* valid, int64_t frame) {
+    return !valid || valid[frame];
+}
 
 // In place: s (T,K) -> S = s / total, total (K). Where the total is zero: uniform over the valid frames.
 template <class A>
@@ -34,14 +36,16 @@ inline void choose_frames(const A* scores, const bool* valid, int64_t T, int64_t
             if (!is_valid(valid, t)) continue;
             const A s = scores[t * K + k];
             const bool is_nan = s != s;
-            if (best < 0 || s > scores[best * K + k] || (is_nan && scores[best * K + k] == scores[best * K + k]))
+            if (best < 0 || s > scores[best * K + k] ||
+                (is_nan && scores[best * K + k] == scores[best * K + k]))
                 best = t;
         }
         choice[k] = best;
     }
 }
 
-// Gradient of s from that of S, for one frame: (dS - sum_t' dS S) / total; dscores and scores are the clip's (T,K).
+// Gradient of s from that of S, for one frame: (dS - sum_t' dS S) / total; dscores and scores are the clip's
+// (T,K).
 template <class A>
 inline A score_gradient(const A* dscores, const A* scores, const bool* valid, const A* total, int64_t T,
                         int64_t K, int64_t t, int64_t k) {

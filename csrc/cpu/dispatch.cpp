@@ -9,8 +9,8 @@ namespace {
 const Table* find(const std::string& isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();  // also asks whether the operating system keeps the wide registers
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c");
+    const bool avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (isa == "avx2" && avx2) return &avx2::table;
@@ -36,7 +36,8 @@ Choice choose_isa() {
     if (const Table* table = find(isa)) return {isa, table};
     std::string names;
     for (const std::string& name : usable) names += (names.empty() ? "" : ", ") + name;
-    throw std::runtime_error("VREID_ISA: got '" + isa + "', wanted one of those usable on this machine: " + names);
+    throw std::runtime_error("VREID_ISA: got '" + isa +
+                             "', wanted one of those usable on this machine: " + names);
 }
 
 }  // namespace vreid

@@ -8,8 +8,12 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-inline float root(float x) { return sqrtf(x); }
-inline double root(double x) { return sqrt(x); }
+inline float root(float x) {
+    return sqrtf(x);
+}
+inline double root(double x) {
+    return sqrt(x);
+}
 
 template <class A>
 inline A pair_distance(const A* first, const A* second, int64_t L) {

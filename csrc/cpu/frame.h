@@ -71,11 +71,9 @@ inline void accumulate(const FeatureMap& map, const T* x, int64_t K, Acc<T>* q, 
         memset(q, 0, size_t(map.L) * sizeof(Acc<T>));
         int64_t c = 0;
         for (; c + G <= map.C; c += G)
-            accumulate_channels<T, G, Sums>(x + c * map.stride_c, map.stride_c, map.C, K, cells, q,
-                                            sums + c);
+            accumulate_channels<T, G, Sums>(x + c * map.stride_c, map.stride_c, map.C, K, cells, q, sums + c);
         for (; c < map.C; ++c)
-            accumulate_channels<T, 1, Sums>(x + c * map.stride_c, map.stride_c, map.C, K, cells, q,
-                                            sums + c);
+            accumulate_channels<T, 1, Sums>(x + c * map.stride_c, map.stride_c, map.C, K, cells, q, sums + c);
         return;
     }
     if (Sums) memset(sums, 0, size_t(K * map.C) * sizeof(Acc<T>));

@@ -69,8 +69,8 @@ Status fuse_maps(const Fuse& op) {
     const Scratch own(op.threads, 3 * x.L / op.K * int64_t(sizeof(A)));
     if (!own) return Status::out_of_memory;
     for (int64_t b = 0; b < x.B; ++b)
-        choose_frames(static_cast<const A*>(op.scores) + b * x.T * op.K, op.valid ? op.valid + b * x.T : nullptr,
-                      x.T, op.K, op.choice + b * op.K);
+        choose_frames(static_cast<const A*>(op.scores) + b * x.T * op.K,
+                      op.valid ? op.valid + b * x.T : nullptr, x.T, op.K, op.choice + b * op.K);
     const int64_t tiles = (x.C + kTile - 1) / kTile;
 #pragma omp parallel for num_threads(op.threads) schedule(static)
     for (int64_t item = 0; item < x.B * tiles; ++item) {
@@ -90,7 +90,8 @@ void fuse_backward_frame(const FuseBackward& op, int64_t b, int64_t t, Acc<T>* s
     const FeatureMap& x = op.x;
     const int64_t cells = x.L / op.K, frame = b * x.T + t;
     const bool valid = is_valid(op.valid, frame);
-    const FeatureMap grad{const_cast<void*>(op.grad), x.dtype, x.B, 1, 2 * x.C, x.L, 2 * x.C * x.L, 0, x.L, 1};
+    const FeatureMap grad{
+        const_cast<void*>(op.grad), x.dtype, x.B, 1, 2 * x.C, x.L, 2 * x.C * x.L, 0, x.L, 1};
     const T* gradient = address<T>(grad, b, 0);
     A *row = scratch, *first = row + cells, *second = first + cells;
     for (int64_t k = 0; k < op.K; ++k) {

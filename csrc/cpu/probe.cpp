@@ -1,5 +1,5 @@
-// Yardsticks: a plain read, and a plain read and write, of contiguous memory with the same vectors and threads
-// as the kernels.
+// Yardsticks: a plain read, and a plain read and write, of contiguous memory with the same vectors and
+// threads as the kernels.
 #include <omp.h>
 
 #include "cpu/kernels.h"

@@ -119,8 +119,12 @@ inline FloatVector load(const Half* p) {
     return widen(bits, Half{});
 }
 
-inline void store(float* p, FloatVector v) { memcpy(p, &v, sizeof v); }
-inline void store(double* p, DoubleVector v) { memcpy(p, &v, sizeof v); }
+inline void store(float* p, FloatVector v) {
+    memcpy(p, &v, sizeof v);
+}
+inline void store(double* p, DoubleVector v) {
+    memcpy(p, &v, sizeof v);
+}
 template <class Half>
 inline void store(Half* p, FloatVector v) {
     HalfVector bits = narrow(v, Half{});
@@ -199,7 +203,8 @@ inline void for_vectors(int64_t size, F f) {
     if (i < size) f(i, Partial{int(size - i)});
 }
 
-// Sums of N vectors at once, as the lanes of one: N-1 additions and 2(N-1) shuffles instead of N log2(N) each.
+// Sums of N vectors at once, as the lanes of one: N-1 additions and 2(N-1) shuffles instead of N log2(N)
+// each.
 template <int... I>
 struct Pack {};
 template <int N, int... I>
@@ -281,10 +286,14 @@ class Scratch {
 template <class F>
 inline Status dispatch(DType dtype, F f) {
     switch (dtype) {
-        case DType::f64: return f(double{});
-        case DType::bf16: return f(bf16{});
-        case DType::f16: return f(f16{});
-        default: return f(float{});
+        case DType::f64:
+            return f(double{});
+        case DType::bf16:
+            return f(bf16{});
+        case DType::f16:
+            return f(f16{});
+        default:
+            return f(float{});
     }
 }
 

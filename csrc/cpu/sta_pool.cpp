@@ -65,7 +65,8 @@ Status pool(const StaPool& op) {
 #pragma omp parallel num_threads(op.threads)
     {
 #pragma omp for schedule(dynamic)
-        for (int64_t frame = 0; frame < clips * frames; ++frame) pool_frame<T>(op, frame / frames, frame % frames);
+        for (int64_t frame = 0; frame < clips * frames; ++frame)
+            pool_frame<T>(op, frame / frames, frame % frames);
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < clips; ++b) pool_clip<T>(op, b);
     }
@@ -94,7 +95,8 @@ void score_gradients(const StaPoolBackward& op, int64_t b, int64_t t, Acc<T>* ds
 
 // weight[i] = 2 dq[i] from the gradients of scores and attention.
 template <class T>
-void energy_gradients(const StaPoolBackward& op, int64_t b, int64_t t, const Acc<T>* dscores, Acc<T>* weight) {
+void energy_gradients(const StaPoolBackward& op, int64_t b, int64_t t, const Acc<T>* dscores,
+                      Acc<T>* weight) {
     using A = Acc<T>;
     const int64_t L = op.x.L, K = op.K, frame = b * op.x.T + t, cells = L / K;
     const A* attention = static_cast<const A*>(op.attention) + frame * L;

@@ -1,0 +1,131 @@
+"""The native module itself: instruction sets, threads, and what it refuses. The ops are tested in ops/test_sta.py."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vreid_ext import ops
+
+native = pytest.importorskip("vreid_ext._native", reason="vreid_ext._native is not built")
+
+ISAS = ["baseline", "avx2", "avx512"]
+
+# Every op forward and backward, all layouts and dtypes, against the reference; odd sizes so that every
+# vector width has a remainder. The maps differ clearly from frame to frame, so that no choice is a tie.
+COMPARISON = """
+import itertools, torch
+from vreid_ext import ops
+
+def run(backend, dtype, last):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 37, 6, 7, generator=generator).relu().to(dtype)
+    if last:
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    x.requires_grad_()
+    pooled, scores, attention = ops.sta_pool(x, 3, backend=backend)
+    results = [pooled, scores, attention, ops.attention_map(x, "l2", "l2", backend=backend),
+               ops.fuse(x, ops.block_scores(attention, 3, backend=backend), backend=backend),
+               ops.inter_frame_distance(attention, "all", backend=backend)]
+    upstream = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in results]
+    return [*results, *torch.autograd.grad(results, x, upstream)]
+
+torch.set_num_threads(2)
+for dtype, last in itertools.product((torch.float32, torch.float64, torch.bfloat16, torch.float16), (False, True)):
+    tolerance = {4: 2e-5, 8: 1e-12, 2: 4e-2}[dtype.itemsize]
+    for got, wanted in zip(run("native", dtype, last), run("reference", dtype, last), strict=True):
+        scale = wanted.double().abs().max()
+        assert scale > 0
+        assert (got.double() - wanted.double()).abs().max() <= tolerance * scale, (dtype, last)
+"""
+
+# All 65536 half-precision numbers through a load, a sum over one cell and a store.
+HALVES = """
+import torch
+from vreid_ext import ops
+
+bits = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+for dtype in (torch.bfloat16, torch.float16):
+    x = bits.view(dtype)
+    got = ops.sta_pool(x.reshape(1, 1, -1, 1, 1), 1, backend="native").pooled[0, : len(x)]
+    same = (got == x) | (got.isnan() & x.isnan())
+    # A NaN among the channels leaves the max-fused half as it is: the mean of one cell of one frame.
+    assert same.all(), (dtype, x[~same][:8], got[~same][:8])
+"""
+
+
+def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "VREID_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("code", [COMPARISON, HALVES], ids=["ops", "half-precision numbers"])
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_gives_the_answer(isa, code):
+    if isa not in native.build_info()["usable_isas"]:
+        pytest.skip(f"this machine has no {isa}")
+    result = python(f"from vreid_ext import _native\nassert _native.build_info()['isa'] == {isa!r}\n{code}", isa)
+    assert result.returncode == 0, result.stderr
+
+
+def test_unknown_instruction_set_is_an_error_that_lists_the_usable_ones():
+    result = python("import torch\nfrom vreid_ext import _native", "mmx")
+    assert result.returncode != 0
+    assert "VREID_ISA: got 'mmx'" in result.stderr
+    assert "baseline" in result.stderr
+
+
+def test_unknown_instruction_set_leaves_the_package_importable():
+    code = "import torch, vreid_ext\nvreid_ext.ops.sta_pool(torch.ones(1, 1, 1, 1, 1), 1, backend='native')"
+    result = python(code, "mmx")
+    assert "RuntimeError: backend='native' cannot run sta_pool" in result.stderr
+    assert "VREID_ISA: got 'mmx'" in result.stderr
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_thread_count_does_not_change_a_bit(layout):
+    x = torch.randn(3, 5, 70, 8, 6).contiguous(memory_format=layout).requires_grad_()
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y = ops.sta_pool(x, 4, backend="native")
+            fused = ops.fuse(x, y.scores, backend="native")
+            loss = sum((each * each).sum() for each in (*y, fused))
+            results.append((*y, fused, *torch.autograd.grad(loss, x)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_null_address_is_an_exception():
+    x_map = (0, 0, 1, 1, 1, 1, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="x: got a null address"):
+        native.sta_pool(x_map, 0, 1, *[0] * 7, 1)
+
+
+def test_bad_codes_are_exceptions():
+    x = torch.ones(1)
+    with pytest.raises(ValueError, match="dtype: got code 9"):
+        native.attention_map((x.data_ptr(), 9, 1, 1, 1, 1, 1, 1, 1, 1), False, False, 0, 0, 1)
+    with pytest.raises(ValueError, match="neither cells nor channels are adjacent"):
+        native.attention_map((x.data_ptr(), 0, 1, 1, 1, 1, 4, 4, 2, 2), False, False, 0, 0, 1)
+    with pytest.raises(ValueError, match="threads: got 0"):
+        native.read_probe(x.data_ptr(), 1, 0)
+
+
+@pytest.mark.parametrize("size", [1, 127, 300_000])
+def test_probes_read_and_copy_everything(size):
+    x, y = torch.ones(size), torch.zeros(size)
+    assert native.read_probe(x.data_ptr(), size, 2) == size
+    native.copy_probe(x.data_ptr(), y.data_ptr(), size, 2)
+    assert torch.equal(x, y)

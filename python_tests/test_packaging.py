@@ -1,0 +1,87 @@
+"""What is built and shipped, read from the files themselves."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import vreid_ext
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(Path(vreid_ext.__file__).parent.glob("_*.so"))
+
+needs_binutils = pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf (binutils)")
+needs_source = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="needs the source tree")
+
+
+def readelf(option: str, module: Path) -> list[str]:
+    command = ["readelf", "--wide", option, str(module)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def symbols(module: Path, *, defined: bool) -> list[str]:
+    rows = [line.split() for line in readelf("--dyn-syms", module)]
+    return [row[7] for row in rows if len(row) > 7 and row[0][:-1].isdigit() and (row[6] != "UND") == defined]
+
+
+def test_native_module_is_built():
+    assert any(module.name.startswith("_native") for module in MODULES)
+
+
+@needs_binutils
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_module_needs_no_torch_and_shares_the_openmp_runtime(module):
+    needed = [line.split("[")[1].rstrip("]") for line in readelf("--dynamic", module) if "(NEEDED)" in line]
+    allowed = ("libstdc++.so", "libgcc_s.so", "libgomp.so.1", "libm.so", "libc.so", "libpthread.so", "libdl.so",
+               "librt.so", "ld-linux")  # fmt: skip
+    assert needed
+    assert [name for name in needed if not name.startswith(allowed)] == []
+    if module.name.startswith("_native"):
+        assert "libgomp.so.1" in needed
+
+
+@needs_binutils
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_module_uses_no_torch_symbol_and_exports_only_its_entry(module):
+    undefined = symbols(module, defined=False)
+    assert any(name.startswith("Py") for name in undefined)
+    assert [name for name in undefined if "c10" in name or "torch" in name or "aten" in name] == []
+    assert symbols(module, defined=True) == [f"PyInit_{module.name.partition('.')[0]}"]
+
+
+def build(kind: str, out: Path, source: Path = ROOT) -> Path:
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (archive,) = out.iterdir()
+    return archive
+
+
+@needs_source
+@pytest.mark.slow
+def test_wheel_built_from_the_sdist_is_complete(tmp_path, monkeypatch):
+    monkeypatch.setenv("VREID_CUDA", "0")
+    sdist = build("sdist", tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path / "source", filter="data")
+    sources = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.*")}
+    assert sources | {"CMakeLists.txt", "LICENSE", "setup.py", "vreid_ext/py.typed"} <= names
+
+    (source,) = (tmp_path / "source").iterdir()
+    wheel = build("wheel", tmp_path / "wheel", source)
+    with zipfile.ZipFile(wheel) as archive:
+        contents = set(archive.namelist())
+        metadata = archive.read(next(name for name in contents if name.endswith("/METADATA"))).decode()
+    modules = [name for name in contents if name.endswith(".so") or ".so." in name]
+    assert [name.partition(".")[0] for name in modules] == ["vreid_ext/_native"]
+    package = {str(path.relative_to(ROOT)) for path in (ROOT / "vreid_ext").rglob("*.py")}
+    recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "vreid_ext" / "recipes").glob("*.yaml")}
+    assert package | recipes | {"vreid_ext/py.typed"} <= contents
+    assert not any(name.startswith(("python_tests", "benchmarks", "csrc")) for name in contents)
+    required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
+    assert sorted(required) == ["Requires-Dist: numpy", "Requires-Dist: torch>=2.11"]
