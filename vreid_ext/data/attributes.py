@@ -1,4 +1,4 @@
-"""Attribute labels of MARS and DukeMTMC-VideoReID (Zhao et al., CVPR 2019; Chen et al., ASTA, 2020).
+"""Attribute labels of MARS and DukeMTMC-VideoReID, as used by ASTA and AITL.
 
 The table is a CSV file with one row per tracklet: person, camera and tracklet number, then one class index
 per attribute. Columns are taken by position, because the spelling of the headers differs between releases.

@@ -19,8 +19,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     """One clip per tracklet, or with sampling="dense" every clip of every tracklet.
 
     An item is asked for by an index, or by (index, seed), in which case frames and augmentation depend on the
-    seed alone and torch's generator is left as it was; that is what makes a resumed run exact. Items are
-    dicts:
+    seed alone and torch's generator is left as it was; that makes a resumed run exact. Items are dicts:
 
         clip                        (T,3,H,W) float32
         pid, camid, index, label    int; index is the tracklet's, label is there if `labels` was given

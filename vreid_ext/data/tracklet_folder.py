@@ -45,12 +45,11 @@ def tracklet_folder(
 ) -> TrackletDataset:
     """Read one's own tracklets.
 
-    pid: the number that is the person's folder name if all are numbers, else 1, 2, ... in the order of the
-        names;
-    the same person has the same pid in every split. camid: the number at the end of the camera's folder
-    name (cam1) if every one has a number of its own, else 1, 2, ... in the order of the names. Without
-    cameras, or with a single one, each tracklet counts as a camera of its own, the same in every split, so
-    that the rule "ignore the query's person and camera" leaves out nothing but the query itself.
+    The pid is the person's folder name if all are different numbers, else 1, 2, ... in the order of the names;
+    a person has the same pid in every split. The camid is the number at the end of the camera's folder name
+    (cam1) if every camera has a different one, else 1, 2, ... in the order of the names. Without cameras, or
+    with a single one, each tracklet counts as a camera of its own, the same in every split, so that the rule
+    "ignore the query's person and camera" leaves out nothing but the query itself.
 
     Args:
         root: folder of the layout above.
