@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Row, compare, machine, save, show  # noqa: E402
+from harness import Row, compare, machine, save, show
 
 _rows: list[Row] = []
 

@@ -79,7 +79,8 @@ def show(rows: list[Row]) -> str:
     """A table, one line a row."""
     lines = [f"{'case':34} {'provider':22} {'20 %':>9} {'median':>9} {'80 %':>9} {'/ ours':>8}"]
     lines += [
-        f"{r.case:34} {r.provider:22} {r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f}" for r in rows
+        f"{r.case:34} {r.provider:22} {r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f}"
+        for r in rows
     ]
     return "\n".join(lines)
 

@@ -28,7 +28,9 @@ def test_python_is_clean(command):
 
 
 def test_native_code_is_formatted():
-    sources = [str(path) for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu", ".cuh"}]
+    sources = [
+        str(path) for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu", ".cuh"}
+    ]
     assert sources
     program = shutil.which("clang-format", path=str(Path(sys.executable).parent)) or "clang-format"
     result = subprocess.run(

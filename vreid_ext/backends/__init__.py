@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 import torch
@@ -70,9 +71,17 @@ def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list
     triton and cuda about the GPU.
     """
     home = {"reference": "cpu", "native": "cpu", "triton": "cuda", "cuda": "cuda"}
-    return [
-        (op, name, _reason(op, name, device or home[name], dtype)) for op in ops() for name in BACKENDS
-    ]
+    return [(op, name, _reason(op, name, device or home[name], dtype)) for op in ops() for name in BACKENDS]
+
+
+def build_info() -> dict[str, str]:
+    """How the backends were built: native's compiler and instruction sets, Triton's version."""
+    facts = {f"native {key}": str(value) for key, value in (load("native").build_info() or {}).items()}
+    try:
+        facts["triton"] = version("triton")
+    except PackageNotFoundError:
+        facts["triton"] = "not installed"
+    return facts
 
 
 @torch.compiler.assume_constant_result
@@ -90,9 +99,7 @@ def _resolve(op: str, requested: str, device: str, dtype: torch.dtype) -> str:
     for name in wanted:
         if _reason(op, name, device, dtype) is None:
             return name
-    reasons = "\n".join(
-        f"  {name}: {_reason(op, name, device, dtype) or 'usable'}" for name in (requested, *BACKENDS)
-    )
+    reasons = "\n".join(f"  {name}: {_reason(op, name, device, dtype) or 'usable'}" for name in BACKENDS)
     raise RuntimeError(f"backend={requested!r} cannot run {op} on {device} in {dtype}:\n{reasons}")
 
 

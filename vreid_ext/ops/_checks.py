@@ -9,8 +9,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def floating(name: str, value: Any, shape: str) -> None:
-    """`value` is a floating-point tensor with the rank that `shape`, e.g. "(B,T,H,W)", spells out;
-    only the first axis may be empty."""
+    """`value` is a floating-point tensor with the axes of `shape`, say "(B,T,H,W)"; the first may be empty."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a tensor {shape}")
     if value.dtype not in FLOATS:
@@ -20,7 +19,9 @@ def floating(name: str, value: Any, shape: str) -> None:
     if value.dim() != shape.count(",") + 1:
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {shape}")
     if 0 in value.shape[1:]:
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted no empty axis but the first in {shape}")
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, wanted no empty axis but the first in {shape}"
+        )
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> None:

@@ -115,7 +115,9 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
     _checks.floating("scores", scores, "(B,T,K)")
     _checks.same_device("scores", scores, x.device)
     if scores.shape[:2] != x.shape[:2]:
-        raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted (B,T,K) with (B,T) = {tuple(x.shape[:2])}")
+        raise ValueError(
+            f"scores: got shape {tuple(scores.shape)}, wanted (B,T,K) with (B,T) = {tuple(x.shape[:2])}"
+        )
     _checks.row_blocks("scores.shape[2]", scores.shape[2], x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
     scores = scores.to(_accumulator(x.dtype))
@@ -202,7 +204,7 @@ def _accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def _in_full(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
-    """Call a reference function as the kernels run: in the precision of its arguments, whatever autocast says."""
+    """Call a reference function in the precision of its arguments, as kernels run, whatever autocast says."""
     with torch.autocast(x.device.type, enabled=False):
         return function(*args)
 
@@ -259,7 +261,8 @@ def _block_scores_grad(ctx: Any, grad: Tensor | None, _total: None) -> tuple[Ten
 
 
 _block_scores_backward = register(
-    "block_scores_backward(Tensor grad, Tensor attention, Tensor? valid, Tensor scores, Tensor total) -> Tensor",
+    "block_scores_backward(Tensor grad, Tensor attention, Tensor? valid, Tensor scores, Tensor total)"
+    " -> Tensor",
     fake=lambda grad, attention, *_: torch.empty_like(attention),
 )
 _block_scores = register(
@@ -317,9 +320,8 @@ def _sta_pool_fake(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor
 
 def _sta_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, valid, _, ctx.backend = inputs
-    pooled, *saved = output
-    ctx.save_for_backward(x, valid, *saved)
-    ctx.mark_non_differentiable(*saved[2:])
+    ctx.save_for_backward(x, valid, *output[1:])
+    ctx.mark_non_differentiable(*output[3:])
     ctx.set_materialize_grads(False)
 
 
@@ -330,8 +332,9 @@ def _sta_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
 
 
 _sta_pool_backward = register(
-    "sta_pool_backward(Tensor? grad_pooled, Tensor? grad_scores, Tensor? grad_attention, Tensor x, Tensor? valid,"
-    " Tensor scores, Tensor attention, Tensor sums, Tensor energy, Tensor total, Tensor choice) -> Tensor",
+    "sta_pool_backward(Tensor? grad_pooled, Tensor? grad_scores, Tensor? grad_attention, Tensor x,"
+    " Tensor? valid, Tensor scores, Tensor attention, Tensor sums, Tensor energy, Tensor total, Tensor choice)"
+    " -> Tensor",
     fake=lambda grad_pooled, grad_scores, grad_attention, x, *_: torch.empty_like(x),
 )
 _sta_pool = register(

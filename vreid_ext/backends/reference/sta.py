@@ -71,6 +71,6 @@ def _sqrt(x: Tensor) -> Tensor:
 
 
 def _ratio(x: Tensor, total: Tensor, fallback: Tensor | float) -> Tensor:
-    """x / total; where the total is zero, the fallback, and no gradient."""
+    """Divide x by the total; where that is zero, give the fallback and no gradient."""
     nonzero = total != 0
     return torch.where(nonzero, x / torch.where(nonzero, total, 1), fallback)
