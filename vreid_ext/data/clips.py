@@ -19,7 +19,7 @@ def sample_clip(
 
         "random"          T frames without replacement; if n < T every frame and T - n more with replacement
         "evenly"          round(i (n - 1) / (T - 1)): equal steps, first to last frame; the middle if T = 1
-        "restricted"      one random frame of each chunk (restricted random sampling: Li et al., CVPR 2018, 3.1)
+        "restricted"      one random frame of each chunk (restricted random sampling; DRSTA, section 3.1)
         "consecutive"     T neighbours from a random start; if n < T all frames, the last one repeated
         "first_of_chunk"  the first frame of each chunk, the usual test clip beside "restricted"
 

@@ -45,7 +45,7 @@ def tracklet_folder(
 ) -> TrackletDataset:
     """Read one's own tracklets.
 
-    The pid is the person's folder name if all are different numbers, else 1, 2, ... in the order of the names;
+    The pid is the person's folder name if all are different numbers, else 1, 2, ... in order of the names;
     a person has the same pid in every split. The camid is the number at the end of the camera's folder name
     (cam1) if every camera has a different one, else 1, 2, ... in the order of the names. Without cameras, or
     with a single one, each tracklet counts as a camera of its own, the same in every split, so that the rule
