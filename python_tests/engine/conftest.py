@@ -24,6 +24,15 @@ TINY = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Two threads that wait for each other are slower than one as soon as something else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def mars_root(tmp_path_factory):
     """Eight rendered persons in MARS layout; four of them train."""
