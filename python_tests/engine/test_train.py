@@ -1,0 +1,93 @@
+import json
+
+import pytest
+import torch
+
+from vreid_ext import engine
+from vreid_ext.engine.build import Objective
+from vreid_ext.engine.checkpoint import checkpoints
+from vreid_ext.models import TrainingOutput
+
+
+def lines(run, kind):
+    found = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [line for line in found if line["kind"] == kind]
+
+
+def test_the_objective_is_the_weighted_sum_and_repeats_labels_for_frames():
+    torch.manual_seed(0)
+    output = TrainingOutput(torch.randn(8, 3), torch.randn(8, 5), {"inter_frame": torch.tensor(2.0)})
+    labels = torch.tensor([0, 0, 1, 2])
+    weights = {"softmax": 2.0, "triplet": 0.0, "inter_frame": 0.5}
+    terms = Objective(weights, 0.3, 0.0, gather=lambda x: x)(output, labels)
+    expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
+    assert terms.keys() == {"softmax", "inter_frame", "loss"}
+    torch.testing.assert_close(terms["loss"], 2 * expected + 1)
+    with pytest.raises(ValueError, match=r"loss.inter_frame: the model gives no such term"):
+        Objective(weights, 0.3, 0.0, gather=lambda x: x)(output._replace(extras={}), labels)
+
+
+def test_a_run_learns_logs_and_keeps_its_newest_checkpoint(tiny_recipe, tmp_path):
+    recipe = tiny_recipe("train.epochs=6", "train.eval_every=3", "optim.lr=1e-3", "schedule.warmup_epochs=0")
+    result = engine.train(recipe, tmp_path, quiet=True)
+    losses = [line["softmax"] for line in lines(tmp_path, "epoch")]
+    assert losses[-1] < losses[0]
+    assert [line["epoch"] for line in lines(tmp_path, "eval")] == [2, 5]
+    assert len(lines(tmp_path, "step")) == 12
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000012"]
+    assert list((tmp_path / "tensorboard").iterdir())
+    # A finished run is not trained again, and its checkpoint gives the figures it reported.
+    assert engine.train(recipe, tmp_path, quiet=True) == result
+    again = engine.evaluate_checkpoint(tmp_path)
+    assert again["rows"] == result["rows"]
+    assert json.loads((tmp_path / "eval-mars-evenly-4.json").read_text()) == again
+
+
+def test_accumulated_batches_make_one_step_and_the_last_group_may_be_short(tiny_recipe, tmp_path):
+    engine.train(
+        tiny_recipe("batch.p=1", "batch.accumulate=3", "loss.triplet=0", "train.epochs=2"), tmp_path, quiet=True
+    )
+    assert [line["step"] for line in lines(tmp_path, "step")] == [1, 2, 3, 4]
+
+
+def test_bfloat16_trains_after_float32_in_one_process(tiny_recipe, tmp_path):
+    for precision in ("no", "bf16"):
+        engine.train(tiny_recipe(f"train.precision={precision}"), tmp_path / precision, quiet=True)
+    first, second = (lines(tmp_path / precision, "step")[0]["loss"] for precision in ("no", "bf16"))
+    assert first != second
+    assert first == pytest.approx(second, rel=0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(tiny_recipe, tmp_path):
+    recipe = tiny_recipe("train.epochs=50", "train.checkpoint_steps=1", "optim.lr=1e30", "schedule.warmup_epochs=0")
+    with pytest.raises(FloatingPointError, match=r"is nan in epoch|is inf in epoch"):
+        engine.train(recipe, tmp_path, quiet=True)
+    (checkpoint,) = checkpoints(tmp_path)
+    assert lines(tmp_path, "step")[-1]["step"] == int(checkpoint.name.removeprefix("step-"))
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_folder_with_other_results_is_refused_untouched(tiny_recipe, tmp_path):
+    run = tmp_path / "run"
+    engine.train(tiny_recipe(), run, quiet=True)
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+    with pytest.raises(ValueError, match=r"another recipe.*optim.lr: 0.0003, 0.1"):
+        engine.train(tiny_recipe("optim.lr=0.1"), run, quiet=True)
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        engine.train(tiny_recipe(), tmp_path / "other", quiet=True)
+
+
+def test_nothing_is_written_where_the_data_cannot_be_read(tiny_recipe, tmp_path):
+    for override in (f"dataset.root={tmp_path / 'none'}", "dataset.root=null", "batch.p=99"):
+        with pytest.raises(ValueError, match="none|dataset.root|p:"):
+            engine.train(tiny_recipe(override), tmp_path / "run", quiet=True)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tiny_recipe, tmp_path):
+    engine.train(tiny_recipe(), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"holds model 'sta' .*feature_dim=16.*wanted model 'sta' .*feature_dim=32"):
+        engine.evaluate_checkpoint(tmp_path, ["model.feature_dim=32"])
