@@ -48,13 +48,12 @@ def make(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, layout: str
 LAYOUTS = ["contiguous", "channels_last", "sliced", "channels_sliced", "strided", "expanded"]
 
 
-def run(x: Tensor, blocks: int, valid: Tensor | None, backend: str, upstream: list[Tensor] | None = None):
-    """Outputs and the gradient of x under random upstream gradients."""
+def run(x: Tensor, blocks: int, valid: Tensor | None, backend: str):
+    """Outputs, and the gradient of x under random upstream gradients."""
     x = x.detach().requires_grad_()
     outputs = ops.sta_pool(x, blocks, valid, backend=backend)
-    if upstream is None:
-        generator = torch.Generator().manual_seed(1)
-        upstream = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in outputs]
+    generator = torch.Generator().manual_seed(1)
+    upstream = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in outputs]
     (gradient,) = torch.autograd.grad(list(outputs), x, upstream)
     return *outputs, gradient
 
@@ -239,12 +238,13 @@ def test_inter_frame_distance_equals_reference(backend, pairs):
 
 
 @given(
-    st.integers(0, 3), st.integers(1, 4), st.integers(1, 40), st.integers(1, 4), st.integers(1, 3),
+    st.integers(0, 3), st.integers(1, 4), st.integers(1, 40), st.integers(2, 4), st.integers(1, 3),
     st.integers(1, 9), st.sampled_from(LAYOUTS), st.sampled_from(DTYPES[:2]), st.integers(0, 99),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
 def test_any_shape_equals_reference(native, b, t, c, blocks, rows, w, layout, dtype, seed):
-    x = make((b, t, c, blocks * rows, w), dtype, layout)
+    # One block, or zeros everywhere else, makes scores tie, and rounding then chooses the frame.
+    x = make((b, t, c, blocks * rows, w), dtype, layout) + 0.1
     valid = torch.rand(b, t, generator=torch.Generator().manual_seed(seed)) < 0.8
     got, expected = run(x, blocks, valid, native), run(x, blocks, valid, "reference")
     for a, e in zip(got, expected, strict=True):

@@ -9,7 +9,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def floating(name: str, value: Any, shape: str) -> None:
-    """`value` is a floating-point tensor with the axes of `shape`, say "(B,T,H,W)"; the first may be empty."""
+    """`value` is a floating tensor with the axes of `shape`, say "(B,T,H,W)"; the first may be empty."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted a tensor {shape}")
     if value.dtype not in FLOATS:

@@ -140,7 +140,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
 
     Args:
         x: feature maps (B,T,C,H,W).
-        blocks: K, a divisor of H.
+        blocks: K, a divisor of H. With K = 1 all scores are equal but for rounding, and so is the choice.
         valid: (B,T) bool, the frames that count, for clips of unequal length; None for all. Frames left
             out get attention, score and gradient zero whatever they hold.
 
@@ -333,8 +333,8 @@ def _sta_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]
 
 _sta_pool_backward = register(
     "sta_pool_backward(Tensor? grad_pooled, Tensor? grad_scores, Tensor? grad_attention, Tensor x,"
-    " Tensor? valid, Tensor scores, Tensor attention, Tensor sums, Tensor energy, Tensor total, Tensor choice)"
-    " -> Tensor",
+    " Tensor? valid, Tensor scores, Tensor attention, Tensor sums, Tensor energy, Tensor total,"
+    " Tensor choice) -> Tensor",
     fake=lambda grad_pooled, grad_scores, grad_attention, x, *_: torch.empty_like(x),
 )
 _sta_pool = register(
