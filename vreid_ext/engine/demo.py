@@ -5,7 +5,7 @@ Nothing is downloaded: the people are rendered and the backbones start from rand
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import Progress
@@ -17,10 +17,11 @@ from vreid_ext.engine.build import dataset_of, transforms_of
 from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.train import train
+from vreid_ext.models import STA
 from vreid_ext.report import plot_attention, plot_cmc, plot_curves
 
 SYSTEMS = {"average pooling": "synth_avg", "STA": "synth_sta"}
-SET = {"ids": 40, "cameras": 4, "tracklets": 2, "frames": 16, "size": [64, 32]}
+SET = {"ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [64, 32]}
 PICTURES = 3
 
 
@@ -91,12 +92,13 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
 
 def _picture_attention(run: Path, out: Path) -> None:
     """Draw the attention on query clips spread evenly over the list of queries."""
-    model, recipe, _ = open_checkpoint(run)
+    opened, recipe, _ = open_checkpoint(run)
+    model = cast(STA, opened)
     data: TrackletDataset = dataset_of(recipe.dataset)
     _, transform = transforms_of(recipe.input)
     for number in range(PICTURES):
         tracklet = data.query[number * len(data.query) // PICTURES]
-        chosen = sample_clip(len(tracklet.paths), recipe.input.frames, "evenly")
+        chosen = sample_clip(len(tracklet.paths), recipe.eval.frames[0], "evenly")
         frames = read_clip([tracklet.paths[index] for index in chosen.tolist()])
         pool = model.attend(transform(frames)[None])
         plot_attention(frames, pool, out / f"attention-{number + 1}.png", title=tracklet.name)

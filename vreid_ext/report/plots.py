@@ -21,7 +21,7 @@ SUFFIXES = (".png", ".svg")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # matplotlib types a style key by key, which a plain dict does not satisfy
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -157,7 +157,7 @@ def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, titl
         tall = cell * height / width
         figure = Figure(figsize=(max(cell * count, 3) + 3.4, 2 * tall + 1.3), layout="constrained")
         figure.suptitle(title)
-        left, right = figure.subfigures(1, 2, width_ratios=(max(cell * count, 3), 3.4))
+        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(max(cell * count, 3), 3.4))[0]
         grid = left.subplots(2, count, squeeze=False)
         for t in range(count):
             grid[0, t].imshow(pictures[t])
@@ -187,8 +187,8 @@ def _score_matrix(axes: Axes, scores: np.ndarray, figure: Any) -> None:
         for (t, k), score in np.ndenumerate(scores):
             color = "white" if score < middle * 1.2 else "black"
             axes.text(k, t, f"{score:.2f}", ha="center", va="center", color=color)
-    axes.set_xticks(range(blocks), range(1, blocks + 1))
-    axes.set_yticks(range(count), range(1, count + 1))
+    axes.set_xticks(range(blocks), [str(k + 1) for k in range(blocks)])
+    axes.set_yticks(range(count), [str(t + 1) for t in range(count)])
     axes.set(xlabel="block k, top to bottom", ylabel="frame t", title="block scores")
     figure.colorbar(image, ax=axes)
 

@@ -221,7 +221,8 @@ class Shot:
         return abs(passer.speed * (frame - passer.at)) < 0.5 + passer.width
 
     def _inside(self, joints: np.ndarray) -> np.ndarray:
-        return ((joints[:, :2] >= 0) & (joints[:, :2] < (self.size[1], self.size[0]))).all(1)
+        x, y = joints[:, 0], joints[:, 1]
+        return (x >= 0) & (x < self.size[1]) & (y >= 0) & (y < self.size[0])
 
     def _draw_passer(self, canvas: Image.Image, passer: _Passer, view: View, frame: int) -> None:
         width, height = canvas.size
