@@ -21,7 +21,7 @@ class Tile(NamedTuple):
 # memory: a row of a tile is 128 cells, one to four coalesced lines. Channels in one run: 64 channels.
 # A thread then has 16 to 32 numbers in flight, and with the occupancy that leaves an SM 30 to 60 KB.
 PLANES = (
-    Tile(16, 16, 8, 128, 4),
+    Tile(32, 8, 8, 128, 4),
     Tile(16, 8, 16, 128, 4),
     Tile(16, 4, 32, 128, 4),
     Tile(16, 2, 64, 128, 4),

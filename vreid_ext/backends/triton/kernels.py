@@ -553,8 +553,8 @@ def fuse(
     out = fused + (clip * 2 * channels + channel)[:, None, None] * (blocks * cells) + cell[None, :, :]
     mask = has_channel & inside[None, :, :]
     tl.store(out, chosen.to(fused.dtype.element_ty), mask=mask)
-    half = channels.to(tl.int64) * blocks * cells
-    tl.store(out + half, blended.to(fused.dtype.element_ty), mask=mask)
+    out += channels * (blocks * cells)
+    tl.store(out, blended.to(fused.dtype.element_ty), mask=mask)
     if (chunk == 0) & (tl.program_id(2) % tl.cdiv(cells, BLOCK_I) == 0):
         tl.store(choice + clip * blocks + block, best_frame, mask=block < blocks)
 
@@ -610,7 +610,6 @@ def fuse_gradient(
     grad_offset = _cell_offset(cell, width, grad_h, grad_w, FLAT)
     offset = _cell_offset(cell, width, stride_h, stride_w, FLAT)
     out_offset = _cell_offset(cell, width, out_h, out_w, FLAT)
-    half = channels.to(tl.int64) * grad_c
     share = tl.load(scores + frame * blocks + block, mask=block < blocks, other=0.0)[None, :, None]
     winner = tl.load(choice + clip * blocks + block, mask=block < blocks, other=-1)
     pick = (winner == frame % frames)[None, :, None]
@@ -620,7 +619,8 @@ def fuse_gradient(
         mask = (channel < channels) & readable[None, :, :]
         pointer = grad + channel * grad_c + grad_offset[None, :, :]
         df_max = tl.load(pointer, mask=mask & pick, other=0.0).to(tl.float32)
-        df_sum = tl.load(pointer + half, mask=mask, other=0.0).to(tl.float32)
+        pointer = grad + (channel + channels) * grad_c + grad_offset[None, :, :]
+        df_sum = tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
         value = tl.load(x + channel * stride_c + offset[None, :, :], mask=mask, other=0.0).to(tl.float32)
         product += df_sum * value
         gradient = tl.where(readable[None, :, :], df_max + df_sum * share, 0.0).to(dx.dtype.element_ty)

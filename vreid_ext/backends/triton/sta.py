@@ -110,7 +110,7 @@ def fuse_backward(
             kernels.fuse_gradient, grid,
             grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
             *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
-            FLAT=_flat(grad, x, dx), **tile._asdict(),
+            FLAT=_flat(grad, x, dx), **tile._replace(num_warps=8)._asdict(),
         )  # fmt: skip
         return dx, _like(parts.sum((3, 4)), scores)
 
