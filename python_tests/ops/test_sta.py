@@ -59,7 +59,7 @@ def run(x: Tensor, blocks: int, valid: Tensor | None, backend: str):
 
 
 def assert_as_good(got: Tensor, same_dtype: Tensor, exact: Tensor) -> None:
-    """The half-precision rule: at most twice the error of the reference in the same dtype, plus one rounding."""
+    """The half-precision rule: at most twice the error of the same-dtype reference, plus a rounding."""
     assert got.dtype == same_dtype.dtype
     assert got.shape == exact.shape
     eps = torch.finfo(got.dtype).eps
