@@ -26,16 +26,27 @@ def vreid(monkeypatch, capsys):
 
 def test_from_images_to_figures_and_features(vreid, tmp_path):
     data, run = tmp_path / "a set", tmp_path / "run"
-    made = vreid("synth", data, "--ids", 8, "--cameras", 2, "--tracklets", 1, "--frames", 3, "--size", "32x16")
+    made = vreid(
+        "synth", data, "--ids", 8, "--cameras", 2, "--tracklets", 1, "--frames", 3, "--size", "32x16"
+    )
     assert made[0] == 0
-    small = ["input.height=64", "input.width=16", "input.frames=2", "batch.p=2", "model.feature_dim=8", "train.epochs=1"]
+    small = [
+        "input.height=64",
+        "input.width=16",
+        "input.frames=2",
+        "batch.p=2",
+        "model.feature_dim=8",
+        "train.epochs=1",
+    ]
     code, output, errors = vreid("train", "synth_avg", f"dataset.root={data}", *small, "--out", run)
     assert code == 0, errors
     assert "mAP" in output
     assert "protocol: MARS" in output
 
     moved = data.rename(tmp_path / "moved [here]")
-    code, output, errors = vreid("eval", run, "eval.frames=[2,3]", "eval.ap=trapezoid", "--dataset-root", moved)
+    code, output, errors = vreid(
+        "eval", run, "eval.frames=[2,3]", "eval.ap=trapezoid", "--dataset-root", moved
+    )
     assert code == 0, errors
     figures = json.loads((run / "eval-mars-evenly-2-3.json").read_text())
     assert [row["frames"] for row in figures["rows"]] == [2, 3]
@@ -69,7 +80,7 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
     assert errors.startswith("vreid: error: ")
     assert says in errors
     assert errors.count("\n") == 1
-    with pytest.raises(ValueError, match="got|nearest|neither"):
+    with pytest.raises(ValueError, match=r"got|nearest|neither"):
         vreid("--debug", *arguments)
 
 
@@ -80,7 +91,7 @@ def test_wrong_usage_has_its_own_exit_code(vreid):
 
 @pytest.mark.parametrize("module", ["typer", "omegaconf", "accelerate"])
 def test_a_missing_extra_is_named(vreid, module, monkeypatch, tmp_path):
-    for name in [name for name in sys.modules if name.startswith("vreid_ext.engine") or name.startswith("omegaconf")]:
+    for name in [name for name in sys.modules if name.startswith(("vreid_ext.engine", "omegaconf"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     code, _, errors = vreid("train", "sta_mars", f"dataset.root={tmp_path}", "--out", tmp_path / "run")

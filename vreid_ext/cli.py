@@ -22,7 +22,9 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Run the command line: exit code 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
+    """Run the command line.
+
+    Exit code: 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
 
     An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
@@ -56,14 +58,15 @@ def _app() -> "Typer":
     from rich.table import Table
 
     app = typer.Typer(
-        help="Video person re-identification: train, evaluate and look inside. `vreid --debug ...` shows tracebacks.",
+        help="Video person re-identification. `vreid --debug COMMAND ...` shows tracebacks.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
     console = Console()
     Overrides = Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as optim.lr=1e-3.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as optim.lr=1e-3."),
     ]
 
     def show(result: dict[str, Any]) -> None:
@@ -101,10 +104,14 @@ def _app() -> "Typer":
 
     @app.command(name="eval")
     def evaluate(
-        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")],
+        checkpoint: Annotated[
+            Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")
+        ],
         overrides: Overrides = None,
         dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
-        out: Annotated[Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")
+        ] = None,
     ) -> None:
         """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set."""
         from vreid_ext import engine
@@ -115,12 +122,14 @@ def _app() -> "Typer":
 
     @app.command()
     def extract(
-        checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")],
+        checkpoint: Annotated[
+            Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")
+        ],
         out: Annotated[Path, typer.Option(help="A new folder for features and manifest.")],
         overrides: Overrides = None,
         dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
     ) -> None:
-        """Write the features of every query and gallery tracklet: safetensors, and a JSON manifest of their rows."""
+        """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON)."""
         from vreid_ext.engine.export import export_features
 
         manifest = export_features(checkpoint, out, _with_root(overrides, dataset_root))
@@ -146,7 +155,8 @@ def _app() -> "Typer":
         with Progress(console=console) as bar:
             task = bar.add_task("render", total=None)
             synthesize(
-                out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames, size=(height, width), seed=seed,
+                out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames,
+                size=(height, width), seed=seed,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
         console.print(f"written: {out}")
@@ -154,8 +164,12 @@ def _app() -> "Typer":
     @app.command()
     def tracklets(
         video: Annotated[Path, typer.Argument(help="A video file.")],
-        out: Annotated[Path, typer.Argument(help="A new folder, to be read as dataset.name=tracklet_folder.")],
-        boxes: Annotated[Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")] = None,
+        out: Annotated[
+            Path, typer.Argument(help="A new folder, to be read as dataset.name=tracklet_folder.")
+        ],
+        boxes: Annotated[
+            Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")
+        ] = None,
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
         from vreid_ext.data.video import extract_tracklets
@@ -165,10 +179,12 @@ def _app() -> "Typer":
 
     @app.command()
     def demo(
-        out: Annotated[Path, typer.Argument(help="Folder of the set, the runs and the pictures.")] = Path("vreid-demo"),
+        out: Annotated[Path, typer.Argument(help="Folder of the set, the runs and the pictures.")] = Path(
+            "vreid-demo"
+        ),
         seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
     ) -> None:
-        """Render a set, train average pooling and STA on it, and draw curves and attention: minutes on two cores."""
+        """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
         from vreid_ext.engine.demo import run_demo
 
         run_demo(out, seed=seed)

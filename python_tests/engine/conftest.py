@@ -48,14 +48,20 @@ def dukev_root(tmp_path_factory):
     """Random images in the layout of DukeMTMC-VideoReID."""
     root = tmp_path_factory.mktemp("data") / "dukev"
     rng = np.random.default_rng(0)
-    for split, pids, tracklets in (("train", range(1, 5), (1, 2)), ("query", (5, 6), (1,)), ("gallery", (5, 6), (2,))):
+    for split, pids, tracklets in (
+        ("train", range(1, 5), (1, 2)),
+        ("query", (5, 6), (1,)),
+        ("gallery", (5, 6), (2,)),
+    ):
         for pid in pids:
             for tracklet in tracklets:
                 folder = root / split / f"{pid:04d}" / f"{tracklet:04d}"
                 folder.mkdir(parents=True)
                 for frame in range(3):
                     pixels = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(folder / f"{frame + 1:04d}_C{tracklet}_F{frame + 1:04d}_X00001.jpg")
+                    Image.fromarray(pixels).save(
+                        folder / f"{frame + 1:04d}_C{tracklet}_F{frame + 1:04d}_X00001.jpg"
+                    )
     return root
 
 

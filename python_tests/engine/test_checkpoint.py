@@ -34,7 +34,11 @@ def trained(optimizer_of):
 
 @pytest.mark.parametrize(
     "optimizer_of",
-    [lambda p: torch.optim.Adam(p, lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1), lambda p: torch.optim.SGD(p, 0.1, 0.9)],
+    [
+        lambda p: torch.optim.Adam(p, lr=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1),
+        lambda p: torch.optim.SGD(p, 0.1, 0.9),
+    ],
     ids=["adam", "sgd", "momentum"],
 )
 def test_a_loaded_model_and_optimizer_go_on_as_the_saved_ones(tmp_path, optimizer_of):
@@ -129,7 +133,7 @@ def test_foreign_weights_are_matched_by_name_and_nothing_is_unpickled(tmp_path):
     with pytest.raises(ValueError, match="no tensor of"):
         load_foreign(tmp_path / "other.pth", target)
     torch.save({"code": Harmful()}, tmp_path / "harmful.pth")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         load_foreign(tmp_path / "harmful.pth", target)
 
 

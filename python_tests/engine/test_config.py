@@ -7,7 +7,9 @@ from vreid_ext.engine.config import differences, recipe_from_dict
 
 
 def test_overrides_have_the_last_word_and_keep_their_types():
-    recipe = load_recipe("sta_mars", ["optim.lr=1e-2", "schedule.milestones=[1,2]", "eval.frames=8", "model.blocks=2"])
+    recipe = load_recipe(
+        "sta_mars", ["optim.lr=1e-2", "schedule.milestones=[1,2]", "eval.frames=8", "model.blocks=2"]
+    )
     assert recipe.optim.lr == 0.01
     assert recipe.schedule.milestones == [1, 2]
     assert recipe.eval.frames == [8]
@@ -74,7 +76,13 @@ def test_the_rows_of_table_1_differ_in_what_the_paper_switches(data):
     rows = ["baseline", "triplet", "average", "attention", "fusion"]
     recipes = [load_recipe(f"sta_{data}_{row}") for row in rows] + [load_recipe(f"sta_{data}")]
     switches = [
-        (r.loss.triplet > 0, r.model["pooling"], r.model["fusion"], r.model["regularizer"], r.loss.inter_frame > 0)
+        (
+            r.loss.triplet > 0,
+            r.model["pooling"],
+            r.model["fusion"],
+            r.model["regularizer"],
+            r.loss.inter_frame > 0,
+        )
         for r in recipes
     ]
     assert [s[0] for s in switches] == [False, True, True, True, True, True]

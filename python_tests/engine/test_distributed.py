@@ -27,17 +27,22 @@ def test_two_processes_have_the_losses_and_weights_of_one(mars_root, tmp_path):
     alone = [sys.executable, str(SCRIPT), str(tmp_path / "plain.yaml"), str(tmp_path / "one")]
     both = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *alone[1:-1]]
     for command in (alone, [*both, str(tmp_path / "two")]):
-        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-3000:]
 
     one, two = (
-        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
     )
     assert [line["kind"] for line in one] == ["step", "epoch", "eval"] * 3
     for a, b in zip(one, two, strict=True):
         assert numbers(a) == pytest.approx(numbers(b), rel=1e-5)
     assert one[0]["triplet"] > 0
-    weights = [load_file(resolve_checkpoint(tmp_path / run) / "weights.safetensors") for run in ("one", "two")]
+    weights = [
+        load_file(resolve_checkpoint(tmp_path / run) / "weights.safetensors") for run in ("one", "two")
+    ]
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
 
 

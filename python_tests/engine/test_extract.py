@@ -49,7 +49,9 @@ def test_one_clip_a_tracklet_in_the_order_given(one_image, sampling):
 def test_decoding_in_workers_changes_nothing(mars_root):
     tracklets = data.build_dataset("mars", mars_root).gallery
     features = [
-        extract_features(Counting(), tracklets, frames=2, sampling="dense", transform=transform, chunk=3, workers=n)
+        extract_features(
+            Counting(), tracklets, frames=2, sampling="dense", transform=transform, chunk=3, workers=n
+        )
         for n in (0, 2)
     ]
     assert torch.equal(*features)

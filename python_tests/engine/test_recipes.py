@@ -18,7 +18,11 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2]
-    weights = {"softmax": recipe.loss.softmax, "triplet": recipe.loss.triplet, "inter_frame": recipe.loss.inter_frame}
+    weights = {
+        "softmax": recipe.loss.softmax,
+        "triplet": recipe.loss.triplet,
+        "inter_frame": recipe.loss.inter_frame,
+    }
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)
         assert math.isclose(line["loss"], total, rel_tol=1e-5)

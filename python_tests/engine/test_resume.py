@@ -21,7 +21,13 @@ def files(run: Path) -> dict[str, bytes]:
     return found | {name: (run / name).read_bytes() for name in ("log.jsonl", "result.json")}
 
 
-OVERRIDES = ["train.epochs=4", "train.checkpoint_steps=1", "train.eval_every=2", "input.erase=0.5", "input.crop=2"]
+OVERRIDES = [
+    "train.epochs=4",
+    "train.checkpoint_steps=1",
+    "train.eval_every=2",
+    "input.erase=0.5",
+    "input.crop=2",
+]
 
 
 def test_a_run_killed_at_random_ends_with_the_same_bits(tiny_recipe, tmp_path):
@@ -56,7 +62,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_run_stopped_over_and_over_ends_with_the_same_bits(tiny_recipe, tmp_path, monkeypatch, accumulate):
-    recipe = tiny_recipe(*OVERRIDES, f"batch.accumulate={accumulate}", "train.epochs=2", "batch.p=1", "loss.triplet=0")
+    recipe = tiny_recipe(
+        *OVERRIDES, f"batch.accumulate={accumulate}", "train.epochs=2", "batch.p=1", "loss.triplet=0"
+    )
     engine.train(recipe, tmp_path / "whole", quiet=True)
     write = RunLog.write
     for lines in (3, 2, 5):

@@ -48,7 +48,9 @@ class Objective(nn.Module):
         gather: brings the rows of all processes together for the triplet loss.
     """
 
-    def __init__(self, weights: Mapping[str, float], margin: float, label_smoothing: float, gather: Any) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], margin: float, label_smoothing: float, gather: Any
+    ) -> None:
         super().__init__()
         self.weights = {name: weight for name, weight in weights.items() if weight}
         self.cross_entropy, self.triplet = CrossEntropyLoss(label_smoothing), TripletLoss(margin)
@@ -66,6 +68,10 @@ class Objective(nn.Module):
             elif name in output.extras:
                 terms[name] = output.extras[name]
             else:
-                raise ValueError(f"loss.{name}: the model gives no such term, it has {sorted(output.extras)}; set it to 0")
-        terms["loss"] = sum((self.weights[name] * term for name, term in terms.items()), output.logits.new_zeros(()))
+                raise ValueError(
+                    f"loss.{name}: the model gives no such term, it has {sorted(output.extras)}; set it to 0"
+                )
+        terms["loss"] = sum(
+            (self.weights[name] * term for name, term in terms.items()), output.logits.new_zeros(())
+        )
         return terms

@@ -163,9 +163,14 @@ def load_foreign(path: Path, model: nn.Module) -> list[str]:
             loaded = loaded[wrapper]
     weights = {key.removeprefix("module."): value for key, value in loaded.items()}
     wanted = model.state_dict()
-    fitting = {key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape}
+    fitting = {
+        key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape
+    }
     if not fitting:
-        raise ValueError(f"path: no tensor of {str(path)!r} fits; it has {sorted(weights)[:3]}, wanted {sorted(wanted)[:3]}")
+        raise ValueError(
+            f"path: no tensor of {str(path)!r} fits; it has {sorted(weights)[:3]}, "
+            f"wanted {sorted(wanted)[:3]}"
+        )
     model.load_state_dict(fitting, strict=False)
     return sorted(wanted.keys() - fitting.keys())
 
@@ -187,7 +192,6 @@ def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
         if value is not None
     }  # fmt: skip
     return _plain(tensors), state["param_groups"]
-
 
 
 def _flush(path: Path) -> None:

@@ -232,7 +232,9 @@ def _typed(tree: Any, source: str) -> Recipe:
     for group in fields(Recipe):
         value = plain.get(group.name, {})
         if is_dataclass(group.type) and not isinstance(value, dict):
-            raise ValueError(f"{source}: {group.name}: got {value!r}, wanted a group of keys such as {group.name}.KEY=VALUE")
+            raise ValueError(
+                f"{source}: {group.name}: got {value!r}, wanted a group of keys: {group.name}.KEY=VALUE"
+            )
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
         plain["eval"]["frames"] = [lengths]

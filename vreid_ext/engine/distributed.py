@@ -32,7 +32,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """The rows (n,...) of all processes, (n * processes,...), in the order of ranks; x itself for one process.
+    """The rows (n,...) of all processes, (n * processes,...), in the order of ranks.
 
     The gradient is the one that makes DistributedDataParallel's mean over processes equal to the gradient
     of a loss that every process computes on the gathered rows. All processes must hold as many rows.

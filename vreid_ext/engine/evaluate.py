@@ -86,7 +86,9 @@ def evaluate_model(
 
 
 def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:
-    """The model of a checkpoint (or of a run's newest one), in evaluation mode, and its recipe with overrides.
+    """A checkpoint's model in evaluation mode, its recipe with overrides, and its folder.
+
+    A run's folder stands for its newest checkpoint.
 
     Raises:
         ValueError: no checkpoint there, or overrides that make another model of it (the message names both).
@@ -135,6 +137,10 @@ def write_json(path: Path, value: Any) -> None:
     temporary.rename(path)
 
 
-def _ids(query: Sequence[Tracklet], gallery: Sequence[Tracklet], which: str) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = (torch.tensor([getattr(tracklet, which) for tracklet in part]) for part in (query, gallery))
+def _ids(
+    query: Sequence[Tracklet], gallery: Sequence[Tracklet], which: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    first, second = (
+        torch.tensor([getattr(tracklet, which) for tracklet in part]) for part in (query, gallery)
+    )
     return first, second

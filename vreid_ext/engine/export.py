@@ -14,9 +14,9 @@ from vreid_ext.engine.extract import extract_features
 def export_features(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Embed query and gallery of a checkpoint's data set, and write them to a new folder.
 
-    `out/features.safetensors` holds one float32 tensor (N,D) per split, `out/manifest.json` the recipe and, for
-    each split, the name, pid, camid and number of frames of every row. The features are those of the first
-    test length of the recipe.
+    `out/features.safetensors` holds one float32 tensor (N,D) per split, `out/manifest.json` the recipe and,
+    for each split, the name, pid, camid and number of frames of every row. The features are those of the
+    first test length of the recipe.
 
     Returns:
         The manifest.
@@ -47,7 +47,8 @@ def export_features(checkpoint: str | Path, out: str | Path, overrides: Iterable
             device=device,
         )
         splits[split] = [
-            {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)} for item in tracklets
+            {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)}
+            for item in tracklets
         ]
     manifest = {
         "checkpoint": str(folder),

@@ -28,14 +28,14 @@ def extract_features(
     """One feature per tracklet: the mean over its clips of the model's features.
 
     Args:
-        model: `model(clips (B,T,3,h,w), valid (B,T) | None)` gives (B,D) in evaluation mode; it is put into that
-            mode for the call.
+        model: `model(clips (B,T,3,h,w), valid (B,T) | None)` gives (B,D) in evaluation mode, into which it
+            is put for the call.
         frames: T, frames of a clip.
         sampling: "evenly" or "first_of_chunk" take one clip of T frames from a tracklet, "dense" takes all
             its frames in ceil(n / T) clips, the last one filled up and masked.
         transform: (T,3,h,w) uint8 -> (T,3,H,W) float32.
-        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets, and a long tracklet
-            is spread over several chunks.
+        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets, and a long
+            tracklet is spread over several chunks.
         workers: processes that decode images; 0 decodes in this one.
         progress: called with (clips done, clips in all).
 

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates of a recipe; the rate is a function of the epoch, so it has no state to keep."""
+"""Optimizers and learning rates of a recipe; the rate is a function of the epoch, without a state."""
 
 import math
 

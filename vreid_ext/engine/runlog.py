@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: one JSON line per step, epoch and evaluation, and TensorBoard curves."""
+"""What a run writes down: one JSON line per step, epoch and evaluation, and TensorBoard curves."""
 
 import json
 import os
@@ -19,7 +19,7 @@ class RunLog:
     def __init__(self, run: Path, length: int = 0, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = open(run / "log.jsonl", "ab")
+        self._file = (run / "log.jsonl").open("ab")
         self._file.truncate(length)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 

@@ -1,11 +1,12 @@
 """Training.
 
-Everything random is a function of (seed, epoch, batch, process), and the learning rate one of the epoch, so that a
-checkpoint needs weights, the optimizer's state and a position, and a resumed run repeats what an uninterrupted
-one would have done, bit for bit on a CPU.
+Everything random is a function of (seed, epoch, batch, process), and the learning rate one of the epoch. So a
+checkpoint needs weights, the optimizer's state and a position, and a resumed run repeats what an
+uninterrupted one would have done, bit for bit on a CPU.
 """
 
 import hashlib
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vreid_ext.data import ClipDataset, PKBatchSampler, TrackletDataset
@@ -43,8 +44,8 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
     """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
 
     Args:
-        out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept) and
-            result.json.
+        out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept)
+            and result.json.
         quiet: draw no progress bar.
 
     Returns:
@@ -57,8 +58,6 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
     out = Path(out)
     _claim(out, recipe)
     if (out / "result.json").is_file():
-        import json
-
         finished: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return finished
     return _Run(recipe, out, quiet).run()
@@ -103,7 +102,11 @@ class _Run:
             load_optimizer(saved[-1], optimizer)
             self.position = Position(**state["position"])
         self.objective = Objective(
-            {"softmax": recipe.loss.softmax, "triplet": recipe.loss.triplet, "inter_frame": recipe.loss.inter_frame},
+            {
+                "softmax": recipe.loss.softmax,
+                "triplet": recipe.loss.triplet,
+                "inter_frame": recipe.loss.inter_frame,
+            },
             recipe.loss.margin,
             recipe.loss.label_smoothing,
             gather_with_gradient,
@@ -172,7 +175,9 @@ class _Run:
         rest = list(self.sampler)[start:]
         yield from DataLoader(self.clips, batch_sampler=rest, num_workers=self.recipe.train.workers)
 
-    def _backward(self, batch: dict[str, Tensor], epoch: int, group_size: int, closes: bool) -> dict[str, float]:
+    def _backward(
+        self, batch: dict[str, Tensor], epoch: int, group_size: int, closes: bool
+    ) -> dict[str, float]:
         """Add one batch's gradients; returns its loss terms, averaged over the processes."""
         torch.manual_seed(seed_of(self.recipe.seed, epoch, self.position.batch, self.rank))
         device = self.accelerator.device
@@ -183,8 +188,8 @@ class _Run:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
-                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last checkpoint is "
-                        "from before: lower optim.lr, lengthen schedule.warmup_epochs or look at the data"
+                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last checkpoint "
+                        "is from before: lower optim.lr, lengthen schedule.warmup_epochs or look at the data"
                     )
             self.accelerator.backward(terms["loss"] / group_size)
         return values
@@ -238,11 +243,13 @@ def _claim(out: Path, recipe: Recipe) -> None:
         odd = differences(load_recipe(out / "recipe.yaml"), recipe, ignore=FREE_KEYS)
         if odd:
             raise ValueError(
-                f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the same "
-                f"recipe. There, here: {'; '.join(odd)}"
+                f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
+                f"same recipe. There, here: {'; '.join(odd)}"
             )
     elif any(out.iterdir()):
-        raise ValueError(f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume")
+        raise ValueError(
+            f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
+        )
 
 
 def _accelerator(recipe: Recipe) -> Any:
@@ -254,7 +261,9 @@ def _accelerator(recipe: Recipe) -> Any:
     # Without the softmax term the classifier gets no gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=not recipe.loss.softmax)
     return Accelerator(
-        mixed_precision=recipe.train.precision, cpu=not torch.accelerator.is_available(), kwargs_handlers=[ddp]
+        mixed_precision=recipe.train.precision,
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[ddp],
     )
 
 
