@@ -1,4 +1,4 @@
-"""The native module itself: instruction sets, threads, and what it refuses. The ops are tested in ops/test_sta.py."""
+"""The native module itself: instruction sets, threads, and what it refuses. Its ops: ops/test_sta.py."""
 
 import os
 import subprocess
@@ -33,7 +33,8 @@ def run(backend, dtype, last):
     return [*results, *torch.autograd.grad(results, x, upstream)]
 
 torch.set_num_threads(2)
-for dtype, last in itertools.product((torch.float32, torch.float64, torch.bfloat16, torch.float16), (False, True)):
+dtypes = torch.float32, torch.float64, torch.bfloat16, torch.float16
+for dtype, last in itertools.product(dtypes, (False, True)):
     tolerance = {4: 2e-5, 8: 1e-12, 2: 4e-2}[dtype.itemsize]
     for got, wanted in zip(run("native", dtype, last), run("reference", dtype, last), strict=True):
         scale = wanted.double().abs().max()
@@ -71,7 +72,8 @@ def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
 def test_every_instruction_set_gives_the_answer(isa, code):
     if isa not in native.build_info()["usable_isas"]:
         pytest.skip(f"this machine has no {isa}")
-    result = python(f"from vreid_ext import _native\nassert _native.build_info()['isa'] == {isa!r}\n{code}", isa)
+    forced = f"from vreid_ext import _native\nassert _native.build_info()['isa'] == {isa!r}\n"
+    result = python("import torch\n" + forced + code, isa)
     assert result.returncode == 0, result.stderr
 
 

@@ -5,15 +5,16 @@
 
 from typing import Any
 
-import torch  # noqa: F401  (first: the kernels then share torch's OpenMP runtime instead of loading a second)
+import torch
 
+# After torch, so that the kernels share torch's OpenMP runtime instead of loading a second.
 try:
     from vreid_ext import _native
 except ImportError as error:
     _missing: str | None = f"vreid_ext._native cannot be loaded ({error}); `pip install .` builds it"
 else:
     _missing = None
-    from vreid_ext.backends.native.sta import (
+    from vreid_ext.backends.native.sta import (  # noqa: F401
         attention_map,
         attention_map_backward,
         block_scores,

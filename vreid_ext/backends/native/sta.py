@@ -216,13 +216,13 @@ def _readable(x: Tensor) -> tuple[Tensor, _Map]:
 
 
 def _with_gradient(x: Tensor) -> tuple[Tensor, _Map, Tensor, _Map, Tensor]:
-    """x and a tensor for its gradient in one memory layout, their maps, and the gradient to return.
+    """The map `x` and a tensor for its gradient in one memory layout, their maps, and the gradient to return.
 
     The gradient to return has the strides of `torch.empty_like(x)`; where the kernels cannot write those,
     they write a contiguous tensor that is copied over afterwards.
     """
     dx = torch.empty_like(x)
-    result, result_map = (dx, _map(dx))
+    result, result_map = dx, _map(dx)
     if result_map is None:
         result = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         result_map = _map(result)
