@@ -130,10 +130,11 @@ def check(build: Callable[..., Path | None], recorded: list[Any], architecture: 
             assert used["REG"] <= 128, (cubin.name, used)  # four blocks of 128 threads on an SM
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_kernels_do_not_spill(build, monkeypatch, layout):
-    for dtype in (torch.float32, torch.bfloat16):
-        check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(torch.float32, "contiguous"), (torch.bfloat16, "channels_last")], ids=str
+)
+def test_kernels_do_not_spill(build, monkeypatch, dtype, layout):
+    check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
 
 
 @pytest.mark.slow
