@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -200,7 +201,7 @@ def _read(name: str, relative_to: Path) -> tuple[str, DictConfig]:
         text = file.read_text(encoding="utf-8")
     try:
         tree = OmegaConf.create(text)
-    except Exception as error:
+    except yaml.YAMLError as error:
         raise ValueError(f"recipe {name!r} is not valid YAML: {error}") from error
     if not isinstance(tree, DictConfig):
         raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
@@ -238,6 +239,8 @@ def _typed(tree: Any, source: str) -> Recipe:
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
         plain["eval"]["frames"] = [lengths]
+    if plain.get("train", {}).get("precision") is False:  # YAML reads a bare `no` as false
+        plain["train"]["precision"] = "no"
     paper = plain.get("paper", {})
     if "rows" in paper:  # JSON has no integer keys
         paper["rows"] = {int(frames): row for frames, row in paper["rows"].items()}

@@ -31,6 +31,12 @@ class _Gather(torch.autograd.Function):
         return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size
 
 
+def default_device() -> torch.device:
+    """The accelerator of this machine, or the CPU."""
+    # Without the check a CUDA build of torch answers "cuda" on a machine that has no GPU.
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def gather_with_gradient(x: Tensor) -> Tensor:
     """The rows (n,...) of all processes, (n * processes,...), in the order of ranks.
 

@@ -13,6 +13,7 @@ from vreid_ext.data import Tracklet, TrackletDataset
 from vreid_ext.engine.build import dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.extract import extract_features
 
 RANKS = (1, 5, 10, 20)
@@ -120,7 +121,7 @@ def evaluate_checkpoint(
     """
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = dataset_of(recipe.dataset)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     result = evaluate_model(model.to(device), dataset, recipe, device=device, progress=progress)
     lengths = "-".join(map(str, recipe.eval.frames))
     default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"

@@ -4,9 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vreid_ext.engine.build import dataset_of, transforms_of
+from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.evaluate import open_checkpoint, write_json
 from vreid_ext.engine.extract import extract_features
 
@@ -32,7 +31,7 @@ def export_features(checkpoint: str | Path, out: str | Path, overrides: Iterable
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
     dataset = dataset_of(recipe.dataset)
     _, transform = transforms_of(recipe.input)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = default_device()
     model.to(device)
     features, splits = {}, {}
     for split, tracklets in (("query", dataset.query), ("gallery", dataset.gallery)):

@@ -189,7 +189,7 @@ class _Run:
                 if not math.isfinite(value):
                     raise FloatingPointError(
                         f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last checkpoint "
-                        "is from before: lower optim.lr, lengthen schedule.warmup_epochs or look at the data"
+                        "is from before: lower optim.lr, lengthen schedule.warmup_epochs or check the data"
                     )
             self.accelerator.backward(terms["loss"] / group_size)
         return values
