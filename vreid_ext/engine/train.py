@@ -188,8 +188,8 @@ class _Run:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise FloatingPointError(
-                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last checkpoint "
-                        "is from before: lower optim.lr, lengthen schedule.warmup_epochs or check the data"
+                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last "
+                        "checkpoint is older: lower optim.lr, raise schedule.warmup_epochs or check the data"
                     )
             self.accelerator.backward(terms["loss"] / group_size)
         return values
