@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 SUFFIXES = (".png", ".svg")
@@ -74,6 +75,7 @@ def plot_cmc(
         axes.set(xlabel="rank", ylabel="queries matched (%)", title=title)
         axes.set_xlim(1, max(2, *(len(cmc) for cmc in curves.values())))
         axes.set_ylim(top=101)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
         return _save(figure, path)
 
@@ -172,9 +174,8 @@ def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, titl
             axes.spines[:].set_visible(False)
         grid[0, 0].set_ylabel("frames")
         grid[1, 0].set_ylabel("attention")
-        left.colorbar(
-            heat, ax=grid[1].tolist(), label="share of the frame's energy", location="bottom", aspect=40
-        )
+        scale = left.colorbar(heat, ax=grid[1].tolist(), location="bottom", aspect=40, ticks=MaxNLocator(5))
+        scale.set_label("share of the frame's energy")
         _score_matrix(right.subplots(), scores, right)
         return _save(figure, path)
 
