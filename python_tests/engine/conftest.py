@@ -1,5 +1,6 @@
 """Tiny data sets and recipes, so that whole runs take a second."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from vreid_ext import engine
 TINY = [
     "model.backbone=resnet18",
     "model.weights=none",
-    "model.feature_dim=16",
     "input.height=128",
     "input.width=16",
     "input.frames=2",
@@ -46,22 +46,30 @@ def mars_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def dukev_root(tmp_path_factory):
     """Random images in the layout of DukeMTMC-VideoReID."""
-    root = tmp_path_factory.mktemp("data") / "dukev"
+    return random_images(
+        tmp_path_factory.mktemp("data") / "dukev",
+        "{pid:04d}/{camera:04d}/{frame:04d}_C{camera}_F{frame:04d}_X1.jpg",
+    )
+
+
+@pytest.fixture(scope="session")
+def tracklet_folder_root(tmp_path_factory):
+    """Random images in the layout of one's own tracklets."""
+    return random_images(tmp_path_factory.mktemp("data") / "own", "{pid}/cam{camera}/one/{frame}.jpg")
+
+
+def random_images(root: Path, name: str) -> Path:
+    """Four persons that train and two to find, from two cameras, three frames each."""
     rng = np.random.default_rng(0)
-    for split, pids, tracklets in (
+    for split, pids, cameras in (
         ("train", range(1, 5), (1, 2)),
         ("query", (5, 6), (1,)),
         ("gallery", (5, 6), (2,)),
     ):
-        for pid in pids:
-            for tracklet in tracklets:
-                folder = root / split / f"{pid:04d}" / f"{tracklet:04d}"
-                folder.mkdir(parents=True)
-                for frame in range(3):
-                    pixels = rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)
-                    Image.fromarray(pixels).save(
-                        folder / f"{frame + 1:04d}_C{tracklet}_F{frame + 1:04d}_X00001.jpg"
-                    )
+        for pid, camera, frame in product(pids, cameras, (1, 2, 3)):
+            path = root / split / name.format(pid=pid, camera=camera, frame=frame)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (32, 16, 3), dtype=np.uint8)).save(path)
     return root
 
 
@@ -76,7 +84,9 @@ def tiny_recipe(mars_root):
     """The recipe `synth_sta` shrunk; more overrides as arguments."""
 
     def load(*overrides: str) -> engine.Recipe:
-        return engine.load_recipe("synth_sta", [*TINY, f"dataset.root={mars_root}", *overrides])
+        return engine.load_recipe(
+            "synth_sta", [*TINY, "model.feature_dim=16", f"dataset.root={mars_root}", *overrides]
+        )
 
     return load
 
