@@ -97,3 +97,9 @@ def test_a_checkpoint_of_another_model_is_refused(tiny_recipe, tmp_path):
         ValueError, match=r"holds model 'sta' .*feature_dim=16.*wanted model 'sta' .*feature_dim=32"
     ):
         engine.evaluate_checkpoint(tmp_path, ["model.feature_dim=32"])
+
+
+def test_a_run_killed_while_it_wrote_its_recipe_can_be_started_again(tiny_recipe, tmp_path):
+    (tmp_path / ".recipe.yaml.partial").write_text("seed:")
+    engine.train(tiny_recipe(), tmp_path, quiet=True)
+    assert not (tmp_path / ".recipe.yaml.partial").exists()

@@ -144,8 +144,10 @@ class Recipe:
         return tree
 
     def save(self, path: Path) -> None:
-        """Write the recipe as YAML, whole, without a base."""
-        path.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+        """Write the recipe as YAML, whole, without a base; the file is never half there."""
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+        temporary.rename(path)
 
 
 def recipe_names() -> list[str]:

@@ -246,7 +246,9 @@ def _claim(out: Path, recipe: Recipe) -> None:
                 f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
                 f"same recipe. There, here: {'; '.join(odd)}"
             )
-    elif any(out.iterdir()):
+    elif any(
+        not path.name.startswith(".") for path in out.iterdir()
+    ):  # a kill may leave .recipe.yaml.partial
         raise ValueError(
             f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
         )
