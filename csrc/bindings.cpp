@@ -9,10 +9,6 @@
 #include <stdexcept>
 #include <string>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "cpu/dispatch.h"
 
 namespace py = pybind11;
@@ -61,22 +57,6 @@ int check_threads(int threads) {
 
 void check(Status status) {
     if (status == Status::out_of_memory) throw std::bad_alloc();
-}
-
-// A fresh gradient of tens of MB costs more in page faults than in arithmetic; where the system grants large
-// pages on request, one fault serves 512 small pages. Only a hint: whether it is taken does not matter here.
-void ask_for_large_pages(const FeatureMap& result) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr uintptr_t kPage = uintptr_t(1) << 21;
-    const int64_t element = result.dtype == DType::f64 ? 8 : result.dtype == DType::f32 ? 4 : 2;
-    const int64_t bytes = element * result.B * result.T * result.C * result.L;
-    const uintptr_t begin = reinterpret_cast<uintptr_t>(result.data);
-    const uintptr_t first = (begin + kPage - 1) / kPage * kPage,
-                    last = (begin + uintptr_t(bytes)) / kPage * kPage;
-    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#else
-    (void)result;
-#endif
 }
 
 const Choice& kernels() {
@@ -130,7 +110,6 @@ void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t va
                        address("total", total, x.B * K),
                        static_cast<const int64_t*>(address("choice", choice, x.B * K)),
                        check_threads(threads)};
-    ask_for_large_pages(dx);
     run(&Table::sta_pool_backward, op);
 }
 
@@ -158,7 +137,6 @@ void attention_map_backward(const MapTuple& map, const MapTuple& gradient, bool 
                             address("attention", attention, x.B * x.T * x.L),
                             address("norm", norm, x.B * x.T),
                             check_threads(threads)};
-    ask_for_large_pages(dx);
     run(&Table::attention_map_backward, op);
 }
 
@@ -225,7 +203,6 @@ void fuse_backward(const MapTuple& map, const MapTuple& gradient, int64_t K, int
                     static_cast<const bool*>(address("valid", valid, 0)),
                     address("dscores", dscores, x.B * x.T * K),
                     check_threads(threads)};
-    ask_for_large_pages(dx);
     run(&Table::fuse_backward, op);
 }
 

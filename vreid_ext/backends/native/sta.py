@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends.native import memory
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
@@ -221,7 +222,7 @@ def _with_gradient(x: Tensor) -> tuple[Tensor, _Map, Tensor, _Map, Tensor]:
     The gradient to return has the strides of `torch.empty_like(x)`; where the kernels cannot write those,
     they write a contiguous tensor that is copied over afterwards.
     """
-    dx = torch.empty_like(x)
+    dx = memory.empty_like(x)
     result, result_map = dx, _map(dx)
     if result_map is None:
         result = torch.empty(x.shape, dtype=x.dtype, device=x.device)

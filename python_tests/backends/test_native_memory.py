@@ -1,0 +1,61 @@
+"""Large gradients share one kept block, and never while somebody still reads it."""
+
+import threading
+
+import pytest
+import torch
+
+from vreid_ext.backends.native import memory
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept():
+    memory.release()
+    yield
+    memory.release()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_looks_like_empty_like(dtype):
+    x = torch.empty(2, 8, 64, 64, 256, dtype=dtype).movedim(-1, 2)
+    got, expected = memory.empty_like(x), torch.empty_like(x)
+    assert (got.dtype, got.shape, got.stride()) == (expected.dtype, expected.shape, expected.stride())
+
+
+def test_a_freed_block_is_used_again():
+    x = torch.empty(2**23 + 1)
+    first = memory.empty_like(x)
+    address = first.data_ptr()
+    slice_of_it = first[5:7]
+    del first
+    second = memory.empty_like(x)
+    assert second.data_ptr() != address  # the slice still reads the first block
+    del slice_of_it
+    third = memory.empty_like(x)
+    assert third.data_ptr() == address
+    assert third.data_ptr() != second.data_ptr()
+
+
+def test_another_size_gets_memory_of_its_own():
+    del_me = memory.empty_like(torch.empty(2**23))
+    del del_me
+    assert memory.empty_like(torch.empty(2**24)).nbytes == 2**26
+
+
+def test_threads_never_share_a_block():
+    x = torch.empty(2**23)
+    wrong = []
+
+    def work(value: int) -> None:
+        for _ in range(5):
+            y = memory.empty_like(x)
+            y.fill_(value)
+            if not (y == value).all():
+                wrong.append(value)
+
+    threads = [threading.Thread(target=work, args=(value,)) for value in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
