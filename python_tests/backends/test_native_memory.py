@@ -1,4 +1,4 @@
-"""Large gradients share one kept block, and never while somebody still reads it."""
+"""Large results use kept blocks, and never one that somebody still reads."""
 
 import threading
 

@@ -19,7 +19,7 @@ def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]
     pooled = x.new_empty((b, 2 * c))
     scores = x.new_empty((b, t, blocks), dtype=acc)
     attention = x.new_empty((b, t, h, w), dtype=acc)
-    sums = x.new_empty((b, t, blocks, c), dtype=acc)
+    sums = memory.empty((b, t, blocks, c), acc)
     energy = x.new_empty((b, t), dtype=acc)
     total = x.new_empty((b, blocks), dtype=acc)
     choice = x.new_empty((b, blocks), dtype=torch.int64)
