@@ -9,6 +9,8 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
+constexpr int64_t kAhead = 1024;  // bytes from a load to its prefetch in a row of channels
+
 // Planes: G channels at a time. Their block sums stay in registers, q in the first-level cache.
 template <class T, int G, bool Sums>
 inline void accumulate_channels(const T* x, int64_t stride, int64_t C, int64_t K, int64_t cells, Acc<T>* q,
@@ -45,21 +47,27 @@ inline void accumulate_channels(const T* x, int64_t stride, int64_t C, int64_t K
 }
 
 // Channels last: G cells at a time, whose energies stay in registers; a block's sums stay in the cache.
+template <class T, int G, bool Sums, class Part>
+inline void accumulate_vector(const T* x, int64_t stride, Part part, Vec<T> (&energy)[G], Acc<T>* sums) {
+    Vec<T> total{};
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+        Vec<T> v = part.load(x + g * stride);
+        __builtin_prefetch(x + g * stride + kAhead / sizeof(T));
+        energy[g] += v * v;
+        total += v;
+    }
+    if (Sums) part.store(sums, part.load(sums) + total);
+}
+
 template <class T, int G, bool Sums>
 inline void accumulate_cells(const T* x, int64_t stride, int64_t C, Acc<T>* q, Acc<T>* sums) {
+    constexpr int N = Lanes<T>::N;
     Vec<T> energy[G] = {};
-    for_vectors<T>(C, [&](int64_t c, auto part) {
-        Vec<T> total{};
-#pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) {
-            Vec<T> v = part.load(x + g * stride + c);
-            __builtin_prefetch(x + (g + G) * stride + c, 0, 2);  // G rows outgrow the first-level cache
-            energy[g] += v * v;
-            total += v;
-        }
-        if (Sums) part.store(sums + c, part.load(sums + c) + total);
-    });
-#pragma GCC unroll 8
+    int64_t c = 0;
+    for (; c + N <= C; c += N) accumulate_vector<T, G, Sums>(x + c, stride, Whole{}, energy, sums + c);
+    if (c < C) accumulate_vector<T, G, Sums>(x + c, stride, Partial{int(C - c)}, energy, sums + c);
+#pragma GCC unroll 4
     for (int g = 0; g < G; ++g) q[g] = sum_lanes(energy[g]);
 }
 
@@ -80,8 +88,8 @@ inline void accumulate(const FeatureMap& map, const T* x, int64_t K, Acc<T>* q, 
     for (int64_t k = 0; k < K; ++k) {
         int64_t i = k * cells;
         const int64_t end = i + cells;
-        for (; i + 8 <= end; i += 8)
-            accumulate_cells<T, 8, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
+        for (; i + 4 <= end; i += 4)
+            accumulate_cells<T, 4, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
         for (; i < end; ++i)
             accumulate_cells<T, 1, Sums>(x + i * map.stride_l, map.stride_l, map.C, q + i, sums + k * map.C);
     }
