@@ -1,0 +1,71 @@
+// What every kernel needs: 16-byte or single loads and stores, conversions, sums over lanes and thread
+// blocks.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace vreid {
+namespace {
+
+constexpr int kWarp = 32, kThreads = 256;
+
+__device__ inline float to_float(float value) {
+    return value;
+}
+__device__ inline float to_float(__nv_bfloat16 value) {
+    return __bfloat162float(value);
+}
+__device__ inline float to_float(__half value) {
+    return __half2float(value);
+}
+
+__device__ inline void assign(float& target, float value) {
+    target = value;
+}
+__device__ inline void assign(__nv_bfloat16& target, float value) {
+    target = __float2bfloat16_rn(value);
+}
+__device__ inline void assign(__half& target, float value) {
+    target = __float2half_rn(value);
+}
+
+// N adjacent elements, moved by one instruction.
+template <class T, int N>
+struct alignas(N * sizeof(T)) Pack {
+    T element[N];
+};
+
+template <int N, class T>
+__device__ Pack<T, N> load(const T* source) {
+    return *reinterpret_cast<const Pack<T, N>*>(source);
+}
+
+template <class T, int N>
+__device__ void store(T* target, const Pack<T, N>& pack) {
+    *reinterpret_cast<Pack<T, N>*>(target) = pack;
+}
+
+// Sum over each run of `lanes` (a power of two) neighbours in a warp, in every one of them. All lanes of the
+// warp take part.
+__device__ inline float sum_over_lanes(float value, int lanes) {
+    for (int offset = 1; offset < lanes; offset *= 2) value += __shfl_xor_sync(0xffffffff, value, offset);
+    return value;
+}
+
+// Sum over the kThreads threads of a block, in every one of them; always added in the same order.
+__device__ inline float sum_over_block(float value) {
+    __shared__ float warps[kThreads / kWarp];
+    value = sum_over_lanes(value, kWarp);
+    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
+    __syncthreads();
+    float sum = 0;
+    for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[warp];
+    __syncthreads();  // the next sum writes the same places
+    return sum;
+}
+
+}  // namespace
+}  // namespace vreid

@@ -1,0 +1,172 @@
+"""The CUDA module: what is built, what it refuses, and (on a GPU) its kernels against the reference.
+
+What every compiled module keeps (no torch symbol, one exported name) is in test_packaging.py.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vreid_ext import backends, ops
+
+backend = backends.load("cuda")
+GPU = torch.device("cuda")
+MODULE = importlib.util.find_spec("vreid_ext._cuda")
+
+needs_module = pytest.mark.skipif(MODULE is None, reason="vreid_ext._cuda is not built")
+
+
+def cuobjdump() -> str | None:
+    """The toolkit's program, or the one that Triton brings."""
+    triton = importlib.util.find_spec("triton")
+    places = ["/usr/local/cuda/bin"]
+    if triton is not None and triton.origin is not None:
+        places.append(str(Path(triton.origin).parent / "backends" / "nvidia" / "bin"))
+    return shutil.which("cuobjdump") or shutil.which("cuobjdump", path=os.pathsep.join(places))
+
+
+def test_unavailable_says_why(monkeypatch):
+    def reason(op: str, device: torch.device = GPU, dtype: torch.dtype = torch.float32) -> str | None:
+        return backend.unavailable(op, device, dtype)
+
+    assert reason("fuse") == "there is no CUDA kernel for fuse"
+    assert reason("sta_pool", torch.device("cpu")) == "CUDA kernels need a CUDA device, not cpu"
+    assert "not torch.float64" in reason("sta_pool", dtype=torch.float64)
+    monkeypatch.setattr(backend, "_missing", lambda: "no module")
+    assert reason("sta_pool") == "no module"
+    monkeypatch.setattr(backend, "_missing", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert reason("sta_pool") == "torch sees no CUDA device"
+
+
+def test_without_the_module_the_package_imports_and_says_so():
+    code = """
+import sys
+sys.modules["vreid_ext._cuda"] = None
+import torch, vreid_ext
+from vreid_ext import backends
+cuda = backends.load("cuda")
+print(cuda.unavailable("sta_pool", torch.device("cuda"), torch.float32), cuda.build_info())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("vreid_ext._cuda cannot be loaded")
+    assert result.stdout.endswith("`VREID_CUDA=1 pip install .` builds it None\n")
+
+
+@needs_module
+def test_module_is_loaded_on_first_use_only():
+    code = """
+import sys
+import torch, vreid_ext
+from vreid_ext import backends
+backends.choose("sta_pool", "auto", torch.device("cpu"), torch.float32)
+assert "vreid_ext._cuda" not in sys.modules
+assert backends.load("cuda").build_info()["compiler"]
+assert "vreid_ext._cuda" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@needs_module
+def test_no_kernel_has_a_stack_or_spills():
+    program = cuobjdump()
+    if program is None:
+        pytest.skip("needs cuobjdump (CUDA toolkit)")
+    command = [program, "--dump-resource-usage", MODULE.origin]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kernels = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)", text)
+    assert all(any(part in name for name, *_ in kernels) for part in ("channel_sums", "map_gradient"))
+    assert [name for name, _, stack, local in kernels if (stack, local) != ("0", "0")] == []
+
+
+@needs_module
+def test_bad_arguments_are_exceptions():
+    from vreid_ext import _cuda
+
+    with pytest.raises(ValueError, match="x: got a null address"):
+        _cuda.sta_pool((0, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
+    with pytest.raises(ValueError, match="pooled: got a null address for 2 elements"):
+        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
+    with pytest.raises(ValueError, match="dtype: got code 1, wanted 0, 2 or 3"):
+        _cuda.partials((16, 1, *[1] * 8), 1)
+    with pytest.raises(ValueError, match="neither cells nor channels are adjacent"):
+        _cuda.partials((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
+    with pytest.raises(ValueError, match="blocks: got 2 for 3 cells"):
+        _cuda.partials((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)
+
+
+@needs_module
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks about a machine without a GPU")
+def test_without_a_gpu_a_launch_is_an_error_with_its_name():
+    from vreid_ext import _cuda
+
+    assert "cuda" in _cuda.unusable(0)
+    with pytest.raises(RuntimeError, match="sta_pool on cuda:0: cudaError"):
+        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[16] * 9, 0, 0)
+
+
+def feature_map(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(shape, generator=generator).relu().to(dtype).cuda()
+    return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3) if layout == "channels_last" else x
+
+
+def forward_and_backward(name: str, x: Tensor, blocks: int, valid: Tensor | None) -> tuple[Tensor, ...]:
+    x = x.detach().requires_grad_()
+    outputs = ops.sta_pool(x, blocks, valid, backend=name)
+    generator = torch.Generator().manual_seed(0)
+    upstream = [torch.randn(y.shape, generator=generator).to(y) for y in outputs]
+    return *outputs, *torch.autograd.grad(list(outputs), x, upstream)
+
+
+@pytest.mark.gpu
+@needs_module
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize(
+    ("shape", "blocks"),
+    [((16, 4, 2048, 16, 8), 4), ((2, 3, 130, 48, 12), 2), ((2, 3, 65, 9, 7), 3), ((1, 1, 1, 1, 1), 1)],
+    ids=str,
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_kernels_equal_the_reference(shape, blocks, layout, dtype, masked):
+    x = feature_map(shape, dtype, layout)
+    valid = None
+    if masked:
+        valid = torch.ones(shape[:2], dtype=torch.bool, device="cuda")
+        valid[-1, 0] = False
+        x[~valid] = float("nan")
+    results = forward_and_backward("cuda", x, blocks, valid)
+    tolerance = 2e-5 if dtype == torch.float32 else 4e-2
+    for got, wanted in zip(results, forward_and_backward("reference", x, blocks, valid), strict=True):
+        assert got.isfinite().all()
+        assert (got.double() - wanted.double()).abs().max() <= tolerance * wanted.double().abs().max()
+    again = forward_and_backward("cuda", x, blocks, valid)
+    assert all(torch.equal(a, b) for a, b in zip(results, again, strict=True))
+
+
+@pytest.mark.gpu
+@needs_module
+def test_forward_and_backward_can_be_captured_in_a_graph():
+    x = feature_map((4, 4, 256, 16, 8), torch.float32, "contiguous")
+    grad = torch.ones(4, 512, device="cuda")
+
+    def step() -> tuple[Tensor, Tensor]:
+        pooled, scores, attention, *saved = backend.sta_pool(x, None, 4)
+        return pooled, backend.sta_pool_backward(grad, None, None, x, None, scores, attention, *saved)
+
+    step()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    x.copy_(x.flip(0))
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, step(), strict=True))
