@@ -25,9 +25,22 @@ def test_unknown_name_names_the_nearest():
         build_model("stta", 3)
 
 
-def test_unknown_option(linear):
-    with pytest.raises(TypeError, match="widht"):
-        build_model("linear", 3, widht=4)
+@pytest.mark.parametrize(
+    ("name", "option", "says"),
+    [
+        ("linear", "widht", "'linear' has no such option; did you mean 'width'"),
+        ("sta", "blcoks", "'sta' has no such option; did you mean 'blocks'"),
+        ("sta", "num_clases", "'sta' has no such option; .*It has pooling, "),
+    ],
+)
+def test_unknown_option_names_the_nearest(linear, name, option, says):
+    with pytest.raises(ValueError, match=rf"^{option}: model {says}"):
+        build_model(name, 3, **{option: 4})
+
+
+def test_options_of_a_factory_that_takes_any_are_its_own_affair(linear):
+    register_model("open")(lambda num_classes, **options: linear(num_classes, options["width"]))
+    assert build_model("open", 3, width=4).weight.shape == (3, 4)
 
 
 def test_name_taken(linear):

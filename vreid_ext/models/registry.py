@@ -1,5 +1,6 @@
 """Models by name."""
 
+import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -41,11 +42,21 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
         options: passed to the model; see its class.
 
     Raises:
-        ValueError: unknown name (with the nearest known one).
-        TypeError: an option the model does not have.
+        ValueError: unknown name or option (with the nearest known one).
     """
     if name not in _models:
         near = get_close_matches(str(name), _models, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name: got {name!r}, wanted one of {', '.join(model_names())}{hint}")
-    return _models[name](num_classes, **options)
+    factory = _models[name]
+    _, *parameters = inspect.signature(factory).parameters.values()  # the first is num_classes
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters]
+        for option in options:
+            if option not in known:
+                near = get_close_matches(option, known, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(
+                    f"{option}: model {name!r} has no such option; {hint}It has {', '.join(known)}"
+                )
+    return factory(num_classes, **options)
