@@ -1,6 +1,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -38,6 +39,11 @@ def test_from_images_to_figures_and_features(vreid, tmp_path):
         "model.feature_dim=8",
         "train.epochs=1",
     ]
+    typo = vreid("train", "synth_avg", f"dataset.root={data}", *small, "model.featuredim=8", "--out", run)
+    assert typo[0] == 1
+    assert "model 'sta' has no such option; did you mean 'feature_dim'?" in typo[2]
+    assert not run.exists()
+
     code, output, errors = vreid("train", "synth_avg", f"dataset.root={data}", *small, "--out", run)
     assert code == 0, errors
     assert "mAP" in output
@@ -61,6 +67,63 @@ def test_from_images_to_figures_and_features(vreid, tmp_path):
     again = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
     assert again[0] == 1
     assert "wanted a new or an empty folder" in again[2]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video of twelve grey frames, and a file of two boxes' tracklets: one named person, one unknown."""
+    cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
+    video, boxes = tmp_path / "a clip.avi", tmp_path / "boxes.json"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for frame in range(12):
+        writer.write(np.full((64, 96, 3), 20 * frame, dtype=np.uint8))
+    writer.release()
+    tracks = [
+        {"id": 0, "person": "A", "frames": [0, 1, 2, 3, 4], "boxes": [[2, 3, 20, 40]] * 5},
+        {"id": 1, "person": None, "frames": [3, 4, 5, 8, 9], "boxes": [[40, 3, 20, 40]] * 5},
+        {"id": 2, "person": None, "frames": [6, 7], "boxes": [[2, 3, 20, 40]] * 2},
+    ]
+    boxes.write_text(json.dumps({"tracklets": tracks}))
+    return video, boxes
+
+
+def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
+    video, boxes = clip
+    out = tmp_path / "found [here]"
+    options = ("--split", 5, "--start", 1, "--stop", 9, "--min-frames", 3, "--camera", "west")
+    code, output, errors = vreid("tracklets", video, out, "--boxes", boxes, *options)
+    assert code == 0, errors
+    summary = output.splitlines()[-1]
+    assert summary.startswith("2 tracklets: 1 train, 1 test (1 persons, 1 of unknown identity")
+    assert summary.endswith(f"crops in {out}; 1 shorter tracks left out")
+    crops = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
+    assert crops == {f"train/A/west/0000/{frame:06d}.jpg" for frame in (1, 2, 3, 4)} | {
+        f"{part}/unknown0001/west/0001/{frame:06d}.jpg"
+        for part in ("query", "gallery")
+        for frame in (3, 4, 5, 8)
+    }
+
+
+def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_path):
+    code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 3, "--stop", 6)
+    assert code == 1  # grey frames: the detector runs and there is nobody
+    assert "has no track of 4 boxes in frames 0 to 6" in errors
+    code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)
+    assert code == 1
+    assert errors == "vreid: error: stride: got 0; want at least 1\n"
+
+
+def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
+    from vreid_ext.engine import demo
+
+    def train(recipe, *_, **__):
+        raise ValueError(f"trains on {recipe.dataset.root}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "train", train)
+    monkeypatch.setattr(demo, "SET", {"ids": 4, "cameras": 2, "tracklets": 1, "frames": 1, "size": [32, 16]})
+    _, _, errors = vreid("demo", "[my] demo #1")
+    assert errors == "vreid: error: trains on [my] demo #1/set\n"
 
 
 @pytest.mark.parametrize(

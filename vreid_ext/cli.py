@@ -1,6 +1,5 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +80,7 @@ def _app() -> "Typer":
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, "", style="dim")
         console.print(table)
-        console.print(f"protocol: {result['protocol']}")
+        typer.echo(f"protocol: {result['protocol']}")
 
     @app.command()
     def train(
@@ -100,7 +99,7 @@ def _app() -> "Typer":
         result = engine.train(loaded, folder)
         if result:
             show(result)
-            console.print(f"run: {folder}")
+            typer.echo(f"run: {folder}")
 
     @app.command(name="eval")
     def evaluate(
@@ -118,7 +117,7 @@ def _app() -> "Typer":
 
         result = engine.evaluate_checkpoint(checkpoint, _with_root(overrides, dataset_root), out=out)
         show(result)
-        console.print(f"figures: {result['file']}")
+        typer.echo(f"figures: {result['file']}")
 
     @app.command()
     def extract(
@@ -134,7 +133,7 @@ def _app() -> "Typer":
 
         manifest = export_features(checkpoint, out, _with_root(overrides, dataset_root))
         counts = ", ".join(f"{len(rows)} {split}" for split, rows in manifest["splits"].items())
-        console.print(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
+        typer.echo(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
 
     @app.command()
     def synth(
@@ -159,7 +158,7 @@ def _app() -> "Typer":
                 size=(height, width), seed=seed,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
-        console.print(f"written: {out}")
+        typer.echo(f"written: {out}")
 
     @app.command()
     def tracklets(
@@ -170,12 +169,35 @@ def _app() -> "Typer":
         boxes: Annotated[
             Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")
         ] = None,
+        split: Annotated[
+            int | None,
+            typer.Option(
+                help="Tracklets that end before this frame are for training, the others for testing."
+            ),
+        ] = None,
+        start: Annotated[int, typer.Option(help="First frame used, from 0.")] = 0,
+        stop: Annotated[
+            int | None, typer.Option(help="Frame before which to stop; the video's end unless given.")
+        ] = None,
+        stride: Annotated[int, typer.Option(help="People are looked for on every so many frames.")] = 2,
+        min_frames: Annotated[int, typer.Option(help="Tracks with fewer boxes are left out.")] = 4,
+        camera: Annotated[
+            str, typer.Option(help="Name of the camera folder; one for each camera to be put together.")
+        ] = "cam1",
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
+        from rich.progress import Progress
+
         from vreid_ext.data.video import extract_tracklets
 
-        extract_tracklets(video, out, boxes=boxes)
-        console.print(f"written: {out}")
+        with Progress(console=console) as bar:
+            task = bar.add_task("frames", total=None)  # counted once to find people, once to crop them
+            extraction = extract_tracklets(
+                video, out, boxes=boxes, split=split, start=start, stop=stop, stride=stride,
+                min_frames=min_frames, camera=camera,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+        typer.echo(extraction.summary())
 
     @app.command()
     def demo(
@@ -225,8 +247,9 @@ def _app() -> "Typer":
 
 
 def _with_root(overrides: list[str] | None, root: Path | None) -> list[str]:
-    # Quoted, since the values of overrides are YAML and a path may hold anything.
-    return [*(overrides or []), *([f"dataset.root={json.dumps(str(root))}"] if root is not None else [])]
+    from vreid_ext.engine.config import override
+
+    return [*(overrides or []), *([override("dataset.root", str(root))] if root is not None else [])]
 
 
 def _size(text: str) -> tuple[int, int]:

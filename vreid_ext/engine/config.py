@@ -1,6 +1,7 @@
 """Recipes: one typed YAML file says everything that a training run and its evaluation depend on."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
@@ -170,6 +171,14 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     source, tree = _read(str(name_or_path), relative_to=Path())
     tree.setdefault("name", source)
     return _typed(OmegaConf.merge(tree, _overrides(overrides)), str(name_or_path))
+
+
+def override(key: str, value: str) -> str:
+    """The override that sets `key` to exactly this text, such as a path with spaces or brackets in it.
+
+    The value of an override is YAML, of which a JSON string is a part.
+    """
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:

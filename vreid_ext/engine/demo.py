@@ -14,7 +14,7 @@ from rich.table import Table
 from vreid_ext.data import TrackletDataset, read_clip, sample_clip
 from vreid_ext.data.synth import synthesize
 from vreid_ext.engine.build import dataset_of, transforms_of
-from vreid_ext.engine.config import load_recipe
+from vreid_ext.engine.config import load_recipe, override
 from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.train import train
 from vreid_ext.models import STA
@@ -57,7 +57,7 @@ def run_demo(
     rows, runs = {}, {}
     for system, recipe_name in SYSTEMS.items():
         console.print(f"training {system} ({recipe_name})")
-        overrides = [f"dataset.root={data_root}", f"seed={seed}"]
+        overrides = [override("dataset.root", str(data_root)), f"seed={seed}"]
         overrides += [] if epochs is None else [f"train.epochs={epochs}"]
         runs[system] = out / system.lower().replace(" ", "-")
         rows[system] = train(load_recipe(recipe_name, overrides), runs[system], quiet=quiet)["rows"][0]
@@ -66,7 +66,8 @@ def run_demo(
     plot_cmc({system: row["cmc"][:20] for system, row in rows.items()}, out / "cmc.png")
     _picture_attention(runs["STA"], out)
     console.print(_table(rows))
-    console.print(f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png")
+    pictures = f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png"
+    console.print(pictures, markup=False, soft_wrap=True)
     return rows
 
 
