@@ -114,8 +114,9 @@ __device__ T* frame_of(const FeatureMap& x, int64_t frame) {
 
 // squares[frame,piece,i] = sum of x^2 over a piece of the channels;
 // sums[frame,k,piece,c] = sum of x over a piece of the block's cells.
+// Three thread blocks per multiprocessor rather than four leave enough registers for the loads in flight.
 template <class T, bool PLANES, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     channel_sums(FeatureMap x, const bool* valid, Walk walk, float* squares, float* sums) {
     const Place<PLANES, VEC> at(walk);
     const bool readable = at.active && (!valid || valid[at.frame]);
