@@ -147,6 +147,15 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
         vreid("--debug", *arguments)
 
 
+@pytest.mark.parametrize(
+    "command", [None, "train", "eval", "extract", "synth", "tracklets", "demo", "recipes", "info"]
+)
+def test_help_shows_an_example(vreid, command):
+    code, output, _ = vreid(*([command] if command else []), "--help")
+    assert code == 0
+    assert f"Example: vreid {command or 'demo'}" in output
+
+
 def test_wrong_usage_has_its_own_exit_code(vreid):
     assert vreid("train")[0] == 2
     assert vreid("fly")[0] == 2

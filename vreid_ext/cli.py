@@ -58,6 +58,7 @@ def _app() -> "Typer":
 
     app = typer.Typer(
         help="Video person re-identification. `vreid --debug COMMAND ...` shows tracebacks.",
+        epilog="Example: vreid demo",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -65,7 +66,7 @@ def _app() -> "Typer":
     console = Console()
     Overrides = Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe, as optim.lr=1e-3."),
+        typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe, as optim.lr=1e-3."),
     ]
 
     def show(result: dict[str, Any]) -> None:
@@ -82,9 +83,12 @@ def _app() -> "Typer":
         console.print(table)
         typer.echo(f"protocol: {result['protocol']}")
 
-    @app.command()
+    @app.command(epilog="Example: vreid train sta_mars dataset.root=MARS optim.lr=1e-4 --out runs/first")
     def train(
-        recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
+        recipe: Annotated[
+            str,
+            typer.Argument(metavar="RECIPE", help="A name (`vreid recipes`), or the path of a YAML file."),
+        ],
         overrides: Overrides = None,
         out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE unless given.")] = None,
     ) -> None:
@@ -101,10 +105,13 @@ def _app() -> "Typer":
             show(result)
             typer.echo(f"run: {folder}")
 
-    @app.command(name="eval")
+    @app.command(
+        name="eval", epilog="Example: vreid eval runs/first eval.sampling=dense --dataset-root /data/MARS"
+    )
     def evaluate(
         checkpoint: Annotated[
-            Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")
+            Path,
+            typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder for its newest one."),
         ],
         overrides: Overrides = None,
         dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
@@ -119,10 +126,11 @@ def _app() -> "Typer":
         show(result)
         typer.echo(f"figures: {result['file']}")
 
-    @app.command()
+    @app.command(epilog="Example: vreid extract runs/first --out features")
     def extract(
         checkpoint: Annotated[
-            Path, typer.Argument(help="A checkpoint, or a run's folder for its newest one.")
+            Path,
+            typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder for its newest one."),
         ],
         out: Annotated[Path, typer.Option(help="A new folder for features and manifest.")],
         overrides: Overrides = None,
@@ -135,9 +143,9 @@ def _app() -> "Typer":
         counts = ", ".join(f"{len(rows)} {split}" for split, rows in manifest["splits"].items())
         typer.echo(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
 
-    @app.command()
+    @app.command(epilog="Example: vreid synth people --ids 20 --frames 8 --size 64x32")
     def synth(
-        out: Annotated[Path, typer.Argument(help="A new folder.")],
+        out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
         ids: Annotated[int, typer.Option(help="Persons.")] = 40,
         cameras: Annotated[int, typer.Option(help="Cameras.")] = 4,
         tracklets: Annotated[int, typer.Option(help="Tracklets of a person in a camera.")] = 2,
@@ -160,11 +168,12 @@ def _app() -> "Typer":
             )  # fmt: skip
         typer.echo(f"written: {out}")
 
-    @app.command()
+    @app.command(epilog="Example: vreid tracklets street.avi named --boxes boxes.json --split 350")
     def tracklets(
-        video: Annotated[Path, typer.Argument(help="A video file.")],
+        video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")],
         out: Annotated[
-            Path, typer.Argument(help="A new folder, to be read as dataset.name=tracklet_folder.")
+            Path,
+            typer.Argument(metavar="OUT", help="A new folder, to be read as dataset.name=tracklet_folder."),
         ],
         boxes: Annotated[
             Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")
@@ -199,11 +208,11 @@ def _app() -> "Typer":
             )  # fmt: skip
         typer.echo(extraction.summary())
 
-    @app.command()
+    @app.command(epilog="Example: vreid demo vreid-demo --seed 1")
     def demo(
-        out: Annotated[Path, typer.Argument(help="Folder of the set, the runs and the pictures.")] = Path(
-            "vreid-demo"
-        ),
+        out: Annotated[
+            Path, typer.Argument(metavar="OUT", help="Folder of the set, the runs and the pictures.")
+        ] = Path("vreid-demo"),
         seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
     ) -> None:
         """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
@@ -211,7 +220,7 @@ def _app() -> "Typer":
 
         run_demo(out, seed=seed)
 
-    @app.command()
+    @app.command(epilog="Example: vreid recipes")
     def recipes() -> None:
         """List the recipes that come with the package."""
         from vreid_ext.engine import load_recipe, recipe_names
@@ -221,7 +230,7 @@ def _app() -> "Typer":
             table.add_row(name, load_recipe(name).paper.source)
         console.print(table)
 
-    @app.command()
+    @app.command(epilog="Example: vreid info")
     def info() -> None:
         """Say what is built, what it runs on, and for each op which backends are usable and why not."""
         import torch
