@@ -189,7 +189,7 @@ def inter_frame_distance(
     if frames == 1:
         return attention.sum((1, 2, 3)) * 0
     if pairs == "all":
-        index = torch.combinations(torch.arange(frames, device=attention.device)).expand(clips, -1, -1)
+        index = torch.triu_indices(frames, frames, 1, device=attention.device).T.expand(clips, -1, -1)
     else:
         draw = torch.rand(clips, frames, generator=generator, device=attention.device)
         index = draw.argsort(1)[:, None, :2]
