@@ -4,51 +4,17 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <new>
 #include <stdexcept>
 #include <string>
 
+#include "common/arguments.h"
 #include "cpu/dispatch.h"
 
 namespace py = pybind11;
 
 namespace vreid {
 namespace {
-
-// (address, dtype code, B, T, C, L, strides of B, T, C, L in elements)
-using MapTuple = std::array<int64_t, 10>;
-
-void* address(const char* name, int64_t value, int64_t size) {
-    if (value == 0 && size > 0)
-        throw std::invalid_argument(std::string(name) + ": got a null address for " + std::to_string(size) +
-                                    " elements");
-    return reinterpret_cast<void*>(static_cast<uintptr_t>(value));
-}
-
-DType dtype(int64_t code) {
-    if (code < 0 || code > 3)
-        throw std::invalid_argument("dtype: got code " + std::to_string(code) + ", wanted 0 to 3");
-    return static_cast<DType>(code);
-}
-
-FeatureMap feature_map(const char* name, const MapTuple& m) {
-    const auto [data, code, B, T, C, L, stride_b, stride_t, stride_c, stride_l] = m;
-    if (stride_l != 1 && stride_c != 1)
-        throw std::invalid_argument(std::string(name) + ": neither cells nor channels are adjacent");
-    return {
-        address(name, data, B * T * C * L), dtype(code), B, T, C, L, stride_b, stride_t, stride_c, stride_l};
-}
-
-void check_blocks(int64_t K, int64_t L) {
-    if (K < 1 || L % K != 0)
-        throw std::invalid_argument("blocks: got " + std::to_string(K) + " for " + std::to_string(L) +
-                                    " cells");
-}
-
-void check_same_layout(const FeatureMap& x, const FeatureMap& dx) {
-    if (x.planes() != dx.planes()) throw std::invalid_argument("dx: wanted the memory layout of x");
-}
 
 int check_threads(int threads) {
     if (threads < 1) throw std::invalid_argument("threads: got " + std::to_string(threads));

@@ -4,12 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "common/arguments.h"
 #include "cuda/sta_pool.h"
 
 namespace py = pybind11;
@@ -17,31 +17,10 @@ namespace py = pybind11;
 namespace vreid {
 namespace {
 
-// (address, dtype code, B, T, C, L, strides of B, T, C, L in elements)
-using MapTuple = std::array<int64_t, 10>;
-
-template <class T = void>
-T* address(const char* name, int64_t value, int64_t size) {
-    if (value == 0 && size > 0)
-        throw std::invalid_argument(std::string(name) + ": got a null address for " + std::to_string(size) +
-                                    " elements");
-    return reinterpret_cast<T*>(static_cast<uintptr_t>(value));
-}
-
-FeatureMap feature_map(const char* name, const MapTuple& m) {
-    const auto [data, code, B, T, C, L, stride_b, stride_t, stride_c, stride_l] = m;
-    const DType dtype = static_cast<DType>(code);
-    if (dtype != DType::f32 && dtype != DType::bf16 && dtype != DType::f16)
-        throw std::invalid_argument("dtype: got code " + std::to_string(code) + ", wanted 0, 2 or 3");
-    if (stride_l != 1 && stride_c != 1)
-        throw std::invalid_argument(std::string(name) + ": neither cells nor channels are adjacent");
-    return {address(name, data, B * T * C * L), dtype, B, T, C, L, stride_b, stride_t, stride_c, stride_l};
-}
-
-void check_blocks(int64_t K, int64_t L) {
-    if (K < 1 || L < 1 || L % K != 0)
-        throw std::invalid_argument("blocks: got " + std::to_string(K) + " for " + std::to_string(L) +
-                                    " cells");
+FeatureMap float_map(const char* name, const MapTuple& map) {
+    const FeatureMap x = feature_map(name, map);
+    if (x.dtype == DType::f64) throw std::invalid_argument("dtype: got code 1, wanted 0, 2 or 3");
+    return x;
 }
 
 // Makes a device current for the calls in its scope.
@@ -90,7 +69,7 @@ void run(const char* op, int device, const Call& call) {
 }
 
 std::pair<int64_t, int64_t> partials(const MapTuple& map, int64_t K) {
-    const FeatureMap x = feature_map("x", map);
+    const FeatureMap x = float_map("x", map);
     check_blocks(K, x.L);
     const cuda::Partials pieces = cuda::partials(x, K);
     return {pieces.squares, pieces.sums};
@@ -99,7 +78,7 @@ std::pair<int64_t, int64_t> partials(const MapTuple& map, int64_t K) {
 void sta_pool(const MapTuple& map, int64_t valid, int64_t K, int64_t squares, int64_t parts, int64_t pooled,
               int64_t scores, int64_t attention, int64_t sums, int64_t energy, int64_t total, int64_t choice,
               int device, int64_t stream) {
-    const FeatureMap x = feature_map("x", map);
+    const FeatureMap x = float_map("x", map);
     check_blocks(K, x.L);
     const StaPool op{x,
                      address<const bool>("valid", valid, 0),
@@ -123,7 +102,7 @@ void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t va
                        int64_t grad_pooled, int64_t grad_scores, int64_t grad_attention, int64_t scores,
                        int64_t attention, int64_t sums, int64_t energy, int64_t total, int64_t choice,
                        int64_t slope, int64_t weight, int device, int64_t stream) {
-    const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
+    const FeatureMap x = float_map("x", map), dx = float_map("dx", gradient);
     if (x.planes() != dx.planes()) throw std::invalid_argument("dx: wanted the memory layout of x");
     check_blocks(K, x.L);
     const StaPoolBackward op{x,

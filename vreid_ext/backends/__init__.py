@@ -75,8 +75,11 @@ def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list
 
 
 def build_info() -> dict[str, str]:
-    """How the backends were built: native's compiler and instruction sets, Triton's version."""
-    facts = {f"native {key}": str(value) for key, value in (load("native").build_info() or {}).items()}
+    """How the C++ modules were built (compiler, instruction sets, architectures), and Triton's version."""
+    facts = {}
+    for name in ("native", "cuda"):
+        built = load(name).build_info() or {"module": "not built"}
+        facts |= {f"{name} {key}": str(value) for key, value in built.items()}
     try:
         facts["triton"] = version("triton")
     except PackageNotFoundError:
