@@ -34,6 +34,7 @@ def test_two_processes_have_the_losses_and_weights_of_one(mars_root, tmp_path):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 

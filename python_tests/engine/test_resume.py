@@ -47,12 +47,16 @@ def test_a_run_killed_at_random_ends_with_the_same_bits(tiny_recipe, tmp_path):
     process = subprocess.Popen(
         command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    limit = time.monotonic() + 300
     while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") >= lines):
+        assert time.monotonic() < limit, f"no {lines} lines in the log after 300 s"
         time.sleep(0.005)
     time.sleep(moment.random() * 0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = subprocess.run(command(tmp_path / "killed"), env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command(tmp_path / "killed"), env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "killed") == files(tmp_path / "whole"), f"killed after {lines} lines"
 
