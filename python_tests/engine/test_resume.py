@@ -35,30 +35,38 @@ def test_a_run_killed_at_random_ends_with_the_same_bits(tiny_recipe, tmp_path):
     recipe.save(tmp_path / "recipe.yaml")
     recipe = engine.load_recipe(tmp_path / "recipe.yaml")
 
-    def command(run):
-        return [sys.executable, "-m", "vreid_ext", "train", str(tmp_path / "recipe.yaml"), "--out", str(run)]
-
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     engine.train(recipe, tmp_path / "whole", quiet=True)
 
-    log = tmp_path / "killed" / "log.jsonl"
+    run, errors = tmp_path / "killed", tmp_path / "errors.txt"
+    command = [sys.executable, "-m", "vreid_ext", "train", str(tmp_path / "recipe.yaml"), "--out", str(run)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+
+    def wait(done) -> None:
+        """Until `done()`; a process that hangs is made to say where it stands."""
+        limit = time.monotonic() + 300
+        while not done():
+            if time.monotonic() > limit:
+                process.send_signal(signal.SIGABRT)
+                process.wait()
+                pytest.fail(f"a process hung:\n{errors.read_text()}")
+            time.sleep(0.005)
+
+    def logged() -> int:
+        log = run / "log.jsonl"
+        return log.read_bytes().count(b"\n") if log.is_file() else 0
+
     moment = random.Random()
     lines = moment.randint(1, 9)
-    process = subprocess.Popen(
-        command(tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    limit = time.monotonic() + 300
-    while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") >= lines):
-        assert time.monotonic() < limit, f"no {lines} lines in the log after 300 s"
-        time.sleep(0.005)
-    time.sleep(moment.random() * 0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = subprocess.run(
-        command(tmp_path / "killed"), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert files(tmp_path / "killed") == files(tmp_path / "whole"), f"killed after {lines} lines"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+        wait(lambda: process.poll() is not None or logged() >= lines)
+        time.sleep(moment.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+        wait(lambda: process.poll() is not None)
+    assert process.returncode == 0, errors.read_text()
+    assert files(run) == files(tmp_path / "whole"), f"killed after {lines} lines"
 
 
 class Killed(BaseException):

@@ -76,7 +76,7 @@ def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list
 
 def build_info() -> dict[str, str]:
     """How the C++ modules were built (compiler, instruction sets, architectures), and Triton's version."""
-    facts = {}
+    facts: dict[str, str] = {}
     for name in ("native", "cuda"):
         built = load(name).build_info() or {"module": "not built"}
         facts |= {f"{name} {key}": str(value) for key, value in built.items()}
