@@ -47,8 +47,9 @@ class CMakeBuild(build_ext):
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp, module).resolve()
+        # --fresh: pip builds in a temporary environment, so what an earlier build found is gone by now.
         configure = [
-            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            "cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DVREID_MODULE={module}",
             f"-DPython_EXECUTABLE={sys.executable}",
