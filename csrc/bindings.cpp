@@ -211,6 +211,45 @@ void inter_frame_distance_backward(int64_t code, int64_t B, int64_t T, int64_t L
     run(&Table::inter_frame_distance_backward, op);
 }
 
+// (dtype code, rows, cols, D, query, stride, gallery, stride, squared norms, weights of both)
+using PartTuple = std::array<int64_t, 12>;
+
+PartTile part_tile(const PartTuple& p, int threads) {
+    const auto [code, rows, cols, D, query, query_stride, gallery, gallery_stride, query_square,
+                gallery_square, query_weight, gallery_weight] = p;
+    return {dtype(code),
+            rows,
+            cols,
+            D,
+            address("query", query, rows * D),
+            address("gallery", gallery, cols * D),
+            query_stride,
+            gallery_stride,
+            address("query_square", query_square, rows),
+            address("gallery_square", gallery_square, cols),
+            address("query_weight", query_weight, rows),
+            address("gallery_weight", gallery_weight, cols),
+            check_threads(threads)};
+}
+
+void part_distance(const PartTuple& part, int64_t products, int64_t distance, int64_t distance_stride,
+                   int threads) {
+    const PartTile tile = part_tile(part, threads);
+    const int64_t size = tile.rows * tile.cols;
+    PartDistance op{tile, address("products", products, size), address("distance", distance, size),
+                    distance_stride};
+    run(&Table::part_distance, op);
+}
+
+void part_distance_backward(const PartTuple& part, int64_t grad, int64_t grad_stride, int64_t products,
+                            int64_t lengths, int threads) {
+    const PartTile tile = part_tile(part, threads);
+    const int64_t size = tile.rows * tile.cols;
+    PartDistanceBackward op{tile, address("grad", grad, size), grad_stride,
+                            address("products", products, size), address("lengths", lengths, size)};
+    run(&Table::part_distance_backward, op);
+}
+
 float read_probe(int64_t source, int64_t size, int threads) {
     Probe op{static_cast<const float*>(address("source", source, size)), nullptr, size, 0,
              check_threads(threads)};
@@ -249,6 +288,8 @@ PYBIND11_MODULE(_native, m) {
     m.def("fuse_backward", &fuse_backward);
     m.def("inter_frame_distance", &inter_frame_distance);
     m.def("inter_frame_distance_backward", &inter_frame_distance_backward);
+    m.def("part_distance", &part_distance);
+    m.def("part_distance_backward", &part_distance_backward);
     m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);

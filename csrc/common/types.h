@@ -121,6 +121,34 @@ struct InterFrameDistanceBackward {
     int threads;
 };
 
+// One tile of one part: the products f . g of `rows` x `cols` pairs are there, from a matrix product. "acc"
+// is float or double. Feature rows hold D adjacent numbers; everything else is contiguous unless it has a
+// stride.
+struct PartTile {
+    DType dtype;
+    int64_t rows, cols, D;
+    const void *query, *gallery;  // features, acc
+    int64_t query_stride, gallery_stride;
+    const void *query_square, *gallery_square;  // (rows,), (cols,) acc: squared norms
+    const void *query_weight, *gallery_weight;  // (rows,), (cols,) acc
+    int threads;
+};
+
+struct PartDistance {
+    PartTile tile;
+    void* products;  // (rows,cols) acc; becomes the distances of this part
+    void* distance;  // (rows,cols) acc; w_q w_g times those are added
+    int64_t distance_stride;
+};
+
+struct PartDistanceBackward {
+    PartTile tile;
+    const void* grad;  // (rows,cols) acc
+    int64_t grad_stride;
+    void* products;  // (rows,cols) acc; becomes grad w_q w_g / distance, 0 for distance 0
+    void* lengths;   // (rows,cols) acc: grad * distance
+};
+
 // Plain passes over contiguous float memory, the yardsticks of the benchmarks.
 struct Probe {
     const float* source;

@@ -16,6 +16,8 @@ extern const Table table = {
     fuse_backward,
     inter_frame_distance,
     inter_frame_distance_backward,
+    part_distance,
+    part_distance_backward,
     probe,
 };
 

@@ -16,6 +16,8 @@ struct Table {
     Status (*fuse_backward)(const FuseBackward&);
     Status (*inter_frame_distance)(const InterFrameDistance&);
     Status (*inter_frame_distance_backward)(const InterFrameDistanceBackward&);
+    Status (*part_distance)(const PartDistance&);
+    Status (*part_distance_backward)(const PartDistanceBackward&);
     Status (*probe)(Probe&);
 };
 

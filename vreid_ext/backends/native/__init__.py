@@ -14,6 +14,10 @@ except ImportError as error:
     _missing: str | None = f"vreid_ext._native cannot be loaded ({error}); `pip install .` builds it"
 else:
     _missing = None
+    from vreid_ext.backends.native.part_metric import (  # noqa: F401
+        part_distance,
+        part_distance_backward,
+    )
     from vreid_ext.backends.native.sta import (  # noqa: F401
         attention_map,
         attention_map_backward,

@@ -5,6 +5,7 @@ What stands here defines what an op computes; every other backend is tested agai
 
 import torch
 
+from vreid_ext.backends.reference.part_metric import part_distance
 from vreid_ext.backends.reference.sta import (
     attention_map,
     block_scores,
@@ -13,7 +14,14 @@ from vreid_ext.backends.reference.sta import (
     sta_pool,
 )
 
-__all__ = ["attention_map", "block_scores", "fuse", "inter_frame_distance", "sta_pool"]
+__all__ = [
+    "attention_map",
+    "block_scores",
+    "fuse",
+    "inter_frame_distance",
+    "part_distance",
+    "sta_pool",
+]
 
 
 def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:

@@ -1,0 +1,118 @@
+"""The weighted part metric (Chen et al., "Spatial-Temporal Attention-aware Learning", TIP 2019).
+
+Symbols: Q queries, G gallery items, R body parts, D numbers per part.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vreid_ext import backends
+from vreid_ext.backends import reference
+from vreid_ext.ops import _checks
+from vreid_ext.ops._library import register
+from vreid_ext.ops._precision import accumulator, in_full
+
+
+def part_distance(
+    q_features: Tensor,
+    q_weights: Tensor,
+    g_features: Tensor,
+    g_weights: Tensor,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """Distance of persons seen as weighted body parts (STAL, Eq. 8), for all pairs.
+
+        psi(i,j) = sum_r a_i^r a_j^r / (||a_i|| ||a_j||)  ||f_i^r - f_j^r||_2
+
+    Accumulated tile by tile over R matrix products: memory O(QG + tile), never (Q,G,R). A row of the result
+    does not depend on which other queries are given, so a gallery may be streamed through in pieces.
+
+    Args:
+        q_features: f of the queries (Q,R,D), float16, bfloat16, float32 or float64. Parts may be strided.
+        q_weights: their part scores a (Q,R), in any floating dtype; a row of zeros counts as one of ones.
+        g_features: f of the gallery (G,R,D), the dtype and device of `q_features`.
+        g_weights: their part scores (G,R).
+        backend: "auto", "reference", "native", "triton" or "cuda".
+
+    Returns:
+        (Q,G), float32 (float64 for float64 features), differentiable in all four. Equal features are at
+        distance exactly zero, with gradient zero. Distances below 3 % of the features' norms are summed
+        from differences; the gradient of a pair at distance d is exact to (norm / d) times a rounding.
+        The same inputs give the same bits. NaN and infinity propagate.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _checks.floating("q_features", q_features, "(Q,R,D)")
+    _checks.floating("g_features", g_features, "(G,R,D)")
+    _checks.same_device("g_features", g_features, q_features.device)
+    if g_features.shape[1:] != q_features.shape[1:]:
+        raise ValueError(
+            f"g_features: got shape {tuple(g_features.shape)}, wanted (G,R,D) with (R,D) = "
+            f"{tuple(q_features.shape[1:])} as q_features has"
+        )
+    if g_features.dtype != q_features.dtype:
+        raise TypeError(f"g_features: got dtype {g_features.dtype}, wanted {q_features.dtype} as q_features")
+    dtype = accumulator(q_features.dtype)
+    weights = []
+    for name, value, features in (
+        ("q_weights", q_weights, q_features),
+        ("g_weights", g_weights, g_features),
+    ):
+        _checks.floating(name, value, f"({name[0].upper()},R)")
+        _checks.same_device(name, value, q_features.device)
+        if value.shape != features.shape[:2]:
+            raise ValueError(
+                f"{name}: got shape {tuple(value.shape)}, wanted {tuple(features.shape[:2])} as "
+                f"{name[0]}_features has"
+            )
+        weights.append(_normalised(value.to(dtype)))
+    if not len(q_features) or not len(g_features):
+        # No pair, but a gradient for the side that is not empty.
+        return (q_features.sum((1, 2))[:, None] + g_features.sum((1, 2))).to(dtype)
+    backend = backends.choose("part_distance", backend, q_features.device, q_features.dtype)
+    if backend == "reference":
+        return in_full(reference.part_distance, q_features, q_features, weights[0], g_features, weights[1])
+    return _part_distance(q_features, weights[0], g_features, weights[1], backend)
+
+
+def _normalised(weights: Tensor) -> Tensor:
+    """Rows of length one; one of zeros becomes uniform and takes no gradient."""
+    norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
+    nonzero = norm != 0
+    return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)
+
+
+def _part_distance_fake(
+    q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
+) -> Tensor:
+    return q_weights.new_empty((q_features.shape[0], g_features.shape[0]))
+
+
+def _part_distance_backward_fake(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return tuple(each.new_empty(each.shape) for each in inputs)
+
+
+def _part_distance_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _part_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_part_distance_backward(grad, *ctx.saved_tensors, ctx.backend), None
+
+
+_part_distance_backward = register(
+    "part_distance_backward(Tensor grad, Tensor q_features, Tensor q_weights, Tensor g_features,"
+    " Tensor g_weights) -> (Tensor, Tensor, Tensor, Tensor)",
+    fake=_part_distance_backward_fake,
+)
+_part_distance = register(
+    "part_distance(Tensor q_features, Tensor q_weights, Tensor g_features, Tensor g_weights) -> Tensor",
+    fake=_part_distance_fake,
+    setup_context=_part_distance_context,
+    backward=_part_distance_grad,
+)
