@@ -1,41 +1,19 @@
-// vreid_ext._native: the CPU kernels behind addresses, sizes and strides. The only file that knows Python.
+// vreid_ext._native: the CPU kernels behind addresses, sizes and strides. Those of rankings are in
+// bindings_ranking.cpp.
 //
 // Arguments arrive checked by vreid_ext.ops; what is checked here is what would crash the process.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <new>
 #include <stdexcept>
 #include <string>
-
-#include "common/arguments.h"
-#include "cpu/dispatch.h"
 
 namespace py = pybind11;
 
 namespace vreid {
 namespace {
-
-int check_threads(int threads) {
-    if (threads < 1) throw std::invalid_argument("threads: got " + std::to_string(threads));
-    return threads;
-}
-
-void check(Status status) {
-    if (status == Status::out_of_memory) throw std::bad_alloc();
-}
-
-const Choice& kernels() {
-    static const Choice choice = choose_isa();
-    return choice;
-}
-
-template <class Op, class Kernel>
-void run(Kernel Table::* kernel, Op& op) {
-    const Table& table = *kernels().table;
-    py::gil_scoped_release unlocked;
-    check((table.*kernel)(op));
-}
 
 void sta_pool(const MapTuple& map, int64_t valid, int64_t K, int64_t pooled, int64_t scores,
               int64_t attention, int64_t sums, int64_t energy, int64_t total, int64_t choice, int threads) {
@@ -293,5 +271,6 @@ PYBIND11_MODULE(_native, m) {
     m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);
+    define_ranking(m);
     kernels();  // a wrong VREID_ISA is an import error
 }

@@ -149,6 +149,78 @@ struct PartDistanceBackward {
     void* lengths;   // (rows,cols) acc: grad * distance
 };
 
+enum class Metric : int32_t { cosine = 0, euclidean = 1 };
+
+// Rows (Q,D) and (G,D), f32 or f64. A null query: there are none, the values of a tile are the distances.
+struct Features {
+    DType dtype;
+    Metric metric;
+    int64_t D;
+    const void *query, *gallery;
+};
+
+// Columns `offset` to `offset + G` of a matrix of Q rows, f32 or f64. With `scale` and `shift` (G) the key of
+// a value is shift + scale * value, else the value. Items with kept = false, and those that a row lists in
+// `left` (ascending, grouped by `left_start`), are left out; each of these pointers may be null.
+struct Tile {
+    DType dtype;
+    int64_t Q, G, offset;
+    const void* values;
+    const float *scale, *shift;
+    const bool* kept;
+    const int64_t *left_start, *left;
+};
+
+// Adds to `counts`, for each positive p of row i, start[i] <= p < start[i+1], the items of the tile before
+// it. A key below `low` is certainly before it and one above `high` certainly not.
+struct RankCounts {
+    Tile tile;
+    Features features;  // gallery: the tile's rows
+    const int64_t* start;
+    const void *low, *high;  // (P), dtype of the tile
+    const double* distance;  // (P)
+    const int64_t* index;    // (P)
+    int64_t* counts;         // (P)
+    int threads;
+};
+
+struct SquaredNorms {
+    DType dtype;
+    int64_t N, D;
+    const void* x;
+    double* squares;  // (N)
+    int threads;
+};
+
+struct PairDistances {
+    Features features;
+    int64_t P;
+    const int64_t *row, *index;  // (P)
+    double* distance;            // (P)
+    int threads;
+};
+
+// Candidates for the k nearest of each row, brought up to date by a tile.
+struct TopK {
+    Tile tile;          // f32
+    Features features;  // gallery: all rows, which `offset` and `index` count from
+    int64_t k, capacity;
+    const float* error;  // (Q), of a key
+    float* keys;         // (Q,capacity)
+    int64_t* index;      // (Q,capacity)
+    int64_t* size;       // (Q)
+    float* limit;        // (Q)
+    float* largest;      // (Q), the largest key so far
+    int threads;
+};
+
+struct TopKResult {
+    TopK lists;
+    int64_t stride;    // of the rows below, at least k
+    double* distance;  // (Q,stride), written where there are items
+    int64_t* index;    // (Q,stride)
+};
+
 // Plain passes over contiguous float memory, the yardsticks of the benchmarks.
 struct Probe {
     const float* source;

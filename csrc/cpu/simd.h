@@ -242,6 +242,22 @@ inline auto sum_lanes(V v) {
     return total;
 }
 
+// The same in halves, for integers, where the order does not matter.
+template <class V>
+inline int64_t sum_halves(V v) {
+    constexpr int N = sizeof(V) / sizeof(v[0]);
+    if constexpr (sizeof(V) == 16) {
+        int64_t total = v[0];
+        for (int i = 1; i < N; ++i) total += v[i];
+        return total;
+    } else {
+        typedef decltype(v[0] + 0) Half __attribute__((vector_size(sizeof(V) / 2)));
+        Half halves[2];
+        memcpy(halves, &v, sizeof v);
+        return sum_halves(halves[0] + halves[1]);
+    }
+}
+
 template <class T>
 inline T sum(const T* p, int64_t size) {
     Vec<T> total{};

@@ -18,6 +18,11 @@ extern const Table table = {
     inter_frame_distance_backward,
     part_distance,
     part_distance_backward,
+    squared_norms,
+    pair_distances,
+    rank_counts,
+    top_k,
+    top_k_result,
     probe,
 };
 

@@ -18,6 +18,11 @@ struct Table {
     Status (*inter_frame_distance_backward)(const InterFrameDistanceBackward&);
     Status (*part_distance)(const PartDistance&);
     Status (*part_distance_backward)(const PartDistanceBackward&);
+    Status (*squared_norms)(const SquaredNorms&);
+    Status (*pair_distances)(const PairDistances&);
+    Status (*rank_counts)(const RankCounts&);
+    Status (*top_k)(const TopK&);
+    Status (*top_k_result)(const TopKResult&);
     Status (*probe)(Probe&);
 };
 

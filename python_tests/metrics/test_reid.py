@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vreid_ext.metrics import ReIDResult, evaluate, rank
+from vreid_ext.metrics import ReIDResult, evaluate, features, rank
 
 
 def by_the_book(query, gallery, q_pids, g_pids, q_cams, g_cams, ap, max_rank, junk, exclude):
@@ -60,23 +62,23 @@ def retrievals(draw):
     ap=st.sampled_from(["precision", "trapezoid"]),
     max_rank=st.integers(1, 12),
     junk=st.booleans(),
-    block_size=st.sampled_from([None, 1, 2]),
+    metric=st.sampled_from([("euclidean", None), (torch.cdist, None), (torch.cdist, 2)]),
 )
-def test_agrees_with_the_definition(data, ap, max_rank, junk, block_size):
+def test_agrees_with_the_definition(data, ap, max_rank, junk, metric):
     (query, gallery, *labels), exclude = data
     wanted = by_the_book(query, gallery, *labels, ap, max_rank, junk, exclude)
-    options = {"metric": "euclidean", "junk": junk, "exclude": exclude, "block_size": block_size}
+    options = {"junk": junk, "exclude": exclude}
     call = (torch.tensor(query), torch.tensor(gallery), *labels)
     if wanted is None:
         with pytest.raises(ValueError, match="no query has a positive"):
-            evaluate(*call, ap=ap, max_rank=max_rank, **options)
+            evaluate(*call, ap=ap, max_rank=max_rank, metric=metric[0], block_size=metric[1], **options)
         return
-    got = evaluate(*call, ap=ap, max_rank=max_rank, **options)
+    got = evaluate(*call, ap=ap, max_rank=max_rank, metric=metric[0], block_size=metric[1], **options)
     mean_ap, mean_inp, curve, lists = wanted
     assert got.mAP == pytest.approx(mean_ap, abs=1e-14)
     assert got.mINP == pytest.approx(mean_inp, abs=1e-14)
     assert got.cmc.tolist() == pytest.approx(curve, abs=1e-14)
-    indices, distances = rank(*call, top=4, **options)
+    indices, distances = rank(*call, top=4, metric="euclidean", **options)
     for row, kept in enumerate(lists):
         assert indices[row].tolist() == (kept[:4] + [-1] * 4)[:4]
         exact = [math.dist(query[row], gallery[j]) for j in kept[:4]]
@@ -168,26 +170,114 @@ def test_order_survives_a_large_common_offset():
     assert torch.equal(near.cmc, far.cmc)
 
 
-def test_numpy_half_precision_and_block_size_give_the_same():
+def test_numpy_and_half_precision_give_the_same():
     generator = torch.Generator().manual_seed(0)
     query, gallery = (torch.randn(n, 16, generator=generator).half() for n in (7, 30))
     labels = [torch.randint(0, 4, (n,), generator=generator) for n in (7, 30, 7, 30)]
     wanted = evaluate(query, gallery, *labels)
     for got in (
         evaluate(query.numpy(), gallery.numpy(), *(label.numpy() for label in labels)),
-        evaluate(query.double(), gallery.float(), *labels, block_size=2),
+        evaluate(query.double(), gallery.float(), *labels),
     ):
         assert got.mAP == wanted.mAP
         assert torch.equal(got.cmc, wanted.cmc)
 
 
-def test_memory_does_not_grow_with_the_number_of_queries(monkeypatch):
-    shapes = []
-    sort = torch.sort
-    monkeypatch.setattr(torch, "sort", lambda x, **kw: shapes.append(tuple(x.shape)) or sort(x, **kw))
-    query = torch.randn(10, 4)
-    evaluate(query, query, *[torch.zeros(10, dtype=torch.int64)] * 4, junk=False, block_size=4)
-    assert shapes == [(4, 10), (4, 10), (2, 10)]
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_file_is_evaluated_like_its_array(tmp_path, monkeypatch, metric):
+    monkeypatch.setattr(features, "_PIECE", 7 * 16 * 4)  # bytes: seven rows
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = (torch.randint(0, 3, (n, 16), generator=generator).float() for n in (7, 40))
+    labels = [torch.randint(-1, 4, (n,), generator=generator) for n in (7, 40, 7, 40)]
+    np.save(tmp_path / "gallery.npy", gallery.numpy())
+    exclude = torch.arange(7)
+    wanted = evaluate(query, gallery, *labels, metric=metric, exclude=exclude)
+    lists = rank(query, gallery, *labels, metric=metric, exclude=exclude)
+    for mapped in (tmp_path / "gallery.npy", np.load(tmp_path / "gallery.npy", mmap_mode="r")):
+        got = evaluate(query, mapped, *labels, metric=metric, exclude=exclude)
+        assert (got.mAP, got.mINP) == (wanted.mAP, wanted.mINP)
+        assert torch.equal(got.cmc, wanted.cmc)
+        for part, whole in zip(
+            rank(query, mapped, *labels, metric=metric, exclude=exclude), lists, strict=True
+        ):
+            assert torch.equal(part, whole)
+
+
+def test_a_distance_function_takes_rows_of_any_shape():
+    parts = torch.randn(6, 3, 4), torch.randn(20, 3, 4)
+    labels = [torch.arange(n) % 3 for n in (6, 20)], [torch.zeros(6).long(), torch.ones(20).long()]
+
+    def sum_over_parts(a, b):
+        return (a[:, None] - b).norm(dim=-1).sum(-1)
+
+    got = evaluate(*parts, *labels[0], *labels[1], metric=sum_over_parts, block_size=4)
+    matrix = sum_over_parts(*parts)
+    wanted = evaluate(
+        torch.eye(6),
+        torch.zeros(20, 6),
+        *labels[0],
+        *labels[1],
+        metric=lambda a, _: a @ matrix,
+    )
+    assert got.mAP == wanted.mAP
+    assert "sum_over_parts distance" in got.protocol
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_distances_that_are_not_finite_name_the_row(value):
+    def broken(a, b):
+        return torch.where(torch.arange(len(a))[:, None] == 1, value, torch.cdist(a, b))
+
+    with pytest.raises(ValueError, match=r"^metric: got NaN or infinity for 1 queries, the first 1$"):
+        evaluate(F, F, P, P, P, P[::-1], metric=broken)
+    features = F.clone()
+    features[2, 1] = value
+    with pytest.raises(ValueError, match=r"^gallery: got NaN or infinity in 1 rows, the first 2$"):
+        evaluate(F, features, P, P, P, P[::-1])
+    with pytest.raises(ValueError, match=r"^query: got NaN or infinity in 1 rows, the first 2$"):
+        evaluate(features, F, P, P, P, P[::-1])
+
+
+def test_a_distance_function_must_give_a_tile():
+    with pytest.raises(ValueError, match=r"^metric: got distances of shape \(3,\), wanted \(3, 3\)"):
+        evaluate(F, F, P, P, P, P[::-1], metric=lambda a, b: a[:, 0])
+
+
+MEMORY = """
+import re, resource, sys, numpy as np, torch
+from vreid_ext.metrics import evaluate
+
+def status(field):
+    with open("/proc/self/status") as file:
+        return int(re.search(field + r":\\s+(\\d+)", file.read())[1]) * 1024
+
+G, Q, D = 100_000, 500, 256
+generator = np.random.default_rng(0)
+gallery = np.lib.format.open_memmap(sys.argv[1], "w+", np.float32, (G, D))
+for first in range(0, G, 10_000):
+    gallery[first : first + 10_000] = generator.standard_normal((10_000, D), np.float32)
+del gallery
+labels = [generator.integers(0, 300, n) for n in (Q, G)] + [np.zeros(Q, int), np.ones(G, int)]
+query = torch.from_numpy(generator.standard_normal((Q, D), np.float32))
+few = [label[:n] for label, n in zip(labels, (20, 1000) * 2)]
+evaluate(query[:20], np.load(sys.argv[1], "r")[:1000], *few)
+open("/proc/self/clear_refs", "w").write("5")  # resets the peak
+# Far below the 200 MB that the distances alone would take.
+limit = status("VmData") + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+before = status("VmRSS")
+evaluate(query, sys.argv[1], *labels)
+print((status("VmHWM") - before) / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_memory_stays_far_below_matrix_and_file(tmp_path):
+    output = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path / "gallery.npy"], capture_output=True, text=True, check=False
+    )
+    assert output.returncode == 0, output.stderr[-2000:]
+    assert float(output.stdout) < 190
 
 
 def test_prints_one_row():
@@ -208,6 +298,8 @@ F, P = torch.randn(3, 4), [0, 1, 2]
         ({"query": [[1.0]]}, TypeError, "query"),
         ({"query": F.long()}, TypeError, "query"),
         ({"query": F[0]}, ValueError, "query"),
+        ({"gallery": "gallery.pt"}, ValueError, "gallery"),
+        ({"gallery": "missing.npy"}, ValueError, "gallery"),
         ({"gallery": F[:, :2]}, ValueError, "gallery"),
         ({"gallery": F[:0]}, ValueError, "gallery"),
         ({"gallery": F * torch.nan}, ValueError, "gallery"),

@@ -1,11 +1,20 @@
 """CMC, mAP and mINP of person re-identification."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from vreid_ext.metrics.ranking import Array, Retrieval
+from vreid_ext import ops
+from vreid_ext.metrics.features import Features, Rows
+from vreid_ext.metrics.protocol import Labels, Protocol
+from vreid_ext.metrics.ranking import pair
+
+DistanceFunction = Callable[[Tensor, Tensor], Tensor]
+
+_BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
+_COLUMNS = 8192  # of one call of a distance function
 
 
 @dataclass(frozen=True)
@@ -46,21 +55,21 @@ class ReIDResult:
 
 
 def evaluate(
-    query: Array,
-    gallery: Array,
-    q_pids: Array,
-    g_pids: Array,
-    q_camids: Array,
-    g_camids: Array,
+    query: Rows,
+    gallery: Rows,
+    q_pids: Labels,
+    g_pids: Labels,
+    q_camids: Labels,
+    g_camids: Labels,
     *,
-    metric: str = "cosine",
+    metric: str | DistanceFunction = "cosine",
     ap: str = "precision",
     max_rank: int = 50,
     junk: bool = True,
-    exclude: Array | None = None,
+    exclude: Labels | None = None,
     block_size: int | None = None,
 ) -> ReIDResult:
-    """CMC, mAP and mINP from features, exact and in bounded memory.
+    """CMC, mAP and mINP from features, exact and in bounded memory, without sorting (`ops.rank_counts`).
 
     With a query's kept gallery items in ascending order of distance, h_1 < ... < h_P the ranks of its P
     positives (kept items of its pid) and p(r) the precision among the first r:
@@ -72,16 +81,18 @@ def evaluate(
     and means over the queries that have a positive. One positive at rank 2 has AP 0.5 and 0.25.
 
     Args:
-        query: features (Q,D), torch or NumPy, floating. Distances are computed in float64 on its device.
-        gallery: features (G,D).
+        query: features (Q,D), floating: torch, NumPy, memory-mapped NumPy or the path of a `.npy` file.
+        gallery: features (G,D), likewise. A file is read once, in pieces of 64 MB.
         q_pids: (Q,) integer identities. A query of pid -1 has no positive.
         g_pids: (G,) integer identities. Items of pid -1 are junk detections by the convention of Market-1501
             and MARS and always removed; any other pid that no query has (0, the distractors) stays as a
             negative.
         q_camids: (Q,) integer cameras.
         g_camids: (G,) integer cameras.
-        metric: "cosine", 1 minus the cosine of the angle (a zero vector is at distance 1 from all), or
-            "euclidean".
+        metric: "cosine", 1 minus the cosine of the angle (a zero vector is at distance 1 from all),
+            "euclidean", or a function that takes rows (q,...) of the query and (g,...) of the gallery and
+            gives their distances (q,g); features may then have any number of axes. Named metrics rank by
+            float64 distances, a function by its values.
         ap: "precision" (torchreid, fast-reid) or "trapezoid".
         max_rank: length of `cmc`. Where fewer items are ranked, the curve stays at its last value.
         junk: remove a query's own camera's items of its own pid, the protocol of all multi-camera sets.
@@ -89,8 +100,8 @@ def evaluate(
         exclude: (Q,) integer index of the gallery item that is the query itself, -1 where there is none; it
             is removed. Needed with `junk=False` when queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
-        block_size: queries ranked at once; memory grows with block_size * G, never with Q * G. By default
-            so many that one such matrix takes 16 MiB.
+        block_size: queries whose whole row of distances is held at once, where a function gives them. By
+            default so many that a block has 4 M distances.
 
     Equal distances rank by gallery index, as a stable sort gives.
 
@@ -102,12 +113,22 @@ def evaluate(
         raise ValueError(f"ap: got {ap!r}, wanted 'precision' or 'trapezoid'")
     if max_rank < 1:
         raise ValueError(f"max_rank: got {max_rank}, wanted at least 1")
-    retrieval = Retrieval(
-        query, gallery, q_pids, g_pids, q_camids, g_camids,
-        metric=metric, junk=junk, exclude=exclude, block_size=block_size,
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"block_size: got {block_size}, wanted at least 1")
+    if not callable(metric) and metric not in ("cosine", "euclidean"):
+        raise ValueError(f"metric: got {metric!r}, wanted 'cosine', 'euclidean' or a function")
+    queries, items = pair(query, gallery, trailing=callable(metric))
+    protocol = Protocol(
+        q_pids, g_pids, q_camids, g_camids,
+        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
     )  # fmt: skip
-    scored = [_score(retrieval.matches(ranking), ap) for ranking in retrieval.rankings()]
-    average_precision, inp, first_hit = (torch.cat(part) for part in zip(*scored, strict=True))
+    name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
+    if callable(metric):
+        block_size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
+        counts = _count_rows(_blocks(metric, queries, items, block_size), protocol)
+    else:
+        counts = _count_features(queries, items, protocol, metric)
+    average_precision, inp, first_hit = _score(protocol, counts, ap)
     valid = first_hit > 0
     if not valid.any():
         raise ValueError("q_pids: no query has a positive left in the gallery, wanted at least one that has")
@@ -118,20 +139,83 @@ def evaluate(
         mINP=float(inp[valid].mean()),
         valid_queries=int(valid.sum()),
         per_query={"ap": average_precision, "first_hit": first_hit},
-        protocol=f"{ap} AP; {retrieval.protocol}",
+        protocol=f"{ap} AP; {name} distance; {protocol}",
     )
 
 
-def _score(matches: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
-    """AP, INP and rank of the first hit (0 without one) of each row, from flags (q,G) in ranked order."""
-    row, column = (index.cpu() for index in matches.nonzero(as_tuple=True))  # row by row: few entries
-    positives = torch.bincount(row, minlength=len(matches))
-    rank = column + 1
-    hit = torch.arange(1, len(row) + 1) - (positives.cumsum(0) - positives)[row]  # 1, 2, ... within a row
+def _count_features(query: Features, gallery: Features, protocol: Protocol, metric: str) -> Tensor:
+    """(P,) items before each positive: the positives' distances first, then one pass over the gallery."""
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    rows = query[:].to(dtype)
+    row, index = protocol.row, protocol.index
+    distance = torch.empty(index.shape, dtype=torch.float64, device=query.device)
+    for first, piece in gallery.pieces():
+        mine = (index >= first) & (index < first + len(piece))
+        distance[mine] = ops.pair_distances(
+            rows, piece.to(query.device, dtype), row[mine], index[mine] - first, metric
+        )
+    counts = torch.zeros_like(index)
+    for first, piece in gallery.pieces():
+        kept = None if protocol.kept is None else protocol.kept[first : first + len(piece)]
+        counts += ops.feature_rank_counts(
+            rows, piece.to(query.device, dtype), protocol.start, index, distance, protocol.left_out, kept,
+            metric=metric, offset=first,
+        )  # fmt: skip
+    return counts
+
+
+def _blocks(
+    metric: DistanceFunction, query: Features, gallery: Features, size: int
+) -> Iterator[tuple[int, Tensor]]:
+    """(first query, distances (q,G)) of a block of queries after the other."""
+    for first in range(0, len(query), size):
+        rows = query[first : first + size]
+        tiles = []
+        for column in range(0, len(gallery), _COLUMNS):
+            items = gallery[column : column + _COLUMNS].to(rows.device)
+            tile = metric(rows, items)
+            if tuple(tile.shape) != (len(rows), len(items)):
+                wanted = (len(rows), len(items))
+                raise ValueError(f"metric: got distances of shape {tuple(tile.shape)}, wanted {wanted}")
+            tiles.append(tile.detach())
+        yield first, torch.cat(tiles, 1)
+
+
+def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol) -> Tensor:
+    """(P,) items before each positive, from whole rows of distances."""
+    counts = torch.zeros_like(protocol.index)
+    for first, distances in blocks:
+        bad = ~distances.isfinite().all(1)
+        if bad.any():
+            number = first + int(bad.nonzero()[0])
+            raise ValueError(f"metric: got NaN or infinity for {int(bad.sum())} queries, the first {number}")
+        last = first + len(distances)
+        begin, end = int(protocol.start[first]), int(protocol.start[last])
+        index, row = protocol.index[begin:end], protocol.row[begin:end] - first
+        left_start, left = protocol.left_out
+        counts[begin:end] = ops.rank_counts(
+            distances,
+            protocol.start[first : last + 1] - begin,
+            index,
+            distances[row, index].double(),
+            (left_start[first : last + 1], left),
+            protocol.kept,
+        )
+    return counts
+
+
+def _score(protocol: Protocol, counts: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
+    """AP, INP and rank of the first hit (0 without one) of every query."""
+    row, start = protocol.row.cpu(), protocol.start.cpu()
+    rank = counts.cpu() + 1
+    by_rank = rank.argsort()
+    rank = rank[by_rank[row[by_rank].argsort(stable=True)]]  # ascending within a query
+    positives = start.diff()
+    hit = torch.arange(1, len(row) + 1) - start[row]  # 1, 2, ... within a query
     precision = hit.double() / rank
     if ap == "trapezoid":
         precision = (torch.where(rank > 1, (hit - 1) / (rank - 1).double(), 1.0) + precision) / 2
-    total = torch.zeros(len(matches), dtype=torch.float64).scatter_add(0, row, precision)
+    total = torch.zeros(len(positives), dtype=torch.float64).scatter_add(0, row, precision)
     none = torch.zeros_like(positives)
     first = none.scatter_reduce(0, row, rank, "amin", include_self=False)
     last = none.scatter_reduce(0, row, rank, "amax", include_self=False)

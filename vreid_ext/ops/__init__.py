@@ -1,6 +1,7 @@
 """Functional ops: schema, gradient, backend choice and documentation of every kernel."""
 
 from vreid_ext.ops.part_metric import part_distance
+from vreid_ext.ops.ranking import feature_rank_counts, pair_distances, rank_counts, top_k
 from vreid_ext.ops.sta import (
     STAPool,
     attention_map,
@@ -14,8 +15,12 @@ __all__ = [
     "STAPool",
     "attention_map",
     "block_scores",
+    "feature_rank_counts",
     "fuse",
     "inter_frame_distance",
+    "pair_distances",
     "part_distance",
+    "rank_counts",
     "sta_pool",
+    "top_k",
 ]

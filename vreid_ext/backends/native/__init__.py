@@ -18,6 +18,12 @@ else:
         part_distance,
         part_distance_backward,
     )
+    from vreid_ext.backends.native.ranking import (  # noqa: F401
+        feature_rank_counts,
+        pair_distances,
+        rank_counts,
+        top_k,
+    )
     from vreid_ext.backends.native.sta import (  # noqa: F401
         attention_map,
         attention_map_backward,

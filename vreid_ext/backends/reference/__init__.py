@@ -6,6 +6,12 @@ What stands here defines what an op computes; every other backend is tested agai
 import torch
 
 from vreid_ext.backends.reference.part_metric import part_distance
+from vreid_ext.backends.reference.ranking import (
+    feature_rank_counts,
+    pair_distances,
+    rank_counts,
+    top_k,
+)
 from vreid_ext.backends.reference.sta import (
     attention_map,
     block_scores,
@@ -17,10 +23,14 @@ from vreid_ext.backends.reference.sta import (
 __all__ = [
     "attention_map",
     "block_scores",
+    "feature_rank_counts",
     "fuse",
     "inter_frame_distance",
+    "pair_distances",
     "part_distance",
+    "rank_counts",
     "sta_pool",
+    "top_k",
 ]
 
 

@@ -1,0 +1,172 @@
+// The k nearest items of every query, from tiles of keys that come in ascending order of the gallery index.
+//
+// Each query keeps a list of candidates: every item whose key may, within its error, belong to the k
+// smallest. A full list is cut at the k-th smallest key plus twice the error; where ties leave it full, the
+// distances in double decide at once, and otherwise they do at the end, for little more than k items.
+#include <omp.h>
+
+#include "cpu/kernels.h"
+#include "cpu/pair.h"
+#include "cpu/tile.h"
+
+namespace vreid {
+namespace VREID_ISA {
+namespace {
+
+struct Candidate {
+    double value;  // key, or distance once it is known
+    int64_t index;
+    float key;
+};
+
+inline bool before(const Candidate& a, const Candidate& b) {
+    return a.value < b.value || (a.value == b.value && a.index < b.index);
+}
+
+inline void swap(Candidate& a, Candidate& b) {
+    const Candidate t = a;
+    a = b;
+    b = t;
+}
+
+inline void sift_down(Candidate* heap, int64_t root, int64_t size) {
+    for (int64_t child; (child = 2 * root + 1) < size; root = child) {
+        if (child + 1 < size && before(heap[child], heap[child + 1])) ++child;
+        if (!before(heap[root], heap[child])) return;
+        swap(heap[root], heap[child]);
+    }
+}
+
+// Heap sort: no recursion, no std template (see simd.h), and the same for every input order.
+void sort(Candidate* list, int64_t size) {
+    for (int64_t root = size / 2; root-- > 0;) sift_down(list, root, size);
+    for (int64_t last = size; last-- > 1;) {
+        swap(list[0], list[last]);
+        sift_down(list, 0, last);
+    }
+}
+
+class List {
+  public:
+    List(const TopK& op, int64_t row, Candidate* scratch)
+        : op_(op),
+          row_(row),
+          keys_(op.keys + row * op.capacity),
+          index_(op.index + row * op.capacity),
+          size_(op.size[row]),
+          limit_(op.limit[row]),
+          scratch_(scratch) {}
+
+    float limit() const { return limit_; }
+
+    void add(float key, int64_t item) {
+        if (!(key <= limit_)) return;
+        keys_[size_] = key;
+        index_[size_] = item;
+        if (++size_ < op_.capacity) return;
+        cut();
+        if (size_ > op_.capacity - op_.capacity / 4) settle();
+    }
+
+    // Drops what cannot be among the k nearest any more; leaves the others in `scratch`.
+    void cut() {
+        for (int64_t n = 0; n < size_; ++n) scratch_[n] = {double(keys_[n]), index_[n], keys_[n]};
+        if (size_ <= op_.k) return;
+        sort(scratch_, size_);
+        limit_ = scratch_[op_.k - 1].key + 2 * op_.error[row_];
+        while (scratch_[size_ - 1].key > limit_) --size_;
+        write();
+    }
+
+    // Orders what is in `scratch` by distance and keeps k.
+    void settle() {
+        for (int64_t n = 0; n < size_; ++n)
+            scratch_[n].value = distance(op_.features, row_, scratch_[n].index);
+        sort(scratch_, size_);
+        if (size_ < op_.k) return;
+        size_ = op_.k;
+        limit_ = scratch_[0].key;
+        for (int64_t n = 1; n < size_; ++n) limit_ = scratch_[n].key > limit_ ? scratch_[n].key : limit_;
+        limit_ += 2 * op_.error[row_];
+        write();
+    }
+
+    int64_t size() const { return size_; }
+
+    void save() const {
+        op_.size[row_] = size_;
+        op_.limit[row_] = limit_;
+    }
+
+  private:
+    void write() {
+        for (int64_t n = 0; n < size_; ++n) {
+            keys_[n] = scratch_[n].key;
+            index_[n] = scratch_[n].index;
+        }
+    }
+
+    const TopK& op_;
+    const int64_t row_;
+    float* const keys_;
+    int64_t* const index_;
+    int64_t size_;
+    float limit_;
+    Candidate* const scratch_;
+};
+
+void update(const TopK& op, int64_t row, Candidate* scratch) {
+    List list(op, row, scratch);
+    FloatVector largest = broadcast<float>(op.largest[row]);
+    for_pieces<float>(op.tile, row, [&](int64_t begin, int size, const float* keys) {
+        for (int c = 0; c < size; c += Lanes<float>::N) {
+            const FloatVector key = load(keys + c);
+            const auto finite = key < kInfinity<float>;
+            largest = (finite & (key > largest)) ? key : largest;
+            const auto near = finite & (key <= list.limit());
+            if (!any(near)) continue;
+            const int end = size - c < Lanes<float>::N ? size - c : Lanes<float>::N;
+            for (int j = c; j < c + end; ++j) {
+                if (keys[j] < kInfinity<float>) list.add(keys[j], op.tile.offset + begin + j);
+            }
+        }
+    });
+    list.save();
+    float most = largest[0];
+    for (int j = 1; j < Lanes<float>::N; ++j) most = largest[j] > most ? largest[j] : most;
+    op.largest[row] = most;
+}
+
+void finish(const TopKResult& op, int64_t row, Candidate* scratch) {
+    List list(op.lists, row, scratch);
+    list.cut();
+    list.settle();
+    for (int64_t n = 0; n < list.size() && n < op.lists.k; ++n) {
+        op.index[row * op.stride + n] = scratch[n].index;
+        op.distance[row * op.stride + n] = scratch[n].value;
+    }
+}
+
+template <class F>
+Status for_rows(int64_t rows, int64_t capacity, int threads, F f) {
+    const Scratch scratch(threads, capacity * int64_t(sizeof(Candidate)));
+    if (!scratch) return Status::out_of_memory;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 8)
+    for (int64_t row = 0; row < rows; ++row) f(row, scratch.of<Candidate>(omp_get_thread_num()));
+    return Status::ok;
+}
+
+}  // namespace
+
+Status top_k(const TopK& op) {
+    return for_rows(op.tile.Q, op.capacity, op.threads,
+                    [&](int64_t row, Candidate* scratch) { update(op, row, scratch); });
+}
+
+Status top_k_result(const TopKResult& op) {
+    return for_rows(op.lists.tile.Q, op.lists.capacity, op.lists.threads,
+                    [&](int64_t row, Candidate* scratch) { finish(op, row, scratch); });
+}
+
+}  // namespace VREID_ISA
+}  // namespace vreid

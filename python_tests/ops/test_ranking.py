@@ -1,0 +1,313 @@
+"""Counting, pair distances and top-k against a plain stable sort in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from vreid_ext import ops
+
+METRICS = ["cosine", "euclidean"]
+
+
+def groups(lists):
+    """start and index of ragged lists."""
+    start = torch.tensor([0, *torch.tensor([len(each) for each in lists]).cumsum(0)])
+    return start, torch.tensor([item for each in lists for item in each], dtype=torch.int64)
+
+
+def ranked(distances, left_out, kept):
+    """The kept items of every row, nearest first: what all ops must agree with."""
+    result = []
+    for i, row in enumerate(distances.double()):
+        order = torch.argsort(row, stable=True).tolist()
+        result.append([j for j in order if kept[j] and j not in left_out[i]])
+    return result
+
+
+@st.composite
+def galleries(draw):
+    """Small integers, so that distances are exact and many of them equal."""
+    q, g, d = draw(st.integers(1, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 19))
+    seed = draw(st.integers(0, 10**6))
+    generator = torch.Generator().manual_seed(seed)
+    query, gallery = (torch.randint(-1, 2, (n, d), generator=generator) for n in (q, g))
+    kept = torch.rand(g, generator=generator) < draw(st.sampled_from([0.0, 0.8, 1.0]))
+    lists = [
+        [
+            torch.randperm(g, generator=generator)[: draw(st.integers(0, g))].sort().values.tolist()
+            for _ in range(q)
+        ]
+        for _ in range(2)
+    ]
+    return query, gallery, kept, *lists
+
+
+@settings(deadline=None, max_examples=150)
+@given(galleries(), st.sampled_from(METRICS), st.sampled_from(["native", "reference"]), st.booleans())
+def test_counts_and_nearest_agree_with_a_stable_sort(data, metric, backend, single):
+    query, gallery, kept, positives, left_out = data
+    query, gallery = (x.to(torch.float32 if single else torch.float64) for x in (query, gallery))
+    pairs = torch.cartesian_prod(torch.arange(len(query)), torch.arange(len(gallery)))
+    distances = ops.pair_distances(query, gallery, *pairs.T.contiguous(), metric, backend=backend)
+    matrix = distances.view(len(query), len(gallery))
+    if metric == "euclidean":
+        assert_close(matrix, torch.cdist(query.double(), gallery.double()), rtol=1e-14, atol=1e-14)
+    expected = ranked(matrix, left_out, kept)
+
+    start, index = groups(positives)
+    row = torch.repeat_interleave(start.diff())
+    position = [
+        sum((matrix[i, k], k) < (matrix[i, j], j) for k in expected[i])
+        for i, j in zip(row.tolist(), index.tolist(), strict=True)
+    ]
+    arguments = (start, index, matrix[row, index], groups(left_out), kept)
+    assert ops.rank_counts(matrix, *arguments, backend=backend).tolist() == position
+    counts = ops.feature_rank_counts(query, gallery, *arguments, metric=metric, backend=backend)
+    assert counts.tolist() == position
+
+    for k in (1, 3, len(gallery) + 2):
+        values, indices = ops.top_k(query, gallery, k, metric, groups(left_out), kept, backend=backend)
+        for i, items in enumerate(expected):
+            n = min(k, len(items))
+            assert indices[i].tolist() == items[:n] + [-1] * (k - n)
+            assert values[i, :n].tolist() == matrix[i, items[:n]].tolist()
+            assert values[i, n:].isinf().all()
+
+
+def embeddings(q, g, d, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    query, gallery = (torch.randn(n, d, generator=generator).to(dtype) for n in (q, g))
+    return query, gallery
+
+
+def all_pairs(query, gallery):
+    start, index = groups([list(range(len(gallery)))] * len(query))
+    return start, index, torch.repeat_interleave(start.diff())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_native_agrees_with_the_reference(metric, dtype):
+    query, gallery = embeddings(5, 1500, 37, dtype)
+    gallery[700:800] = gallery[40:140]  # duplicates, in another tile
+    start, index = groups([[3, 41, 701, 1499]] * 5)
+    row = torch.repeat_interleave(start.diff())
+    results = {}
+    for backend in ("native", "reference"):
+        distance = ops.pair_distances(query, gallery, row, index, metric, backend=backend)
+        results[backend] = (
+            ops.feature_rank_counts(query, gallery, start, index, distance, metric=metric, backend=backend),
+            ops.top_k(query, gallery, 70, metric, backend=backend)[1],
+            distance,
+            ops.top_k(query, gallery, 70, metric, backend=backend)[0],
+        )
+    for exact, (got, wanted) in enumerate(zip(*results.values(), strict=True)):
+        assert torch.equal(got, wanted) if exact < 2 else torch.allclose(got, wanted, rtol=1e-12, atol=1e-12)
+    counts = results["native"][0].view(5, 4)
+    assert (counts[:, 2] > counts[:, 1]).all()  # the first of two duplicates comes first
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_differences_far_below_float32_order_the_gallery(metric):
+    """A float32 product sees one distance; the order is that of float64."""
+    base = torch.randn(1, 64, dtype=torch.float64)
+    steps = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    gallery = base + torch.randn(1, 64, dtype=torch.float64) * (1 + steps[:, None].double() * 1e-9)
+    order = steps.argsort()
+    _, indices = ops.top_k(base, gallery, 300, metric, backend="native")
+    assert torch.equal(indices[0], order)
+    start, index, row = all_pairs(base, gallery)
+    distance = ops.pair_distances(base, gallery, row, index, metric)
+    counts = ops.feature_rank_counts(base, gallery, start, index, distance, metric=metric, backend="native")
+    assert torch.equal(counts, steps)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e17])
+@pytest.mark.parametrize("metric", METRICS)
+def test_units_of_the_features_do_not_matter(metric, scale):
+    query, gallery = embeddings(3, 200, 16)
+    wanted = ops.top_k(query.double(), gallery.double(), 200, metric, backend="reference")[1]
+    scaled = (query.double() * scale).float(), (gallery.double() * scale).float()
+    if metric == "cosine":  # each row in its own unit
+        scaled[1][::3] *= 2.0**-20
+    got = ops.top_k(*scaled, 200, metric, backend="native")[1]
+    agree = (got == wanted).double().mean()
+    assert agree > 0.99  # scaling rounds, and that may swap neighbours
+    assert torch.equal(got, ops.top_k(*scaled, 200, metric, backend="reference")[1])
+
+
+def test_a_thousand_equal_items_keep_their_order():
+    query, gallery = torch.ones(2, 8), torch.ones(3000, 8)
+    for metric in METRICS:
+        _, indices = ops.top_k(query, gallery, 5, metric)
+        assert indices.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_zero_rows_are_at_cosine_distance_one():
+    query, gallery = (
+        torch.tensor([[0.0, 0.0], [1.0, 0.0]]),
+        torch.tensor([[-1.0, 0.0], [0.0, 0.0], [2.0, 0.0]]),
+    )
+    values, indices = ops.top_k(query, gallery, 3)
+    assert indices.tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert values.tolist() == [[1, 1, 1], [0, 1, 2]]
+
+
+def test_tiles_add_up_at_offsets_beyond_32_bits():
+    first = 2**40
+    distances = torch.randint(0, 5, (3, 60)).float()
+    start, index, row = all_pairs(distances, distances.T)
+    distance = distances[row, index].double()
+    left_out = groups([[first + 4, first + 31], [], [first]])
+    kept = torch.rand(60) < 0.8
+    whole = ops.rank_counts(distances, start, index + first, distance, left_out, kept, offset=first)
+    parts = sum(
+        ops.rank_counts(
+            distances[:, a:b], start, index + first, distance, left_out, kept[a:b], offset=first + a
+        )
+        for a, b in ((0, 17), (17, 18), (18, 60))
+    )
+    assert torch.equal(whole, parts)
+    expected = ranked(distances, [[4, 31], [], [0]], kept)
+    wanted = [
+        sum((distances[i, k], k) < (distances[i, j], j) for k in expected[i])
+        for i, j in zip(row.tolist(), index.tolist(), strict=True)
+    ]
+    assert whole.tolist() == wanted
+
+
+def test_pieces_of_a_gallery_add_up():
+    query, gallery = embeddings(6, 333, 20)
+    start, index, row = all_pairs(query, gallery)
+    distance = ops.pair_distances(query, gallery, row, index)
+    whole = ops.feature_rank_counts(query, gallery, start, index, distance)
+    parts = sum(
+        ops.feature_rank_counts(query, gallery[a:b], start, index, distance, offset=a)
+        for a, b in ((0, 100), (100, 101), (101, 333))
+    )
+    assert torch.equal(whole, parts)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_same_bits_with_any_number_of_threads(metric):
+    query, gallery = embeddings(70, 2100, 50)
+    start, index, row = all_pairs(query[:, :1], gallery[:9])
+    threads = torch.get_num_threads()
+    results = []
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        distance = ops.pair_distances(query, gallery, row, index, metric)
+        counts = ops.feature_rank_counts(query, gallery, start, index, distance, metric=metric)
+        results.append((distance, counts, *ops.top_k(query, gallery, 30, metric)))
+    torch.set_num_threads(threads)
+    assert all(map(torch.equal, *results))
+
+
+def test_low_precision_products_and_autocast_change_nothing():
+    query, gallery = embeddings(9, 400, 64)
+    wanted = ops.top_k(query, gallery, 50)[1]
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            got = ops.top_k(query, gallery, 50)[1]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(got, wanted)
+
+
+def calls(backend="native"):
+    query, gallery = embeddings(4, 30, 8)
+    start, index = groups([[1, 2], [], [5], [29]])
+    row = torch.repeat_interleave(start.diff())
+    distance = ops.pair_distances(query, gallery, row, index)
+    left = groups([[0], [3, 4], [], []])
+    matrix = torch.cdist(query, gallery)
+    return [
+        (torch.ops.vreid_ext.pair_distances, (query, gallery, row, index, "cosine", backend)),
+        (
+            torch.ops.vreid_ext.rank_counts,
+            (matrix, start, index, distance, *left, None, 0, backend),
+        ),
+        (
+            torch.ops.vreid_ext.feature_rank_counts,
+            (query, gallery, start, index, distance, None, None, gallery[:, 0] > -1, "cosine", 0, backend),
+        ),
+        (torch.ops.vreid_ext.top_k, (query, gallery, 3, "euclidean", *left, None, backend)),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_opcheck(number):
+    op, arguments = calls()[number]
+    torch.library.opcheck(op, arguments)
+
+
+def test_compiles_without_a_break():
+    query, gallery = embeddings(4, 30, 8)
+    start, index = groups([[1, 2], [], [5], [29]])
+    row = torch.repeat_interleave(start.diff())
+
+    def nearest_and_counts(query, gallery):
+        distance = ops.pair_distances(query, gallery, row, index)
+        counts = ops.feature_rank_counts(query, gallery, start, index, distance)
+        return (
+            counts,
+            ops.rank_counts(1 - query @ gallery.T, start, index, distance),
+            *ops.top_k(query, gallery, 3),
+        )
+
+    compiled = torch.compile(nearest_and_counts, fullgraph=True, backend="aot_eager")
+    for got, wanted in zip(compiled(query, gallery), nearest_and_counts(query, gallery), strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_nothing_to_count(backend):
+    query, gallery = embeddings(3, 10, 4)
+    none = groups([[], [], []])
+    empty = torch.empty(0, dtype=torch.float64)
+    assert ops.feature_rank_counts(query, gallery, *none, empty, backend=backend).shape == (0,)
+    assert ops.rank_counts(query @ gallery.T, *none, empty, backend=backend).shape == (0,)
+    values, indices = ops.top_k(query[:0], gallery, 2, backend=backend)
+    assert values.shape == indices.shape == (0, 2)
+    values, indices = ops.top_k(query, gallery, 2, kept=torch.zeros(10, dtype=torch.bool), backend=backend)
+    assert (indices == -1).all()
+
+
+X, Y = torch.randn(2, 4), torch.randn(5, 4)
+START, TWO, INDEX = torch.tensor([0, 1, 2]), torch.tensor([0, 2, 2]), torch.tensor([0, 4])
+DISTANCE = torch.zeros(2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda: ops.top_k(X, Y, 0), ValueError, "k"),
+        (lambda: ops.top_k(X, Y[:, :3], 1), ValueError, "gallery"),
+        (lambda: ops.top_k(X, Y.double(), 1), TypeError, "gallery"),
+        (lambda: ops.top_k(X, Y, 1, "l1"), ValueError, "metric"),
+        (lambda: ops.top_k(X, Y, 1, kept=torch.ones(4, dtype=torch.bool)), ValueError, "kept"),
+        (lambda: ops.top_k(X, Y, 1, left_out=START), TypeError, "left_out"),
+        (lambda: ops.top_k(X, Y, 1, left_out=(START[:2], INDEX)), ValueError, "left_out[0]"),
+        (lambda: ops.top_k(X, Y, 1, left_out=(START * 2, INDEX)), ValueError, "left_out[0]"),
+        (
+            lambda: ops.top_k(X, Y, 1, left_out=(TWO, INDEX.flip(0))),
+            ValueError,
+            "left_out[1]",
+        ),
+        (lambda: ops.top_k(X, Y * torch.inf, 1), ValueError, "gallery"),
+        (lambda: ops.top_k(X, Y * 1e20, 1, "euclidean"), ValueError, "gallery"),
+        (lambda: ops.pair_distances(X, Y, INDEX, INDEX), ValueError, "row"),
+        (lambda: ops.pair_distances(X, Y, INDEX * 0, INDEX + 1), ValueError, "index"),
+        (lambda: ops.rank_counts(X, START, INDEX.int(), DISTANCE), TypeError, "index"),
+        (lambda: ops.rank_counts(X, START, INDEX, DISTANCE.float()), TypeError, "distance"),
+        (lambda: ops.rank_counts(X, START, INDEX, DISTANCE[:1]), ValueError, "distance"),
+        (lambda: ops.rank_counts(X, START.flip(0), INDEX, DISTANCE), ValueError, "start"),
+    ],
+)
+def test_bad_input(call, error, name):
+    with pytest.raises(error) as raised:
+        call()
+    assert str(raised.value).startswith(f"{name}: ")

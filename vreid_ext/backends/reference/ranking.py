@@ -1,0 +1,114 @@
+"""Rankings in plain torch: every distance in float64, and a stable sort."""
+
+import torch
+from torch import Tensor
+
+_ELEMENTS = 2**24  # of the largest temporary
+
+
+def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
+    _check_finite(query, gallery, metric)
+    pairs = max(1, _ELEMENTS // query.shape[1])
+    parts = [
+        _distances(query[rows], gallery[items], metric)
+        for rows, items in zip(row.split(pairs), index.split(pairs), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def rank_counts(
+    distances: Tensor,
+    start: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    left_start: Tensor | None,
+    left: Tensor | None,
+    kept: Tensor | None,
+    offset: int,
+) -> Tensor:
+    counts = torch.zeros_like(index)
+    columns = torch.arange(distances.shape[1], device=distances.device) + offset
+    for i, values in enumerate(distances.double()):
+        mine = slice(int(start[i]), int(start[i + 1]))
+        counted = _counted(columns, i, left_start, left, kept)
+        d, j = distance[mine, None], index[mine, None]
+        before = (values < d) | ((values == d) & (columns < j))
+        counts[mine] = (before & counted).sum(1)
+    return counts
+
+
+def feature_rank_counts(
+    query: Tensor,
+    gallery: Tensor,
+    start: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    left_start: Tensor | None,
+    left: Tensor | None,
+    kept: Tensor | None,
+    metric: str,
+    offset: int,
+) -> Tensor:
+    _check_finite(query, gallery, metric)
+    counts = torch.zeros_like(index)
+    for begin in range(0, len(gallery), _rows(gallery)):
+        columns = slice(begin, begin + _rows(gallery))
+        tile = torch.stack([_distances(q, gallery[columns], metric) for q in query])
+        part = None if kept is None else kept[columns]
+        counts += rank_counts(tile, start, index, distance, left_start, left, part, offset + begin)
+    return counts
+
+
+def top_k(
+    query: Tensor,
+    gallery: Tensor,
+    k: int,
+    metric: str,
+    left_start: Tensor | None,
+    left: Tensor | None,
+    kept: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_finite(query, gallery, metric)
+    columns = torch.arange(len(gallery), device=query.device)
+    nearest = query.new_full((len(query), k), torch.inf, dtype=torch.float64)
+    indices = torch.full_like(nearest, -1, dtype=torch.int64)
+    farthest = query.new_full((len(query),), -torch.inf, dtype=torch.float64)
+    for i, q in enumerate(query):
+        items = columns[_counted(columns, i, left_start, left, kept)]
+        values = torch.cat([_distances(q, gallery[part], metric) for part in items.split(_rows(gallery))])
+        ordered, order = values.sort(stable=True)
+        n = min(k, len(items))
+        nearest[i, :n], indices[i, :n] = ordered[:n], items[order[:n]]
+        if n:
+            farthest[i] = ordered[-1]
+    return nearest, indices, farthest
+
+
+def _distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
+    """Of rows, in float64."""
+    a, b = a.double(), b.double()
+    if metric == "euclidean":
+        return (a - b).square().sum(-1).sqrt()
+    norms = a.square().sum(-1).sqrt() * b.square().sum(-1).sqrt()
+    return torch.where(norms > 0, 1 - (a * b).sum(-1) / norms.where(norms > 0, 1), 1)
+
+
+def _counted(
+    columns: Tensor, i: int, left_start: Tensor | None, left: Tensor | None, kept: Tensor | None
+) -> Tensor:
+    """Which of the columns count for query i."""
+    counted = torch.ones_like(columns, dtype=torch.bool) if kept is None else kept
+    if left_start is None or left is None:
+        return counted
+    return counted & ~torch.isin(columns, left[int(left_start[i]) : int(left_start[i + 1])])
+
+
+def _rows(gallery: Tensor) -> int:
+    return max(1, _ELEMENTS // gallery.shape[1])
+
+
+def _check_finite(query: Tensor, gallery: Tensor, metric: str) -> None:
+    from vreid_ext.ops._checks import finite_rows
+
+    for name, x in (("query", query), ("gallery", gallery)):
+        finite_rows(name, x.double().square().sum(1), metric)

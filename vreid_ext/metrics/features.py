@@ -1,0 +1,74 @@
+"""Features wherever they are: tensors, arrays, memory-mapped files. Read in pieces, never as a whole."""
+
+import mmap
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Rows: TypeAlias = "Tensor | np.ndarray | str | PathLike[str]"
+
+_PIECE = 2**26  # bytes of a file read at once
+
+
+class Features:
+    """Rows (N,D), or (N,...) where `trailing` allows them, in a common interface."""
+
+    def __init__(self, name: str, value: Any, *, trailing: bool = False) -> None:
+        if isinstance(value, (str, PathLike)):
+            value = _open(name, Path(value))
+        if not isinstance(value, (Tensor, np.ndarray)):
+            raise TypeError(f"{name}: got {type(value).__name__}, wanted a torch or numpy array (N,D)")
+        self._file = value if isinstance(value, np.memmap) else None
+        # Of a file no more than the dtype.
+        self._rows = torch.as_tensor(np.empty(0, value.dtype) if self._file is not None else value).detach()
+        self.shape = tuple(value.shape)
+        self.dtype: torch.dtype = self._rows.dtype
+        self.device: torch.device = self._rows.device
+        if not self.dtype.is_floating_point:
+            raise TypeError(f"{name}: got dtype {self.dtype}, wanted a floating-point one")
+        if len(self.shape) < 2 or (len(self.shape) > 2 and not trailing) or 0 in self.shape:
+            raise ValueError(f"{name}: got shape {self.shape}, wanted (N,D) with N and D at least 1")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        if self._file is None:
+            return self._rows[rows]
+        taken = np.array(self._file[rows if isinstance(rows, slice) else rows.numpy()])
+        _release(self._file)
+        return torch.from_numpy(taken)
+
+    def pieces(self) -> Iterator[tuple[int, Tensor]]:
+        """(number of the first row, rows): all at once from memory, some tens of MB at a time from a file."""
+        if self._file is None:
+            yield 0, self._rows
+            return
+        rows = max(1, _PIECE // (self._file.nbytes // len(self)))
+        for first in range(0, len(self), rows):
+            yield first, self[first : first + rows]
+
+
+def _open(name: str, path: Path) -> np.ndarray:
+    if path.suffix != ".npy":
+        raise ValueError(f"{name}: got the file {str(path)!r}, wanted a .npy file")
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"{name}: {str(path)!r} cannot be read: {error}") from error
+    return array
+
+
+def _release(array: np.memmap) -> None:
+    """Hand the pages that were read back, or a file read through would count as memory in use."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.base
+    # A private mapping may have been written to, and its pages are the only place of that.
+    if base is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

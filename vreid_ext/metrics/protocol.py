@@ -1,0 +1,89 @@
+"""Which gallery items count for which query: positives, and items left out."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
+
+
+class Protocol:
+    """Positives and left-out items of every query, found through the identities, so in O(Q + G + pairs).
+
+    Attributes:
+        start, index: (Q+1,), (P,) int64: query i has the positives index[start[i]:start[i+1]], ascending.
+        row: (P,) the query of each positive.
+        left_out: the same two for items that do not count for a query.
+        kept: (G,) bool, items that count at all; None if all do.
+    """
+
+    def __init__(
+        self,
+        q_pids: Labels,
+        g_pids: Labels,
+        q_camids: Labels,
+        g_camids: Labels,
+        *,
+        sizes: tuple[int, int],
+        junk: bool,
+        exclude: Labels | None,
+        device: torch.device,
+    ) -> None:
+        queries, items = sizes
+        q_pid, g_pid = labels("q_pids", q_pids, queries, device), labels("g_pids", g_pids, items, device)
+        q_cam = labels("q_camids", q_camids, queries, device)
+        g_cam = labels("g_camids", g_camids, items, device)
+        itself = torch.full_like(q_pid, -1)
+        if exclude is not None:
+            itself = labels("exclude", exclude, queries, device)
+            if ((itself < -1) | (itself >= items)).any():
+                raise ValueError(f"exclude: got an index outside -1 ... {items - 1}")
+        self.junk, self.excludes = junk, bool((itself >= 0).any())
+
+        by_pid, order = g_pid.sort(stable=True)
+        first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
+        last = torch.where(q_pid == -1, first, last)  # of junk identity: no positives
+        row = torch.repeat_interleave(last - first)
+        within = torch.arange(len(row), device=device) - _starts(row, queries)[row]
+        index = order[first[row] + within]
+        removed = index == itself[row]
+        if junk:
+            removed |= q_cam[row] == g_cam[index]
+        self.row, self.index = row[~removed], index[~removed]
+        self.start = _starts(self.row, queries)
+
+        other = ((itself >= 0) & (g_pid[itself.clamp(min=0)] != q_pid)).nonzero()[:, 0]
+        pairs = torch.stack([torch.cat([row[removed], other]), torch.cat([index[removed], itself[other]])])
+        pairs = pairs[:, pairs[1].argsort(stable=True)]
+        pairs = pairs[:, pairs[0].argsort(stable=True)]
+        self.left_out = _starts(pairs[0], queries), pairs[1].contiguous()
+        self.kept = None if (g_pid != -1).all() else g_pid != -1
+
+    def __str__(self) -> str:
+        removed = ["pid -1", *["same pid and camera"] * self.junk, *["the query itself"] * self.excludes]
+        return f"removed from the gallery: {', '.join(removed)}"
+
+    def part(self, first: int, stop: int) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        """left_out, with indices from `first` on, and kept, of the gallery items first ... stop - 1."""
+        start, index = self.left_out
+        inside = (index >= first) & (index < stop)
+        row = torch.repeat_interleave(start.diff(), output_size=len(index))[inside]
+        kept = None if self.kept is None else self.kept[first:stop]
+        return (_starts(row, len(start) - 1), index[inside] - first), kept
+
+
+def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
+    value = torch.as_tensor(value)
+    if value.is_floating_point() or value.is_complex():
+        raise TypeError(f"{name}: got dtype {value.dtype}, wanted integers")
+    if value.shape != (length,):
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({length},)")
+    return value.to(device, torch.int64)
+
+
+def _starts(row: Tensor, rows: int) -> Tensor:
+    """(rows+1,): where each row begins in a sorted list of row numbers, and where the last ends."""
+    return torch.cat([row.new_zeros(1), torch.bincount(row, minlength=rows).cumsum(0)])

@@ -1,0 +1,304 @@
+"""Rankings without a sort and without the distance matrix: ranks by counting, and the k nearest.
+
+Q queries and G gallery items of D numbers. Distances are those of `pair_distances`, in float64:
+
+    cosine       d(q,g) = 1 - q.g / (|q| |g|), 1 where a row is zero
+    euclidean    d(q,g) = |q - g|_2
+
+and equal distances rank by gallery index. `rank_counts` takes distances of any origin, a tile of columns at
+a time; the other ops take features and make their tiles themselves. On the CPU those are float32 matrix
+products whose error is bounded, and a comparison that the bound leaves open is settled in float64: the
+order is that of float64 at the price of float32, and depends neither on the tiles nor on the threads.
+
+The bound is that of independent rounding errors at twelve standard deviations,
+4 sqrt(D) u |q| |g| with u = 2^-24 (Higham and Mary, SIAM J. Sci. Comput. 2019, Theorem 2.4).
+
+Features are float16, bfloat16, float32 (all widened exactly to float32) or float64. Nothing here has a
+gradient. `backend` is "auto", "reference" or "native".
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vreid_ext import backends
+from vreid_ext.backends import reference
+from vreid_ext.ops import _checks
+from vreid_ext.ops._library import register
+
+Groups = tuple[Tensor, Tensor]
+
+
+def pair_distances(
+    query: Tensor,
+    gallery: Tensor,
+    row: Tensor,
+    index: Tensor,
+    metric: str = "cosine",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The float64 distances of the pairs (query[row[p]], gallery[index[p]]).
+
+    Args:
+        query: (Q,D).
+        gallery: (G,D).
+        row, index: (P,) int64.
+        metric: "cosine" or "euclidean".
+
+    Returns:
+        (P,) float64.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _features(query, gallery, metric)
+    _integers("row", row, None, query.device)
+    _integers("index", index, row.shape, query.device)
+    return _call("pair_distances", backend, query, query, gallery, row, index, metric)
+
+
+def rank_counts(
+    distances: Tensor,
+    start: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    left_out: Groups | None = None,
+    kept: Tensor | None = None,
+    *,
+    offset: int = 0,
+    backend: str = "auto",
+) -> Tensor:
+    """How many items of a tile of distances come before each positive of its query.
+
+        counts[p] = #{j kept, not left out : (d[i,j], j) < (distance[p], index[p])}
+
+    in lexicographic order, for start[i] <= p < start[i+1]. One more than the sum over a gallery's tiles is
+    the positive's rank.
+
+    Args:
+        distances: (Q,g), columns `offset` to `offset + g` of the distance matrix. Half precision is widened.
+        start: (Q+1,) int64; query i has the positives start[i] to start[i+1] - 1.
+        index: (P,) int64, gallery indices of the positives, which may lie outside this tile.
+        distance: (P,) float64, their distances.
+        left_out: start (Q+1,) and gallery indices, int64, ascending within a query: items that do not count
+            for this query, such as those of its own camera.
+        kept: (g,) bool, the tile's items that count at all; None for all.
+        offset: gallery index of the first column, any int64.
+
+    Returns:
+        (P,) int64.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _checks.floating("distances", distances, "(Q,G)")
+    rows, columns = distances.shape
+    _positives(start, index, distance, rows, distances.device)
+    groups = _left_out(left_out, rows, distances.device)
+    _kept(kept, columns, distances.device)
+    if distances.dtype in (torch.float16, torch.bfloat16):
+        distances = distances.float()
+    return _call("rank_counts", backend, distances, distances, start, index, distance, *groups, kept, offset)
+
+
+def feature_rank_counts(
+    query: Tensor,
+    gallery: Tensor,
+    start: Tensor,
+    index: Tensor,
+    distance: Tensor,
+    left_out: Groups | None = None,
+    kept: Tensor | None = None,
+    *,
+    metric: str = "cosine",
+    offset: int = 0,
+    backend: str = "auto",
+) -> Tensor:
+    """`rank_counts` of the distances between features, which are never held as a whole.
+
+    Args:
+        query: (Q,D).
+        gallery: (g,D), rows `offset` to `offset + g` of the gallery. Counts of several pieces add up.
+        metric: "cosine" or "euclidean".
+        start, index, distance, left_out, kept: as for `rank_counts`; `distance` from `pair_distances`.
+
+    Returns:
+        (P,) int64.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
+            finite, or, for "euclidean", longer than 1e18.
+    """
+    _features(query, gallery, metric)
+    _positives(start, index, distance, len(query), query.device)
+    groups = _left_out(left_out, len(query), query.device)
+    _kept(kept, len(gallery), query.device)
+    return _call(
+        "feature_rank_counts",
+        backend,
+        query,
+        *(query, gallery, start, index, distance, *groups, kept),
+        *(metric, offset),
+    )
+
+
+def top_k(
+    query: Tensor,
+    gallery: Tensor,
+    k: int,
+    metric: str = "cosine",
+    left_out: Groups | None = None,
+    kept: Tensor | None = None,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The k nearest gallery items of every query, nearest first, equal distances by gallery index.
+
+    Memory beyond the features is O(Q k) and one tile.
+
+    Args:
+        query: (Q,D).
+        gallery: (G,D).
+        k: at least 1; may exceed G.
+        metric: "cosine" or "euclidean".
+        left_out, kept: as for `rank_counts`.
+
+    Returns:
+        distances (Q,k) float64 and indices (Q,k) int64; infinity and -1 where fewer than k items are kept.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
+            finite, or, for "euclidean", longer than 1e18.
+    """
+    distances, indices, _ = nearest_and_farthest(query, gallery, k, metric, left_out, kept, backend=backend)
+    return distances, indices
+
+
+def nearest_and_farthest(
+    query: Tensor,
+    gallery: Tensor,
+    k: int,
+    metric: str = "cosine",
+    left_out: Groups | None = None,
+    kept: Tensor | None = None,
+    *,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`top_k`, and from the same pass (Q,) float64 the distance of the farthest item, to float32 accuracy.
+
+    Re-ranking divides by it. It is -infinity for a query of which nothing is kept.
+    """
+    _features(query, gallery, metric)
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k: got {k!r}, wanted an int of at least 1")
+    groups = _left_out(left_out, len(query), query.device)
+    _kept(kept, len(gallery), query.device)
+    result: tuple[Tensor, Tensor, Tensor] = _call(
+        "top_k", backend, query, query, gallery, k, metric, *groups, kept
+    )
+    return result
+
+
+def _call(op: str, backend: str, leading: Tensor, *arguments: Any) -> Any:
+    backend = backends.choose(op, backend, leading.device, leading.dtype)
+    if backend == "reference":
+        return getattr(reference, op)(*arguments)
+    return _OPS[op](*arguments, backend)
+
+
+def _features(query: Any, gallery: Any, metric: Any) -> None:
+    _checks.floating("query", query, "(Q,D)")
+    _checks.floating("gallery", gallery, "(G,D)")
+    _checks.same_device("gallery", gallery, query.device)
+    _checks.choice("metric", metric, ("cosine", "euclidean"))
+    if gallery.shape[1] != query.shape[1]:
+        raise ValueError(f"gallery: got {gallery.shape[1]} columns, wanted {query.shape[1]} as query has")
+    if gallery.dtype != query.dtype:
+        raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
+
+
+def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torch.device) -> None:
+    if not isinstance(value, Tensor) or value.dtype != torch.int64:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name}: got {got}, wanted an int64 tensor")
+    if value.dim() != 1 or (shape is not None and value.shape != shape):
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, wanted {tuple(shape) if shape else '(P,)'}"
+        )
+    _checks.same_device(name, value, device)
+
+
+def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.device) -> None:
+    _integers("start", start, (rows + 1,), device)
+    _integers("index", index, None, device)
+    if not isinstance(distance, Tensor) or distance.dtype != torch.float64:
+        got = distance.dtype if isinstance(distance, Tensor) else type(distance).__name__
+        raise TypeError(f"distance: got {got}, wanted a float64 tensor")
+    if distance.shape != index.shape:
+        raise ValueError(f"distance: got shape {tuple(distance.shape)}, wanted {tuple(index.shape)}")
+    _checks.same_device("distance", distance, device)
+
+
+def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """start and index, None for both where nothing is left out."""
+    if left_out is None:
+        return None, None
+    if not isinstance(left_out, tuple) or len(left_out) != 2:
+        raise TypeError(f"left_out: got {type(left_out).__name__}, wanted None or a pair (start, index)")
+    _integers("left_out[0]", left_out[0], (rows + 1,), device)
+    _integers("left_out[1]", left_out[1], None, device)
+    return left_out if len(left_out[1]) else (None, None)
+
+
+def _kept(kept: Any, columns: int, device: torch.device) -> None:
+    if kept is None:
+        return
+    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
+        got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
+        raise TypeError(f"kept: got {got}, wanted None or a bool tensor (G,)")
+    if kept.shape != (columns,):
+        raise ValueError(f"kept: got shape {tuple(kept.shape)}, wanted ({columns},)")
+    _checks.same_device("kept", kept, device)
+
+
+def _fake_pairs(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
+    return query.new_empty(row.shape, dtype=torch.float64)
+
+
+def _fake_counts(distances: Tensor, start: Tensor, index: Tensor, *rest: Any) -> Tensor:
+    return torch.zeros_like(index)
+
+
+def _fake_feature_counts(query: Tensor, gallery: Tensor, start: Tensor, index: Tensor, *rest: Any) -> Tensor:
+    return torch.zeros_like(index)
+
+
+def _fake_top_k(query: Tensor, gallery: Tensor, k: int, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        query.new_full((len(query), k), torch.inf, dtype=torch.float64),
+        query.new_full((len(query), k), -1, dtype=torch.int64),
+        query.new_full((len(query),), -torch.inf, dtype=torch.float64),
+    )
+
+
+_POSITIVES = "Tensor start, Tensor index, Tensor distance, Tensor? left_start, Tensor? left, Tensor? kept"
+_OPS = {
+    "pair_distances": register(
+        "pair_distances(Tensor query, Tensor gallery, Tensor row, Tensor index, str metric) -> Tensor",
+        fake=_fake_pairs,
+    ),
+    "rank_counts": register(
+        f"rank_counts(Tensor distances, {_POSITIVES}, int offset) -> Tensor", fake=_fake_counts
+    ),
+    "feature_rank_counts": register(
+        f"feature_rank_counts(Tensor query, Tensor gallery, {_POSITIVES}, str metric, int offset) -> Tensor",
+        fake=_fake_feature_counts,
+    ),
+    "top_k": register(
+        "top_k(Tensor query, Tensor gallery, int k, str metric, Tensor? left_start, Tensor? left,"
+        " Tensor? kept) -> (Tensor, Tensor, Tensor)",
+        fake=_fake_top_k,
+    ),
+}
