@@ -121,20 +121,22 @@ def usage(cubin: Path) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
 
 
-def check(build: Callable[..., Path | None], recorded: list[Any], architecture: int) -> None:
+def check(build: Callable[..., Path | None], recorded: list[Any], architecture: int) -> dict[str, int]:
+    """Nothing spills; gives the registers of each kernel."""
     cubins = [cubin for launch in recorded if (cubin := build(launch, architecture)) is not None]
-    for cubin in cubins:
-        used = usage(cubin)
-        assert (used["STACK"], used["LOCAL"]) == (0, 0), (cubin.name, used)
-        if "channel_sums" in cubin.name or "map_gradient" in cubin.name:
-            assert used["REG"] <= 128, (cubin.name, used)  # four blocks of 128 threads on an SM
+    used = {cubin.name: usage(cubin) for cubin in cubins}
+    assert {name: use for name, use in used.items() if use["STACK"] or use["LOCAL"]} == {}
+    return {name: use["REG"] for name, use in used.items()}
 
 
 @pytest.mark.parametrize(
     ("dtype", "layout"), [(torch.float32, "contiguous"), (torch.bfloat16, "channels_last")], ids=str
 )
 def test_kernels_do_not_spill(build, monkeypatch, dtype, layout):
-    check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
+    registers = check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
+    streaming = [name for name in registers if "channel_sums" in name or "map_gradient" in name]
+    assert streaming
+    assert max(registers[name] for name in streaming) <= 128  # four blocks of 128 threads on an SM
 
 
 @pytest.mark.slow

@@ -32,7 +32,6 @@ CHANNELS = (
     Tile(64, 2, 16, 128, 4),
     Tile(64, 1, 32, 128, 4),
     Tile(64, 1, 64, 128, 8),
-    Tile(64, 1, 128, 128, 8),
 )
 # The kernels over frames, clips and pairs touch a hundredth of the map; one size does (chunks of channels,
 # frames, blocks, channels, pairs, cells).

@@ -110,7 +110,7 @@ def fuse_backward(
             kernels.fuse_gradient, grid,
             grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
             *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
-            FLAT=_flat(grad, x, dx), **tile._replace(num_warps=8)._asdict(),
+            FLAT=_flat(grad, x, dx), **tile._replace(BLOCK_C=tile.BLOCK_C // 2, num_warps=8)._asdict(),
         )  # fmt: skip
         return dx, _like(parts.sum((3, 4)), scores)
 
@@ -252,7 +252,7 @@ def _clip_scores(
     _launch(
         kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
         mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
-        BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C,
+        BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=2,
     )  # fmt: skip
 
 
