@@ -228,6 +228,113 @@ void part_distance_backward(const PartTuple& part, int64_t grad, int64_t grad_st
     run(&Table::part_distance_backward, op);
 }
 
+int64_t prepare_rows(const RowsTuple& x, int64_t offset, bool centre, int64_t prepared, int64_t square,
+                     int threads) {
+    const Rows given = rows("x", x);
+    PrepareRows op{given,
+                   address("offset", offset, centre ? given.D : 0),
+                   centre,
+                   address("prepared", prepared, given.N * given.D),
+                   address("square", square, given.N),
+                   -1,
+                   check_threads(threads)};
+    run(&Table::prepare_rows, op);
+    return op.bad_row;
+}
+
+void mine_tile(int64_t code, int64_t tile, int64_t anchors, int64_t candidates, int64_t first_row,
+               int64_t rows, int64_t first_column, int64_t row_id, int64_t column_id, int64_t row_square,
+               int64_t column_square, bool mirrored, int64_t score, int64_t index, int threads) {
+    const int64_t columns = candidates - first_column;
+    if (first_row < 0 || rows < 0 || first_row + rows > anchors || first_column < 0 || columns < 0 ||
+        (mirrored && anchors != candidates))
+        throw std::invalid_argument("tile: rows " + std::to_string(first_row) + " + " + std::to_string(rows) +
+                                    " of " + std::to_string(anchors) + ", columns from " +
+                                    std::to_string(first_column) + " of " + std::to_string(candidates));
+    MineTile op{dtype(code),
+                address("tile", tile, rows * columns),
+                anchors,
+                first_row,
+                rows,
+                first_column,
+                columns,
+                address("row_id", row_id, anchors),
+                address("column_id", column_id, candidates),
+                address("row_square", row_square, anchors),
+                address("column_square", column_square, candidates),
+                mirrored,
+                address("score", score, 2 * anchors),
+                address<int64_t>("index", index, 2 * anchors),
+                check_threads(threads)};
+    run(&Table::mine_tile, op);
+}
+
+const int64_t* row_index(const char* name, int64_t index, int64_t size, int64_t least, int64_t rows) {
+    const int64_t* values = address<const int64_t>(name, index, size);
+    for (int64_t i = 0; i < size; ++i) {
+        if (values[i] < least || values[i] >= rows)
+            throw py::index_error(std::string(name) + ": got row " + std::to_string(values[i]) + " of " +
+                                  std::to_string(rows));
+    }
+    return values;
+}
+
+void mined_distance(const RowsTuple& x, const RowsTuple& ref, int64_t index, int64_t M, int64_t metric,
+                    int64_t distance, int threads) {
+    const Rows anchors = rows("x", x), others = rows("ref", ref);
+    MinedDistance op{anchors,
+                     others,
+                     row_index("index", index, M * anchors.N, -1, others.data ? others.N : anchors.N),
+                     M,
+                     mining_metric(metric),
+                     address("distance", distance, M * anchors.N),
+                     check_threads(threads)};
+    run(&Table::mined_distance, op);
+}
+
+void mined_distance_backward(const RowsTuple& x, const RowsTuple& ref, int64_t index, int64_t M,
+                             int64_t metric, int64_t grad, int64_t distance, int64_t dx, int64_t dref,
+                             int threads) {
+    const Rows anchors = rows("x", x), others = rows("ref", ref);
+    MinedDistanceBackward op{anchors,
+                             others,
+                             row_index("index", index, M * anchors.N, -1, others.data ? others.N : anchors.N),
+                             M,
+                             mining_metric(metric),
+                             address("grad", grad, M * anchors.N),
+                             address("distance", distance, M * anchors.N),
+                             address("dx", dx, 0),
+                             address("dref", dref, 0),
+                             check_threads(threads)};
+    run(&Table::mined_distance_backward, op);
+}
+
+void triplet(int64_t code, int64_t N, int64_t distance, int64_t index, double margin, bool soft, int64_t loss,
+             int64_t slope) {
+    Triplet op{dtype(code),
+               N,
+               address("distance", distance, 2 * N),
+               address<const int64_t>("index", index, 2 * N),
+               margin,
+               soft,
+               address("loss", loss, 1),
+               address("slope", slope, 2 * N)};
+    run(&Table::triplet, op);
+}
+
+void identity_hard(const RowsTuple& x, int64_t labels, int64_t order, int64_t metric, bool include_self,
+                   int64_t index, int threads) {
+    const Rows given = rows("x", x);
+    IdentityHard op{given,
+                    address<const int64_t>("labels", labels, given.N),
+                    row_index("order", order, given.N, 0, given.N),
+                    mining_metric(metric),
+                    include_self,
+                    address<int64_t>("index", index, 2 * given.N),
+                    check_threads(threads)};
+    run(&Table::identity_hard, op);
+}
+
 float read_probe(int64_t source, int64_t size, int threads) {
     Probe op{static_cast<const float*>(address("source", source, size)), nullptr, size, 0,
              check_threads(threads)};
@@ -268,6 +375,12 @@ PYBIND11_MODULE(_native, m) {
     m.def("inter_frame_distance_backward", &inter_frame_distance_backward);
     m.def("part_distance", &part_distance);
     m.def("part_distance_backward", &part_distance_backward);
+    m.def("prepare_rows", &prepare_rows);
+    m.def("mine_tile", &mine_tile);
+    m.def("mined_distance", &mined_distance);
+    m.def("mined_distance_backward", &mined_distance_backward);
+    m.def("triplet", &triplet);
+    m.def("identity_hard", &identity_hard);
     m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);

@@ -35,6 +35,20 @@ inline FeatureMap feature_map(const char* name, const MapTuple& m) {
         address(name, data, B * T * C * L), dtype(code), B, T, C, L, stride_b, stride_t, stride_c, stride_l};
 }
 
+// (address, dtype code, N, D, stride of N in elements)
+using RowsTuple = std::array<int64_t, 5>;
+
+inline Rows rows(const char* name, const RowsTuple& r) {
+    const auto [data, code, N, D, stride] = r;
+    return {address(name, data, N * D), dtype(code), N, D, stride};
+}
+
+inline MiningMetric mining_metric(int64_t code) {
+    if (code < 0 || code > 2)
+        throw std::invalid_argument("metric: got code " + std::to_string(code) + ", wanted 0 to 2");
+    return static_cast<MiningMetric>(code);
+}
+
 inline void check_blocks(int64_t K, int64_t L) {
     if (K < 1 || L < 1 || L % K != 0)
         throw std::invalid_argument("blocks: got " + std::to_string(K) + " for " + std::to_string(L) +

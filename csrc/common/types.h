@@ -221,6 +221,85 @@ struct TopKResult {
     int64_t* index;    // (Q,stride)
 };
 
+// Embeddings (N,D): the numbers of a row are adjacent, rows lie `stride` elements apart. Null data: none.
+struct Rows {
+    const void* data;
+    DType dtype;
+    int64_t N, D, stride;
+};
+
+enum class MiningMetric : int32_t { euclidean = 0, squared = 1, cosine = 2 };
+
+// Rows ready for the product: less `offset` (D) acc or, where that is null, divided by their norm (zero stays
+// zero). Twice the product of two prepared rows less both squares is minus their squared distance.
+struct PrepareRows {
+    Rows x;
+    void* offset;
+    bool centre;      // put the mean of x into offset first
+    void* prepared;   // (N,D) acc
+    void* square;     // (N,) acc: squared norms; zeros for divided rows, whose norms are equal
+    int64_t bad_row;  // result: the first row with NaN, infinity or squares that overflow; -1 for none
+    int threads;
+};
+
+// Farthest positive and nearest negative so far, from one tile of products (rows, columns) of prepared rows.
+// "id" is int32, or int64 for double. Where anchors and candidates are one set (`mirrored`), an anchor is no
+// positive of its own, and the columns after the tile's last row are anchors, too.
+struct MineTile {
+    DType dtype;  // f32 or f64
+    const void* tile;
+    int64_t anchors, first_row, rows, first_column, columns;
+    const void *row_id, *column_id;          // of all anchors, of all candidates
+    const void *row_square, *column_square;  // likewise
+    bool mirrored;
+    void* score;     // (2,anchors) acc: squared distance less the anchor's square; negated for negatives
+    int64_t* index;  // (2,anchors)
+    int threads;
+};
+
+// distance (M,N) of each row of x to the rows index (M,N) of ref, or of x where ref is null. Index -1: zero.
+struct MinedDistance {
+    Rows x, ref;
+    const int64_t* index;
+    int64_t M;
+    MiningMetric metric;
+    void* distance;
+    int threads;
+};
+
+struct MinedDistanceBackward {
+    Rows x, ref;
+    const int64_t* index;
+    int64_t M;
+    MiningMetric metric;
+    const void *grad, *distance;
+    void *dx, *dref;  // contiguous, dtype of x; each may be null
+    int threads;
+};
+
+// Triplet loss of distances (2,N) to a positive and a negative each: the mean over the anchors that have both
+// (index (2,N) not -1) of [margin + gap]_+, or of ln(1 + exp(gap)) if `soft`.
+struct Triplet {
+    DType dtype;  // f32 or f64
+    int64_t N;
+    const void* distance;
+    const int64_t* index;
+    double margin;
+    bool soft;
+    void* loss;
+    void* slope;  // (2,N): derivative of the loss by each distance
+};
+
+// Farthest and nearest row of the same label. order (N): the rows sorted by label, ascending within one.
+struct IdentityHard {
+    Rows x;
+    const int64_t *labels, *order;
+    MiningMetric metric;
+    bool include_self;
+    int64_t* index;  // (2,N); -1 without a candidate
+    int threads;
+};
+
 // Plain passes over contiguous float memory, the yardsticks of the benchmarks.
 struct Probe {
     const float* source;

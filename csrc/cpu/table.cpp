@@ -23,6 +23,12 @@ extern const Table table = {
     rank_counts,
     top_k,
     top_k_result,
+    prepare_rows,
+    mine_tile,
+    mined_distance,
+    mined_distance_backward,
+    triplet,
+    identity_hard,
     probe,
 };
 

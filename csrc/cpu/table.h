@@ -23,6 +23,12 @@ struct Table {
     Status (*rank_counts)(const RankCounts&);
     Status (*top_k)(const TopK&);
     Status (*top_k_result)(const TopKResult&);
+    Status (*prepare_rows)(PrepareRows&);
+    Status (*mine_tile)(const MineTile&);
+    Status (*mined_distance)(const MinedDistance&);
+    Status (*mined_distance_backward)(const MinedDistanceBackward&);
+    Status (*triplet)(const Triplet&);
+    Status (*identity_hard)(const IdentityHard&);
     Status (*probe)(Probe&);
 };
 

@@ -42,6 +42,31 @@ for dtype, last in itertools.product(dtypes, (False, True)):
         assert (got.double() - wanted.double()).abs().max() <= tolerance * scale, (dtype, last)
 """
 
+# The mining ops: one strip and several, all metrics and dtypes, sizes that no vector divides.
+MINING = """
+import itertools, torch
+from vreid_ext import ops
+
+def run(backend, n, metric, dtype, with_ref):
+    generator = torch.Generator().manual_seed(n)
+    x, ref = (torch.randn(m, 37, generator=generator).to(dtype).requires_grad_() for m in (n, n + 5))
+    labels, ref_labels = (torch.randint(9, (len(each),), generator=generator) for each in (x, ref))
+    others = {"ref": ref, "ref_labels": ref_labels} if with_ref else {}
+    hard = ops.batch_hard(x, labels, metric=metric, backend=backend, **others)
+    identity = ops.identity_hard(x, labels, metric=metric, backend=backend)
+    gradients = torch.autograd.grad(hard[0].sum() - 2 * hard[1].sum(), [x, ref] if with_ref else [x])
+    return [*hard, *identity, *gradients]
+
+torch.set_num_threads(2)
+dtypes = torch.float32, torch.float64, torch.bfloat16, torch.float16
+for case in itertools.product((30, 301), ("euclidean", "squared", "cosine"), dtypes, (False, True)):
+    tolerance = {4: 2e-5, 8: 1e-12, 2: 4e-2}[case[2].itemsize]
+    for got, wanted in zip(run("native", *case), run("reference", *case), strict=True):
+        scale = wanted.double().abs().max()
+        assert scale > 0
+        assert (got.double() - wanted.double()).abs().max() <= tolerance * scale, case
+"""
+
 # All 65536 half-precision numbers through a load, a sum over one cell and a store.
 HALVES = """
 import torch
@@ -67,7 +92,9 @@ def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("code", [COMPARISON, HALVES], ids=["ops", "half-precision numbers"])
+@pytest.mark.parametrize(
+    "code", [COMPARISON, MINING, HALVES], ids=["ops", "mining", "half-precision numbers"]
+)
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set_gives_the_answer(isa, code):
     if isa not in native.build_info()["usable_isas"]:
@@ -131,3 +158,16 @@ def test_probes_read_and_copy_everything(size):
     assert native.read_probe(x.data_ptr(), size, 2) == size
     native.copy_probe(x.data_ptr(), y.data_ptr(), size, 2)
     assert torch.equal(x, y)
+
+
+def test_mining_refuses_what_would_crash():
+    x, index = torch.ones(2, 3), torch.tensor([[0, 2]])
+    rows, none = (x.data_ptr(), 0, 2, 3, 3), (0, 0, 0, 0, 0)
+    with pytest.raises(IndexError, match="index: got row 2 of 2"):
+        native.mined_distance(rows, none, index.data_ptr(), 1, 0, x.data_ptr(), 1)
+    with pytest.raises(ValueError, match="x: got a null address for 6 elements"):
+        native.mined_distance((0, 0, 2, 3, 3), none, index.data_ptr(), 1, 0, x.data_ptr(), 1)
+    with pytest.raises(ValueError, match="metric: got code 3"):
+        native.mined_distance(rows, none, torch.tensor([[0, 1]]).data_ptr(), 1, 3, x.data_ptr(), 1)
+    with pytest.raises(ValueError, match=r"tile: rows 1 \+ 2 of 2"):
+        native.mine_tile(0, x.data_ptr(), 2, 2, 1, 2, 0, *[x.data_ptr()] * 4, True, *[x.data_ptr()] * 2, 1)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vreid_ext.data import DatasetError, attribute_sizes, one_hot, read_attributes
+from vreid_ext.data import DatasetError, attribute_labels, attribute_sizes, one_hot, read_attributes
 
 MARS_ROW = "7,2,58,4,5,1,0,1,0,0,0,1,8,9,3,1,0,1,0,1,0,1,0,1"
 
@@ -79,3 +79,8 @@ def test_unknown_names_are_refused():
         attribute_sizes("mars", "some")
     with pytest.raises(ValueError, match="attributes: 'motion' is missing"):
         one_hot({})
+
+
+def test_labels_of_unknown_tracklets_and_attributes_are_ignored():
+    assert attribute_labels({"hat": 1, "age": 3}, ["age", "pose", "hat"]).tolist() == [3, -1, 1]
+    assert attribute_labels(None, ["age", "hat"]).tolist() == [-1, -1]

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from vreid_ext import engine
+from vreid_ext.engine.build import model_of
 
 
 @pytest.mark.parametrize("name", engine.recipe_names())
@@ -18,15 +19,18 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2]
-    weights = {
-        "softmax": recipe.loss.softmax,
-        "triplet": recipe.loss.triplet,
-        "inter_frame": recipe.loss.inter_frame,
-    }
+    terms = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl")
+    weights = {name: getattr(recipe.loss, name) for name in terms}
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)
         assert math.isclose(line["loss"], total, rel_tol=1e-5)
         assert all((name in line) == (weight > 0) for name, weight in weights.items())
+        assert ("dvdp" in line) == recipe.loss.dvdp
+    assert (tmp_path / "run" / "dvdp.png").is_file() == recipe.loss.dvdp
+    if recipe.loss.attributes:
+        sizes = model_of(recipe.model, 4, start_weights=False).attribute_sizes
+        names = [name for stream in sizes.values() for name in stream]
+        assert [list(row["attributes"]) for row in result["rows"]] == [names]
     assert [row["frames"] for row in result["rows"]] == recipe.eval.frames
     assert all(0 < row["mAP"] <= 1 and row["valid_queries"] > 0 for row in result["rows"])
     assert [row["frames"] for row in result["rows"] if "paper_percent" in row] == list(recipe.paper.rows)

@@ -6,6 +6,8 @@ import torch
 from vreid_ext import engine
 from vreid_ext.engine.build import Objective
 from vreid_ext.engine.checkpoint import checkpoints
+from vreid_ext.engine.config import Loss
+from vreid_ext.losses import AITLoss, AttributeLoss, ITLoss
 from vreid_ext.models import TrainingOutput
 
 
@@ -18,13 +20,46 @@ def test_the_objective_is_the_weighted_sum_and_repeats_labels_for_frames():
     torch.manual_seed(0)
     output = TrainingOutput(torch.randn(8, 3), torch.randn(8, 5), {"inter_frame": torch.tensor(2.0)})
     labels = torch.tensor([0, 0, 1, 2])
-    weights = {"softmax": 2.0, "triplet": 0.0, "inter_frame": 0.5}
-    terms = Objective(weights, 0.3, 0.0, gather=lambda x: x)(output, labels)
+    objective = Objective(Loss(softmax=2.0, triplet=0.0, inter_frame=0.5), {}, gather=lambda x: x)
+    terms = objective(output, labels)
     expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([0, 0, 0, 0, 1, 1, 2, 2]))
     assert terms.keys() == {"softmax", "inter_frame", "loss"}
     torch.testing.assert_close(terms["loss"], 2 * expected + 1)
     with pytest.raises(ValueError, match=r"loss.inter_frame: the model gives no such term"):
-        Objective(weights, 0.3, 0.0, gather=lambda x: x)(output._replace(extras={}), labels)
+        objective(output._replace(extras={}), labels)
+
+
+SIZES = {"relevant": {"hat": 2, "age": 3}, "irrelevant": {"pose": 4}}
+
+
+@pytest.mark.parametrize("form", ["paper", "authors"])
+def test_the_terms_of_attributes(form):
+    torch.manual_seed(0)
+    logits = {"relevant": torch.randn(8, 5), "irrelevant": torch.randn(8, 4)}
+    output = TrainingOutput(torch.randn(8, 2), torch.randn(8, 6), {}, logits)
+    labels, attributes = torch.arange(8) // 4, torch.randint(2, (8, 3))
+    weights = Loss(0.0, triplet=0.0, attributes=2.0, aitl=0.5, aitl_form=form, dvdp=True, metric="cosine")
+    terms = Objective(weights, SIZES, gather=lambda x: x)(output, labels, attributes)
+    recognition = sum(
+        AttributeLoss(sizes)(logits[name], attributes[:, columns])
+        for (name, sizes), columns in zip(SIZES.items(), (slice(2), slice(2, 3)), strict=True)
+    )
+    torch.testing.assert_close(terms["attributes"], recognition)
+    if form == "paper":
+        vectors = torch.cat([logits["relevant"], logits["irrelevant"]], 1).sigmoid()
+        aitl = AITLoss()(output.feature, vectors, labels)
+    else:
+        loss = AITLoss(attribute_metric="euclidean", include_self=True)
+        aitl = sum(loss(output.feature, each, labels) for each in logits.values()) / 2
+    torch.testing.assert_close(terms["aitl"], aitl)
+    torch.testing.assert_close(terms["dvdp"], ITLoss()(output.feature, labels))
+    torch.testing.assert_close(terms["loss"], 2 * recognition + 0.5 * aitl)
+
+
+@pytest.mark.parametrize("name", ["attributes", "aitl"])
+def test_terms_of_attributes_need_a_stream(name):
+    with pytest.raises(ValueError, match=rf"^loss.{name}: the model has no stream"):
+        Objective(Loss(**{name: 1.0}), {}, gather=lambda x: x)
 
 
 def test_a_run_learns_logs_and_keeps_its_newest_checkpoint(tiny_recipe, tmp_path):
@@ -64,7 +99,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
     recipe = tiny_recipe(
         "train.epochs=50", "train.checkpoint_steps=1", "optim.lr=1e30", "schedule.warmup_epochs=0"
     )
-    with pytest.raises(FloatingPointError, match=r"is nan in epoch|is inf in epoch"):
+    with pytest.raises(FloatingPointError, match=r"^epoch \d+, batch \d+: .*(is nan|is inf|got NaN)"):
         engine.train(recipe, tmp_path, quiet=True)
     (checkpoint,) = checkpoints(tmp_path)
     assert lines(tmp_path, "step")[-1]["step"] == int(checkpoint.name.removeprefix("step-"))

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vreid_ext import ops
 from vreid_ext.losses import TripletLoss
 
 
@@ -78,7 +79,19 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
 def test_nan_is_not_hidden():
     x = torch.randn(4, 2)
     x[1] = torch.nan
-    assert TripletLoss()(x, torch.tensor([0, 0, 1, 1])).isnan()
+    with pytest.raises(ValueError, match="in row 1,"):
+        TripletLoss()(x, torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("metric", ["squared", "cosine"])
+def test_other_metrics_and_a_reference_set(metric):
+    generator = torch.Generator().manual_seed(0)
+    x, ref = (torch.randn(n, 4, dtype=torch.float64, generator=generator) for n in (6, 9))
+    targets, ref_targets = torch.arange(6) // 2, torch.arange(9) // 3
+    hard = ops.batch_hard(x, targets, metric=metric, ref=ref, ref_labels=ref_targets)
+    wanted = (0.3 + hard.positive_distance - hard.negative_distance).relu().mean()
+    got = TripletLoss(0.3, metric=metric)(x, targets, ref, ref_targets)
+    torch.testing.assert_close(got, wanted)
 
 
 X, Y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)

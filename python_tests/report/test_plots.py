@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vreid_ext.ops import sta_pool
-from vreid_ext.report import plot_attention, plot_cmc, plot_curves
+from vreid_ext.report import plot_attention, plot_cmc, plot_curves, plot_dvdp
 
 
 @pytest.fixture
@@ -118,3 +118,17 @@ def test_frames_and_scores_must_belong_together(tmp_path, clip):
         plot_attention(frames.float(), pool, tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"attended\.scores"):
         plot_attention(frames[:2], pool, tmp_path / "a.png")
+
+
+def test_dvdp_per_epoch_beside_map(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [{"kind": "epoch", "epoch": epoch, "dvdp": 0.1 / (epoch + 1)} for epoch in range(3)]
+    lines += [{"kind": "eval", "epoch": 2, "mAP": 0.5}]
+    log.write_text("\n".join(map(json.dumps, lines)))
+    assert {"DVDP", "mAP (%)", "epoch", "AITL"} <= svg_text(plot_dvdp({"AITL": log}, tmp_path / "dvdp.svg"))
+    log.write_text(json.dumps({"kind": "epoch", "epoch": 0, "loss": 1.0}))
+    with pytest.raises(ValueError, match="has no DVDP"):
+        plot_dvdp({"AITL": log}, tmp_path / "none.svg")
+    with pytest.raises(ValueError, match="logs: got none"):
+        plot_dvdp({}, tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()

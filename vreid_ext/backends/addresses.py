@@ -52,6 +52,22 @@ def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[
     return x_map, result_map, (x, result)
 
 
+# (address, dtype code, N, D, stride of N): Rows in csrc/common/types.h
+Rows = tuple[int, int, int, int, int]
+
+
+def rows(x: Tensor | None) -> Rows:
+    """The kernels' view of embeddings (N,D) whose numbers are adjacent; None is a null address."""
+    if x is None:
+        return 0, 0, 0, 0, 0
+    return x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, x.stride(0)
+
+
+def adjacent(x: Tensor) -> Tensor:
+    """x (N,D), or a copy where the numbers of a row are not adjacent."""
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
 def dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 

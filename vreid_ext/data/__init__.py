@@ -3,7 +3,7 @@
 Needs the extra `train`: pip install 'vreid-ext[train]'.
 """
 
-from .attributes import attribute_sizes, one_hot, read_attributes
+from .attributes import attribute_labels, attribute_sizes, one_hot, read_attributes
 from .clip_dataset import ClipDataset
 from .clips import Sampling, dense_clips, sample_clip
 from .dukev import dukev
@@ -22,6 +22,7 @@ __all__ = [
     "Sampling",
     "Tracklet",
     "TrackletDataset",
+    "attribute_labels",
     "attribute_sizes",
     "build_dataset",
     "dataset_names",

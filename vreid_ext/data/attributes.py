@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from vreid_ext.losses.attributes import IGNORE
 
 from .records import DatasetError
 
@@ -134,6 +136,14 @@ def one_hot(attributes: Mapping[str, int], dataset: str = "mars", group: Group =
     if missing:
         raise ValueError(f"attributes: {missing[0]!r} is missing; want {', '.join(sizes)}")
     return torch.cat([torch.eye(size)[attributes[name]] for name, size in sizes.items()])
+
+
+def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str]) -> Tensor:
+    """Class indices of the named attributes, (A,) int64; -1, which losses and metrics leave out, where the
+    tracklet or one of its attributes is not in the table.
+    """
+    given = attributes or {}
+    return torch.tensor([given.get(name, IGNORE) for name in names], dtype=torch.int64)
 
 
 def find_attributes(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .attributes import attribute_labels
 from .clips import Sampling, dense_clips, sample_clip
 from .images import read_clip
 from .records import Tracklet
@@ -23,6 +24,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
         clip                        (T,3,H,W) float32
         pid, camid, index, label    int; index is the tracklet's, label is there if `labels` was given
+        attributes                  (A,) int64, -1 where not known, only with `attributes`
         valid                       (T,) bool, only with "dense": False where the last clip was filled up
 
     With "dense", items count clips in the order of tracklets: a long tracklet is many small items, so memory
@@ -35,6 +37,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         transform: (T,3,h,w) uint8 -> (T,3,H,W) float32; None gives the uint8 frames. Frames of differing
             sizes are first brought one by one to its attribute `size`, if it has one.
         labels: class number of each pid.
+        attributes: names of the attributes to give.
 
     Raises:
         ValueError: a bad argument, at construction.
@@ -48,6 +51,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         sampling: Sampling | Literal["dense"] = "restricted",
         transform: Callable[[Tensor], Tensor] | None = None,
         labels: Mapping[int, int] | None = None,
+        attributes: Sequence[str] | None = None,
     ) -> None:
         if frames < 1:
             raise ValueError(f"frames: got {frames}, want at least 1")
@@ -62,7 +66,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
                     f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)"
                 )
         self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
-        self.transform, self.labels = transform, labels
+        self.transform, self.labels, self.attributes = transform, labels, attributes
         self._clips: list[tuple[int, int]] | None = None
         if sampling == "dense":
             self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
@@ -90,6 +94,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         tracklet = self.tracklets[index]
         if self.labels is not None:
             extras["label"] = self.labels[tracklet.pid]
+        if self.attributes is not None:
+            extras["attributes"] = attribute_labels(tracklet.attributes, self.attributes)
         clip = read_clip([tracklet.paths[i] for i in chosen.tolist()], getattr(self.transform, "size", None))
         if self.transform is not None:
             clip = self.transform(clip)

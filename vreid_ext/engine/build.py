@@ -1,14 +1,16 @@
 """From a recipe to the objects it names: data set, model, transforms."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from vreid_ext import ops
 from vreid_ext.data import TrackletDataset, build_dataset, test_transform, train_transform
 from vreid_ext.data.transforms import ClipTransform
-from vreid_ext.engine.config import Dataset, Input
-from vreid_ext.losses import CrossEntropyLoss, TripletLoss
+from vreid_ext.engine.config import Dataset, Input, Loss
+from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, TripletLoss
 from vreid_ext.models import TrainingOutput, build_model
 
 
@@ -20,7 +22,8 @@ def dataset_of(dataset: Dataset) -> TrackletDataset:
     """
     if dataset.root is None:
         raise ValueError(f"dataset.root: got none, wanted the folder of {dataset.name!r}: dataset.root=DIR")
-    return build_dataset(dataset.name, dataset.root, **dataset.options)
+    options = {name: value for name, value in dataset.options.items() if value is not None}
+    return build_dataset(dataset.name, dataset.root, **options)
 
 
 def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: bool = True) -> nn.Module:
@@ -38,33 +41,75 @@ def transforms_of(given: Input) -> tuple[ClipTransform, ClipTransform]:
 
 
 class Objective(nn.Module):
-    """The weighted sum of a recipe's loss terms (STA, Eq. 7 and 11).
+    """The weighted sum of a recipe's loss terms (STA, Eq. 7 and 11; ASTA, Eq. 4).
 
-    softmax * cross-entropy(logits) + triplet * batch-hard triplet(feature) + each extra of the model times
-    the weight of its name. A term of weight 0 is neither computed nor reported.
+        softmax * cross-entropy(logits) + triplet * batch-hard triplet(feature)
+        + attributes * sum over streams of BCE(attributes)
+        + aitl * AITL(feature, attributes) + itl * ITL(feature)
+
+    and each extra of the model times the weight of its name. A term of weight 0 is neither computed nor
+    reported.
 
     Args:
-        weights: {"softmax": w, "triplet": w, <extra>: w}.
-        gather: brings the rows of all processes together for the triplet loss.
+        loss: the recipe's weights and what shapes the terms.
+        attribute_sizes: the model's attributes, stream by stream; empty for models without.
+        gather: brings the rows of all processes together for the terms that compare samples.
+
+    Raises:
+        ValueError: a term of attributes for a model without attribute streams.
     """
 
     def __init__(
-        self, weights: Mapping[str, float], margin: float, label_smoothing: float, gather: Any
+        self,
+        loss: Loss,
+        attribute_sizes: Mapping[str, Mapping[str, int]],
+        gather: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
-        self.weights = {name: weight for name, weight in weights.items() if weight}
-        self.cross_entropy, self.triplet = CrossEntropyLoss(label_smoothing), TripletLoss(margin)
-        self.gather = gather
+        names = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl")
+        self.weights = {name: getattr(loss, name) for name in names if getattr(loss, name)}
+        for name in ("attributes", "aitl"):
+            if name in self.weights and not attribute_sizes:
+                raise ValueError(
+                    f"loss.{name}: the model has no stream that recognises attributes; set it to 0"
+                )
+        self.gather, self.dvdp, self.metric = gather, loss.dvdp, loss.metric
+        self.cross_entropy = CrossEntropyLoss(loss.label_smoothing)
+        self.triplet = TripletLoss(loss.margin, metric=loss.metric)
+        self.attributes = nn.ModuleDict({name: AttributeLoss(each) for name, each in attribute_sizes.items()})
+        self.columns = [len(sizes) for sizes in attribute_sizes.values()]
+        self.by_stream = loss.aitl_form == "authors"
+        mining: dict[str, Any] = (
+            {"attribute_metric": "euclidean", "include_self": True} if self.by_stream else {}
+        )
+        self.aitl = AITLoss(metric=loss.metric, **mining)
+        self.itl = ITLoss(metric=loss.metric)
 
-    def forward(self, output: TrainingOutput, labels: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms by name and their weighted sum under "loss". labels: (B,), one per clip."""
+    def forward(
+        self, output: TrainingOutput, labels: Tensor, attributes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Unweighted terms by name and their weighted sum under "loss".
+
+        Args:
+            output: of the model.
+            labels: (B,), one per clip.
+            attributes: (B,A) classes, the streams' one after the other; for the terms that need them.
+        """
         labels = labels.repeat_interleave(len(output.feature) // len(labels))
         terms: dict[str, Tensor] = {}
+        if self.dvdp or self.weights.keys() & {"triplet", "aitl", "itl"}:
+            features, identities = self.gather(output.feature), self.gather(labels)
         for name in self.weights:
             if name == "softmax":
                 terms[name] = self.cross_entropy(output.logits, labels)
             elif name == "triplet":
-                terms[name] = self.triplet(self.gather(output.feature), self.gather(labels))
+                terms[name] = self.triplet(features, identities)
+            elif name == "attributes":
+                terms[name] = self._attributes(output.attributes, attributes)
+            elif name == "aitl":
+                terms[name] = self._aitl(features, output.attributes, identities)
+            elif name == "itl":
+                terms[name] = self.itl(features, identities)
             elif name in output.extras:
                 terms[name] = output.extras[name]
             else:
@@ -74,4 +119,20 @@ class Objective(nn.Module):
         terms["loss"] = sum(
             (self.weights[name] * term for name, term in terms.items()), output.logits.new_zeros(())
         )
+        if self.dvdp:
+            total, count = ops.dvdp(features.detach(), identities, metric=self.metric)
+            terms["dvdp"] = total / count.clamp(min=1)
         return terms
+
+    def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
+        if attributes is None:
+            raise ValueError("attributes: got None, wanted the classes of every clip")
+        parts = zip(self.attributes.items(), attributes.split(self.columns, 1), strict=True)
+        return torch.stack([loss(logits[name], part) for (name, loss), part in parts]).sum()
+
+    def _aitl(self, features: Tensor, logits: Mapping[str, Tensor], identities: Tensor) -> Tensor:
+        if self.by_stream:
+            vectors = [self.gather(each.detach()) for each in logits.values()]
+        else:
+            vectors = [self.gather(torch.cat([each.detach().sigmoid() for each in logits.values()], 1))]
+        return torch.stack([self.aitl(features, each, identities) for each in vectors]).mean()

@@ -17,7 +17,10 @@ _OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
 
 @dataclass
 class Dataset:
-    """name: a registered data set; root: its folder; options: what `build_dataset` takes besides."""
+    """name: a registered data set; root: its folder; options: what `build_dataset` takes besides.
+
+    An option that is null is as if it were not there: so a base's, or a checkpoint's, can be taken back.
+    """
 
     name: str = "mars"
     root: str | None = None
@@ -51,13 +54,26 @@ class Batch:
 
 @dataclass
 class Loss:
-    """Weights of the terms (0 leaves a term out), and what shapes them."""
+    """Weights of the terms (0 leaves a term out), and what shapes them.
+
+    metric: of the triplet loss and of the distances of `aitl`, `itl` and `dvdp`.
+    attributes, aitl: for models with attribute streams. aitl_form: "paper", one term that mines with the
+    predictions of all streams by cosine; "authors", as their code does, the mean over streams of terms that
+    mine with logits by Euclidean distance and let the anchor be its own positive.
+    dvdp: log the DVDP of every batch and draw it at the end; it is no part of the loss.
+    """
 
     softmax: float = 1.0
     label_smoothing: float = 0.0
     triplet: float = 1.0
     margin: float = 0.3
+    metric: Literal["euclidean", "cosine"] = "euclidean"
     inter_frame: float = 0.0
+    attributes: float = 0.0
+    aitl: float = 0.0
+    aitl_form: Literal["paper", "authors"] = "paper"
+    itl: float = 0.0
+    dvdp: bool = False
 
 
 @dataclass
@@ -287,7 +303,8 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
 def _check(recipe: Recipe) -> None:
     at_least = {
         "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
-        "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0, "optim.lr": 0,
+        "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0,
+        "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "optim.lr": 0,
         "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
     }  # fmt: skip

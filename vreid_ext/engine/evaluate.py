@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vreid_ext import metrics
-from vreid_ext.data import Tracklet, TrackletDataset
+from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
 from vreid_ext.engine.build import dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
@@ -33,7 +33,9 @@ def evaluate_model(
         A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
         query's person and camera are left out), metric, ap (the definition used), and `rows`, one for each
         test length: frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
-        valid_queries, gallery, and, where the recipe has them, the published figures `paper_percent`.
+        valid_queries, gallery, and, where the recipe has them, the published figures `paper_percent`. For a
+        model with attribute streams also `attributes`: accuracy, f1 and samples of each, over the test
+        tracklets that have the stream's attributes.
     """
     query, gallery = dataset.query, dataset.gallery
     # A query that is part of the gallery is embedded once, and it never counts as its own match.
@@ -43,6 +45,7 @@ def evaluate_model(
     in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
     itself = [in_gallery.get(tracklet.paths, -1) for tracklet in query]
     _, transform = transforms_of(recipe.input)
+    streams: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
     rows = []
     for frames in recipe.eval.frames:
         features = extract_features(
@@ -55,7 +58,10 @@ def evaluate_model(
             workers=recipe.train.workers,
             device=device,
             progress=progress,
+            forward=_feature_then_attributes(model) if streams else None,
         )
+        widths = [sum(sizes.values()) for sizes in streams.values()]
+        features, *logits = features.split([features.shape[1] - sum(widths), *widths], 1)
         result = metrics.evaluate(
             features[of_query],
             features[of_gallery],
@@ -73,6 +79,10 @@ def evaluate_model(
         row["cmc"] = result.cmc.tolist()
         if frames in recipe.paper.rows:
             row["paper_percent"] = recipe.paper.rows[frames]
+        if streams:
+            row["attributes"] = {}
+            for sizes, part in zip(streams.values(), logits, strict=True):
+                row["attributes"] |= _attribute_scores(part, tracklets, sizes)
         rows.append(row)
     return {
         "recipe": recipe.name,
@@ -84,6 +94,30 @@ def evaluate_model(
         "paper": recipe.paper.source,
         "rows": rows,
     }
+
+
+def _feature_then_attributes(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+    """The feature and all attribute logits in one row, so that one pass over the tracklets gives both."""
+
+    def forward(clips: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return torch.cat(model.feature_and_attributes(clips, valid), 1)  # type: ignore[operator]
+
+    return forward
+
+
+def _attribute_scores(
+    logits: torch.Tensor, tracklets: Sequence[Tracklet], sizes: dict[str, int]
+) -> dict[str, dict[str, float]]:
+    """Scores over the tracklets whose table has all these attributes: another data set's may not."""
+    of_this_table = [
+        tracklet.attributes is not None and sizes.keys() <= tracklet.attributes.keys()
+        for tracklet in tracklets
+    ]
+    labels = [
+        attribute_labels(tracklet.attributes if known else None, sizes)
+        for tracklet, known in zip(tracklets, of_this_table, strict=True)
+    ]
+    return metrics.attribute_scores(logits, torch.stack(labels), sizes)
 
 
 def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from vreid_ext.data.clip_dataset import ClipDataset
 from vreid_ext.data.records import Tracklet
-from vreid_ext.engine.distributed import interleave, world
+from vreid_ext.engine.distributed import interleave
+from vreid_ext.losses.gather import world
 
 
 @torch.no_grad()
@@ -24,6 +25,7 @@ def extract_features(
     workers: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
 ) -> Tensor:
     """One feature per tracklet: the mean over its clips of the model's features.
 
@@ -38,6 +40,8 @@ def extract_features(
             tracklet is spread over several chunks.
         workers: processes that decode images; 0 decodes in this one.
         progress: called with (clips done, clips in all).
+        forward: what gives the rows that are averaged, in the place of `model`; called with the model in
+            evaluation mode.
 
     Returns:
         (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun` every process embeds its share
@@ -62,7 +66,7 @@ def extract_features(
     try:
         for batch in loader:
             valid = batch["valid"].to(device) if "valid" in batch else None
-            feature = model(batch["clip"].to(device), valid).float().cpu()
+            feature = (forward or model)(batch["clip"].to(device), valid).float().cpu()
             if total is None:
                 total = feature.new_zeros(len(share), feature.shape[1])
             total.index_add_(0, batch["index"], feature)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vreid_ext.data import ClipDataset, PKBatchSampler, TrackletDataset
+from vreid_ext.backends.errors import NotFiniteError
+from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
 from vreid_ext.engine.build import Objective, dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
@@ -30,11 +32,12 @@ from vreid_ext.engine.checkpoint import (
     save_checkpoint,
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import gather_with_gradient, mean_over_processes, world
+from vreid_ext.engine.distributed import mean_over_processes
 from vreid_ext.engine.evaluate import evaluate_model, write_json
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.runlog import RunLog
+from vreid_ext.losses.gather import gather_with_gradient, world
 
 # What may change between two starts of the same run, because no result depends on it.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
@@ -69,6 +72,27 @@ def seed_of(*parts: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def unlabelled(data: TrackletDataset) -> int:
+    """How many training tracklets have no attributes, of which a warning tells.
+
+    Raises:
+        DatasetError: none of them has.
+    """
+    missing = sum(tracklet.attributes is None for tracklet in data.train)
+    if missing == len(data.train):
+        raise DatasetError(
+            f"{data.root}: no training tracklet has attributes, which this model learns; put the table "
+            "there, or name it: dataset.options.attributes=FILE"
+        )
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(data.train)} training tracklets of {data.name} have no attributes; they are "
+            "trained without the attribute loss",
+            stacklevel=2,
+        )
+    return missing
+
+
 class _Run:
     def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
         self.recipe, self.out = recipe, out
@@ -78,9 +102,6 @@ class _Run:
 
         self.data: TrackletDataset = dataset_of(recipe.dataset)
         train_transform, _ = transforms_of(recipe.input)
-        self.clips = ClipDataset(
-            self.data.train, recipe.input.frames, recipe.input.sampling, train_transform, self.data.labels
-        )
         self.sampler = PKBatchSampler(
             [tracklet.pid for tracklet in self.data.train],
             recipe.batch.p,
@@ -94,6 +115,17 @@ class _Run:
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
         model = model_of(recipe.model, classes, start_weights=not saved)
+        attribute_sizes = getattr(model, "attribute_sizes", {})
+        self.attributes = [name for stream in attribute_sizes.values() for name in stream]
+        self.unlabelled = unlabelled(self.data) if self.attributes else 0
+        self.clips = ClipDataset(
+            self.data.train,
+            recipe.input.frames,
+            recipe.input.sampling,
+            train_transform,
+            self.data.labels,
+            self.attributes or None,
+        )
         optimizer = build_optimizer(model, recipe.optim)
         self.position = Position()
         if saved:
@@ -101,16 +133,8 @@ class _Run:
             load_weights(saved[-1], model, describe_model(recipe.model, classes))
             load_optimizer(saved[-1], optimizer)
             self.position = Position(**state["position"])
-        self.objective = Objective(
-            {
-                "softmax": recipe.loss.softmax,
-                "triplet": recipe.loss.triplet,
-                "inter_frame": recipe.loss.inter_frame,
-            },
-            recipe.loss.margin,
-            recipe.loss.label_smoothing,
-            gather_with_gradient,
-        )
+        self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient)
+        self.objective.to(self.accelerator.device)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.scaler is not None and self.position.scaler:
             self.accelerator.scaler.load_state_dict(self.position.scaler)
@@ -125,6 +149,9 @@ class _Run:
         result: dict[str, Any] = {}
         epochs, position = self.recipe.train.epochs, self.position
         try:
+            if self.attributes and position == Position():
+                labelled = len(self.data.train) - self.unlabelled
+                self._write("attributes", labelled=labelled, unlabelled=self.unlabelled)
             with self.progress:
                 for epoch in range(position.epoch, epochs):
                     self._train_epoch(epoch)
@@ -141,6 +168,10 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         if self.main:
+            if self.recipe.loss.dvdp:
+                from vreid_ext.report import plot_dvdp
+
+                plot_dvdp({self.recipe.name: self.out / "log.jsonl"}, self.out / "dvdp.png")
             write_json(self.out / "result.json", result)
         self.accelerator.wait_for_everyone()
         return result
@@ -183,16 +214,23 @@ class _Run:
         device = self.accelerator.device
         with nullcontext() if closes else self.accelerator.no_sync(self.model):
             output = self.model(batch["clip"].to(device, non_blocking=True))
-            terms = self.objective(output, batch["label"].to(device))
+            try:
+                attributes = batch["attributes"].to(device) if self.attributes else None
+                terms = self.objective(output, batch["label"].to(device), attributes)
+            except NotFiniteError as error:
+                raise self._not_finite(epoch, str(error)) from error
             values = mean_over_processes(terms)
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"{name} is {value} in epoch {epoch}, batch {self.position.batch}; the last "
-                        "checkpoint is older: lower optim.lr, raise schedule.warmup_epochs or check the data"
-                    )
+                    raise self._not_finite(epoch, f"{name} is {value}")
             self.accelerator.backward(terms["loss"] / group_size)
         return values
+
+    def _not_finite(self, epoch: int, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"epoch {epoch}, batch {self.position.batch}: {what}; the last checkpoint is older: lower "
+            "optim.lr, raise schedule.warmup_epochs or check the data"
+        )
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         model = self.accelerator.unwrap_model(self.model)
@@ -200,7 +238,12 @@ class _Run:
             model, self.data, self.recipe, device=self.accelerator.device, progress=self.progress.evaluation
         )
         for row in result["rows"]:
-            figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent")}
+            figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent", "attributes")}
+            figures |= {
+                f"{name}_{score}": values[score]
+                for name, values in row.get("attributes", {}).items()
+                for score in ("accuracy", "f1")
+            }
             self._write("eval", epoch=epoch, **figures)
         return result
 

@@ -1,7 +1,20 @@
 """Training losses. They compute in float32 or wider whatever autocast says, and never wait for the device."""
 
+from vreid_ext.losses.aitl import AITLoss, ITLoss
+from vreid_ext.losses.attributes import AttributeLoss
 from vreid_ext.losses.cross_entropy import CrossEntropyLoss
+from vreid_ext.losses.gather import gather_with_gradient
 from vreid_ext.losses.inter_frame import InterFrameRegularizer
+from vreid_ext.losses.memory import CrossBatchMemory
 from vreid_ext.losses.triplet import TripletLoss
 
-__all__ = ["CrossEntropyLoss", "InterFrameRegularizer", "TripletLoss"]
+__all__ = [
+    "AITLoss",
+    "AttributeLoss",
+    "CrossBatchMemory",
+    "CrossEntropyLoss",
+    "ITLoss",
+    "InterFrameRegularizer",
+    "TripletLoss",
+    "gather_with_gradient",
+]

@@ -1,9 +1,11 @@
 """Argument checks shared by the losses."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from vreid_ext.ops.mining import METRICS
 
 
 def batch(name: str, inputs: Any, targets: Any) -> None:
@@ -24,3 +26,20 @@ def batch(name: str, inputs: Any, targets: Any) -> None:
         )
     if targets.device != inputs.device:
         raise ValueError(f"targets: got device {targets.device}, wanted {inputs.device} as {name}")
+
+
+def margin(value: Any) -> float | Literal["soft"]:
+    """A finite number of at least 0, or "soft"."""
+    if value == "soft":
+        return "soft"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"margin: got {value!r}, wanted a number or 'soft'")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"margin: got {value}, wanted a finite number >= 0 or 'soft'")
+    return value
+
+
+def metric(value: Any) -> str:
+    if value not in METRICS:
+        raise ValueError(f"metric: got {value!r}, wanted one of {METRICS}")
+    return str(value)

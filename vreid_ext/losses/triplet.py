@@ -2,69 +2,51 @@
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vreid_ext import ops
 from vreid_ext.losses import _checks
 
 
 class TripletLoss(nn.Module):
     """Triplet loss on the hardest pairs of the batch (Hermans et al., 2017; STA, Eq. 9).
 
-        mean over anchors a of  [ m + max_p ||x_a - x_p|| - min_n ||x_a - x_n|| ]_+
+        mean over anchors a of  [ m + max_p d(x_a, x_p) - min_n d(x_a, x_n) ]_+
 
-    with p the other samples of the anchor's identity and n those of different ones; Euclidean distances.
-    An anchor without a positive or without a negative is left out of the mean; if all are, the loss is zero.
-    (Eq. 9 sums over the batch; the mean makes the loss independent of the batch size, as everywhere in the
-    field.)
+    with p the other samples of the anchor's identity and n those of different ones. An anchor without a
+    positive or without a negative is left out of the mean; if all are, the loss is zero. (Eq. 9 sums over the
+    batch; the mean makes the loss independent of the batch size, as everywhere in the field.)
 
     Args:
         margin: m >= 0, or "soft" for ln(1 + exp(.)) in place of [m + .]_+.
+        metric: "euclidean", "squared" or "cosine"; see `ops.batch_hard`.
+        backend: "auto", "reference" or "native".
 
-    Call: `loss(inputs, targets)` with inputs (n,D) floating and targets (n,) integer identities; returns a
-    float32 scalar (float64 for float64 inputs). The pairs are chosen by distances in float64 and their own
-    distances are norms of differences, so near-equal samples keep their precision. Equal samples have
-    distance zero and gradient zero. Among equally hard samples one takes the gradient. Memory O(n^2 + n D).
+    Call: `loss(inputs, targets)` with inputs (n,D) floating and targets (n,) integer identities, or
+    `loss(inputs, targets, ref, ref_targets)` to choose positives and negatives from ref (m,D); returns a
+    float32 scalar (float64 for float64 inputs). On a CPU there is no distance matrix: memory O((n + m) D).
+    Equal samples have distance zero and gradient zero; among equally hard samples one takes the gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was got and what is wanted; on a CPU also a row of
+            inputs that is not finite.
     """
 
-    def __init__(self, margin: float | Literal["soft"] = 0.3) -> None:
+    def __init__(
+        self, margin: float | Literal["soft"] = 0.3, *, metric: str = "euclidean", backend: str = "auto"
+    ) -> None:
         super().__init__()
-        if isinstance(margin, bool) or not (isinstance(margin, (int, float)) or margin == "soft"):
-            raise TypeError(f"margin: got {margin!r}, wanted a number or 'soft'")
-        if margin != "soft" and not 0 <= margin < float("inf"):
-            raise ValueError(f"margin: got {margin}, wanted a finite number >= 0 or 'soft'")
-        self.margin = margin
+        self.margin = _checks.margin(margin)
+        self.metric, self.backend = _checks.metric(metric), backend
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self, inputs: Tensor, targets: Tensor, ref: Tensor | None = None, ref_targets: Tensor | None = None
+    ) -> Tensor:
         _checks.batch("inputs", inputs, targets)
-        x = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
-        same = targets[:, None] == targets
-        positive = same & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-        with torch.no_grad():  # only the chosen pairs carry gradient
-            distance = _squared_distances(x)
-            hardest_positive = distance.masked_fill(~positive, -torch.inf).argmax(1)
-            hardest_negative = distance.masked_fill(same, torch.inf).argmin(1)
-        gap = _norm(x - x[hardest_positive]) - _norm(x - x[hardest_negative])
-        loss = F.softplus(gap) if self.margin == "soft" else F.relu(self.margin + gap)
-        anchors = positive.any(1) & ~same.all(1)
-        return loss.masked_fill(~anchors, 0).sum() / anchors.sum().clamp(min=1)
+        return ops.batch_hard_triplet(
+            inputs, targets, margin=self.margin, metric=self.metric, ref=ref, ref_labels=ref_targets,
+            backend=self.backend,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin!r}"
-
-
-def _squared_distances(x: Tensor) -> Tensor:
-    """(n,n), float64: centred, so that the expanded square loses nothing a float32 distance could show."""
-    x = x.double()
-    x = x - x.mean(0)
-    square = x.square().sum(1)
-    return square[:, None] + square - 2 * x @ x.T
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Row norms; torch gives the norm of a zero row the gradient zero."""
-    return torch.linalg.vector_norm(x, dim=1)
+        return f"margin={self.margin!r}, metric={self.metric!r}"

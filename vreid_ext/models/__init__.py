@@ -1,11 +1,13 @@
 """Complete systems, one file per paper, and the backbones they stand on."""
 
+from vreid_ext.models.asta import ASTA
 from vreid_ext.models.backbones import Backbone, build_backbone
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import build_model, model_names, register_model
 from vreid_ext.models.sta import STA
 
 __all__ = [
+    "ASTA",
     "STA",
     "Backbone",
     "TrainingOutput",

@@ -12,8 +12,10 @@ class TrainingOutput(NamedTuple):
         logits: (n, num_classes), for the cross-entropy.
         feature: (n,D), for the triplet loss. n is B, or B*T (clip-major) where every frame is a sample.
         extras: further scalar loss terms by name, unweighted, such as {"inter_frame": ...}.
+        attributes: logits (n, classes) of each group of attributes, as the model's `attribute_sizes` say.
     """
 
     logits: Tensor
     feature: Tensor
     extras: dict[str, Tensor]
+    attributes: dict[str, Tensor] = {}  # noqa: RUF012

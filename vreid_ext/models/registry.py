@@ -37,7 +37,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Build a registered model.
 
     Args:
-        name: "sta", or a name given to `register_model`.
+        name: "asta", "sta", or a name given to `register_model`.
         num_classes: training identities.
         options: passed to the model; see its class.
 

@@ -1,5 +1,6 @@
 """Layers over the ops."""
 
+from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
 from vreid_ext.nn.sta import STAPooling
 
-__all__ = ["STAPooling"]
+__all__ = ["STAPooling", "SpatioTemporalAttention", "spatio_temporal_pool"]

@@ -1,5 +1,14 @@
 """Functional ops: schema, gradient, backend choice and documentation of every kernel."""
 
+from vreid_ext.ops.mining import (
+    BatchHard,
+    IdentityHard,
+    batch_hard,
+    batch_hard_triplet,
+    dvdp,
+    identity_hard,
+    mined_distance,
+)
 from vreid_ext.ops.part_metric import part_distance
 from vreid_ext.ops.ranking import feature_rank_counts, pair_distances, rank_counts, top_k
 from vreid_ext.ops.sta import (
@@ -12,12 +21,19 @@ from vreid_ext.ops.sta import (
 )
 
 __all__ = [
+    "BatchHard",
+    "IdentityHard",
     "STAPool",
     "attention_map",
+    "batch_hard",
+    "batch_hard_triplet",
     "block_scores",
+    "dvdp",
     "feature_rank_counts",
     "fuse",
+    "identity_hard",
     "inter_frame_distance",
+    "mined_distance",
     "pair_distances",
     "part_distance",
     "rank_counts",

@@ -3,6 +3,10 @@
 Each op's schema ends in `str backend`; its kernel is the function of the same name in that backend's
 package. The reference backend does not come through here: it is plain torch, called and differentiated
 directly.
+
+Each op is two things: an operator of torch's dispatcher, which `torch.compile`, `torch.export`, fake tensors
+and function transforms go through, and a plain `autograd.Function` for everything else, because the way
+through the dispatcher and back costs more than a small batch's arithmetic.
 """
 
 from collections.abc import Callable
@@ -13,6 +17,8 @@ from torch.library import Library, register_autograd, register_fake
 
 from vreid_ext import backends
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
 _library = Library("vreid_ext", "FRAGMENT")
 
 
@@ -22,8 +28,8 @@ def register(
     fake: Callable[..., Any],
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
-) -> torch._ops.OpOverload:
-    """Define `vreid_ext::<schema>` and return it.
+) -> Callable[..., Any]:
+    """Define `vreid_ext::<schema>` and return what calls it.
 
     Args:
         schema: name, arguments and results; the trailing `str backend` is added here.
@@ -47,4 +53,43 @@ def register(
     register_fake(f"vreid_ext::{name}", lambda *args: fake(*args[:-1]), lib=_library)
     if backward is not None:
         register_autograd(f"vreid_ext::{name}", backward, setup_context=setup_context, lib=_library)
-    return getattr(torch.ops.vreid_ext, name).default
+    overload = getattr(torch.ops.vreid_ext, name).default
+    direct = _function(name, kernel, setup_context, backward)
+
+    def call(*args: Any) -> Any:
+        if _observed(args):
+            return overload(*args)
+        return direct(*args)
+
+    return call
+
+
+def _function(
+    name: str,
+    kernel: Callable[..., Any],
+    setup_context: Callable[..., None] | None,
+    backward: Callable[..., Any] | None,
+) -> Callable[..., Any]:
+    """The kernel with its gradient, past the dispatcher."""
+    if setup_context is None or backward is None:
+        return kernel
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        result = kernel(*args)
+        setup_context(ctx, args, result)
+        return result
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type(f"{name}_function", (torch.autograd.Function,), members)
+    apply: Callable[..., Any] = function.apply
+    return apply
+
+
+def _observed(args: tuple[Any, ...]) -> bool:
+    """Whether somebody has to see the operator: a compiler, a mode, a transform, another tensor type."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(isinstance(arg, torch.Tensor) and type(arg) not in _PLAIN for arg in args)
+    )

@@ -127,6 +127,41 @@ def plot_curves(
         return _save(figure, path)
 
 
+def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
+    """Draw the mean DVDP of every epoch, and mAP where the runs were evaluated (AITL, Fig. 7).
+
+    Args:
+        logs: label to the `log.jsonl` of a run with loss.dvdp.
+        path: the picture, ending in .png or .svg.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no log, a line that is no JSON, or a log without DVDP. Nothing is written then.
+        OSError: a log cannot be read.
+    """
+    path = _picture(path)
+    if not logs:
+        raise ValueError("logs: got none, wanted at least one label and its log.jsonl")
+    panels = {"epoch": ("dvdp", "DVDP", 1.0), "eval": ("mAP", "mAP (%)", 100.0)}
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        for axes, (kind, (name, title, scale)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+            for number, (label, log) in enumerate(logs.items()):
+                lines = [line for line in _read_log(Path(log)) if line["kind"] == kind and name in line]
+                if not lines and kind == "epoch":
+                    raise ValueError(f"logs: {str(log)!r} has no DVDP; train with loss.dvdp=true")
+                points = np.array([(line["epoch"] + 1, scale * line[name]) for line in lines]).reshape(-1, 2)
+                marker = "o" if kind == "eval" else None
+                axes.plot(*points.T, marker=marker, **_line(number), label=label)
+            axes.set(xlabel="epoch", ylabel=title)
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return _save(figure, path)
+
+
 def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, title: str = "") -> Path:
     """Draw one clip: its frames, the attention on them, and the scores of its T x K blocks.
 

@@ -14,6 +14,13 @@ except ImportError as error:
     _missing: str | None = f"vreid_ext._native cannot be loaded ({error}); `pip install .` builds it"
 else:
     _missing = None
+    from vreid_ext.backends.native.mining import (  # noqa: F401
+        batch_hard,
+        batch_hard_triplet,
+        identity_hard,
+        mined_distance,
+        mined_distance_backward,
+    )
     from vreid_ext.backends.native.part_metric import (  # noqa: F401
         part_distance,
         part_distance_backward,

@@ -5,6 +5,12 @@ What stands here defines what an op computes; every other backend is tested agai
 
 import torch
 
+from vreid_ext.backends.reference.mining import (
+    batch_hard,
+    batch_hard_triplet,
+    identity_hard,
+    mined_distance,
+)
 from vreid_ext.backends.reference.part_metric import part_distance
 from vreid_ext.backends.reference.ranking import (
     feature_rank_counts,
@@ -22,10 +28,14 @@ from vreid_ext.backends.reference.sta import (
 
 __all__ = [
     "attention_map",
+    "batch_hard",
+    "batch_hard_triplet",
     "block_scores",
     "feature_rank_counts",
     "fuse",
+    "identity_hard",
     "inter_frame_distance",
+    "mined_distance",
     "pair_distances",
     "part_distance",
     "rank_counts",

@@ -1,0 +1,45 @@
+"""Batch-hard triplet losses of others: pytorch-metric-learning, torchreid's loop and a vectorised `cdist`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MARGIN = 0.3
+
+
+def metric_learning() -> Callable[[Tensor, Tensor], Tensor]:
+    """Miner and loss of pytorch-metric-learning on Euclidean distances of the features as they are."""
+    from pytorch_metric_learning.distances import LpDistance
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.miners import BatchHardMiner
+    from pytorch_metric_learning.reducers import MeanReducer
+
+    distance: Any = LpDistance(normalize_embeddings=False)
+    miner, loss = (
+        BatchHardMiner(distance=distance),
+        TripletMarginLoss(MARGIN, distance=distance, reducer=MeanReducer()),
+    )
+    return lambda x, labels: loss(x, labels, miner(x, labels))
+
+
+def cdist(x: Tensor, labels: Tensor) -> Tensor:
+    """The shortest form in torch: a distance matrix, a maximum and a minimum of each row."""
+    distance = torch.cdist(x, x)
+    same = labels[:, None] == labels
+    own = torch.eye(len(x), dtype=torch.bool, device=x.device)
+    positive = distance.masked_fill(~same | own, -torch.inf).amax(1)
+    negative = distance.masked_fill(same, torch.inf).amin(1)
+    return F.relu(MARGIN + positive - negative).mean()
+
+
+def anchor_loop(x: Tensor, labels: Tensor) -> Tensor:
+    """As torchreid and much published code does it: the matrix, then anchor after anchor."""
+    square = x.pow(2).sum(1, keepdim=True)
+    distance = (square + square.t() - 2 * x @ x.t()).clamp(min=1e-12).sqrt()
+    same = labels[:, None] == labels
+    positive = torch.stack([distance[i][same[i]].max() for i in range(len(x))])
+    negative = torch.stack([distance[i][~same[i]].min() for i in range(len(x))])
+    return F.margin_ranking_loss(negative, positive, torch.ones_like(positive), margin=MARGIN)

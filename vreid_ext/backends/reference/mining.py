@@ -1,0 +1,84 @@
+"""Hardest pairs and their distances in plain torch, with the whole distance matrix."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def batch_hard(
+    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
+) -> tuple[Tensor, Tensor]:
+    """Farthest positive and nearest negative of each row: distance (2,n) and index (2,n)."""
+    same = labels[:, None] == (labels if ref_labels is None else ref_labels)
+    positive = same & ~_self(x) if ref is None else same
+    distance = _distances(x.detach(), (x if ref is None else ref).detach(), metric)
+    index = torch.stack([_farthest(distance, positive), _farthest(-distance, ~same)])
+    return mined_distance(x, ref, index, metric), index
+
+
+def batch_hard_triplet(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    metric: str,
+    margin: float,
+    soft: bool,
+) -> Tensor:
+    """Mean over the anchors with both of [margin + positive - negative]_+, or of its softplus."""
+    (positive, negative), index = batch_hard(x, labels, ref, ref_labels, metric)
+    gap, valid = positive - negative, (index >= 0).all(0)
+    loss = F.softplus(gap) if soft else F.relu(margin + gap)
+    return torch.where(valid, loss, 0).sum() / valid.sum().clamp(min=1)
+
+
+def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
+    """Farthest and nearest row of the same label: index (2,n)."""
+    candidates = labels[:, None] == labels
+    if not include_self:
+        candidates = candidates & ~_self(x)
+    distance = _distances(x, x, metric)
+    return torch.stack([_farthest(distance, candidates), _farthest(-distance, candidates)])
+
+
+def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
+    """Distance (M,n) of row i of x to row index[m,i] of ref; zero where the index is -1."""
+    first, second = _rows(x, metric), _rows(x if ref is None else ref, metric)[index.clamp(min=0)]
+    if metric == "euclidean":
+        distance = torch.linalg.vector_norm(first - second, dim=2)  # the gradient at zero is zero
+    else:
+        distance = (first - second).square().sum(2)
+    if metric == "cosine":
+        zero = (first == 0).all(1) | (second == 0).all(2)
+        distance = torch.where(zero, 1, distance / 2)
+    return torch.where(index < 0, 0, distance)
+
+
+def _rows(x: Tensor, metric: str) -> Tensor:
+    """In float32 or wider; unit length for the cosine, where a zero row stays zero."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if metric != "cosine":
+        return x
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(norm == 0, 1, norm)
+
+
+def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    """(n,m), float64, in the order of the metric. Centred, so that the expanded square loses nothing."""
+    x, y = _rows(x, metric).double(), _rows(y, metric).double()
+    if metric == "cosine":
+        return 1 - x @ y.T
+    x, y = x - x.mean(0), y - x.mean(0)
+    return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+
+
+def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:
+    """Column of the largest distance among the candidates of each row; -1 without one."""
+    if not distance.numel():
+        return torch.full(distance.shape[:1], -1, device=distance.device)
+    index = distance.masked_fill(~candidates, -torch.inf).argmax(1)
+    return torch.where(candidates.any(1), index, -1)
+
+
+def _self(x: Tensor) -> Tensor:
+    return torch.eye(len(x), dtype=torch.bool, device=x.device)

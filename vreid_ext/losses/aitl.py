@@ -1,0 +1,102 @@
+"""Identity-hard triplet losses: anchor, positive and negative are all of one identity."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.losses import _checks
+
+
+class AITLoss(nn.Module):
+    """Attribute-aware identity-hard triplet loss, AITL (Chen et al., 2020, Eq. 2 and 3).
+
+        mean over anchors a of  [ m + FD(x_a, x_AN(a)) - FD(x_a, x_AP(a)) ]_+
+
+    AN and AP are the samples of the anchor's identity whose attribute predictions are farthest from and
+    nearest to the anchor's. The loss draws the features of the least alike samples of a person as near as
+    those of the most alike. An anchor without another sample of its identity is left out; if all are, the
+    loss is zero. (Eq. 2 sums over the anchors.)
+
+    Args:
+        margin: m >= 0; the paper's is 0.
+        metric: FD, "cosine" (the paper), "euclidean" or "squared".
+        attribute_metric: distance of the attribute vectors, "cosine" (the paper) or "euclidean" (the
+            authors' code).
+        include_self: let the anchor be its own AP, as the authors' code does. The paper has j != a.
+        backend: "auto", "reference" or "native".
+
+    Call: `loss(features, attributes, targets)` with features (n,D) and attributes (n,A) floating, targets
+    (n,) integer identities; returns a float32 scalar (float64 for float64 features). The choice has no
+    gradient.
+    An identity with fewer than three samples has AN = AP and teaches nothing: the first call warns of it.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.0,
+        *,
+        metric: str = "cosine",
+        attribute_metric: str = "cosine",
+        include_self: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        number = _checks.margin(margin)
+        if number == "soft":
+            raise ValueError("margin: got 'soft', wanted a number")
+        self.margin = number
+        self.metric, self.attribute_metric = _checks.metric(metric), _checks.metric(attribute_metric)
+        self.include_self, self.backend = include_self, backend
+        self._looked = False
+
+    def forward(self, features: Tensor, attributes: Tensor, targets: Tensor) -> Tensor:
+        _checks.batch("features", features, targets)
+        _checks.batch("attributes", attributes, targets)
+        hard = ops.identity_hard(
+            attributes,
+            targets,
+            metric=self.attribute_metric,
+            include_self=self.include_self,
+            backend=self.backend,
+        )
+        if not self._looked and not torch.compiler.is_compiling():
+            self._looked = True  # once: on a GPU the look waits for the device
+            _warn_of_few(targets)
+        index = torch.stack([hard.negative_index, hard.positive_index])
+        far, near = ops.mined_distance(features, index, metric=self.metric, backend=self.backend)
+        loss = F.relu(self.margin + far - near).masked_fill(~hard.valid, 0)
+        return loss.sum() / hard.valid.sum().clamp(min=1)
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin!r}, metric={self.metric!r}, include_self={self.include_self}"
+
+
+class ITLoss(AITLoss):
+    """Identity-hard triplet loss, ITL: AITL that chooses by the features themselves (Section 5.1, Table 1).
+
+    Call: `loss(features, targets)`. Arguments, result and errors: as for `AITLoss`. With margin 0 its value
+    is the DVDP of Eq. 1 (`ops.dvdp`).
+    """
+
+    def __init__(self, margin: float = 0.0, *, metric: str = "cosine", backend: str = "auto") -> None:
+        super().__init__(margin, metric=metric, attribute_metric=metric, backend=backend)
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(features, features, targets)
+
+
+def _warn_of_few(targets: Tensor) -> None:
+    _, counts = targets.unique(return_counts=True)
+    few = int((counts < 3).sum())
+    if few:
+        warnings.warn(
+            f"{few} of {len(counts)} identities in the batch have fewer than 3 samples: their farthest and "
+            "nearest sample are the same one, so that the identity-hard loss is zero; draw K >= 3 of each",
+            stacklevel=3,
+        )

@@ -1,0 +1,89 @@
+"""Hardest pairs from more samples than a batch holds."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.losses import _checks
+
+
+class CrossBatchMemory(nn.Module):
+    """Batch-hard triplet loss whose positives and negatives also come from earlier batches (Wang et al.,
+    "Cross-Batch Memory for Embedding Learning", CVPR 2020).
+
+    Args:
+        size: embeddings remembered; the oldest are forgotten first.
+        margin, metric, backend: as for `TripletLoss`.
+
+    Call: `loss(inputs, targets)` as for `TripletLoss`; afterwards the batch is remembered, without gradient.
+    Only the batch carries gradient. `clear()` forgets everything. The memory is no part of the state dict:
+    after a restart it fills up again.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        margin: float | Literal["soft"] = 0.3,
+        *,
+        metric: str = "euclidean",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size: got {size!r}, wanted an int of at least 1")
+        self.size, self.margin = size, _checks.margin(margin)
+        self.metric, self.backend = _checks.metric(metric), backend
+        self.clear()
+
+    def clear(self) -> None:
+        self._embeddings: Tensor | None = None
+        self._labels: Tensor | None = None
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        _checks.batch("inputs", inputs, targets)
+        hard = ops.batch_hard(inputs, targets, metric=self.metric, backend=self.backend)
+        if self._embeddings is not None and self._labels is not None:
+            memory = self._embeddings.to(inputs)
+            hard = self._harder(
+                hard,
+                ops.batch_hard(
+                    inputs, targets, metric=self.metric, ref=memory, ref_labels=self._labels,
+                    backend=self.backend,
+                ),
+            )  # fmt: skip
+        self._remember(inputs.detach(), targets.long())
+        gap = hard.positive_distance - hard.negative_distance
+        loss = F.softplus(gap) if self.margin == "soft" else F.relu(self.margin + gap)
+        return loss.masked_fill(~hard.valid, 0).sum() / hard.valid.sum().clamp(min=1)
+
+    def _harder(self, a: ops.BatchHard, b: ops.BatchHard) -> ops.BatchHard:
+        """For every anchor the harder of two positives and of two negatives."""
+        farther = (b.positive_index >= 0) & (b.positive_distance > a.positive_distance)
+        nearer = (b.negative_index >= 0) & (
+            (a.negative_index < 0) | (b.negative_distance < a.negative_distance)
+        )
+        has_both = ((a.positive_index >= 0) | (b.positive_index >= 0)) & (
+            (a.negative_index >= 0) | (b.negative_index >= 0)
+        )
+        return ops.BatchHard(
+            torch.where(farther, b.positive_distance, a.positive_distance),
+            torch.where(nearer, b.negative_distance, a.negative_distance),
+            torch.where(farther, b.positive_index, a.positive_index),
+            torch.where(nearer, b.negative_index, a.negative_index),
+            has_both,
+        )
+
+    def _remember(self, embeddings: Tensor, labels: Tensor) -> None:
+        if self._embeddings is not None and self._labels is not None:
+            embeddings = torch.cat([self._embeddings.to(embeddings), embeddings])
+            labels = torch.cat([self._labels, labels])
+        self._embeddings, self._labels = embeddings[-self.size :].clone(), labels[-self.size :].clone()
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, margin={self.margin!r}, metric={self.metric!r}"

@@ -1,0 +1,51 @@
+"""How well attributes are recognised."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vreid_ext.losses.attributes import check_attributes
+
+
+def attribute_scores(
+    logits: Tensor, targets: Tensor, sizes: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """Accuracy and F1 of each attribute; the class with the largest logit is the answer.
+
+        accuracy = correct / labelled
+        F1 = mean over classes c of  2 TP_c / (2 TP_c + FP_c + FN_c)
+
+    F1 is the macro average over the classes that occur among targets or answers; where one class holds most
+    samples, as for most attributes of MARS, it shows what accuracy hides.
+
+    Args:
+        logits: (n, sum of sizes), an attribute's classes side by side.
+        targets: (n, A) int64, the class of each attribute or -1 where it is not known.
+        sizes: number of classes of each attribute, in the order of the columns.
+
+    Returns:
+        For each attribute accuracy, f1 and samples, the number of labelled rows; attributes without one are
+        left out.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    check_attributes(logits, targets, sizes)
+    scores = {}
+    for (name, size), part, target in zip(
+        sizes.items(), logits.split(list(sizes.values()), 1), targets.T, strict=True
+    ):
+        known = target >= 0
+        if not known.any():
+            continue
+        table = torch.zeros(size, size, dtype=torch.int64)
+        pairs = target[known].cpu(), part[known].argmax(1).cpu()
+        table.index_put_(pairs, torch.ones(len(pairs[0]), dtype=torch.int64), accumulate=True)
+        hits, sums = table.diagonal().double(), (table.sum(0) + table.sum(1)).double()
+        scores[name] = {
+            "accuracy": float(hits.sum() / table.sum()),
+            "f1": float((2 * hits / sums)[sums > 0].mean()),
+            "samples": int(table.sum()),
+        }
+    return scores

@@ -1,0 +1,37 @@
+"""Distance variance among different positives."""
+
+import torch
+from torch import Tensor
+
+from vreid_ext import ops
+
+
+class DVDP:
+    """DVDP (Chen et al., 2020, Eq. 1 and Fig. 7), averaged over the anchors of all batches seen.
+
+        mean over anchors a of  max_j FD(x_a, x_j) - min_j FD(x_a, x_j)
+
+    over the other samples j of the anchor's identity.
+
+    Args:
+        metric: FD, "cosine" (the paper), "euclidean" or "squared".
+
+    `update(features, pids)` takes a batch (n,D), (n,); `compute()` gives the mean, NaN before an anchor with
+    another sample of its identity has been seen; `reset()` starts anew. `ops.dvdp` is that of one batch.
+    """
+
+    def __init__(self, metric: str = "cosine") -> None:
+        self.metric = metric
+        self.reset()
+
+    def reset(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    @torch.no_grad()
+    def update(self, features: Tensor, pids: Tensor) -> None:
+        total, count = ops.dvdp(features, pids, metric=self.metric)
+        self._sum += float(total)
+        self._count += int(count)
+
+    def compute(self) -> float:
+        return self._sum / self._count if self._count else float("nan")

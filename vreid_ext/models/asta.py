@@ -1,0 +1,199 @@
+"""ASTA: Attribute-aware Identity-hard Triplet Loss for Video-based Person Re-identification (Chen, Li, Wang;
+arXiv 2020). Equation, section and table numbers are the paper's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.registry import register_model
+from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
+
+STREAMS = ("reid", "relevant", "irrelevant")
+
+
+class AttributeStream(nn.Module):
+    """Recognises one group of attributes, and the attention that it does so with (Section 4.1).
+
+    maps (B,T,C,H,W) -> attended feature (B,C) and logits (B, number of classes).
+    """
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int], detach: bool) -> None:
+        super().__init__()
+        self.attention = SpatioTemporalAttention(channels, size, detach=detach)
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        feature = spatio_temporal_pool(maps, self.attention(maps, valid), valid)
+        return feature, self.classifier(feature.relu())
+
+
+@register_model("asta")
+class ASTA(nn.Module):
+    """The multi-task system and, through its switches, every row of Tables 1 and 2.
+
+    | row of Table 1         | streams                    | asta  | loss.aitl | loss.itl |
+    |------------------------|----------------------------|-------|-----------|----------|
+    | Baseline               | reid                       | False | 0         | 0        |
+    | Baseline + ASTA        | reid, relevant, irrelevant | True  | 0         | 0        |
+    | Baseline + ITL         | reid                       | False | 0         | 1        |
+    | Baseline + AITL        | reid, relevant, irrelevant | False | 1         | 0        |
+    | Baseline + ASTA + AITL | reid, relevant, irrelevant | True  | 1         | 0        |
+
+    Args:
+        num_classes: training identities.
+        attributes: whose attribute table the streams learn, "mars" or "dukev".
+        streams: what the model has, any of "reid", "relevant" and "irrelevant" (Table 2). The two attribute
+            streams recognise attributes.
+        asta: the feature is the concatenation of the streams' features, each attribute stream's being the
+            maps under its attention: 3 C numbers, 6144 with ResNet-50. Otherwise the feature is that of
+            "reid" alone, and attribute streams only give the predictions that AITL mines with.
+        composition: what "reid" puts into that feature: "original", the maps without attention (the paper),
+            or "attended", the maps under an attention of its own (the authors' code).
+        input_size: (height, width) of the frames, on which the width of the temporal convolution depends.
+        detach: see `nn.asta.SpatioTemporalAttention`.
+        backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
+        weights, last_stride: for `build_backbone`; without meaning for a module.
+
+    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
+    short clip. In training `TrainingOutput` with the feature before BNNeck, for the triplet losses, the
+    logits after it, and `attributes`, the logits of each attribute stream; in evaluation the feature (B,D)
+    after BNNeck.
+
+    Attributes:
+        feature_dim: D of the feature.
+        attribute_sizes: for each attribute stream its attributes and their numbers of classes.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        attributes: str = "mars",
+        streams: Sequence[str] = STREAMS,
+        asta: bool = True,
+        composition: str = "original",
+        input_size: Sequence[int] = (256, 128),
+        detach: bool = True,
+        backbone: str | nn.Module = "resnet50",
+        weights: str | Path = "none",
+        last_stride: int = 1,
+    ) -> None:
+        from vreid_ext.data import attribute_sizes
+
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+        streams = tuple(streams)
+        if not streams or set(streams) - set(STREAMS) or len(set(streams)) < len(streams):
+            raise ValueError(f"streams: got {streams}, wanted one or more of {STREAMS}, each once")
+        if not asta and "reid" not in streams:
+            raise ValueError(f"streams: got {streams} without asta, wanted 'reid' among them")
+        if composition not in ("original", "attended"):
+            raise ValueError(f"composition: got {composition!r}, wanted 'original' or 'attended'")
+        if isinstance(backbone, str):
+            backbone = build_backbone(backbone, weights, last_stride)
+        channels = getattr(backbone, "out_channels", None)
+        if not isinstance(channels, int):
+            got = type(backbone).__name__
+            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
+        self.backbone = backbone
+        size = _map_size(backbone, input_size)
+
+        self.streams = tuple(stream for stream in STREAMS if stream in streams)
+        self.asta = asta
+        self.attribute_sizes: dict[str, dict[str, int]] = {
+            stream: attribute_sizes(attributes, f"id_{stream}")  # type: ignore[arg-type]
+            for stream in self.streams
+            if stream != "reid"
+        }
+        self.attribute_streams = nn.ModuleDict(
+            {
+                stream: AttributeStream(channels, sum(sizes.values()), size, detach)
+                for stream, sizes in self.attribute_sizes.items()
+            }
+        )
+        attended = asta and composition == "attended" and "reid" in self.streams
+        self.reid_attention = SpatioTemporalAttention(channels, size, detach=detach) if attended else None
+        self.feature_dim = channels * (len(self.streams) if asta else 1)
+        self.bn = nn.BatchNorm1d(self.feature_dim)
+        self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
+        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
+        feature, attributes = self._streams(clips, valid)
+        normalised = self.bn(feature)
+        if self.training:
+            return TrainingOutput(self.classifier(normalised), feature, {}, attributes)
+        return normalised
+
+    def feature_and_attributes(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """In evaluation: the feature (B,D), and the logits of all attribute streams one after the other."""
+        feature, attributes = self._streams(clips, valid)
+        return self.bn(feature), torch.cat([feature[:, :0], *attributes.values()], 1)
+
+    def _streams(self, clips: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The feature before BNNeck (B,D), and each attribute stream's logits."""
+        maps = self._maps(clips, valid)
+        features: list[Tensor] = []
+        attributes: dict[str, Tensor] = {}
+        for stream in self.streams:
+            if stream == "reid":
+                attention = None if self.reid_attention is None else self.reid_attention(maps, valid)
+                features.append(spatio_temporal_pool(maps, attention, valid))
+            else:
+                feature, attributes[stream] = self.attribute_streams[stream](maps, valid)
+                if self.asta:
+                    features.append(feature)
+        return torch.cat(features, 1), attributes
+
+    def _maps(self, clips: Tensor, valid: Tensor | None) -> Tensor:
+        if clips.dim() != 5 or clips.shape[2] != 3:
+            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
+            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
+            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        maps: Tensor = self.backbone(clips.flatten(0, 1))
+        return maps.unflatten(0, clips.shape[:2])
+
+    @torch.no_grad()
+    def attend(self, clips: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
+        """Attention (B,T,H,W) of each stream that has one, for pictures: evaluation mode, no gradient."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            maps = self._maps(clips, valid)
+            attended = {} if self.reid_attention is None else {"reid": self.reid_attention(maps, valid)}
+            for stream, module in self.attribute_streams.items():
+                assert isinstance(module, AttributeStream)
+                attended[stream] = module.attention(maps, valid)
+            return attended
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
+    """(H, W) of the maps that the backbone makes of frames of this (height, width)."""
+    if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
+        raise ValueError(f"input_size: got {input_size!r}, wanted (height, width) in pixels")
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            parameter = next(backbone.parameters(), torch.empty(0))
+            maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for module, training in modes:
+            module.training = training
+    if maps.dim() != 4:
+        raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
+    return maps.shape[2], maps.shape[3]

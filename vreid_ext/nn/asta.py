@@ -1,0 +1,71 @@
+"""Attribute-driven spatio-temporal attention."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SpatioTemporalAttention(nn.Module):
+    """One weight for every cell of every frame of a clip (Chen et al., 2020, Section 4.2 and Fig. 5).
+
+    A 1x1 convolution with BN and ReLU and a 3x3 convolution bring the map of a frame down to one channel; its
+    H W cells are then the channels of a convolution over time, and a sigmoid gives the weights.
+
+    The paper gives the temporal convolution kernel 3, padding 2 and an output as long as its input, which
+    do not agree; padding 1 keeps T frames (as in the authors' code). The 1x1 convolution is the "additional
+    size-preserving convolutional layer"; its width is not stated.
+
+    Args:
+        channels: C of the maps.
+        size: their (H, W). The paper's 128 channels over time are 16 x 8.
+        width: channels between the two convolutions; C / 8 unless given.
+        detach: the weights are learned from a fixed map, so that they do not pull the backbone after them
+            (the authors' code); the maps they are multiplied with carry gradient all the same.
+
+    Call: `attention(maps, valid=None)` with maps (B,T,C,H,W) and valid (B,T) bool gives weights (B,T,H,W) in
+    [0, 1]; a frame left out by `valid` has weight zero and is zero to its neighbours.
+
+    Raises:
+        ValueError: maps of another size than the module was made for.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], *, width: int | None = None, detach: bool = True
+    ) -> None:
+        super().__init__()
+        self.size, self.detach = tuple(size), detach
+        width = width or max(1, channels // 8)
+        cells = size[0] * size[1]
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+        self.temporal = nn.Conv1d(cells, cells, 3, padding=1)
+
+    def forward(self, maps: Tensor, valid: Tensor | None = None) -> Tensor:
+        b, t, _, h, w = maps.shape
+        if (h, w) != self.size:
+            raise ValueError(
+                f"maps: got {h} x {w} cells, wanted {self.size[0]} x {self.size[1]}: this attention is "
+                "made for one input size"
+            )
+        spatial = self.reduce((maps.detach() if self.detach else maps).flatten(0, 1)).view(b, t, h * w)
+        if valid is not None:
+            spatial = spatial.masked_fill(~valid[:, :, None], 0)
+        attention = self.temporal(spatial.transpose(1, 2)).transpose(1, 2).sigmoid()
+        if valid is not None:
+            attention = attention.masked_fill(~valid[:, :, None], 0)
+        return attention.reshape(b, t, h, w)
+
+
+def spatio_temporal_pool(
+    maps: Tensor, attention: Tensor | None = None, valid: Tensor | None = None
+) -> Tensor:
+    """Mean (B,C) of maps (B,T,C,H,W) over cells and valid frames, each cell times its attention (B,T,H,W)."""
+    frames = maps.mean((3, 4)) if attention is None else torch.einsum("btchw,bthw->btc", maps, attention)
+    if attention is not None:
+        frames = frames / (maps.shape[3] * maps.shape[4])
+    if valid is None:
+        return frames.mean(1)
+    return frames.masked_fill(~valid[:, :, None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)

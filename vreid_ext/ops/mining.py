@@ -1,0 +1,414 @@
+"""Hardest pairs of a batch without a distance matrix (Hermans et al., "In Defense of the Triplet Loss", 2017;
+Chen et al., "Attribute-aware Identity-hard Triplet Loss", 2020).
+
+Symbols: n anchors, m candidates, D numbers each. Metrics, for rows x and y:
+
+    "euclidean"  ||x - y||        "squared"  ||x - y||^2        "cosine"  1 - x.y / (||x|| ||y||)
+
+Common to all: embeddings are float16, bfloat16, float32 or float64, labels int64 or int32; nothing
+is changed. Pairs are chosen by distances that are exact to a rounding in the precision of the input (float32
+for halves): of samples whose distances differ by less, any may be chosen. The distances given are
+those of the chosen pairs, taken from differences, in float32 or wider. A distance of zero has the gradient
+zero, and a zero row the cosine distance 1 to every row, with gradient zero. Gradients are summed in a fixed
+order. `backend` is "auto", "reference" or "native".
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vreid_ext import backends
+from vreid_ext.backends import reference
+from vreid_ext.backends.errors import NotFiniteError
+from vreid_ext.ops import _checks
+from vreid_ext.ops._library import register
+
+METRICS = ("euclidean", "squared", "cosine")
+
+
+class BatchHard(NamedTuple):
+    """Result of `batch_hard`, one entry per anchor.
+
+    Attributes:
+        positive_distance: (n,) to the farthest candidate of the anchor's label; 0 without one.
+        negative_distance: (n,) to the nearest candidate of another label; 0 without one.
+        positive_index, negative_index: (n,) int64 rows of the candidates; -1 without one.
+        valid: (n,) bool, whether the anchor has both.
+    """
+
+    positive_distance: Tensor
+    negative_distance: Tensor
+    positive_index: Tensor
+    negative_index: Tensor
+    valid: Tensor
+
+
+class IdentityHard(NamedTuple):
+    """Result of `identity_hard`, one entry per anchor.
+
+    Attributes:
+        negative_index: (n,) int64, AN of Eq. 3: the farthest sample of the anchor's identity; -1 without one.
+        positive_index: (n,) int64, AP of Eq. 3: the nearest one; -1 without one.
+        valid: (n,) bool, whether the anchor has a candidate.
+    """
+
+    negative_index: Tensor
+    positive_index: Tensor
+    valid: Tensor
+
+
+def batch_hard(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    metric: str = "euclidean",
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    backend: str = "auto",
+) -> BatchHard:
+    """Farthest positive and nearest negative of every anchor.
+
+        p(a) = argmax_j d(x_a, y_j)  with label_j = label_a, j != a
+        n(a) = argmin_j d(x_a, y_j)  with label_j != label_a
+
+    The native kernel needs memory O((n + m) D) and one strip of the distance matrix; without `ref` it makes
+    half of that matrix only. Backward touches the 2n chosen pairs: O(n D).
+
+    Args:
+        embeddings: anchors (n,D).
+        labels: their identities (n,).
+        metric: "euclidean", "squared" or "cosine".
+        ref: candidates (m,D) in the dtype of the anchors. None: the anchors, each of which is no positive of
+            its own; with `ref`, every row of the anchor's label is one.
+        ref_labels: (m,), with `ref`.
+
+    Returns:
+        `BatchHard`; both distances are differentiable in embeddings and ref.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted. On a CPU also for rows
+            that are not finite, naming the first; on a GPU, which is not waited for, they give NaN.
+    """
+    arguments = _checked(embeddings, labels, metric, ref, ref_labels)
+    backend = backends.choose("batch_hard", backend, embeddings.device, embeddings.dtype)
+    if backend == "reference":
+        distance, index = _by_reference(reference.batch_hard, arguments)
+    else:
+        distance, index = _batch_hard(*arguments, backend)
+    (positive, negative), (positive_index, negative_index) = distance.unbind(), index.unbind()
+    return BatchHard(positive, negative, positive_index, negative_index, (index >= 0).all(0))
+
+
+def batch_hard_triplet(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    margin: float | Literal["soft"] = 0.3,
+    metric: str = "euclidean",
+    ref: Tensor | None = None,
+    ref_labels: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Triplet loss on the pairs of `batch_hard`, in one op.
+
+        mean over anchors a with both of  [m + d(x_a, y_p(a)) - d(x_a, y_n(a))]_+
+
+    Args:
+        margin: m >= 0, or "soft" for ln(1 + exp(.)) in place of [m + .]_+.
+
+    The other arguments and errors: as for `batch_hard`. Returns a float32 scalar (float64 for float64 input);
+    zero if no anchor has both a positive and a negative.
+    """
+    arguments = _checked(embeddings, labels, metric, ref, ref_labels)
+    soft = margin == "soft"
+    number = 0.0 if margin == "soft" else float(margin)
+    backend = backends.choose("batch_hard_triplet", backend, embeddings.device, embeddings.dtype)
+    if backend == "reference":
+        return _by_reference(reference.batch_hard_triplet, arguments, number, soft)
+    return _batch_hard_triplet(*arguments, number, soft, backend)[0]
+
+
+def identity_hard(
+    attributes: Tensor,
+    labels: Tensor,
+    *,
+    metric: str = "cosine",
+    include_self: bool = False,
+    backend: str = "auto",
+) -> IdentityHard:
+    """Within each identity, the samples farthest from and nearest to every anchor (AITL, Eq. 3).
+
+        AN(a) = argmax_j d(x_a, x_j)        AP(a) = argmin_j d(x_a, x_j)        label_j = label_a, j != a
+
+    With at least three samples of an identity the two differ; with two they are the same sample.
+
+    Args:
+        attributes: vectors to compare (n,D): attribute predictions for AN and AP, features for FN and FP.
+        labels: identities (n,).
+        metric: "cosine", the paper's, "euclidean" (the authors' code) or "squared".
+        include_self: let the anchor be its own candidate, as in the authors' code: AP is then the anchor, or
+            a sample equal to it.
+
+    Returns:
+        `IdentityHard`, without gradient. Memory O(n D), time O(D) for each pair of an identity.
+
+    Raises:
+        TypeError, ValueError: as for `batch_hard`.
+    """
+    _check("attributes", attributes, "labels", labels)
+    _checks.choice("metric", metric, METRICS)
+    backend = backends.choose("identity_hard", backend, attributes.device, attributes.dtype)
+    attributes, labels = attributes.detach(), labels.long()
+    _finite("attributes", attributes)
+    if backend == "reference":
+        index = _in_full(reference.identity_hard, attributes, labels, metric, include_self)
+    else:
+        index = _identity_hard(attributes, labels, metric, include_self, backend)
+    negative_index, positive_index = index.unbind()
+    return IdentityHard(negative_index, positive_index, negative_index >= 0)
+
+
+def dvdp(
+    embeddings: Tensor, labels: Tensor, *, metric: str = "cosine", backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Distance variance among different positives (AITL, Eq. 1), as a sum and a count.
+
+        sum_a  FD(x_a, x_FN(a)) - FD(x_a, x_FP(a))
+
+    FN and FP are the farthest and the nearest sample of the anchor's identity.
+
+    Args:
+        embeddings: (n,D).
+        labels: identities (n,).
+        metric: FD, "cosine" (the paper), "euclidean" or "squared".
+
+    Returns:
+        The sum, a float32 scalar (float64 for float64 input) with a gradient, and the number of anchors with
+        another sample of their identity, int64. Their ratio is what Fig. 7 shows.
+
+    Raises:
+        TypeError, ValueError: as for `batch_hard`.
+    """
+    hard = identity_hard(embeddings, labels, metric=metric, backend=backend)
+    index = torch.stack([hard.negative_index, hard.positive_index])
+    far, near = mined_distance(embeddings, index, metric=metric, backend=backend)
+    return (far - near).sum(), hard.valid.sum()
+
+
+def mined_distance(
+    embeddings: Tensor,
+    index: Tensor,
+    *,
+    metric: str = "euclidean",
+    ref: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Distances of chosen pairs, d(x_i, y_index[m,i]), with a gradient in O(M n D).
+
+    Args:
+        embeddings: (n,D).
+        index: (M,n) int64, rows of ref, or of embeddings without it; -1 for no pair.
+        metric: "euclidean", "squared" or "cosine".
+        ref: (m,D) in the dtype of the embeddings.
+
+    Returns:
+        (M,n), float32 (float64 for float64 input); zero where there is no pair.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        IndexError: an index out of range.
+    """
+    _checks.floating("embeddings", embeddings, "(n,D)")
+    _checks.choice("metric", metric, METRICS)
+    if ref is not None:
+        _checks.floating("ref", ref, "(m,D)")
+        _check_pair(embeddings, ref)
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        raise TypeError(
+            f"index: got {getattr(index, 'dtype', type(index).__name__)}, wanted an int64 tensor (M,n)"
+        )
+    if index.dim() != 2 or index.shape[1] != len(embeddings):
+        raise ValueError(f"index: got shape {tuple(index.shape)}, wanted (M,{len(embeddings)})")
+    _checks.same_device("index", index, embeddings.device)
+    backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
+    if backend == "reference":
+        return _in_full(reference.mined_distance, embeddings, ref, index, metric)
+    return _mined_distance(embeddings, ref, index, metric, backend)
+
+
+Arguments = tuple[Tensor, Tensor, Tensor | None, Tensor | None, str]
+
+
+def _checked(
+    embeddings: Tensor, labels: Tensor, metric: str, ref: Tensor | None, ref_labels: Tensor | None
+) -> Arguments:
+    """What the backends take, from what the caller gives."""
+    _check("embeddings", embeddings, "labels", labels)
+    _checks.choice("metric", metric, METRICS)
+    if ref is None and ref_labels is None:
+        return embeddings, labels.long(), None, None, metric
+    _check("ref", ref, "ref_labels", ref_labels)
+    assert ref is not None
+    assert ref_labels is not None
+    _check_pair(embeddings, ref)
+    if not len(ref):
+        raise ValueError(f"ref: got shape {tuple(ref.shape)}, wanted at least one row")
+    return embeddings, labels.long(), ref, ref_labels.long(), metric
+
+
+def _check(name: str, rows: Any, labels_name: str, labels: Any) -> None:
+    _checks.floating(name, rows, "(n,D)")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{labels_name}: got dtype {labels.dtype}, wanted int64 or int32")
+    if labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{labels_name}: got shape {tuple(labels.shape)}, wanted ({rows.shape[0]},) as {name} has rows"
+        )
+    _checks.same_device(labels_name, labels, rows.device)
+
+
+def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
+    _checks.same_device("ref", ref, embeddings.device)
+    if ref.dtype != embeddings.dtype:
+        raise TypeError(f"ref: got dtype {ref.dtype}, wanted {embeddings.dtype} as embeddings")
+    if ref.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"ref: got {ref.shape[1]} columns, wanted {embeddings.shape[1]} as embeddings have")
+
+
+def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:
+    embeddings, _, ref, *_ = arguments
+    _finite("embeddings", embeddings)
+    if ref is not None:
+        _finite("ref", ref)
+    return _in_full(function, *arguments, *options)
+
+
+def _in_full(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
+    """Call a reference function in the precision of its arguments, whatever autocast says."""
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x, *args)
+
+
+def _finite(name: str, x: Tensor) -> None:
+    """On a CPU, where looking costs no wait. The native kernels of `batch_hard` look for themselves."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    finite = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().sum(1).isfinite()
+    if not finite.all():
+        raise NotFiniteError(name, int((~finite).nonzero()[0]))
+
+
+def _distance_fake(x: Tensor, index: Tensor) -> Tensor:
+    return x.new_empty(index.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _batch_hard_fake(
+    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
+) -> tuple[Tensor, Tensor]:
+    index = labels.new_empty((2, labels.shape[0]))
+    return _distance_fake(x, index), index
+
+
+def _batch_hard_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, _, ref, _, ctx.metric, ctx.backend = inputs
+    distance, index = output
+    ctx.save_for_backward(x, ref, index, distance)
+    ctx.mark_non_differentiable(index)
+
+
+def _batch_hard_grad(ctx: Any, grad: Tensor, _index: Any) -> tuple[Tensor | None, ...]:
+    dx, dref = _gradients(ctx, grad, ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
+    return dx, None, dref, None, None, None
+
+
+def _triplet_fake(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    metric: str,
+    margin: float,
+    soft: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    distance, index = _batch_hard_fake(x, labels, ref, ref_labels, metric)
+    # Not left empty: a batch without anchors is answered with this, and its loss is zero.
+    return distance.new_zeros(()), torch.empty_like(distance), distance, index
+
+
+def _triplet_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, _, ref, _, ctx.metric, _, _, ctx.backend = inputs
+    _, slope, distance, index = output
+    ctx.save_for_backward(x, ref, index, distance, slope)
+    ctx.mark_non_differentiable(slope, distance, index)
+
+
+def _triplet_grad(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    *saved, slope = ctx.saved_tensors
+    dx, dref = _gradients(ctx, grad * slope, saved, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
+    return dx, None, dref, None, None, None, None, None
+
+
+def _mined_distance_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ref, index, ctx.metric, ctx.backend = inputs
+    ctx.save_for_backward(x, ref, index, output)
+
+
+def _mined_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    dx, dref = _gradients(ctx, grad, ctx.saved_tensors, *ctx.needs_input_grad[:2])
+    return dx, dref, None, None, None
+
+
+def _gradients(
+    ctx: Any, grad: Tensor, saved: Sequence[Tensor], with_x: bool, with_ref: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """saved: x, ref, index, distance."""
+    dx, dref = _mined_distance_backward(grad, *saved, ctx.metric, with_x, with_ref, ctx.backend)
+    return dx if with_x else None, dref if with_ref else None
+
+
+def _mined_distance_backward_fake(
+    grad: Tensor,
+    x: Tensor,
+    ref: Tensor | None,
+    index: Tensor,
+    distance: Tensor,
+    metric: str,
+    with_x: bool,
+    with_ref: bool,
+) -> tuple[Tensor, Tensor]:
+    dref = x.new_empty(0) if ref is None or not with_ref else x.new_empty(ref.shape)
+    return x.new_empty(x.shape if with_x else 0), dref
+
+
+_mined_distance_backward = register(
+    "mined_distance_backward(Tensor grad, Tensor x, Tensor? ref, Tensor index, Tensor distance, str metric,"
+    " bool with_x, bool with_ref) -> (Tensor, Tensor)",
+    fake=_mined_distance_backward_fake,
+)
+_mined_distance = register(
+    "mined_distance(Tensor x, Tensor? ref, Tensor index, str metric) -> Tensor",
+    fake=lambda x, ref, index, metric: _distance_fake(x, index),
+    setup_context=_mined_distance_context,
+    backward=_mined_distance_grad,
+)
+_batch_hard = register(
+    "batch_hard(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, str metric) -> (Tensor, Tensor)",
+    fake=_batch_hard_fake,
+    setup_context=_batch_hard_context,
+    backward=_batch_hard_grad,
+)
+_batch_hard_triplet = register(
+    "batch_hard_triplet(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, str metric, float margin,"
+    " bool soft) -> (Tensor, Tensor, Tensor, Tensor)",
+    fake=_triplet_fake,
+    setup_context=_triplet_context,
+    backward=_triplet_grad,
+)
+_identity_hard = register(
+    "identity_hard(Tensor x, Tensor labels, str metric, bool include_self) -> Tensor",
+    fake=lambda x, labels, metric, include_self: labels.new_empty((2, labels.shape[0])),
+)
