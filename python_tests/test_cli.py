@@ -25,7 +25,8 @@ def vreid(monkeypatch, capsys):
     return run
 
 
-def test_from_images_to_figures_and_features(vreid, tmp_path):
+def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
+    monkeypatch.setattr("vreid_ext.report.page.PICTURES", 2)
     data, run = tmp_path / "a set", tmp_path / "run"
     made = vreid(
         "synth", data, "--ids", 8, "--cameras", 2, "--tracklets", 1, "--frames", 3, "--size", "32x16"
@@ -57,6 +58,14 @@ def test_from_images_to_figures_and_features(vreid, tmp_path):
     figures = json.loads((run / "eval-mars-evenly-2-3.json").read_text())
     assert [row["frames"] for row in figures["rows"]] == [2, 3]
     assert figures["ap"] == "trapezoid"
+    assert (run / "eval-mars-evenly-2-3.html").is_file()
+
+    page = tmp_path / "pages" / "run.html"
+    code, output, errors = vreid("report", run, "--dataset-root", moved, "--out", page, "--beside", run)
+    assert code == 0, errors
+    assert output.endswith(f"report: {page}\n")
+    assert f'<th scope="row">{run}</th>' in page.read_text()
+    assert {path.name for path in page.parent.iterdir()} == {"run.html", "run.json", "run_files"}
 
     code, _, errors = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
     assert code == 0, errors
@@ -148,7 +157,7 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
 
 
 @pytest.mark.parametrize(
-    "command", [None, "train", "eval", "extract", "synth", "tracklets", "demo", "recipes", "info"]
+    "command", [None, "train", "eval", "extract", "synth", "tracklets", "report", "demo", "recipes", "info"]
 )
 def test_help_shows_an_example(vreid, command):
     code, output, _ = vreid(*([command] if command else []), "--help")

@@ -1,6 +1,8 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +13,8 @@ if TYPE_CHECKING:
 _EXTRAS = {
     **dict.fromkeys(
         (
-            "accelerate", "matplotlib", "omegaconf", "PIL", "rich", "safetensors", "scipy", "tensorboard",
-            "torchvision", "typer", "yaml",
+            "accelerate", "jinja2", "markupsafe", "matplotlib", "omegaconf", "PIL", "rich", "safetensors",
+            "scipy", "tensorboard", "torchvision", "typer", "yaml",
         ),
         "train",
     ),
@@ -83,6 +85,21 @@ def _app() -> "Typer":
         console.print(table)
         typer.echo(f"protocol: {result['protocol']}")
 
+    @contextmanager
+    def bars(*names: str) -> Iterator[list[Callable[[int, int], None]]]:
+        """For each name a callback of (done, total) that moves a bar on stderr."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        errors = Console(stderr=True)
+        with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+
+            def bar(name: str) -> Callable[[int, int], None]:
+                task = progress.add_task(name, total=None, visible=False)
+                return lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+            yield [bar(name) for name in names]
+
     @app.command(epilog="Example: vreid train sta_mars dataset.root=MARS optim.lr=1e-4 --out runs/first")
     def train(
         recipe: Annotated[
@@ -118,13 +135,66 @@ def _app() -> "Typer":
         out: Annotated[
             Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")
         ] = None,
+        report: Annotated[
+            bool, typer.Option(help="Write the page of `vreid report` beside the figures.")
+        ] = True,
     ) -> None:
-        """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set."""
+        """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at."""
         from vreid_ext import engine
 
-        result = engine.evaluate_checkpoint(checkpoint, _with_root(overrides, dataset_root), out=out)
+        changes = _with_root(overrides, dataset_root)
+        if report:
+            from vreid_ext.report.page import report_checkpoint
+
+            with bars("clips", "pictures") as (clips, pictures):
+                result = report_checkpoint(
+                    checkpoint, changes, figures=out, progress=clips, progress_pictures=pictures
+                )
+        else:
+            with bars("clips") as (clips,):
+                result = engine.evaluate_checkpoint(checkpoint, changes, out=out, progress=clips)
         show(result)
         typer.echo(f"figures: {result['file']}")
+        if report:
+            typer.echo(f"report: {result['page']}")
+
+    @app.command(
+        name="report", epilog="Example: vreid report runs/synth_sta --beside runs/synth_avg --out pages"
+    )
+    def report_command(
+        checkpoint: Annotated[
+            Path,
+            typer.Argument(metavar="RUN", help="A run's folder for its newest checkpoint, or a checkpoint."),
+        ],
+        overrides: Overrides = None,
+        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+        out: Annotated[
+            Path | None,
+            typer.Option(help="The page, NAME.html, or a folder for report.html; the run unless given."),
+        ] = None,
+        ranks: Annotated[int, typer.Option(help="Places of each query's list.")] = 20,
+        beside: Annotated[
+            list[Path] | None, typer.Option(help="A further run whose figures and curves are shown beside.")
+        ] = None,
+    ) -> None:
+        """Evaluate a run and write a page to look at: figures, curves, every query's list, attention.
+
+        Beside the page NAME.html lie its pictures, NAME_files, and the figures, NAME.json.
+        """
+        from vreid_ext.engine.checkpoint import resolve_checkpoint
+        from vreid_ext.report.page import report_checkpoint
+
+        page = out or resolve_checkpoint(checkpoint).parent.parent
+        if page.suffix.lower() != ".html":
+            page /= "report.html"
+        others = {str(run): run for run in beside or []}
+        with bars("clips", "pictures") as (clips, pictures):
+            result = report_checkpoint(
+                checkpoint, _with_root(overrides, dataset_root), figures=page.with_suffix(".json"),
+                ranks=ranks, beside=others, progress=clips, progress_pictures=pictures,
+            )  # fmt: skip
+        show(result)
+        typer.echo(f"report: {result['page']}")
 
     @app.command(epilog="Example: vreid extract runs/first --out features")
     def extract(
@@ -154,17 +224,13 @@ def _app() -> "Typer":
         seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     ) -> None:
         """Render walking people in MARS layout: images, info matrices, attributes and joints."""
-        from rich.progress import Progress
-
         from vreid_ext.data.synth import synthesize
 
         height, width = _size(size)
-        with Progress(console=console) as bar:
-            task = bar.add_task("render", total=None)
+        with bars("images") as (images,):
             synthesize(
                 out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames,
-                size=(height, width), seed=seed,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                size=(height, width), seed=seed, progress=images,
             )  # fmt: skip
         typer.echo(f"written: {out}")
 
@@ -195,16 +261,12 @@ def _app() -> "Typer":
         ] = "cam1",
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
-        from rich.progress import Progress
-
         from vreid_ext.data.video import extract_tracklets
 
-        with Progress(console=console) as bar:
-            task = bar.add_task("frames", total=None)  # counted once to find people, once to crop them
+        with bars("frames") as (read,):  # counted once to find people, once to crop them
             extraction = extract_tracklets(
                 video, out, boxes=boxes, split=split, start=start, stop=stop, stride=stride,
-                min_frames=min_frames, camera=camera,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                min_frames=min_frames, camera=camera, progress=read,
             )  # fmt: skip
         typer.echo(extraction.summary())
 
@@ -233,18 +295,11 @@ def _app() -> "Typer":
     @app.command(epilog="Example: vreid info")
     def info() -> None:
         """Say what is built, what it runs on, and for each op which backends are usable and why not."""
-        import torch
-
-        import vreid_ext
         from vreid_ext import backends
+        from vreid_ext.engine.environment import environment
 
-        facts = {"vreid_ext": vreid_ext.__version__, "torch": torch.__version__}
-        facts |= {"threads": str(torch.get_num_threads()), "CUDA of torch": torch.version.cuda or "none"}
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        facts["GPUs"] = ", ".join(gpus) or "none"
-        facts |= {name: str(value) for name, value in backends.build_info().items()}
         facts_table = Table(box=None, show_header=False)
-        for name, value in facts.items():
+        for name, value in environment().items():
             facts_table.add_row(name, value)
         console.print(facts_table)
         usable = Table("op", "backend", "usable", title="ops and backends")

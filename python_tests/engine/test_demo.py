@@ -13,7 +13,9 @@ TINY = {"ids": 16, "cameras": 2, "tracklets": 1, "frames": 4, "size": [64, 32]}
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    return out, run_demo(out, epochs=1, settings=TINY, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vreid_ext.report.page.PICTURES", 2)
+        yield out, run_demo(out, epochs=1, settings=TINY, quiet=True)
 
 
 def test_both_systems_get_a_row_of_fractions(demo):
@@ -29,6 +31,12 @@ def test_the_pictures_are_there(demo):
     out, _ = demo
     for name in ("curves", "cmc", "attention-1", "attention-2", "attention-3"):
         assert Image.open(out / f"{name}.png").width > 300
+
+
+def test_the_report_has_both_systems(demo):
+    page = (demo[0] / "report.html").read_text()
+    assert "average pooling" in page
+    assert "synth_sta" in page
 
 
 def test_a_second_demo_prints_the_rows_without_doing_the_work_again(demo, capsys):

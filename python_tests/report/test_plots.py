@@ -99,6 +99,13 @@ def test_wrong_curves_are_refused(tmp_path, curves):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_run_without_a_term_is_left_out_of_its_panel(tmp_path, log):
+    other = tmp_path / "other.jsonl"
+    other.write_text(log.read_text().replace('"loss"', '"loss": 1, "triplet"'))
+    shown = svg_text(plot_curves({"one": log, "two": other}, tmp_path / "c.svg", terms=["loss", "triplet"]))
+    assert {"one", "two", "triplet"} <= shown
+
+
 def test_a_log_without_the_term_or_with_a_torn_line_is_named(tmp_path, log):
     with pytest.raises(ValueError, match="triplet"):
         plot_curves({"STA": log}, tmp_path / "curves.png", terms=["triplet"])

@@ -5,20 +5,20 @@ Nothing is downloaded: the people are rendered and the backbones start from rand
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vreid_ext.data import TrackletDataset, read_clip, sample_clip
 from vreid_ext.data.synth import synthesize
-from vreid_ext.engine.build import dataset_of, transforms_of
+from vreid_ext.engine.build import dataset_of
 from vreid_ext.engine.config import load_recipe, override
 from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.train import train
-from vreid_ext.models import STA
-from vreid_ext.report import plot_attention, plot_cmc, plot_curves
+from vreid_ext.report import plot_cmc, plot_curves
+from vreid_ext.report.attention import picture_attention
+from vreid_ext.report.page import report_checkpoint
 
 SYSTEMS = {"average pooling": "synth_avg", "STA": "synth_sta"}
 SET = {"ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [64, 32]}
@@ -36,7 +36,8 @@ def run_demo(
     """Render a set, train average pooling and STA on it, print a row for each and draw what they do.
 
     Under `out`: `set/` (rendered once, then used again), `average-pooling/` and `sta/` (runs that are gone on
-    with where they stopped), `curves.png`, `cmc.png` and `attention-1.png` to `attention-3.png`.
+    with where they stopped), `report.html` with both systems and STA's ranked lists, `curves.png`,
+    `cmc.png` and `attention-1.png` to `attention-3.png`.
 
     Args:
         out: a new folder, or that of an earlier demo with the same arguments.
@@ -65,9 +66,12 @@ def run_demo(
     plot_curves({system: run / "log.jsonl" for system, run in runs.items()}, out / "curves.png")
     plot_cmc({system: row["cmc"][:20] for system, row in rows.items()}, out / "cmc.png")
     _picture_attention(runs["STA"], out)
+    beside = {"average pooling": runs["average pooling"]}
+    page = report_checkpoint(runs["STA"], figures=out / "report.json", beside=beside)["page"]
     console.print(_table(rows))
     pictures = f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png"
     console.print(pictures, markup=False, soft_wrap=True)
+    console.print(f"report, for a browser: {page}", markup=False, soft_wrap=True)
     return rows
 
 
@@ -93,16 +97,11 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
 
 def _picture_attention(run: Path, out: Path) -> None:
     """Draw the attention on query clips spread evenly over the list of queries."""
-    opened, recipe, _ = open_checkpoint(run)
-    model = cast(STA, opened)
-    data: TrackletDataset = dataset_of(recipe.dataset)
-    _, transform = transforms_of(recipe.input)
+    model, recipe, _ = open_checkpoint(run)
+    queries = dataset_of(recipe.dataset).query
     for number in range(PICTURES):
-        tracklet = data.query[number * len(data.query) // PICTURES]
-        chosen = sample_clip(len(tracklet.paths), recipe.eval.frames[0], "evenly")
-        frames = read_clip([tracklet.paths[index] for index in chosen.tolist()])
-        pool = model.attend(transform(frames)[None])
-        plot_attention(frames, pool, out / f"attention-{number + 1}.png", title=tracklet.name)
+        tracklet = queries[number * len(queries) // PICTURES]
+        picture_attention(model, recipe, tracklet, out / f"attention-{number + 1}.png")
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> Table:

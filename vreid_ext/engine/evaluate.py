@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
@@ -19,6 +19,26 @@ from vreid_ext.engine.extract import extract_features
 RANKS = (1, 5, 10, 20)
 
 
+class Evaluated(NamedTuple):
+    """What the figures of one test length were computed from.
+
+    Attributes:
+        frames: T of the clips.
+        query, gallery: features (Q,D), (G,D) of the data set's tracklets, on the CPU.
+        itself: (Q,) the gallery row that is the query itself, -1 where there is none.
+        result: the figures, with those of each query.
+    """
+
+    model: nn.Module
+    dataset: TrackletDataset
+    recipe: Recipe
+    frames: int
+    query: Tensor
+    gallery: Tensor
+    itself: Tensor
+    result: metrics.ReIDResult
+
+
 def evaluate_model(
     model: nn.Module,
     dataset: TrackletDataset,
@@ -26,8 +46,13 @@ def evaluate_model(
     *,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate as the recipe's `eval` and `input` say, once for each test length.
+
+    Args:
+        progress: called with (clips embedded, clips in all) of a test length.
+        observe: called for each test length with the features and the figures of every query.
 
     Returns:
         A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
@@ -43,7 +68,7 @@ def evaluate_model(
     place = {tracklet.paths: index for index, tracklet in enumerate(tracklets)}
     of_query, of_gallery = ([place[tracklet.paths] for tracklet in part] for part in (query, gallery))
     in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
-    itself = [in_gallery.get(tracklet.paths, -1) for tracklet in query]
+    itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
     _, transform = transforms_of(recipe.input)
     streams: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
     rows = []
@@ -62,16 +87,18 @@ def evaluate_model(
         )
         widths = [sum(sizes.values()) for sizes in streams.values()]
         features, *logits = features.split([features.shape[1] - sum(widths), *widths], 1)
+        q_features, g_features = features[of_query], features[of_gallery]
         result = metrics.evaluate(
-            features[of_query],
-            features[of_gallery],
-            *_ids(query, gallery, "pid"),
-            *_ids(query, gallery, "camid"),
+            q_features,
+            g_features,
+            *ids(dataset),
             metric=recipe.eval.metric,
             ap=recipe.eval.ap,
             junk=dataset.junk,
-            exclude=torch.tensor(itself),
+            exclude=itself,
         )
+        if observe is not None:
+            observe(Evaluated(model, dataset, recipe, frames, q_features, g_features, itself, result))
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
@@ -96,17 +123,17 @@ def evaluate_model(
     }
 
 
-def _feature_then_attributes(model: nn.Module) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+def _feature_then_attributes(model: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
     """The feature and all attribute logits in one row, so that one pass over the tracklets gives both."""
 
-    def forward(clips: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    def forward(clips: Tensor, valid: Tensor | None) -> Tensor:
         return torch.cat(model.feature_and_attributes(clips, valid), 1)  # type: ignore[operator]
 
     return forward
 
 
 def _attribute_scores(
-    logits: torch.Tensor, tracklets: Sequence[Tracklet], sizes: dict[str, int]
+    logits: Tensor, tracklets: Sequence[Tracklet], sizes: dict[str, int]
 ) -> dict[str, dict[str, float]]:
     """Scores over the tracklets whose table has all these attributes: another data set's may not."""
     of_this_table = [
@@ -142,6 +169,7 @@ def evaluate_checkpoint(
     *,
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, or the newest of a run, and write the figures.
 
@@ -149,6 +177,7 @@ def evaluate_checkpoint(
         path: checkpoint or run folder.
         overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
         out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run.
+        progress, observe: as for `evaluate_model`.
 
     Returns:
         What `evaluate_model` returns, with `checkpoint` and `file`.
@@ -156,10 +185,13 @@ def evaluate_checkpoint(
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = dataset_of(recipe.dataset)
     device = default_device()
-    result = evaluate_model(model.to(device), dataset, recipe, device=device, progress=progress)
     lengths = "-".join(map(str, recipe.eval.frames))
     default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
     file = out or default
+    file.parent.mkdir(parents=True, exist_ok=True)
+    result = evaluate_model(
+        model.to(device), dataset, recipe, device=device, progress=progress, observe=observe
+    )
     result |= {"checkpoint": str(folder), "file": str(file)}
     write_json(file, result)
     return result
@@ -172,10 +204,11 @@ def write_json(path: Path, value: Any) -> None:
     temporary.rename(path)
 
 
-def _ids(
-    query: Sequence[Tracklet], gallery: Sequence[Tracklet], which: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = (
-        torch.tensor([getattr(tracklet, which) for tracklet in part]) for part in (query, gallery)
+def ids(dataset: TrackletDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(q_pids, g_pids, q_camids, g_camids), as `metrics.evaluate` and `metrics.rank` take them."""
+    q_pids, g_pids, q_camids, g_camids = (
+        torch.tensor([getattr(tracklet, which) for tracklet in part])
+        for which in ("pid", "camid")
+        for part in (dataset.query, dataset.gallery)
     )
-    return first, second
+    return q_pids, g_pids, q_camids, g_camids

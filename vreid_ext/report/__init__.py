@@ -1,4 +1,7 @@
-"""Pictures of runs and results; needs `pip install 'vreid-ext[train]'`."""
+"""Pictures of runs and results; needs `pip install 'vreid-ext[train]'`.
+
+The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
+"""
 
 from .plots import plot_attention, plot_cmc, plot_curves, plot_dvdp
 

@@ -88,13 +88,13 @@ def plot_curves(
     Args:
         logs: label to a run's `log.jsonl`.
         path: the picture, ending in .png or .svg.
-        terms: the loss terms to draw, one panel each.
+        terms: the loss terms to draw, one panel each; a run without one is left out of its panel.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no log, a line that is no JSON, or a log without a term. Nothing is written then.
+        ValueError: no log, a line that is no JSON, or a term that no log has. Nothing is written then.
         OSError: a log cannot be read.
     """
     path = _picture(path)
@@ -107,17 +107,23 @@ def plot_curves(
         lines = _read_log(Path(log))
         steps[label] = [line for line in lines if line["kind"] == "step"]
         evaluations[label] = [line for line in lines if line["kind"] == "eval"]
-        for term in terms:
-            if not any(term in line for line in steps[label]):
-                raise ValueError(f"terms: {term!r} is in no step of {str(log)!r}")
+    for term in terms:
+        if not any(term in line for lines in steps.values() for line in lines):
+            raise ValueError(f"terms: {term!r} is in no step of {', '.join(map(str, logs.values()))}")
     panels = [*terms, "mAP"] if any(evaluations.values()) else terms
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-        axes_of = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        axes_of = dict(zip(panels, grid, strict=False))
+        for axes in grid[len(panels) :]:
+            axes.remove()
         for number, label in enumerate(logs):
             for term in terms:
                 drawn = [(line["step"], line[term]) for line in steps[label] if term in line]
-                _trend(axes_of[term], np.array(drawn, float), label, number)
+                if drawn:
+                    _trend(axes_of[term], np.array(drawn, float), label, number)
             if evaluations[label]:
                 points = np.array([(line["step"], 100 * line["mAP"]) for line in evaluations[label]])
                 axes_of["mAP"].plot(*points.T, marker="o", **_line(number), label=label)

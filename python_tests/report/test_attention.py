@@ -1,0 +1,61 @@
+"""Every system's attention is drawn by the drawing registered for what it returns."""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+from vreid_ext.data import Tracklet
+from vreid_ext.engine import load_recipe
+from vreid_ext.models import build_model
+from vreid_ext.report.attention import draw_attended, picture_attention
+
+
+class Own(NamedTuple):
+    shape: tuple[int, ...]
+
+
+@pytest.fixture
+def tracklet(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for path in paths:
+        Image.new("RGB", (16, 32), "red").save(path)
+    return Tracklet(tuple(paths), 1, 1, "a tracklet")
+
+
+def model_that_attends(attend):
+    model = torch.nn.Linear(1, 1)
+    model.attend = attend
+    return model
+
+
+def test_a_system_registers_a_drawing_of_its_own(tracklet, tmp_path):
+    recipe, path = load_recipe("synth_sta", ["eval.frames=3"]), tmp_path / "a.svg"
+    model = model_that_attends(lambda clips: Own(tuple(clips.shape)))
+    assert picture_attention(model, recipe, tracklet, path) is None
+    with pytest.raises(TypeError, match="Own"):
+        draw_attended(Own(()), None, path, "")
+
+    @draw_attended.register
+    def _(attended: Own, frames, path, title):
+        path.write_text(f"{attended.shape} {tuple(frames.shape)} {title}")
+        return path
+
+    assert picture_attention(model, recipe, tracklet, path) == path
+    assert path.read_text() == "(1, 3, 3, 64, 32) (3, 3, 32, 16) a tracklet"
+
+
+def test_without_attention_there_is_no_picture(tracklet, tmp_path):
+    path = tmp_path / "a.png"
+    assert picture_attention(torch.nn.Identity(), load_recipe("synth_sta"), tracklet, path) is None
+    model = model_that_attends(lambda clips: SimpleNamespace())
+    assert picture_attention(model, load_recipe("synth_sta"), tracklet, path) is None
+    assert not path.exists()
+
+
+def test_sta_is_drawn(tracklet, tmp_path):
+    model = build_model("sta", 2, backbone="resnet18", feature_dim=8)
+    path = picture_attention(model, load_recipe("synth_sta"), tracklet, tmp_path / "a.png", frames=2)
+    assert Image.open(path).width > 300

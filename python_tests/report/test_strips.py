@@ -1,0 +1,59 @@
+import os
+
+import pytest
+from PIL import Image
+
+from vreid_ext.data import DatasetError, Tracklet
+from vreid_ext.report.strips import CELL, FRAMES, strip_frames, strip_name, write_strips
+
+
+def tracklet(folder, colors, size=(16, 32)):
+    paths = []
+    for number, color in enumerate(colors):
+        paths.append(str(folder / f"{len(colors)}-{number}.png"))
+        Image.new("RGB", size, color).save(paths[-1])
+    return Tracklet(tuple(paths), 1, 1, "<name>")
+
+
+def test_frames_stand_side_by_side_from_first_to_last(tmp_path):
+    long = tracklet(tmp_path, [(10 * number, 0, 0) for number in range(20)])
+    short = tracklet(tmp_path, ["red", "lime"])
+    counted = []
+    write_strips([long, short, long], tmp_path / "strips", lambda *step: counted.append(step))
+    assert counted == [(1, 2), (2, 2)]
+    assert strip_frames(long) == FRAMES
+    image = Image.open(tmp_path / "strips" / strip_name(short))
+    assert image.size == (2 * CELL[0], CELL[1])
+    red, green = (image.getpixel((CELL[0] * place + 32, 64)) for place in (0, 1))
+    assert red[0] > 200 > 50 > red[1]
+    assert green[1] > 200 > 50 > green[0]
+    image = Image.open(tmp_path / "strips" / strip_name(long))
+    edges = [image.getpixel((x, 64))[0] for x in (32, CELL[0] * FRAMES - 32)]
+    assert edges == pytest.approx([0, 190], abs=5)
+
+
+def test_a_wide_frame_keeps_its_shape(tmp_path):
+    wide = tracklet(tmp_path, ["red"], size=(64, 32))
+    write_strips([wide], tmp_path)
+    image = Image.open(tmp_path / strip_name(wide))
+    assert image.getpixel((32, 64))[0] > 200
+    assert abs(image.getpixel((32, 10))[0] - 128) < 5
+
+
+def test_strips_are_drawn_again_only_when_an_image_has_changed(tmp_path):
+    red = tracklet(tmp_path, ["red"])
+    write_strips([red], tmp_path)
+    file = tmp_path / strip_name(red)
+    for path in (file, *red.paths):
+        os.utime(path, (1000, 1000))
+    write_strips([red], tmp_path)
+    assert file.stat().st_mtime == 1000
+    os.utime(red.paths[0], (2000, 2000))
+    write_strips([red], tmp_path)
+    assert file.stat().st_mtime > 2000
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"torn\.png"):
+        write_strips([Tracklet((str(tmp_path / "torn.png"),), 1, 1, "torn")], tmp_path / "strips")

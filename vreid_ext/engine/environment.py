@@ -1,0 +1,23 @@
+"""What a result was computed on."""
+
+import platform
+
+import torch
+
+import vreid_ext
+from vreid_ext import backends
+
+
+def environment() -> dict[str, str]:
+    """Versions, threads, GPUs and how the native modules were built, by name."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "vreid_ext": vreid_ext.__version__,
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": str(torch.get_num_threads()),
+        "CUDA of torch": torch.version.cuda or "none",
+        "GPUs": ", ".join(gpus) or "none",
+        **backends.build_info(),
+    }

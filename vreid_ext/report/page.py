@@ -1,0 +1,246 @@
+"""The report of a run: one HTML page that works from the disk, and a folder of thumbnails beside it."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from omegaconf import OmegaConf
+
+from vreid_ext.data import Tracklet
+from vreid_ext.engine.environment import environment
+from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint
+from vreid_ext.report.attention import picture_attention
+from vreid_ext.report.plots import plot_cmc, plot_curves
+from vreid_ext.report.ranked import Listed, ranked_lists
+from vreid_ext.report.strips import strip_frames, strip_name, write_strips
+
+RANKS = 20
+HARDEST = 12
+PICTURES = 12
+AP = {
+    "precision": "the mean over a query's matches of the precision at each match (torchreid, fast-reid)",
+    "trapezoid": "the area under the precision-recall curve by trapezoids, from precision 1 at recall 0 "
+    "(the evaluation code of MARS)",
+}
+_BOOKKEEPING = ("kind", "step", "epoch")
+_INK = "#7f7e7d"  # stands in matplotlib's SVG for the page's own colour of text
+
+
+def report_checkpoint(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    figures: Path | None = None,
+    ranks: int = RANKS,
+    beside: Mapping[str, Path] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    progress_pictures: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint, or the newest of a run, and write figures and page.
+
+    The page has the figures' name with the suffix .html, and beside it is the folder NAME_files with the
+    thumbnails of the listed tracklets and the attention pictures. The figures are of every test length, the
+    lists of the first.
+
+    Args:
+        path, overrides, figures, progress: as for `evaluate_checkpoint`, figures being its `out`.
+        ranks: counted places kept of each query's list.
+        beside: label to the folder of a further run, whose figures and curves are shown beside.
+        progress_pictures: called with (thumbnails done, thumbnails in all).
+
+    Returns:
+        What `evaluate_checkpoint` returns, with `page`.
+
+    Raises:
+        ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no result yet.
+    """
+    if ranks < 1:
+        raise ValueError(f"ranks: got {ranks}, wanted at least 1")
+    runs = dict(beside or {})
+    others = {label: _finished(run) for label, run in runs.items()}
+    seen: list[Evaluated] = []
+    result = evaluate_checkpoint(path, overrides, out=figures, progress=progress, observe=seen.append)
+    page = Path(result["file"]).with_suffix(".html")
+    logs = {result["recipe"]: Path(result["checkpoint"]).parent.parent, **runs}
+    write_page(
+        page,
+        seen[0],
+        result,
+        ranks=ranks,
+        beside=others,
+        logs={label: run / "log.jsonl" for label, run in logs.items() if (run / "log.jsonl").is_file()},
+        progress=progress_pictures,
+    )
+    return result | {"page": str(page)}
+
+
+def write_page(
+    page: Path,
+    evaluated: Evaluated,
+    result: Mapping[str, Any],
+    *,
+    ranks: int = RANKS,
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+    logs: Mapping[str, Path] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the page of an evaluation; an earlier one is replaced once the new one is complete.
+
+    Args:
+        evaluated: the test length whose lists are shown.
+        result: the figures, as `evaluate_checkpoint` returns them.
+        beside: label to the figures of a further run.
+        logs: label to a run's log.jsonl.
+    """
+    files = page.with_name(f"{page.stem}_files")
+    data = evaluated.dataset
+    lists = ranked_lists(evaluated, ranks)
+    listed = [data.gallery[index] for index in sorted({place.gallery for place in chain(*lists)})]
+    write_strips([*data.query, *listed], files, progress)
+    hardest = _hardest(evaluated)
+    attention = _picture(evaluated, hardest, files)
+    rows = [{"label": result["recipe"], **row} for row in result["rows"]]
+    rows += [
+        {"label": label + _other_rules(other, result), **row}
+        for label, other in (beside or {}).items()
+        for row in other["rows"]
+    ]
+    content = _template().render(
+        title=f"{result['recipe']} on {result['dataset']}",
+        result=result,
+        rows=rows,
+        ap=AP[result["ap"]],
+        cmc=_cmc(rows),
+        training=_training(logs or {}),
+        data=_browsable(evaluated, lists, attention, files.name),
+        ranks=ranks,
+        hardest=hardest[:HARDEST],
+        attention=attention,
+        model=evaluated.recipe.model,
+        recipe=OmegaConf.to_yaml(OmegaConf.structured(evaluated.recipe)),
+        environment=environment(),
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+    temporary = page.with_name(f".{page.name}.partial")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.rename(page)
+
+
+def _finished(run: Path) -> dict[str, Any]:
+    file = run / "result.json"
+    if not file.is_file():
+        raise ValueError(f"beside: {str(run)!r} has no result.json, wanted the folder of a finished run")
+    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return result
+
+
+def _other_rules(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What makes figures of another run no figures of the same kind, for behind its name."""
+    rules = ("dataset", "protocol", "junk", "metric", "ap")
+    odd = [f"{rule}: {result[rule]}" for rule in rules if result[rule] != wanted[rule]]
+    return f" ({'; '.join(odd)})" if odd else ""
+
+
+def _template() -> Any:
+    loader = PackageLoader("vreid_ext.report", "template")
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return jinja.get_template("page.html")
+
+
+def _hardest(evaluated: Evaluated) -> list[int]:
+    """Valid queries in ascending order of AP."""
+    ap = evaluated.result.per_query["ap"]
+    order = ap.argsort(stable=True).tolist()  # NaN, a query without a match, comes last
+    return order[: evaluated.result.valid_queries]
+
+
+def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int, str]:
+    """Attention pictures of hard queries and of some spread over all: query to file name."""
+    queries = evaluated.dataset.query
+    spread = [number * len(queries) // (PICTURES // 2) for number in range(PICTURES // 2)]
+    pictures = {}
+    for query in dict.fromkeys([*spread, *hardest[: PICTURES // 2]]):
+        name = f"attention-{strip_name(queries[query]).removesuffix('.jpg')}.png"
+        drawn = picture_attention(
+            evaluated.model, evaluated.recipe, queries[query], files / name, frames=evaluated.frames
+        )
+        if drawn is None:
+            return {}
+        pictures[query] = name
+    return pictures
+
+
+def _browsable(
+    evaluated: Evaluated, lists: list[list[Listed]], attention: Mapping[int, str], folder: str
+) -> dict[str, Any]:
+    """What the page's script shows; rows of numbers, for it holds thousands of lists.
+
+    tracklets: [name, pid, camid, frames, file of the strip, frames in the strip];
+    queries: its tracklet, ap, rank of the first hit, places [tracklet, distance, kind], attention picture.
+    """
+    data = evaluated.dataset
+    numbers: dict[tuple[str, ...], int] = {}
+    tracklets: list[list[str | int]] = []
+
+    def number(tracklet: Tracklet) -> int:
+        if tracklet.paths not in numbers:
+            numbers[tracklet.paths] = len(tracklets)
+            tracklets.append([
+                tracklet.name, tracklet.pid, tracklet.camid, len(tracklet),
+                strip_name(tracklet), strip_frames(tracklet),
+            ])  # fmt: skip
+        return numbers[tracklet.paths]
+
+    ap, first = (evaluated.result.per_query[name].tolist() for name in ("ap", "first_hit"))
+    queries = [
+        {
+            "tracklet": number(query),
+            "ap": round(ap[row], 4) if first[row] else None,
+            "first": first[row],
+            "places": [
+                [number(data.gallery[index]), round(distance, 5), kind] for index, distance, kind in places
+            ],
+            "attention": attention.get(row),
+        }
+        for row, (query, places) in enumerate(zip(data.query, lists, strict=True))
+    ]
+    return {"folder": folder, "tracklets": tracklets, "queries": queries}
+
+
+def _cmc(rows: list[dict[str, Any]]) -> Markup:
+    lengths = {row["frames"] for row in rows}
+    curves = {
+        row["label"] + (f", {row['frames']} frames" if len(lengths) > 1 else ""): row["cmc"][:RANKS]
+        for row in rows
+    }
+    return _inline(lambda path: plot_cmc(curves, path), "cmc")
+
+
+def _training(logs: Mapping[str, Path]) -> Markup | None:
+    """Every term of the first run's loss, and mAP where runs were evaluated; None without a log."""
+    if not logs:
+        return None
+    log = next(iter(logs.values())).read_text(encoding="utf-8").splitlines()
+    steps = (line for line in map(json.loads, log) if line["kind"] == "step")
+    terms = [name for name in next(steps, {}) if name not in _BOOKKEEPING]
+    return _inline(lambda path: plot_curves(logs, path, terms=terms), "training") if terms else None
+
+
+def _inline(draw: Callable[[Path], Path], prefix: str) -> Markup:
+    """A drawing as SVG for inside the page: text as text, in the page's colour on the page's ground."""
+    colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+    style: Any = {"svg.fonttype": "none", "savefig.transparent": True, **dict.fromkeys(colored, _INK)}
+    with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context(style):
+        text = draw(Path(folder) / "drawing.svg").read_text(encoding="utf-8")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # Two drawings in one page must not share the names that their parts refer to.
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    return Markup(text.replace(_INK, "currentColor"))

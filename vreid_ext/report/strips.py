@@ -1,0 +1,60 @@
+"""Thumbnails: the frames of a tracklet side by side in one small JPEG."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image, ImageOps
+from torchvision.transforms.v2.functional import to_pil_image
+
+from vreid_ext.data import Tracklet, read_image, sample_clip
+
+FRAMES = 8
+CELL = (64, 128)  # width, height; page.css has the same
+_BORDER = (128, 128, 128)
+
+
+def strip_frames(tracklet: Tracklet) -> int:
+    """Frames in the strip of a tracklet: `FRAMES`, or all where it has fewer."""
+    return min(FRAMES, len(tracklet))
+
+
+def strip_name(tracklet: Tracklet) -> str:
+    """The file of a tracklet's strip: the same for the same images, and free of the names of the data."""
+    return hashlib.blake2b("\0".join(tracklet.paths).encode(), digest_size=8).hexdigest() + ".jpg"
+
+
+def write_strips(
+    tracklets: Iterable[Tracklet], folder: Path, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write the strips that are not there yet, or older than their images.
+
+    Args:
+        progress: called with (strips done, strips in all).
+
+    Raises:
+        DatasetError: an image cannot be read.
+    """
+    distinct = list({tracklet.paths: tracklet for tracklet in tracklets}.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    # Threads: Pillow holds no lock while it decodes and resizes.
+    with ThreadPoolExecutor() as pool:
+        for done, _ in enumerate(pool.map(lambda item: _write(item, folder), distinct), start=1):
+            if progress is not None:
+                progress(done, len(distinct))
+
+
+def _write(tracklet: Tracklet, folder: Path) -> None:
+    count = strip_frames(tracklet)
+    paths = [tracklet.paths[index] for index in sample_clip(len(tracklet), count, "evenly").tolist()]
+    file = folder / strip_name(tracklet)
+    if file.is_file() and file.stat().st_mtime >= max(Path(path).stat().st_mtime for path in paths):
+        return
+    width, height = CELL
+    strip = Image.new("RGB", (count * width, height))
+    for place, path in enumerate(paths):
+        strip.paste(ImageOps.pad(to_pil_image(read_image(path)), CELL, color=_BORDER), (place * width, 0))
+    temporary = file.with_name(f".{file.name}.partial")
+    strip.save(temporary, "JPEG", quality=80)
+    temporary.rename(file)
