@@ -167,6 +167,73 @@ void top_k_result(const TileTuple& values, const FeatureTuple& rows, int64_t lef
     run(&Table::top_k_result, op);
 }
 
+// (start, index, value, entries)
+using SparseTuple = std::array<int64_t, 4>;
+
+SparseRows sparse(const SparseTuple& s, int64_t rows, int64_t columns) {
+    const auto [start, index, value, entries] = s;
+    return {groups("start", start, rows, entries), indices("index", index, entries, columns),
+            address<const float>("value", value, entries)};
+}
+
+void reciprocal(int64_t N, int64_t K, int64_t half, int64_t rank, int64_t distances, int64_t start,
+                int64_t index, int64_t distance, int threads) {
+    if (half < 1 || half > K) throw std::invalid_argument("half: got " + std::to_string(half));
+    const Reciprocal op{N,
+                        K,
+                        half,
+                        indices("rank", rank, N * K, N),
+                        address<const double>("distances", distances, N * K),
+                        address<int64_t>("start", start, N + 1),
+                        address<int64_t>("index", index, 0),
+                        address<double>("distance", distance, 0),
+                        check_threads(threads)};
+    run(&Table::reciprocal, op);
+}
+
+void mean_rows(int64_t N, int64_t K, int64_t k, int64_t rank, const SparseTuple& rows, int64_t start,
+               int64_t index, int64_t value, int threads) {
+    if (k < 1 || k > K) throw std::invalid_argument("k: got " + std::to_string(k));
+    const MeanRows op{N,
+                      K,
+                      k,
+                      indices("rank", rank, N * K, N),
+                      sparse(rows, N, N),
+                      address<int64_t>("start", start, N + 1),
+                      address<int64_t>("index", index, 0),
+                      address<float>("value", value, 0),
+                      check_threads(threads)};
+    run(&Table::mean_rows, op);
+}
+
+void transpose(int64_t N, int64_t first, const SparseTuple& rows, int64_t start, int64_t index,
+               int64_t value) {
+    if (first < 0 || first > N) throw std::invalid_argument("first: got " + std::to_string(first));
+    const Transpose op{N,
+                       first,
+                       sparse(rows, N, N),
+                       address<int64_t>("start", start, N + 1),
+                       address<int64_t>("index", index, 0),
+                       address<float>("value", value, 0)};
+    run(&Table::transpose, op);
+}
+
+void overlap(int64_t Q, int64_t G, int64_t N, float lambda, const SparseTuple& query,
+             const SparseTuple& columns, int64_t query_squares, int64_t gallery_squares, int64_t farthest,
+             int64_t out, int threads) {
+    const Overlap op{Q,
+                     G,
+                     lambda,
+                     sparse(query, Q, N),
+                     sparse(columns, N, G),
+                     address<const float>("query_squares", query_squares, 0),
+                     address<const float>("gallery_squares", gallery_squares, 0),
+                     address<const float>("farthest", farthest, Q),
+                     address<float>("out", out, Q * G),
+                     check_threads(threads)};
+    run(&Table::overlap, op);
+}
+
 }  // namespace
 
 void define_ranking(py::module_& m) {
@@ -175,6 +242,10 @@ void define_ranking(py::module_& m) {
     m.def("rank_counts", &rank_counts);
     m.def("top_k", &top_k);
     m.def("top_k_result", &top_k_result);
+    m.def("reciprocal", &reciprocal);
+    m.def("mean_rows", &mean_rows);
+    m.def("transpose", &transpose);
+    m.def("overlap", &overlap);
 }
 
 }  // namespace vreid

@@ -297,6 +297,52 @@ struct IdentityHard {
     MiningMetric metric;
     bool include_self;
     int64_t* index;  // (2,N); -1 without a candidate
+};
+
+// Sparse rows: row i has value[n] in column index[n], start[i] <= n < start[i+1].
+struct SparseRows {
+    const int64_t *start, *index;
+    const float* value;
+};
+
+// k-reciprocal neighbours with their expansions. With a null index only start[row+1], the row's length.
+struct Reciprocal {
+    int64_t N, K, half;
+    const int64_t* rank;      // (N,K), nearest first
+    const double* distances;  // (N,K)
+    int64_t* start;           // (N+1)
+    int64_t* index;
+    double* distance;  // of each neighbour; -1 where `distances` does not have it
+    int threads;
+};
+
+// Row i becomes the mean of the rows rank[i,:k]. Null index: as above.
+struct MeanRows {
+    int64_t N, K, k;
+    const int64_t* rank;  // (N,K)
+    SparseRows rows;
+    int64_t *start, *index;
+    float* value;
+    int threads;
+};
+
+// The columns of the rows first ... N-1, as sparse rows that count from `first`.
+struct Transpose {
+    int64_t N, first;
+    SparseRows rows;
+    int64_t *start, *index;  // start (N+1) zero at the call
+    float* value;
+};
+
+// Turns a block of whole rows into re-ranked distances: of products of features, where there are squared
+// norms, else of distances.
+struct Overlap {
+    int64_t Q, G;
+    float lambda;
+    SparseRows query, columns;
+    const float *query_squares, *gallery_squares;  // (Q), (G), or both null
+    const float* farthest;                         // (Q), squared
+    float* out;                                    // (Q,G)
     int threads;
 };
 

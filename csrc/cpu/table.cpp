@@ -29,6 +29,10 @@ extern const Table table = {
     mined_distance_backward,
     triplet,
     identity_hard,
+    reciprocal,
+    mean_rows,
+    transpose,
+    overlap,
     probe,
 };
 

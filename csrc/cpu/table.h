@@ -29,6 +29,10 @@ struct Table {
     Status (*mined_distance_backward)(const MinedDistanceBackward&);
     Status (*triplet)(const Triplet&);
     Status (*identity_hard)(const IdentityHard&);
+    Status (*reciprocal)(const Reciprocal&);
+    Status (*mean_rows)(const MeanRows&);
+    Status (*transpose)(const Transpose&);
+    Status (*overlap)(const Overlap&);
     Status (*probe)(Probe&);
 };
 

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vreid_ext.metrics import ReIDResult, evaluate, features, rank
+from vreid_ext import ops
+from vreid_ext.metrics import ReIDResult, evaluate, evaluate_distances, features, rank
 
 
 def by_the_book(query, gallery, q_pids, g_pids, q_cams, g_cams, ap, max_rank, junk, exclude):
@@ -228,7 +229,7 @@ def test_distances_that_are_not_finite_name_the_row(value):
     def broken(a, b):
         return torch.where(torch.arange(len(a))[:, None] == 1, value, torch.cdist(a, b))
 
-    with pytest.raises(ValueError, match=r"^metric: got NaN or infinity for 1 queries, the first 1$"):
+    with pytest.raises(ValueError, match=r"^metric: got NaN or infinity in 1 rows, the first 1$"):
         evaluate(F, F, P, P, P, P[::-1], metric=broken)
     features = F.clone()
     features[2, 1] = value
@@ -236,6 +237,27 @@ def test_distances_that_are_not_finite_name_the_row(value):
         evaluate(F, features, P, P, P, P[::-1])
     with pytest.raises(ValueError, match=r"^query: got NaN or infinity in 1 rows, the first 2$"):
         evaluate(features, F, P, P, P, P[::-1])
+
+
+@pytest.mark.parametrize("rerank", [True, {"k1": 5, "k2": 2, "lambda_value": 0.1}])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_reranking_ranks_by_the_reranked_distances(metric, rerank):
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(9, 8, generator=generator), torch.randn(80, 8, generator=generator)
+    labels = [torch.randint(0, 4, (n,), generator=generator) for n in (9, 80, 9, 80)]
+    got = evaluate(query, gallery, *labels, metric=metric, rerank=rerank, block_size=4)
+    if metric == "cosine":
+        query, gallery = (torch.nn.functional.normalize(x, dim=1) for x in (query, gallery))
+    options = {} if rerank is True else rerank
+    distances = ops.k_reciprocal(query, gallery, **options).rows(0, 9)
+    wanted = evaluate_distances(distances, *labels)
+    assert (got.mAP, got.mINP) == (wanted.mAP, wanted.mINP)
+    assert f"re-ranked {metric} distance" in got.protocol
+
+
+def test_reranking_needs_a_named_metric():
+    with pytest.raises(ValueError, match=r"^rerank: "):
+        evaluate(F, F, P, P, P, P[::-1], metric=torch.cdist, rerank=True)
 
 
 def test_a_distance_function_must_give_a_tile():

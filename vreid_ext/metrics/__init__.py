@@ -1,8 +1,30 @@
 """Retrieval metrics, and what training is watched by."""
 
+from typing import TYPE_CHECKING, Any
+
 from vreid_ext.metrics.attributes import attribute_scores
 from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.ranking import rank
-from vreid_ext.metrics.reid import ReIDResult, evaluate
+from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
 
-__all__ = ["DVDP", "ReIDResult", "attribute_scores", "evaluate", "rank"]
+if TYPE_CHECKING:
+    from vreid_ext.metrics.torchmetric import ReIDMetric
+
+__all__ = [
+    "DVDP",
+    "ReIDMetric",
+    "ReIDResult",
+    "attribute_scores",
+    "evaluate",
+    "evaluate_distances",
+    "rank",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Its base class comes from torchmetrics, which only who asks for it needs.
+    if name != "ReIDMetric":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from vreid_ext.metrics.torchmetric import ReIDMetric
+
+    return ReIDMetric

@@ -1,9 +1,11 @@
 """CMC, mAP and mINP of person re-identification."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
@@ -67,6 +69,7 @@ def evaluate(
     max_rank: int = 50,
     junk: bool = True,
     exclude: Labels | None = None,
+    rerank: bool | Mapping[str, float] = False,
     block_size: int | None = None,
 ) -> ReIDResult:
     """CMC, mAP and mINP from features, exact and in bounded memory, without sorting (`ops.rank_counts`).
@@ -100,8 +103,10 @@ def evaluate(
         exclude: (Q,) integer index of the gallery item that is the query itself, -1 where there is none; it
             is removed. Needed with `junk=False` when queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
-        block_size: queries whose whole row of distances is held at once, where a function gives them. By
-            default so many that a block has 4 M distances.
+        rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`) instead; a mapping gives its
+            k1, k2 and lambda_value. With "cosine" on features of unit length. Not with a distance function.
+        block_size: queries whose whole row of distances is held at once, where a function or re-ranking gives
+            them. By default so many that a block has 4 M distances.
 
     Equal distances rank by gallery index, as a stable sort gives.
 
@@ -109,10 +114,7 @@ def evaluate(
         TypeError, ValueError: naming the argument, what was got and what is wanted; features that are not
             finite; no query with a positive.
     """
-    if ap not in ("precision", "trapezoid"):
-        raise ValueError(f"ap: got {ap!r}, wanted 'precision' or 'trapezoid'")
-    if max_rank < 1:
-        raise ValueError(f"max_rank: got {max_rank}, wanted at least 1")
+    _check(ap, max_rank)
     if block_size is not None and block_size < 1:
         raise ValueError(f"block_size: got {block_size}, wanted at least 1")
     if not callable(metric) and metric not in ("cosine", "euclidean"):
@@ -123,11 +125,56 @@ def evaluate(
         sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
     )  # fmt: skip
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
+    size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
     if callable(metric):
-        block_size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
-        counts = _count_rows(_blocks(metric, queries, items, block_size), protocol)
+        if rerank:
+            raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
+        counts = _count_rows(_blocks(metric, queries, items, size), protocol)
+    elif rerank is not False:
+        options = {} if rerank is True else dict(rerank)
+        counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
+        name = f"re-ranked {name}"
     else:
         counts = _count_features(queries, items, protocol, metric)
+    return _result(protocol, counts, ap, max_rank, f"{ap} AP; {name} distance; {protocol}")
+
+
+def evaluate_distances(
+    distances: Tensor,
+    q_pids: Labels,
+    g_pids: Labels,
+    q_camids: Labels,
+    g_camids: Labels,
+    *,
+    ap: str = "precision",
+    max_rank: int = 50,
+    junk: bool = True,
+    exclude: Labels | None = None,
+) -> ReIDResult:
+    """`evaluate` from a distance matrix (Q,G) that is there already: by its values, equal ones by index."""
+    _check(ap, max_rank)
+    if not isinstance(distances, Tensor):
+        raise TypeError(f"distances: got {type(distances).__name__}, wanted a tensor (Q,G)")
+    if distances.dim() != 2 or 0 in distances.shape:
+        raise ValueError(f"distances: got shape {tuple(distances.shape)}, wanted (Q,G)")
+    protocol = Protocol(
+        q_pids, g_pids, q_camids, g_camids,
+        sizes=(len(distances), distances.shape[1]), junk=junk, exclude=exclude, device=distances.device,
+    )  # fmt: skip
+    size = max(1, _BLOCK_ELEMENTS // distances.shape[1])
+    blocks = ((first, distances[first : first + size]) for first in range(0, len(distances), size))
+    counts = _count_rows(blocks, protocol, "distances")
+    return _result(protocol, counts, ap, max_rank, f"{ap} AP; given distances; {protocol}")
+
+
+def _check(ap: str, max_rank: int) -> None:
+    if ap not in ("precision", "trapezoid"):
+        raise ValueError(f"ap: got {ap!r}, wanted 'precision' or 'trapezoid'")
+    if max_rank < 1:
+        raise ValueError(f"max_rank: got {max_rank}, wanted at least 1")
+
+
+def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: str) -> ReIDResult:
     average_precision, inp, first_hit = _score(protocol, counts, ap)
     valid = first_hit > 0
     if not valid.any():
@@ -139,7 +186,7 @@ def evaluate(
         mINP=float(inp[valid].mean()),
         valid_queries=int(valid.sum()),
         per_query={"ap": average_precision, "first_hit": first_hit},
-        protocol=f"{ap} AP; {name} distance; {protocol}",
+        protocol=text,
     )
 
 
@@ -181,14 +228,26 @@ def _blocks(
         yield first, torch.cat(tiles, 1)
 
 
-def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol) -> Tensor:
+def _reranked(
+    query: Features, gallery: Features, metric: str, options: dict[str, Any], size: int
+) -> Iterator[tuple[int, Tensor]]:
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    features = [part[:].to(query.device, dtype) for part in (query, gallery)]
+    if metric == "cosine":
+        features = [F.normalize(part, dim=1) for part in features]
+    distances = ops.k_reciprocal(features[0], features[1], **options)
+    for first in range(0, len(query), size):
+        yield first, distances.rows(first, min(first + size, len(query)))
+
+
+def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source: str = "metric") -> Tensor:
     """(P,) items before each positive, from whole rows of distances."""
     counts = torch.zeros_like(protocol.index)
     for first, distances in blocks:
         bad = ~distances.isfinite().all(1)
         if bad.any():
             number = first + int(bad.nonzero()[0])
-            raise ValueError(f"metric: got NaN or infinity for {int(bad.sum())} queries, the first {number}")
+            raise ValueError(f"{source}: got NaN or infinity in {int(bad.sum())} rows, the first {number}")
         last = first + len(distances)
         begin, end = int(protocol.start[first]), int(protocol.start[last])
         index, row = protocol.index[begin:end], protocol.row[begin:end] - first

@@ -11,6 +11,7 @@ from vreid_ext.ops.mining import (
 )
 from vreid_ext.ops.part_metric import part_distance
 from vreid_ext.ops.ranking import feature_rank_counts, pair_distances, rank_counts, top_k
+from vreid_ext.ops.rerank import k_reciprocal
 from vreid_ext.ops.sta import (
     STAPool,
     attention_map,
@@ -33,6 +34,7 @@ __all__ = [
     "fuse",
     "identity_hard",
     "inter_frame_distance",
+    "k_reciprocal",
     "mined_distance",
     "pair_distances",
     "part_distance",

@@ -31,6 +31,7 @@ else:
         rank_counts,
         top_k,
     )
+    from vreid_ext.backends.native.rerank import k_reciprocal  # noqa: F401
     from vreid_ext.backends.native.sta import (  # noqa: F401
         attention_map,
         attention_map_backward,

@@ -28,8 +28,8 @@ def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, m
         torch.get_num_threads(),
     )
     if not distance.isfinite().all():
-        finite_rows("query", _squared_norms(query), metric)
-        finite_rows("gallery", _squared_norms(gallery), metric)
+        finite_rows("query", squared_norms(query), metric)
+        finite_rows("gallery", squared_norms(gallery), metric)
     return distance
 
 
@@ -149,7 +149,7 @@ class _Products:
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: str) -> None:
         self.query, self.gallery, self.metric = _number(query), _number(gallery), metric
-        self.query_squares, squares = _squared_norms(self.query), _squared_norms(self.gallery)
+        self.query_squares, squares = squared_norms(self.query), squared_norms(self.gallery)
         finite_rows("query", self.query_squares, metric)
         finite_rows("gallery", squares, metric)
         rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # of a product of unit vectors
@@ -186,7 +186,7 @@ class _Products:
                 rows = slice(top, min(top + _TILE_ROWS, len(self.query)))
                 shape = rows.stop - top, len(items)
                 values = buffer[: shape[0] * shape[1]].view(shape)
-                with _full_precision():
+                with full_precision():
                     torch.mm(self.factor[rows], items.T, out=values)
                 yield _Tile(rows, columns, values)
 
@@ -219,7 +219,7 @@ def _number(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
-def _squared_norms(x: Tensor) -> Tensor:
+def squared_norms(x: Tensor) -> Tensor:
     squares = torch.empty(len(x), dtype=torch.float64)
     _native.squared_norms(
         DTYPE_CODES[x.dtype], *x.shape, address(x), address(squares), torch.get_num_threads()
@@ -239,7 +239,7 @@ def _unit(x: Tensor, norms: Tensor) -> Tensor:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """float32 products in float32, whatever `torch.set_float32_matmul_precision` and autocast say."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -18,6 +18,7 @@ from vreid_ext.backends.reference.ranking import (
     rank_counts,
     top_k,
 )
+from vreid_ext.backends.reference.rerank import k_reciprocal
 from vreid_ext.backends.reference.sta import (
     attention_map,
     block_scores,
@@ -35,6 +36,7 @@ __all__ = [
     "fuse",
     "identity_hard",
     "inter_frame_distance",
+    "k_reciprocal",
     "mined_distance",
     "pair_distances",
     "part_distance",

@@ -1,0 +1,173 @@
+// k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbour sets, the mean of neighbouring
+// rows, and the overlap of rows through an index of columns.
+//
+// A kernel whose output has rows of unknown length runs twice: with a null index it counts, then it fills.
+#include <omp.h>
+
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+namespace vreid {
+namespace VREID_ISA {
+namespace {
+
+// Whether `item` is among the first k neighbours of `row`; its place, or -1.
+inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k) {
+    const int64_t* list = op.rank + row * op.K;
+    for (int64_t n = 0; n < k; ++n) {
+        if (list[n] == item) return n;
+    }
+    return -1;
+}
+
+// Those of the first k neighbours of `row` that have it among their first k.
+inline int64_t mutual(const Reciprocal& op, int64_t row, int64_t k, int64_t* set) {
+    int64_t size = 0;
+    for (int64_t n = 0; n < k; ++n) {
+        const int64_t item = op.rank[row * op.K + n];
+        if (place(op, item, row, k) >= 0) set[size++] = item;
+    }
+    return size;
+}
+
+inline bool contains(const int64_t* set, int64_t size, int64_t item) {
+    for (int64_t n = 0; n < size; ++n) {
+        if (set[n] == item) return true;
+    }
+    return false;
+}
+
+void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
+    int64_t* const others = set + op.K * (op.half + 1);
+    const int64_t own = mutual(op, row, op.K, set);
+    int64_t size = own;
+    for (int64_t n = 0; n < own; ++n) {
+        const int64_t count = mutual(op, set[n], op.half, others);
+        int64_t shared = 0;
+        for (int64_t m = 0; m < count; ++m) shared += contains(set, own, others[m]);
+        if (3 * shared <= 2 * count) continue;
+        for (int64_t m = 0; m < count; ++m) {
+            if (!contains(set, size, others[m])) set[size++] = others[m];
+        }
+    }
+    if (!op.index) {
+        op.start[row + 1] = size;
+        return;
+    }
+    for (int64_t n = 0; n < size; ++n) {
+        const int64_t out = op.start[row] + n, here = place(op, row, set[n], op.K);
+        op.index[out] = set[n];
+        op.distance[out] = here >= 0 ? op.distances[row * op.K + here] : -1;
+    }
+}
+
+// A row of numbers of which few are set, and which.
+struct Sums {
+    float* value;  // zero where nothing was added
+    int64_t* touched;
+    int64_t size;
+
+    void add(int64_t item, float x) {
+        if (value[item] == 0) touched[size++] = item;
+        value[item] += x;
+    }
+};
+
+// f(row, sums) for each row, with sums over `width` items that f leaves as it found them: all zero.
+template <class F>
+Status with_sums(int64_t rows, int64_t width, int threads, F f) {
+    const Scratch values(threads, width * int64_t(sizeof(float)));
+    const Scratch lists(threads, width * int64_t(sizeof(int64_t)));
+    if (!values || !lists) return Status::out_of_memory;
+    for (int n = 0; n < threads; ++n) memset(values.of<float>(n), 0, size_t(width) * sizeof(float));
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
+    for (int64_t row = 0; row < rows; ++row) {
+        const int thread = omp_get_thread_num();
+        Sums sums{values.of<float>(thread), lists.of<int64_t>(thread), 0};
+        f(row, sums);
+    }
+    return Status::ok;
+}
+
+void mean_row(const MeanRows& op, int64_t row, Sums& sums) {
+    for (int64_t n = 0; n < op.k; ++n) {
+        const int64_t other = op.rank[row * op.K + n];
+        for (int64_t m = op.rows.start[other]; m < op.rows.start[other + 1]; ++m)
+            sums.add(op.rows.index[m], op.rows.value[m]);
+    }
+    if (!op.index) op.start[row + 1] = sums.size;
+    for (int64_t n = 0; n < sums.size; ++n) {
+        const int64_t item = sums.touched[n];
+        if (op.index) {
+            op.index[op.start[row] + n] = item;
+            op.value[op.start[row] + n] = sums.value[item] / float(op.k);
+        }
+        sums.value[item] = 0;
+    }
+}
+
+void overlap_row(const Overlap& op, int64_t row, Sums& sums) {
+    float* out = op.out + row * op.G;
+    const float squares = op.query_squares ? op.query_squares[row] : 0;
+    const float factor = op.lambda / op.farthest[row], rest = 1 - op.lambda;
+    for (int64_t j = 0; j < op.G; ++j) {
+        float d;
+        if (op.query_squares) {
+            d = op.gallery_squares[j] + squares - 2 * out[j];
+            d = d > 0 ? d : 0;
+        } else {
+            d = out[j] * out[j];
+        }
+        out[j] = factor * d + rest;
+    }
+    for (int64_t n = op.query.start[row]; n < op.query.start[row + 1]; ++n) {
+        const int64_t column = op.query.index[n];
+        const float value = op.query.value[n];
+        for (int64_t m = op.columns.start[column]; m < op.columns.start[column + 1]; ++m) {
+            const float other = op.columns.value[m];
+            sums.add(op.columns.index[m], value < other ? value : other);
+        }
+    }
+    for (int64_t n = 0; n < sums.size; ++n) {
+        const int64_t j = sums.touched[n];
+        out[j] -= rest * sums.value[j] / (2 - sums.value[j]);
+        sums.value[j] = 0;
+    }
+}
+
+}  // namespace
+
+Status reciprocal(const Reciprocal& op) {
+    const Scratch sets(op.threads, (op.K * (op.half + 1) + op.half) * int64_t(sizeof(int64_t)));
+    if (!sets) return Status::out_of_memory;
+#pragma omp parallel for num_threads(op.threads) schedule(dynamic, 16)
+    for (int64_t row = 0; row < op.N; ++row) reciprocal_row(op, row, sets.of<int64_t>(omp_get_thread_num()));
+    return Status::ok;
+}
+
+Status mean_rows(const MeanRows& op) {
+    return with_sums(op.N, op.N, op.threads, [&](int64_t row, Sums& sums) { mean_row(op, row, sums); });
+}
+
+// Rows from `first` on by column; a row's entries keep their order, and rows ascend within a column.
+Status transpose(const Transpose& op) {
+    for (int64_t n = op.rows.start[op.first]; n < op.rows.start[op.N]; ++n) ++op.start[op.rows.index[n] + 1];
+    for (int64_t n = 0; n < op.N; ++n) op.start[n + 1] += op.start[n];
+    for (int64_t row = op.first; row < op.N; ++row) {
+        for (int64_t n = op.rows.start[row]; n < op.rows.start[row + 1]; ++n) {
+            const int64_t out = op.start[op.rows.index[n]]++;
+            op.index[out] = row - op.first;
+            op.value[out] = op.rows.value[n];
+        }
+    }
+    for (int64_t n = op.N; n > 0; --n) op.start[n] = op.start[n - 1];
+    op.start[0] = 0;
+    return Status::ok;
+}
+
+Status overlap(const Overlap& op) {
+    return with_sums(op.Q, op.G, op.threads, [&](int64_t row, Sums& sums) { overlap_row(op, row, sums); });
+}
+
+}  // namespace VREID_ISA
+}  // namespace vreid

@@ -1,0 +1,67 @@
+"""torchreid's signatures, against what its functions are documented to compute, item by item."""
+
+import numpy as np
+import pytest
+import torch
+
+from vreid_ext import ops
+from vreid_ext.compat.torchreid import evaluate_rank, re_ranking
+
+
+def by_hand(distmat, q_pids, g_pids, q_camids, g_camids, max_rank):
+    curves, precisions = [], []
+    for i, row in enumerate(distmat):
+        order = [
+            j
+            for j in np.argsort(row, kind="stable")
+            if not (g_pids[j] == q_pids[i] and g_camids[j] == q_camids[i])
+        ]
+        hits = (g_pids[order] == q_pids[i]).astype(float)
+        if not hits.any():
+            continue
+        curves.append(np.minimum(hits.cumsum(), 1)[:max_rank])
+        precisions.append((hits * hits.cumsum() / np.arange(1, len(hits) + 1)).sum() / hits.sum())
+    return np.mean(curves, 0), np.mean(precisions)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_evaluate_rank(kind):
+    rng = np.random.default_rng(0)
+    distmat = rng.integers(0, 50, (20, 90)).astype(np.float32)
+    labels = [rng.integers(-1, 6, n) for n in (20, 90)] + [rng.integers(0, 3, n) for n in (20, 90)]
+    wanted = by_hand(distmat, *labels, 30)
+    given = (distmat, *labels) if kind == "numpy" else map(torch.from_numpy, (distmat, *labels))
+    cmc, mean_ap = evaluate_rank(*given, max_rank=30, use_cython=False)
+    assert cmc.shape == (30,)
+    assert cmc.dtype == np.float32
+    np.testing.assert_allclose(cmc, wanted[0], atol=1e-7)
+    assert mean_ap == pytest.approx(wanted[1], abs=1e-12)
+
+
+def test_a_gallery_smaller_than_max_rank_shortens_the_curve():
+    cmc, mean_ap = evaluate_rank(np.array([[2.0, 1.0]]), [1], [1, 2], [0], [1, 1])
+    assert cmc.tolist() == [0, 1]
+    assert mean_ap == 0.5
+
+
+def test_random_protocol_is_refused():
+    with pytest.raises(ValueError, match=r"^use_metric_cuhk03"):
+        evaluate_rank(np.zeros((1, 1)), [1], [1], [0], [1], use_metric_cuhk03=True)
+
+
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (6, 1, 0.2)])
+def test_re_ranking_equals_the_op_on_features(k1, k2, weight):
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(12, 16, generator=generator)
+    x = centres[torch.randint(12, (150,), generator=generator)]
+    x = (x + 0.8 * torch.randn(150, 16, generator=generator)).double()
+    distances = torch.cdist(x, x).float().numpy()
+    got = re_ranking(distances[:30, 30:], distances[:30, :30], distances[30:, 30:], k1, k2, weight)
+    wanted = ops.k_reciprocal(x[:30], x[30:], k1, k2, weight, backend="reference").rows(0, 30)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_re_ranking_names_a_wrong_matrix():
+    with pytest.raises(ValueError, match=r"^g_g_dist: got shape \(2, 2\), wanted \(3, 3\)"):
+        re_ranking(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros((2, 2)))

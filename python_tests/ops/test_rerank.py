@@ -1,0 +1,109 @@
+"""Re-ranking with sparse rows against the published algorithm on dense matrices."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from vreid_ext import ops
+
+
+def people(queries, items, dimensions=16, ids=12, seed=0):
+    """Features around a point for each identity: neighbours that are mutual, and some that are not."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(ids, dimensions, generator=generator)
+    pids = torch.randint(ids, (queries + items,), generator=generator)
+    x = centres[pids] + 0.8 * torch.randn(queries + items, dimensions, generator=generator)
+    return x[:queries], x[queries:]
+
+
+def published(x, queries, k1, k2, weight):
+    """The paper's steps one item at a time, independent of the vectorised reference."""
+    x = x.double().numpy()
+    squares = np.stack([((row - x) ** 2).sum(1) for row in x])
+    scaled = squares / squares.max(1, keepdims=True)
+    rank = np.argsort(squares, axis=1, kind="stable")
+
+    def mutual(i, k):
+        return {j for j in rank[i, :k] if i in rank[j, :k]}
+
+    weights = np.zeros_like(scaled)
+    for i in range(len(x)):
+        own = mutual(i, k1 + 1)
+        grown = set(own)
+        for c in own:
+            other = mutual(c, int(np.around(k1 / 2)) + 1)
+            if len(other & own) > 2 / 3 * len(other):
+                grown |= other
+        for j in grown:
+            weights[i, j] = np.exp(-scaled[i, j])
+        weights[i] /= weights[i].sum()
+    if k2 != 1:
+        weights = np.stack([weights[rank[i, :k2]].mean(0) for i in range(len(x))])
+    result = np.empty((queries, len(x) - queries))
+    for i in range(queries):
+        for j in range(queries, len(x)):
+            shared = np.minimum(weights[i], weights[j]).sum()
+            jaccard = 1 - shared / (2 - shared)
+            result[i, j - queries] = (1 - weight) * jaccard + weight * scaled[i, j]
+    return torch.from_numpy(result)
+
+
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (7, 1, 0.0), (5, 3, 1.0), (1, 1, 0.5)])
+def test_reference_is_the_published_algorithm(k1, k2, weight):
+    query, gallery = people(9, 60)
+    got = ops.k_reciprocal(query, gallery, k1, k2, weight, backend="reference")
+    assert got.shape == (9, 60)
+    wanted = published(torch.cat([query, gallery]), 9, k1, k2, weight)
+    assert_close(got.rows(0, 9), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("k1", "k2", "weight"), [(20, 6, 0.3), (50, 15, 0.3), (7, 1, 0.0), (5, 3, 1.0), (1, 1, 0.5)]
+)
+def test_native_equals_the_dense_algorithm(k1, k2, weight, dtype):
+    query, gallery = (x.to(dtype) for x in people(11, 170))
+    sparse = ops.k_reciprocal(query, gallery, k1, k2, weight, backend="native")
+    dense = ops.k_reciprocal(query, gallery, k1, k2, weight, backend="reference")
+    assert sparse.shape == dense.shape == (11, 170)
+    assert_close(sparse.rows(0, 11).double(), dense.rows(0, 11), rtol=0, atol=1e-5)
+    assert torch.equal(sparse.rows(5, 9), sparse.rows(5, 9))
+    assert_close(sparse.rows(5, 9), sparse.rows(0, 11)[5:9], rtol=0, atol=1e-6)
+
+
+def test_fewer_items_than_neighbours():
+    query, gallery = people(2, 5)
+    sparse = ops.k_reciprocal(query, gallery, backend="native").rows(0, 2)
+    dense = ops.k_reciprocal(query, gallery, backend="reference").rows(0, 2)
+    assert_close(sparse.double(), dense, rtol=0, atol=1e-5)
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    query, gallery = people(30, 300)
+    threads = torch.get_num_threads()
+    results = []
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        results.append(ops.k_reciprocal(query, gallery, backend="native")._sparse)
+    torch.set_num_threads(threads)
+    for part in ("query", "columns"):
+        first, second = (getattr(result, part) for result in results)
+        for name in ("start", "index", "value"):
+            assert torch.equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "name"),
+    [
+        ({"k1": 0}, ValueError, "k1"),
+        ({"k2": 1.5}, ValueError, "k2"),
+        ({"lambda_value": 2}, ValueError, "lambda_value"),
+        ({"query": torch.zeros(0, 4)}, ValueError, "query"),
+        ({"gallery": torch.zeros(3, 5)}, ValueError, "gallery"),
+        ({"gallery": torch.zeros(3, 4, dtype=torch.float64)}, TypeError, "gallery"),
+    ],
+)
+def test_bad_input(change, error, name):
+    with pytest.raises(error, match=rf"^{name}: "):
+        ops.k_reciprocal(**{"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), **change})

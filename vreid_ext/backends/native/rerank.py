@@ -1,0 +1,135 @@
+"""Kernels of k-reciprocal re-ranking: sparse rows in, blocks of whole rows out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vreid_ext import _native
+from vreid_ext.backends.addresses import address
+from vreid_ext.backends.native import ranking
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Row i has value[n] in column index[n], start[i] <= n < start[i+1]."""
+
+    start: Tensor
+    index: Tensor
+    value: Tensor
+
+    def view(self, first: int = 0) -> tuple[int, ...]:
+        """SparseRows in csrc/common/types.h, from a row on."""
+        return *map(address, (self.start[first:], self.index, self.value)), len(self.index)
+
+
+class KReciprocal:
+    """What re-ranked distances are computed from, a block of queries at a time.
+
+    Args:
+        rank, distances: (N,k1+1), the nearest of every item and how far they are, queries before the gallery.
+        farthest: (N,) distance of each item's farthest.
+        between: gives the distances of pairs (row, index) of items.
+    """
+
+    def __init__(
+        self,
+        rank: Tensor,
+        distances: Tensor,
+        farthest: Tensor,
+        between: Callable[[Tensor, Tensor], Tensor],
+        queries: int,
+        k1: int,
+        k2: int,
+        lambda_value: float,
+    ) -> None:
+        n, k = rank.shape
+        threads = torch.get_num_threads()
+        start = torch.zeros(n + 1, dtype=torch.int64)
+        sizes = (n, k, min(k, round(k1 / 2) + 1), address(rank), address(distances))
+        _native.reciprocal(*sizes, address(start), 0, 0, threads)
+        start = start.cumsum(0)
+        index = torch.empty(int(start[-1]), dtype=torch.int64)
+        distance = torch.empty(len(index), dtype=torch.float64)
+        _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
+        row = torch.repeat_interleave(start.diff(), output_size=len(index))
+        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours
+        distance[unknown] = between(row[unknown], index[unknown])
+        weight = torch.exp(-distance.square() / farthest.square()[row])
+        weight /= torch.zeros(n, dtype=torch.float64).index_add_(0, row, weight)[row]
+        rows = SparseRows(start, index, weight.float())
+        if k2 > 1:
+            rows = _mean_rows(rows, rank, min(k2, k))
+        self.query = SparseRows(rows.start[: queries + 1], rows.index, rows.value)
+        self.columns = _transpose(rows, queries)
+        self.farthest = farthest[:queries].square().float()
+        self.lambda_value = lambda_value
+        self.shape = queries, n - queries
+
+    def rerank(
+        self, first: int, block: Tensor, query_squares: Tensor | None, gallery_squares: Tensor | None
+    ) -> Tensor:
+        """Turn a block of rows from `first` on into re-ranked distances, in place.
+
+        Args:
+            block: (q,G) float32: products of features where there are squared norms, else distances.
+        """
+        _native.overlap(
+            *(*block.shape, sum(self.shape), self.lambda_value, self.query.view(first), self.columns.view()),
+            *map(address, (query_squares, gallery_squares, self.farthest[first:], block)),
+            torch.get_num_threads(),
+        )
+        return block
+
+
+class FeatureKReciprocal:
+    """Re-ranked distances of features, see `vreid_ext.ops.rerank.ReRanked`."""
+
+    def __init__(self, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
+        items = torch.cat([query, gallery])
+        distances, rank, farthest = ranking.top_k(
+            items, items, min(k1 + 1, len(items)), "euclidean", None, None, None
+        )
+        self._sparse = KReciprocal(
+            rank,
+            distances,
+            farthest,
+            lambda row, index: ranking.pair_distances(items, items, row, index, "euclidean"),
+            *(len(query), k1, k2, lambda_value),
+        )
+        self._query, self._gallery = items[: len(query)].float(), items[len(query) :].float()
+        self._squares = [ranking.squared_norms(part).float() for part in (self._query, self._gallery)]
+        self.shape = self._sparse.shape
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        with ranking.full_precision():
+            block = self._query[start:stop] @ self._gallery.T
+        query_squares, gallery_squares = self._squares
+        return self._sparse.rerank(start, block, query_squares[start:stop], gallery_squares)
+
+
+def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> FeatureKReciprocal:
+    return FeatureKReciprocal(query, gallery, k1, k2, lambda_value)
+
+
+def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:
+    n = len(rank)
+    sizes = (*rank.shape, k, address(rank), rows.view())
+    start = torch.zeros(n + 1, dtype=torch.int64)
+    _native.mean_rows(*sizes, address(start), 0, 0, torch.get_num_threads())
+    start = start.cumsum(0)
+    index = torch.empty(int(start[-1]), dtype=torch.int64)
+    value = torch.empty(len(index))
+    _native.mean_rows(*sizes, *map(address, (start, index, value)), torch.get_num_threads())
+    return SparseRows(start, index, value)
+
+
+def _transpose(rows: SparseRows, first: int) -> SparseRows:
+    n = len(rows.start) - 1
+    entries = int(rows.start[-1] - rows.start[first])
+    columns = SparseRows(
+        torch.zeros(n + 1, dtype=torch.int64), torch.empty(entries, dtype=torch.int64), torch.empty(entries)
+    )
+    _native.transpose(n, first, rows.view(), *map(address, (columns.start, columns.index, columns.value)))
+    return columns

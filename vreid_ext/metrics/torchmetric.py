@@ -1,0 +1,75 @@
+"""The evaluation as a `torchmetrics.Metric`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from torchmetrics import Metric
+    from torchmetrics.utilities import dim_zero_cat
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "torchmetrics is not installed: pip install 'vreid-ext[train]'", name=error.name
+    ) from error
+
+from vreid_ext.metrics.reid import evaluate
+
+
+class ReIDMetric(Metric):
+    """mAP, mINP and CMC of features that come in batches, also from several processes.
+
+    `compute()` gives a dict of 0-d tensors: mAP, mINP, R1, R5, R10 and R20 (fractions), as
+    `evaluate(...).row()`; the whole `ReIDResult` of the last call is in `result`.
+
+    Args:
+        options: keyword arguments of `evaluate`, such as metric="euclidean".
+
+    Every sample is seen by one process, and the features of all are gathered for `compute`.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        for name in ("features", "pids", "camids", "queries", "indices"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, pids: Tensor, camids: Tensor, query: Tensor, index: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            features: (B,D).
+            pids, camids: (B,) integers.
+            query: (B,) bool; True for a query, False for a gallery item.
+            index: (B,) integers, the sample's number in the data set. Samples are ranked in this order,
+                whatever process they come from, and one that a sampler repeats counts once.
+        """
+        if query.dtype != torch.bool:
+            raise TypeError(f"query: got dtype {query.dtype}, wanted bool")
+        batch = {"pids": pids, "camids": camids, "queries": query, "indices": index}
+        for name, value in batch.items():
+            if value.shape != (len(features),):
+                raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({len(features)},)")
+        for name, value in {"features": features.detach(), **batch}.items():
+            getattr(self, name).append(value)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures of all batches so far."""
+        features, pids, camids, queries, indices = (
+            dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")
+        )
+        order = indices.argsort(stable=True)
+        repeated = indices[order].diff(prepend=indices[order][:1] - 1) == 0
+        order = order[~repeated]
+        of_query, of_gallery = order[queries[order]], order[~queries[order]]
+        self.result = evaluate(
+            *(features[part] for part in (of_query, of_gallery)),
+            *(pids[part] for part in (of_query, of_gallery)),
+            *(camids[part] for part in (of_query, of_gallery)),
+            **self.options,
+        )
+        return {name: torch.tensor(value) for name, value in self.result.row().items()}
