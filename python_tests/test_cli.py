@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from vreid_ext import cli
+from vreid_ext import cli, ops
 
 
 @pytest.fixture
@@ -73,6 +73,20 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     features = load_file(tmp_path / "features" / "features.safetensors")
     for split in ("query", "gallery"):
         assert features[split].shape == (len(manifest["splits"][split]), 8)
+
+    features_folder = tmp_path / "features"
+    code, output, errors = vreid(
+        "search", features_folder, features_folder, "--top", 2, "--out", tmp_path / "nearest.json"
+    )
+    assert code == 0, errors
+    lists = json.loads((tmp_path / "nearest.json").read_text())
+    assert [entry["query"] for entry in lists] == [row["name"] for row in manifest["splits"]["query"]]
+    _, wanted = ops.top_k(features["query"], features["gallery"], 2)
+    names = [row["name"] for row in manifest["splits"]["gallery"]]
+    for entry, items in zip(lists, wanted.tolist(), strict=True):
+        assert [item["name"] for item in entry["nearest"]] == [names[j] for j in items]
+    assert lists[0]["nearest"][1]["name"] in output
+
     again = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
     assert again[0] == 1
     assert "wanted a new or an empty folder" in again[2]
@@ -142,6 +156,7 @@ def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
         (("train", "sta_mars", "train.epoch=1"), "nearest known key: 'train.epochs'"),
         (("train", "sta_mars"), "dataset.root=DIR"),
         (("eval", "nowhere"), "neither a checkpoint nor a run"),
+        (("search", "nowhere", "nowhere"), "has no manifest.json"),
         (("synth", "out", "--size", "big"), "--size: got 'big', wanted HEIGHTxWIDTH"),
     ],
 )
@@ -157,7 +172,8 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
 
 
 @pytest.mark.parametrize(
-    "command", [None, "train", "eval", "extract", "synth", "tracklets", "report", "demo", "recipes", "info"]
+    "command",
+    [None, "train", "eval", "extract", "search", "synth", "tracklets", "report", "demo", "recipes", "info"],
 )
 def test_help_shows_an_example(vreid, command):
     code, output, _ = vreid(*([command] if command else []), "--help")

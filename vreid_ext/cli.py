@@ -213,6 +213,30 @@ def _app() -> "Typer":
         counts = ", ".join(f"{len(rows)} {split}" for split, rows in manifest["splits"].items())
         typer.echo(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
 
+    @app.command(epilog="Example: vreid search features features --top 5 --out nearest.json")
+    def search(
+        query: Annotated[
+            Path, typer.Argument(metavar="QUERY", help="A folder of `vreid extract`: its query split.")
+        ],
+        gallery: Annotated[
+            Path, typer.Argument(metavar="GALLERY", help="A folder of `vreid extract`: its gallery split.")
+        ],
+        top: Annotated[int, typer.Option(help="Tracklets shown for each query.")] = 10,
+        out: Annotated[Path | None, typer.Option(help="Write the lists to this JSON file, too.")] = None,
+    ) -> None:
+        """List the nearest gallery tracklets of every query tracklet, with their distances."""
+        from vreid_ext.engine.evaluate import write_json
+        from vreid_ext.engine.search import read_split
+        from vreid_ext.engine.search import search as nearest
+
+        lists = nearest(read_split(query, "query"), read_split(gallery, "gallery"), top)
+        for entry in lists:
+            typer.echo(entry["query"])
+            for place, item in enumerate(entry["nearest"], start=1):
+                typer.echo(f"  {place:3d}  {item['distance']:.4f}  {item['name']}")
+        if out is not None:
+            write_json(out, lists)
+
     @app.command(epilog="Example: vreid synth people --ids 20 --frames 8 --size 64x32")
     def synth(
         out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],

@@ -297,6 +297,7 @@ struct IdentityHard {
     MiningMetric metric;
     bool include_self;
     int64_t* index;  // (2,N); -1 without a candidate
+    int threads;
 };
 
 // Sparse rows: row i has value[n] in column index[n], start[i] <= n < start[i+1].

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from vreid_ext.metrics.attributes import attribute_scores
 from vreid_ext.metrics.dvdp import DVDP
+from vreid_ext.metrics.features import Shard
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
 
@@ -14,6 +15,7 @@ __all__ = [
     "DVDP",
     "ReIDMetric",
     "ReIDResult",
+    "Shard",
     "attribute_scores",
     "evaluate",
     "evaluate_distances",

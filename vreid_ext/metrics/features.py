@@ -4,21 +4,38 @@ import mmap
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Rows: TypeAlias = "Tensor | np.ndarray | str | PathLike[str]"
+Rows: TypeAlias = Tensor | np.ndarray | str | PathLike[str]
 
 _PIECE = 2**26  # bytes of a file read at once
 
 
+class Shard(NamedTuple):
+    """The rows `first`, `first + 1`, ... of a gallery of `total` rows, which are those of this process."""
+
+    rows: Rows
+    first: int
+    total: int
+
+
 class Features:
-    """Rows (N,D), or (N,...) where `trailing` allows them, in a common interface."""
+    """Rows (N,D), or (N,...) where `trailing` allows them, in a common interface.
+
+    Attributes:
+        shape, dtype, device: of the rows.
+        shard: the first row of those that are here; None if all are.
+    """
 
     def __init__(self, name: str, value: Any, *, trailing: bool = False) -> None:
+        self.shard: int | None = None
+        total: int | None = None
+        if isinstance(value, Shard):
+            value, self.shard, total = value
         if isinstance(value, (str, PathLike)):
             value = _open(name, Path(value))
         if not isinstance(value, (Tensor, np.ndarray)):
@@ -33,11 +50,18 @@ class Features:
             raise TypeError(f"{name}: got dtype {self.dtype}, wanted a floating-point one")
         if len(self.shape) < 2 or (len(self.shape) > 2 and not trailing) or 0 in self.shape:
             raise ValueError(f"{name}: got shape {self.shape}, wanted (N,D) with N and D at least 1")
+        self._here = self.shape[0]
+        if self.shard is not None and total is not None:
+            if not 0 <= self.shard <= total - self._here:
+                last = self.shard + self._here - 1
+                raise ValueError(f"{name}: got rows {self.shard} to {last} of {total}, wanted rows of it")
+            self.shape = (total, *self.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Rows by their place among those that are here."""
         if self._file is None:
             return self._rows[rows]
         taken = np.array(self._file[rows if isinstance(rows, slice) else rows.numpy()])
@@ -45,13 +69,14 @@ class Features:
         return torch.from_numpy(taken)
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first row, rows): all at once from memory, some tens of MB at a time from a file."""
+        """(number of the first row, rows) of what is here: at once, or of a file 64 MB at a time."""
+        start = self.shard or 0
         if self._file is None:
-            yield 0, self._rows
+            yield start, self._rows
             return
-        rows = max(1, _PIECE // (self._file.nbytes // len(self)))
-        for first in range(0, len(self), rows):
-            yield first, self[first : first + rows]
+        rows = max(1, _PIECE // (self._file.nbytes // self._here))
+        for first in range(0, self._here, rows):
+            yield start + first, self[first : first + rows]
 
 
 def _open(name: str, path: Path) -> np.ndarray:

@@ -81,7 +81,7 @@ def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
         raise TypeError(f"{name}: got dtype {value.dtype}, wanted integers")
     if value.shape != (length,):
         raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({length},)")
-    return value.to(device, torch.int64)
+    return value.to(device, torch.int64).contiguous()
 
 
 def _starts(row: Tensor, rows: int) -> Tensor:

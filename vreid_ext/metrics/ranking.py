@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Features, Rows
+from vreid_ext.metrics.features import Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 
 
@@ -61,7 +61,7 @@ def nearest(
     return indices, distances
 
 
-def pair(query: Rows, gallery: Rows, *, trailing: bool = False) -> tuple[Features, Features]:
+def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple[Features, Features]:
     """Both as `Features`, with rows of one shape."""
     queries, items = (
         Features(name, value, trailing=trailing) for name, value in (("query", query), ("gallery", gallery))

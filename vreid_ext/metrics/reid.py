@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Features, Rows
+from vreid_ext.metrics.features import Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair
 
@@ -58,7 +59,7 @@ class ReIDResult:
 
 def evaluate(
     query: Rows,
-    gallery: Rows,
+    gallery: Rows | Shard,
     q_pids: Labels,
     g_pids: Labels,
     q_camids: Labels,
@@ -85,7 +86,10 @@ def evaluate(
 
     Args:
         query: features (Q,D), floating: torch, NumPy, memory-mapped NumPy or the path of a `.npy` file.
-        gallery: features (G,D), likewise. A file is read once, in pieces of 64 MB.
+        gallery: features (G,D), likewise. A file is read in pieces of 64 MB: for the distances of positives,
+            then for the counts. A `Shard` is the part of it that this process of a torch.distributed group
+            holds: all processes call with the same other arguments and get the same result, which is that
+            of one process bit for bit, for 16 bytes exchanged per positive.
         q_pids: (Q,) integer identities. A query of pid -1 has no positive.
         g_pids: (G,) integer identities. Items of pid -1 are junk detections by the convention of Market-1501
             and MARS and always removed; any other pid that no query has (0, the distractors) stays as a
@@ -126,6 +130,8 @@ def evaluate(
     )  # fmt: skip
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
+    if items.shard is not None and (callable(metric) or rerank is not False):
+        raise ValueError("gallery: got a Shard, wanted all rows for a distance function or re-ranking")
     if callable(metric):
         if rerank:
             raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
@@ -195,12 +201,14 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
-    distance = torch.empty(index.shape, dtype=torch.float64, device=query.device)
+    distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
     for first, piece in gallery.pieces():
         mine = (index >= first) & (index < first + len(piece))
         distance[mine] = ops.pair_distances(
             rows, piece.to(query.device, dtype), row[mine], index[mine] - first, metric
         )
+    if gallery.shard is not None:
+        dist.all_reduce(distance)  # one process has it, the others add zero: exact
     counts = torch.zeros_like(index)
     for first, piece in gallery.pieces():
         kept = None if protocol.kept is None else protocol.kept[first : first + len(piece)]
@@ -208,6 +216,8 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
             rows, piece.to(query.device, dtype), protocol.start, index, distance, protocol.left_out, kept,
             metric=metric, offset=first,
         )  # fmt: skip
+    if gallery.shard is not None:
+        dist.all_reduce(counts)
     return counts
 
 

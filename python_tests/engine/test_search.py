@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from vreid_ext import ops
+from vreid_ext.engine.search import Split, faiss_top_k, search
+
+METRICS = ["cosine", "euclidean"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_faiss_gives_the_answers_of_top_k(metric, k):
+    pytest.importorskip("faiss", reason="needs the extra [search]")
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = torch.randn(20, 24, generator=generator), torch.randn(150, 24, generator=generator)
+    gallery[100:140] = gallery[3]  # more equal items than are proposed
+    query[0] = gallery[3]
+    for got, wanted in zip(
+        faiss_top_k(query, gallery, k, metric), ops.top_k(query, gallery, k, metric), strict=True
+    ):
+        assert torch.equal(got, wanted)
+
+
+def rows(n):
+    return [{"name": f"t{i}", "pid": i, "camid": 0, "frames": 1} for i in range(n)]
+
+
+def test_lists_name_the_nearest():
+    query = Split(torch.tensor([[1.0, 0.0]]), rows(1), "euclidean")
+    gallery = Split(torch.tensor([[3.0, 0.0], [1.0, 0.5], [1.0, 0.0]]), rows(3), "euclidean")
+    (entry,) = search(query, gallery, top=2)
+    assert entry["query"] == "t0"
+    assert [(item["name"], item["distance"]) for item in entry["nearest"]] == [("t2", 0.0), ("t1", 0.5)]
+    assert len(search(query, gallery, top=9)[0]["nearest"]) == 3
+
+
+def test_features_of_two_metrics_do_not_mix():
+    split = Split(torch.ones(1, 2), rows(1), "cosine")
+    with pytest.raises(ValueError, match=r"^gallery: got features for the euclidean metric"):
+        search(split, split._replace(metric="euclidean"))
