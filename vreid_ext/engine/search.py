@@ -30,7 +30,7 @@ def read_split(folder: str | Path, split: str) -> Split:
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         raise ValueError(
-            f"features: {str(folder)!r} has no manifest.json, wanted a folder of `vreid extract`"
+            f"features: got {str(folder)!r}, which has no manifest.json: not written by `vreid extract`"
         )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     if split not in manifest["splits"]:

@@ -1,0 +1,47 @@
+"""What the ranking benchmarks compare with: torchreid as its wheel carries it, and torch's sort and top-k.
+
+`pip install --no-deps pyppbox-torchreid` brings the wheel.
+"""
+
+import importlib.util
+import sys
+from types import ModuleType
+
+from torch import Tensor
+
+
+def torchreid(module: str) -> ModuleType | None:
+    """A module of the wheel, such as "utils.rerank"; None without the wheel.
+
+    The packages around it stay unexecuted: they import far more than these modules need.
+    """
+    package, _, _ = f"pyppbox_torchreid.{module}".rpartition(".")
+    found = importlib.util.find_spec("pyppbox_torchreid")
+    if found is None or not found.submodule_search_locations:
+        return None
+    (root,) = found.submodule_search_locations
+    for name in ("pyppbox_torchreid", package):
+        shell = ModuleType(name)
+        shell.__path__ = [root + name.removeprefix("pyppbox_torchreid").replace(".", "/")]
+        sys.modules.setdefault(name, shell)
+    return importlib.import_module(f"pyppbox_torchreid.{module}")
+
+
+def by_sorting(
+    distances: Tensor, q_pids: Tensor, g_pids: Tensor, q_camids: Tensor, g_camids: Tensor
+) -> float:
+    """mAP in eager torch, with every row sorted."""
+    order = distances.argsort(dim=1)
+    same = g_pids[order] == q_pids[:, None]
+    kept = ~(same & (g_camids[order] == q_camids[:, None]))
+    hits = same & kept
+    precision = hits.cumsum(1) / kept.cumsum(1).clamp(min=1)
+    positives = hits.sum(1)
+    return float(((precision * hits).sum(1) / positives)[positives > 0].mean())
+
+
+def products_and_top_k(items: Tensor, queries: int, k: int) -> None:
+    """The matrix products that re-ranking contains, and the k nearest of each row by torch."""
+    for first in range(0, len(items), 2048):
+        (items[first : first + 2048] @ items.T).topk(k)
+    items[:queries] @ items[queries:].T
