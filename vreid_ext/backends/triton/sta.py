@@ -252,7 +252,7 @@ def _clip_scores(
     _launch(
         kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
         mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
-        BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=2,
+        BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=1,
     )  # fmt: skip
 
 
