@@ -74,9 +74,30 @@ class Features:
         if self._file is None:
             yield start, self._rows
             return
-        rows = max(1, _PIECE // (self._file.nbytes // self._here))
-        for first in range(0, self._here, rows):
-            yield start + first, self[first : first + rows]
+        for first in range(0, self._here, self._piece):
+            yield start + first, self[first : first + self._piece]
+
+    def among(self, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(which of the numbered rows, rows, the places of those among them) of what is here.
+
+        Of a file only these rows are read.
+        """
+        start = self.shard or 0
+        if self._file is None:
+            which = (numbers >= start) & (numbers < start + self._here)
+            yield which, self._rows, numbers[which] - start
+            return
+        for first in range(start, start + self._here, self._piece):
+            which = (numbers >= first) & (numbers < min(first + self._piece, start + self._here))
+            if which.any():
+                rows, places = numbers[which].unique(return_inverse=True)
+                yield which, self[rows - start], places
+
+    @property
+    def _piece(self) -> int:
+        """Rows of a file read at once."""
+        assert self._file is not None
+        return max(1, _PIECE // (self._file.nbytes // self._here))
 
 
 def _open(name: str, path: Path) -> np.ndarray:

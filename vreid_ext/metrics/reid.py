@@ -86,10 +86,10 @@ def evaluate(
 
     Args:
         query: features (Q,D), floating: torch, NumPy, memory-mapped NumPy or the path of a `.npy` file.
-        gallery: features (G,D), likewise. A file is read in pieces of 64 MB: for the distances of positives,
-            then for the counts. A `Shard` is the part of it that this process of a torch.distributed group
-            holds: all processes call with the same other arguments and get the same result, which is that
-            of one process bit for bit, for 16 bytes exchanged per positive.
+        gallery: features (G,D), likewise. A file is read once, in pieces of 64 MB. A `Shard` is the part of
+            the gallery that this process of a torch.distributed group holds: all processes call with the
+            same other arguments and get the same result, which is that of one process bit for bit, for 16
+            bytes exchanged per positive.
         q_pids: (Q,) integer identities. A query of pid -1 has no positive.
         g_pids: (G,) integer identities. Items of pid -1 are junk detections by the convention of Market-1501
             and MARS and always removed; any other pid that no query has (0, the distractors) stays as a
@@ -202,11 +202,9 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
     distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
-    for first, piece in gallery.pieces():
-        mine = (index >= first) & (index < first + len(piece))
-        distance[mine] = ops.pair_distances(
-            rows, piece.to(query.device, dtype), row[mine], index[mine] - first, metric
-        )
+    for which, some, places in gallery.among(index):
+        some = some.to(query.device, dtype)
+        distance[which] = ops.pair_distances(rows, some, row[which], places, metric)
     if gallery.shard is not None:
         dist.all_reduce(distance)  # one process has it, the others add zero: exact
     counts = torch.zeros_like(index)
