@@ -60,10 +60,22 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert figures["ap"] == "trapezoid"
     assert (run / "eval-mars-evenly-2-3.html").is_file()
 
+    code, output, errors = vreid("plot", "cmc", run, "--out", tmp_path / "plots" / "cmc.svg", "--json")
+    assert (code, json.loads(output)) == (0, {"picture": str(tmp_path / "plots" / "cmc.svg")}), errors
+    for picture in ("heatmap", "ranking"):
+        drawn = tmp_path / "plots" / f"{picture}.png"
+        asked = ("plot", picture, run, "--dataset-root", moved, "--out", drawn)
+        assert vreid(*asked, "--query", "1")[:2] == (0, f"picture: {drawn}\n")
+        assert drawn.stat().st_size > 1000
+        code, _, errors = vreid(*asked, "--query", "nobody")
+        assert code == 1
+        assert "query: got 'nobody', wanted a name, such as" in errors
+
     page = tmp_path / "pages" / "run.html"
-    code, output, errors = vreid("report", run, "--dataset-root", moved, "--out", page, "--beside", run)
+    asked = ("report", run, "--dataset-root", moved, "--out", page, "--beside", run)
+    code, output, errors = vreid(*asked, "--json")
     assert code == 0, errors
-    assert output.endswith(f"report: {page}\n")
+    assert json.loads(output)["page"] == str(page)
     assert f'<th scope="row">{run}</th>' in page.read_text()
     assert {path.name for path in page.parent.iterdir()} == {"run.html", "run.json", "run_files"}
 
@@ -173,12 +185,41 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
 
 @pytest.mark.parametrize(
     "command",
-    [None, "train", "eval", "extract", "search", "synth", "tracklets", "report", "demo", "recipes", "info"],
+    [
+        None,
+        "train",
+        "eval",
+        "extract",
+        "search",
+        "synth",
+        "tracklets",
+        "report",
+        "plot",
+        "demo",
+        "recipes",
+        "info",
+    ],
 )
 def test_help_shows_an_example(vreid, command):
     code, output, _ = vreid(*([command] if command else []), "--help")
     assert code == 0
     assert f"Example: vreid {command or 'demo'}" in output
+
+
+@pytest.mark.parametrize("picture", ["cmc", "heatmap", "ranking"])
+def test_help_of_a_picture_shows_an_example(vreid, picture):
+    code, output, _ = vreid("plot", picture, "--help")
+    assert code == 0
+    assert f"Example: vreid plot {picture}" in " ".join(output.split())
+
+
+def test_json_is_all_that_a_machine_reads(vreid):
+    code, output, errors = vreid("info", "--json")
+    told = json.loads(output)
+    assert (code, errors) == (0, "")
+    assert "torch" in told["environment"]
+    assert {"op": "sta_pool", "backend": "reference", "unusable": None} in told["ops"]
+    assert "sta_mars" in json.loads(vreid("recipes", "--json")[1])
 
 
 def test_wrong_usage_has_its_own_exit_code(vreid):

@@ -86,7 +86,8 @@ def test_wheel_built_from_the_sdist_is_complete(tmp_path, monkeypatch):
     assert [name.partition(".")[0] for name in modules] == ["vreid_ext/_native"]
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "vreid_ext").rglob("*.py")}
     recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "vreid_ext" / "recipes").glob("*.yaml")}
-    assert package | recipes | {"vreid_ext/py.typed"} <= contents
+    templates = {f"vreid_ext/report/template/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert package | recipes | templates | {"vreid_ext/py.typed"} <= contents
     assert not any(name.startswith(("python_tests", "benchmarks", "csrc")) for name in contents)
     required = {line for line in metadata.splitlines() if line.startswith("Requires-Dist")}
     assert {line for line in required if "extra ==" not in line} == {

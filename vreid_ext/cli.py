@@ -1,5 +1,6 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ def _app() -> "Typer":
     from rich.table import Table
 
     app = typer.Typer(
-        help="Video person re-identification. `vreid --debug COMMAND ...` shows tracebacks.",
+        help="Video person re-identification. `vreid --debug COMMAND ...` shows tracebacks. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
         epilog="Example: vreid demo",
         no_args_is_help=True,
         add_completion=False,
@@ -71,7 +73,26 @@ def _app() -> "Typer":
         typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe, as optim.lr=1e-3."),
     ]
 
-    def show(result: dict[str, Any]) -> None:
+    Json = Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON, and nothing else, on stdout.")
+    ]
+    Checkpoint = Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder for its newest one."),
+    ]
+    Root = Annotated[Path | None, typer.Option(help="Where the data set lies now.")]
+
+    def tell(json_wanted: bool, value: Any, *lines: str) -> None:
+        """The value for a machine, or the lines for a person."""
+        for line in [json.dumps(value)] if json_wanted else lines:
+            typer.echo(line)
+
+    def show(result: dict[str, Any], json_wanted: bool, *lines: str) -> None:
+        if not json_wanted:
+            console.print(figures_table(result))
+        tell(json_wanted, result, f"protocol: {result['protocol']}", *lines)
+
+    def figures_table(result: dict[str, Any]) -> Table:
         table = Table(title=f"{result['recipe']}, {result['ap']} AP, {result['metric']} distance")
         names = ("mAP", "mINP", "rank1", "rank5", "rank10", "rank20")
         for heading in ("frames", "", *names, "queries"):
@@ -82,8 +103,7 @@ def _app() -> "Typer":
             if "paper_percent" in row:
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, "", style="dim")
-        console.print(table)
-        typer.echo(f"protocol: {result['protocol']}")
+        return table
 
     @contextmanager
     def bars(*names: str) -> Iterator[list[Callable[[int, int], None]]]:
@@ -108,6 +128,7 @@ def _app() -> "Typer":
         ],
         overrides: Overrides = None,
         out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE unless given.")] = None,
+        as_json: Json = False,
     ) -> None:
         """Train a recipe and evaluate it; the same command goes on with a run that was interrupted.
 
@@ -119,25 +140,22 @@ def _app() -> "Typer":
         folder = out or Path("runs") / loaded.name
         result = engine.train(loaded, folder)
         if result:
-            show(result)
-            typer.echo(f"run: {folder}")
+            show(result | {"run": str(folder)}, as_json, f"run: {folder}")
 
     @app.command(
         name="eval", epilog="Example: vreid eval runs/first eval.sampling=dense --dataset-root /data/MARS"
     )
     def evaluate(
-        checkpoint: Annotated[
-            Path,
-            typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder for its newest one."),
-        ],
+        checkpoint: Checkpoint,
         overrides: Overrides = None,
-        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+        dataset_root: Root = None,
         out: Annotated[
             Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")
         ] = None,
         report: Annotated[
             bool, typer.Option(help="Write the page of `vreid report` beside the figures.")
         ] = True,
+        as_json: Json = False,
     ) -> None:
         """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at."""
         from vreid_ext import engine
@@ -153,10 +171,8 @@ def _app() -> "Typer":
         else:
             with bars("clips") as (clips,):
                 result = engine.evaluate_checkpoint(checkpoint, changes, out=out, progress=clips)
-        show(result)
-        typer.echo(f"figures: {result['file']}")
-        if report:
-            typer.echo(f"report: {result['page']}")
+        page = [f"report: {result['page']}"] if report else []
+        show(result, as_json, f"figures: {result['file']}", *page)
 
     @app.command(
         name="report", epilog="Example: vreid report runs/synth_sta --beside runs/synth_avg --out pages"
@@ -167,7 +183,7 @@ def _app() -> "Typer":
             typer.Argument(metavar="RUN", help="A run's folder for its newest checkpoint, or a checkpoint."),
         ],
         overrides: Overrides = None,
-        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+        dataset_root: Root = None,
         out: Annotated[
             Path | None,
             typer.Option(help="The page, NAME.html, or a folder for report.html; the run unless given."),
@@ -176,6 +192,7 @@ def _app() -> "Typer":
         beside: Annotated[
             list[Path] | None, typer.Option(help="A further run whose figures and curves are shown beside.")
         ] = None,
+        as_json: Json = False,
     ) -> None:
         """Evaluate a run and write a page to look at: figures, curves, every query's list, attention.
 
@@ -193,25 +210,82 @@ def _app() -> "Typer":
                 checkpoint, _with_root(overrides, dataset_root), figures=page.with_suffix(".json"),
                 ranks=ranks, beside=others, progress=clips, progress_pictures=pictures,
             )  # fmt: skip
-        show(result)
-        typer.echo(f"report: {result['page']}")
+        show(result, as_json, f"report: {result['page']}")
+
+    plot = typer.Typer(
+        help="Draw one picture of a run, PNG or SVG as the name ends.",
+        epilog="Example: vreid plot cmc runs/synth_sta --out cmc.svg",
+        no_args_is_help=True,
+    )
+    app.add_typer(plot, name="plot")
+    Picture = Annotated[Path, typer.Option(help="The picture, NAME.png or NAME.svg.")]
+    Query = Annotated[str, typer.Option(help="A query tracklet: its name, or its number from 0.")]
+
+    @plot.command(name="cmc", epilog="Example: vreid plot cmc runs/synth_sta runs/synth_avg --out cmc.svg")
+    def plot_cmc(
+        results: Annotated[
+            list[Path], typer.Argument(metavar="RESULT", help="A finished run, or the JSON of `vreid eval`.")
+        ],
+        out: Picture,
+        ranks: Annotated[int, typer.Option(help="Length of the curves, at most 50.")] = 20,
+        as_json: Json = False,
+    ) -> None:
+        """Draw the CMC curves of one or several runs."""
+        from vreid_ext.report.figures import draw_cmc
+
+        draw_cmc(results, out, ranks=ranks)
+        tell(as_json, {"picture": str(out)}, f"picture: {out}")
+
+    @plot.command(name="heatmap", epilog="Example: vreid plot heatmap runs/synth_sta --query 3 --out a.png")
+    def plot_heatmap(
+        checkpoint: Checkpoint,
+        out: Picture,
+        query: Query,
+        overrides: Overrides = None,
+        dataset_root: Root = None,
+        as_json: Json = False,
+    ) -> None:
+        """Draw what the model attends to on a query's frames."""
+        from vreid_ext.report.figures import draw_heatmap
+
+        draw_heatmap(checkpoint, query, out, _with_root(overrides, dataset_root))
+        tell(as_json, {"picture": str(out)}, f"picture: {out}")
+
+    @plot.command(name="ranking", epilog="Example: vreid plot ranking runs/synth_sta --query 3 --out r.png")
+    def plot_ranking(
+        checkpoint: Checkpoint,
+        out: Picture,
+        query: Query,
+        overrides: Overrides = None,
+        dataset_root: Root = None,
+        ranks: Annotated[int, typer.Option(help="Places drawn; junk between them is drawn, too.")] = 10,
+        as_json: Json = False,
+    ) -> None:
+        """Draw the nearest gallery tracklets of a query: hit, miss and junk."""
+        from vreid_ext.report.figures import draw_ranking
+
+        with bars("clips") as (clips,):
+            draw_ranking(
+                checkpoint, query, out, _with_root(overrides, dataset_root), ranks=ranks, progress=clips
+            )
+        tell(as_json, {"picture": str(out)}, f"picture: {out}")
 
     @app.command(epilog="Example: vreid extract runs/first --out features")
     def extract(
-        checkpoint: Annotated[
-            Path,
-            typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder for its newest one."),
-        ],
+        checkpoint: Checkpoint,
         out: Annotated[Path, typer.Option(help="A new folder for features and manifest.")],
         overrides: Overrides = None,
-        dataset_root: Annotated[Path | None, typer.Option(help="Where the data set lies now.")] = None,
+        dataset_root: Root = None,
+        as_json: Json = False,
     ) -> None:
         """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON)."""
         from vreid_ext.engine.export import export_features
 
         manifest = export_features(checkpoint, out, _with_root(overrides, dataset_root))
-        counts = ", ".join(f"{len(rows)} {split}" for split, rows in manifest["splits"].items())
-        typer.echo(f"{counts} tracklets x {manifest['dimensions']} numbers: {out}")
+        counts = {split: len(rows) for split, rows in manifest["splits"].items()}
+        named = ", ".join(f"{count} {split}" for split, count in counts.items())
+        written = {"out": str(out), "dimensions": manifest["dimensions"], **counts}
+        tell(as_json, written, f"{named} tracklets x {manifest['dimensions']} numbers: {out}")
 
     @app.command(epilog="Example: vreid search features features --top 5 --out nearest.json")
     def search(
@@ -223,6 +297,7 @@ def _app() -> "Typer":
         ],
         top: Annotated[int, typer.Option(help="Tracklets shown for each query.")] = 10,
         out: Annotated[Path | None, typer.Option(help="Write the lists to this JSON file, too.")] = None,
+        as_json: Json = False,
     ) -> None:
         """List the nearest gallery tracklets of every query tracklet, with their distances."""
         from vreid_ext.engine.evaluate import write_json
@@ -230,10 +305,12 @@ def _app() -> "Typer":
         from vreid_ext.engine.search import search as nearest
 
         lists = nearest(read_split(query, "query"), read_split(gallery, "gallery"), top)
+        lines = []
         for entry in lists:
-            typer.echo(entry["query"])
+            lines.append(entry["query"])
             for place, item in enumerate(entry["nearest"], start=1):
-                typer.echo(f"  {place:3d}  {item['distance']:.4f}  {item['name']}")
+                lines.append(f"  {place:3d}  {item['distance']:.4f}  {item['name']}")
+        tell(as_json, lists, *lines)
         if out is not None:
             write_json(out, lists)
 
@@ -246,6 +323,7 @@ def _app() -> "Typer":
         frames: Annotated[int, typer.Option(help="Frames of a tracklet.")] = 16,
         size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "128x64",
         seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+        as_json: Json = False,
     ) -> None:
         """Render walking people in MARS layout: images, info matrices, attributes and joints."""
         from vreid_ext.data.synth import synthesize
@@ -256,7 +334,7 @@ def _app() -> "Typer":
                 out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames,
                 size=(height, width), seed=seed, progress=images,
             )  # fmt: skip
-        typer.echo(f"written: {out}")
+        tell(as_json, {"out": str(out)}, f"written: {out}")
 
     @app.command(epilog="Example: vreid tracklets street.avi named --boxes boxes.json --split 350")
     def tracklets(
@@ -283,6 +361,7 @@ def _app() -> "Typer":
         camera: Annotated[
             str, typer.Option(help="Name of the camera folder; one for each camera to be put together.")
         ] = "cam1",
+        as_json: Json = False,
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
         from vreid_ext.data.video import extract_tracklets
@@ -292,7 +371,9 @@ def _app() -> "Typer":
                 video, out, boxes=boxes, split=split, start=start, stop=stop, stride=stride,
                 min_frames=min_frames, camera=camera, progress=read,
             )  # fmt: skip
-        typer.echo(extraction.summary())
+        counts = {"tracklets": len(extraction.tracks), "train": extraction.train}
+        counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
+        tell(as_json, {"out": str(extraction.root), **counts}, extraction.summary())
 
     @app.command(epilog="Example: vreid demo vreid-demo --seed 1")
     def demo(
@@ -300,30 +381,41 @@ def _app() -> "Typer":
             Path, typer.Argument(metavar="OUT", help="Folder of the set, the runs and the pictures.")
         ] = Path("vreid-demo"),
         seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
+        as_json: Json = False,
     ) -> None:
         """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
         from vreid_ext.engine.demo import run_demo
 
-        run_demo(out, seed=seed)
+        rows = run_demo(out, seed=seed, quiet=as_json)
+        tell(as_json, {"out": str(out), "report": str(out / "report.html"), "rows": rows})
 
     @app.command(epilog="Example: vreid recipes")
-    def recipes() -> None:
+    def recipes(as_json: Json = False) -> None:
         """List the recipes that come with the package."""
         from vreid_ext.engine import load_recipe, recipe_names
 
+        sources = {name: load_recipe(name).paper.source for name in recipe_names()}
+        if as_json:
+            tell(True, sources)
+            return
         table = Table("recipe", "published in", box=None)
-        for name in recipe_names():
-            table.add_row(name, load_recipe(name).paper.source)
+        for name, source in sources.items():
+            table.add_row(name, source)
         console.print(table)
 
     @app.command(epilog="Example: vreid info")
-    def info() -> None:
+    def info(as_json: Json = False) -> None:
         """Say what is built, what it runs on, and for each op which backends are usable and why not."""
         from vreid_ext import backends
         from vreid_ext.engine.environment import environment
 
+        facts = environment()
+        if as_json:
+            ops = [{"op": op, "backend": name, "unusable": reason} for op, name, reason in backends.table()]
+            tell(True, {"environment": facts, "ops": ops})
+            return
         facts_table = Table(box=None, show_header=False)
-        for name, value in environment().items():
+        for name, value in facts.items():
             facts_table.add_row(name, value)
         console.print(facts_table)
         usable = Table("op", "backend", "usable", title="ops and backends")

@@ -55,6 +55,23 @@ def test_without_attention_there_is_no_picture(tracklet, tmp_path):
     assert not path.exists()
 
 
+def test_each_stream_of_asta_is_drawn(tracklet, tmp_path):
+    streams = {"relevant": torch.rand(1, 4, 4, 2), "irrelevant": torch.rand(1, 4, 4, 2)}
+    model, recipe = model_that_attends(lambda clips: streams), load_recipe("synth_sta")
+    drawn = picture_attention(model, recipe, tracklet, tmp_path / "a.svg").read_text()
+    assert all(f"<!-- {name} -->" in drawn for name in ("frames", *streams))
+
+
+def refuse(clips):
+    raise ValueError("spatial: got False, wanted a model with spatial attention to look at")
+
+
+@pytest.mark.parametrize("attend", [lambda clips: {}, refuse], ids=["nothing", "refuses"])
+def test_a_model_that_attends_to_nothing_has_no_picture(tracklet, tmp_path, attend):
+    recipe = load_recipe("synth_sta")
+    assert picture_attention(model_that_attends(attend), recipe, tracklet, tmp_path / "b.svg") is None
+
+
 def test_sta_is_drawn(tracklet, tmp_path):
     model = build_model("sta", 2, backbone="resnet18", feature_dim=8)
     path = picture_attention(model, load_recipe("synth_sta"), tracklet, tmp_path / "a.png", frames=2)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vreid_ext.ops import sta_pool
-from vreid_ext.report import plot_attention, plot_cmc, plot_curves, plot_dvdp
+from vreid_ext.report import plot_attention, plot_cmc, plot_curves, plot_dvdp, plot_ranking
 
 
 @pytest.fixture
@@ -87,6 +87,19 @@ def test_the_heat_map_covers_the_frame(tmp_path):
     assert rows[-1] - rows[0] > 0.15 * len(moved)
 
 
+def test_a_ranking_counts_what_is_no_junk(tmp_path):
+    frames = [torch.zeros(3, 32, 16, dtype=torch.uint8), torch.zeros(3, 40, 20, dtype=torch.uint8)] * 6
+    kinds = ["junk", "hit", "miss"] * 4
+    distances = [0.1 + place / 100 for place in range(12)]
+    path = plot_ranking(frames[0], frames, kinds, distances, tmp_path / "r.svg", title="0002C1T0001")
+    assert {"0002C1T0001", "query", "junk", "1 hit", "2 miss", "8 miss", "0.100", "0.210"} <= svg_text(path)
+    with pytest.raises(ValueError, match="got 12, 11 and 12 places"):
+        plot_ranking(frames[0], frames, kinds[1:], distances, tmp_path / "no.svg")
+    with pytest.raises(ValueError, match="kinds: got 'good'"):
+        plot_ranking(frames[0], frames[:1], ["good"], [0.1], tmp_path / "no.svg")
+    assert not (tmp_path / "no.svg").exists()
+
+
 def test_the_same_figures_give_the_same_bytes(tmp_path):
     first, second = (plot_cmc({"STA": [0.5]}, tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
     assert first == second
@@ -123,7 +136,7 @@ def test_frames_and_scores_must_belong_together(tmp_path, clip):
     frames, pool = clip
     with pytest.raises(TypeError, match="frames"):
         plot_attention(frames.float(), pool, tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"attended\.scores"):
+    with pytest.raises(ValueError, match="scores: got shape"):
         plot_attention(frames[:2], pool, tmp_path / "a.png")
 
 

@@ -3,6 +3,6 @@
 The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
 """
 
-from .plots import plot_attention, plot_cmc, plot_curves, plot_dvdp
+from .plots import plot_attention, plot_clip, plot_cmc, plot_curves, plot_dvdp, plot_ranking
 
-__all__ = ["plot_attention", "plot_cmc", "plot_curves", "plot_dvdp"]
+__all__ = ["plot_attention", "plot_clip", "plot_cmc", "plot_curves", "plot_dvdp", "plot_ranking"]

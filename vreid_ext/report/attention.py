@@ -9,7 +9,7 @@ from vreid_ext.data import Tracklet, read_clip, sample_clip
 from vreid_ext.engine.build import transforms_of
 from vreid_ext.engine.config import Recipe
 from vreid_ext.ops import STAPool
-from vreid_ext.report.plots import plot_attention
+from vreid_ext.report.plots import plot_attention, plot_clip
 
 
 @singledispatch
@@ -37,6 +37,12 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
     return plot_attention(frames, attended, path, title=title)
 
 
+@draw_attended.register
+def _(attended: dict, frames: Tensor, path: Path, title: str) -> Path:
+    """A map (1,T,H,W) of each stream of ASTA, from 0 to 1."""
+    return plot_clip(frames, path, maps=attended, unit="attention", title=title)
+
+
 def picture_attention(
     model: nn.Module, recipe: Recipe, tracklet: Tracklet, path: Path, *, frames: int | None = None
 ) -> Path | None:
@@ -46,7 +52,8 @@ def picture_attention(
         frames: T of the clip; the recipe's first test length unless given.
 
     Returns:
-        The path, or None if the model has no `attend`, or returns from it what no drawing is registered for.
+        The path, or None if there is nothing to draw: the model has no `attend`, or attends to nothing (an
+        empty dict, or a ValueError), or no drawing is registered for what it returns.
     """
     attend = getattr(model, "attend", None)
     if attend is None:
@@ -55,7 +62,10 @@ def picture_attention(
     clip = read_clip([tracklet.paths[index] for index in chosen.tolist()])
     _, transform = transforms_of(recipe.input)
     device = next(model.parameters()).device
-    attended = attend(transform(clip)[None].to(device))
-    if draw_attended.dispatch(type(attended)) is draw_attended.dispatch(object):
+    try:
+        attended = attend(transform(clip)[None].to(device))
+    except ValueError:
+        return None
+    if attended == {} or draw_attended.dispatch(type(attended)) is draw_attended.dispatch(object):
         return None
     return draw_attended(attended, clip, path, tracklet.name)

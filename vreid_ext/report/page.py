@@ -18,6 +18,7 @@ from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint
 from vreid_ext.report.attention import picture_attention
+from vreid_ext.report.figures import cmc_curves, read_result
 from vreid_ext.report.plots import plot_cmc, plot_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
@@ -60,12 +61,12 @@ def report_checkpoint(
         What `evaluate_checkpoint` returns, with `page`.
 
     Raises:
-        ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no result yet.
+        ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no figures yet.
     """
     if ranks < 1:
         raise ValueError(f"ranks: got {ranks}, wanted at least 1")
     runs = dict(beside or {})
-    others = {label: _finished(run) for label, run in runs.items()}
+    others = {label: read_result(run) for label, run in runs.items()}
     seen: list[Evaluated] = []
     result = evaluate_checkpoint(path, overrides, out=figures, progress=progress, observe=seen.append)
     page = Path(result["file"]).with_suffix(".html")
@@ -118,7 +119,7 @@ def write_page(
         result=result,
         rows=rows,
         ap=AP[result["ap"]],
-        cmc=_cmc(rows),
+        cmc=_inline(lambda path: plot_cmc(cmc_curves(rows, RANKS), path), "cmc"),
         training=_training(logs or {}),
         data=_browsable(evaluated, lists, attention, files.name),
         ranks=ranks,
@@ -132,14 +133,6 @@ def write_page(
     temporary = page.with_name(f".{page.name}.partial")
     temporary.write_text(content, encoding="utf-8")
     temporary.rename(page)
-
-
-def _finished(run: Path) -> dict[str, Any]:
-    file = run / "result.json"
-    if not file.is_file():
-        raise ValueError(f"beside: {str(run)!r} has no result.json, wanted the folder of a finished run")
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return result
 
 
 def _other_rules(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -215,15 +208,6 @@ def _browsable(
     return {"folder": folder, "tracklets": tracklets, "queries": queries}
 
 
-def _cmc(rows: list[dict[str, Any]]) -> Markup:
-    lengths = {row["frames"] for row in rows}
-    curves = {
-        row["label"] + (f", {row['frames']} frames" if len(lengths) > 1 else ""): row["cmc"][:RANKS]
-        for row in rows
-    }
-    return _inline(lambda path: plot_cmc(curves, path), "cmc")
-
-
 def _training(logs: Mapping[str, Path]) -> Markup | None:
     """Every term of the first run's loss, and mAP where runs were evaluated; None without a log."""
     if not logs:
@@ -231,6 +215,7 @@ def _training(logs: Mapping[str, Path]) -> Markup | None:
     log = next(iter(logs.values())).read_text(encoding="utf-8").splitlines()
     steps = (line for line in map(json.loads, log) if line["kind"] == "step")
     terms = [name for name in next(steps, {}) if name not in _BOOKKEEPING]
+    terms.sort(key=lambda name: name != "loss")
     return _inline(lambda path: plot_curves(logs, path, terms=terms), "training") if terms else None
 
 

@@ -22,6 +22,9 @@ SUFFIXES = (".png", ".svg")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
 
+# Colour and line of a place's frame in a ranked list.
+KINDS = {"hit": (COLORS[2], "-"), "miss": (COLORS[1], "--"), "junk": ("#808080", ":")}
+
 _STYLE: Any = {  # matplotlib types a style key by key, which a plain dict does not satisfy
     "font.size": 11,
     "axes.spines.top": False,
@@ -185,43 +188,140 @@ def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, titl
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
     """
+    return plot_clip(
+        frames,
+        path,
+        maps={"attention": attended.attention},
+        unit="share of the frame's energy",
+        scores=attended.scores,
+        columns="block k, top to bottom",
+        title=title,
+    )
+
+
+def plot_clip(
+    frames: Tensor,
+    path: str | Path,
+    *,
+    maps: Mapping[str, Tensor] | None = None,
+    unit: str = "",
+    scores: Tensor | None = None,
+    columns: str = "",
+    title: str = "",
+) -> Path:
+    """Draw one clip: its frames, maps on them, and a matrix of scores of each frame.
+
+    Args:
+        frames: (T,3,h,w) uint8, RGB.
+        path: the picture, ending in .png or .svg.
+        maps: name to non-negative values (T,H,W) or (1,T,H,W), a row of pictures for each.
+        unit: of the maps' values.
+        scores: (T,K) or (1,T,K), non-negative.
+        columns: what the K scores of a frame are of.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+    """
     path = _picture(path)
     if frames.dtype != torch.uint8:
         raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
     if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
         raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
-    scores = _one_clip("scores", attended.scores, len(frames), 2)
-    attention = _one_clip("attention", attended.attention, len(frames), 3)
-    count = len(scores)
-    height, width = frames.shape[2:]
+    count, _, height, width = frames.shape
+    matrix = None if scores is None else _one_clip("scores", scores, count, 2)
+    heats = {name: _one_clip(name, value, count, 3) for name, value in (maps or {}).items()}
     pictures = frames.permute(0, 2, 3, 1).cpu().numpy()
     with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
         cell = 1.05
-        tall = cell * height / width
-        figure = Figure(figsize=(max(cell * count, 3) + 3.4, 2 * tall + 1.3), layout="constrained")
+        rows, widths = 1 + len(heats), [max(cell * count, 3)]
+        if matrix is not None:
+            widths.append(3.4)
+        tall = max(rows * cell * height / width, 2)
+        figure = Figure(figsize=(sum(widths), tall + 0.65 * rows), layout="constrained")
         figure.suptitle(title)
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(max(cell * count, 3), 3.4))[0]
-        grid = left.subplots(2, count, squeeze=False)
-        for t in range(count):
-            grid[0, t].imshow(pictures[t])
-            grid[0, t].set_title(f"t = {t + 1}")
-            grid[1, t].imshow(pictures[t])
-            heat = grid[1, t].imshow(
-                attention[t], cmap="viridis", alpha=0.6, vmin=0, vmax=attention.max(),
-                extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
-            )  # fmt: skip
+        left, *right = figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths)[0]
+        if matrix is not None:
+            _score_matrix(right[0].subplots(), matrix, columns, right[0])
+        grid = left.subplots(rows, count, squeeze=False)
+        for t, axes in enumerate(grid[0]):
+            axes.imshow(pictures[t])
+            axes.set_title(f"t = {t + 1}")
+        for row, heat in zip(grid[1:], heats.values(), strict=True):
+            for t, axes in enumerate(row):
+                axes.imshow(pictures[t])
+                drawn = axes.imshow(
+                    heat[t], cmap="viridis", alpha=0.6, vmin=0, vmax=heat.max(),
+                    extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
+                )  # fmt: skip
+            scale = left.colorbar(drawn, ax=row.tolist(), location="bottom", aspect=40, ticks=MaxNLocator(5))
+            scale.set_label(unit)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        grid[0, 0].set_ylabel("frames")
-        grid[1, 0].set_ylabel("attention")
-        scale = left.colorbar(heat, ax=grid[1].tolist(), location="bottom", aspect=40, ticks=MaxNLocator(5))
-        scale.set_label("share of the frame's energy")
-        _score_matrix(right.subplots(), scores, right)
+        for axes, name in zip(grid[:, 0], ("frames", *heats), strict=True):
+            axes.set_ylabel(name)
         return _save(figure, path)
 
 
-def _score_matrix(axes: Axes, scores: np.ndarray, figure: Any) -> None:
+def plot_ranking(
+    query: Tensor,
+    gallery: Sequence[Tensor],
+    kinds: Sequence[str],
+    distances: Sequence[float],
+    path: str | Path,
+    *,
+    title: str = "",
+) -> Path:
+    """Draw a query and what was retrieved for it, nearest first.
+
+    Args:
+        query: a frame (3,h,w) uint8, RGB.
+        gallery: a frame of each place; sizes may differ.
+        kinds: "hit", "miss" or "junk" of each place; junk is drawn and has no rank.
+        distances: of each place.
+        path: the picture, ending in .png or .svg.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no place, another kind, numbers of places that differ. Nothing is written then.
+    """
+    path = _picture(path)
+    if not gallery or not len(gallery) == len(kinds) == len(distances):
+        got = f"{len(gallery)}, {len(kinds)} and {len(distances)}"
+        raise ValueError(f"gallery, kinds, distances: got {got} places, wanted as many of each, at least one")
+    if odd := set(kinds) - set(KINDS):
+        raise ValueError(f"kinds: got {min(odd)!r}, wanted {', '.join(KINDS)}")
+    columns = min(11, 1 + len(gallery))
+    rows = -(-(1 + len(gallery)) // columns)
+    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(1.05 * columns, 2.75 * rows), layout="constrained")
+        figure.suptitle(title)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        rank = 0
+        places = [(query, "query", None), *zip(gallery, kinds, distances, strict=True)]
+        for axes, (frame, kind, distance) in zip(grid.flat, places, strict=False):
+            axes.imshow(frame.permute(1, 2, 0).cpu().numpy())
+            rank += kind in ("hit", "miss")
+            axes.set_title(f"{rank} {kind}" if kind in ("hit", "miss") else kind, fontsize=10)
+            axes.set_xlabel("" if distance is None else f"{distance:.3f}", fontsize=9)
+            color, dash = KINDS.get(kind, ("#000000", "-"))
+            for spine in axes.spines.values():
+                spine.set(visible=True, color=color, linestyle=dash, linewidth=2.5)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+        for axes in grid.flat[len(places) :]:
+            axes.remove()
+        return _save(figure, path)
+
+
+def _score_matrix(axes: Axes, scores: np.ndarray, columns: str, figure: Any) -> None:
     count, blocks = scores.shape
     image = axes.imshow(scores, cmap="viridis", vmin=0, aspect="auto")
     middle = scores.max() / 2
@@ -231,7 +331,7 @@ def _score_matrix(axes: Axes, scores: np.ndarray, figure: Any) -> None:
             axes.text(k, t, f"{score:.2f}", ha="center", va="center", color=color)
     axes.set_xticks(range(blocks), [str(k + 1) for k in range(blocks)])
     axes.set_yticks(range(count), [str(t + 1) for t in range(count)])
-    axes.set(xlabel="block k, top to bottom", ylabel="frame t", title="block scores")
+    axes.set(xlabel=columns, ylabel="frame t", title="scores")
     figure.colorbar(image, ax=axes)
 
 
@@ -239,7 +339,7 @@ def _one_clip(name: str, value: Tensor, frames: int, dims: int) -> np.ndarray:
     clip = value[0] if value.dim() == dims + 1 and len(value) == 1 else value
     if clip.dim() != dims or len(clip) != frames:
         shape = "(1,T,K)" if name == "scores" else "(1,T,H,W)"
-        raise ValueError(f"attended.{name}: got shape {tuple(value.shape)}, wanted {shape} with T = {frames}")
+        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {shape} with T = {frames}")
     return clip.detach().float().cpu().numpy()
 
 
