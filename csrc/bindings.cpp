@@ -269,6 +269,20 @@ void mine_tile(int64_t code, int64_t tile, int64_t anchors, int64_t candidates, 
     run(&Table::mine_tile, op);
 }
 
+bool mine_gram(int64_t code, int64_t N, int64_t products, int64_t labels, double off_centre, int64_t index,
+               int threads) {
+    MineGram op{dtype(code),
+                N,
+                address("products", products, N * N),
+                address<const int64_t>("labels", labels, N),
+                off_centre,
+                address<int64_t>("index", index, 2 * N),
+                false,
+                check_threads(threads)};
+    run(&Table::mine_gram, op);
+    return op.done;
+}
+
 const int64_t* row_index(const char* name, int64_t index, int64_t size, int64_t least, int64_t rows) {
     const int64_t* values = address<const int64_t>(name, index, size);
     for (int64_t i = 0; i < size; ++i) {
@@ -377,6 +391,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("part_distance_backward", &part_distance_backward);
     m.def("prepare_rows", &prepare_rows);
     m.def("mine_tile", &mine_tile);
+    m.def("mine_gram", &mine_gram);
     m.def("mined_distance", &mined_distance);
     m.def("mined_distance_backward", &mined_distance_backward);
     m.def("triplet", &triplet);

@@ -257,6 +257,19 @@ struct MineTile {
     int threads;
 };
 
+// The whole of `MineTile` for one set whose products (N,N), of rows as they are, have been made at once. They
+// say themselves whether that is good enough: their sum is N^2 times the square of the mean.
+struct MineGram {
+    DType dtype;  // f32 or f64
+    int64_t N;
+    const void* products;
+    const int64_t* labels;
+    double off_centre;  // how many times their spread the squares may be at most
+    int64_t* index;     // (2,N)
+    bool done;          // result: false if the rows are too far off centre, or not finite
+    int threads;
+};
+
 // distance (M,N) of each row of x to the rows index (M,N) of ref, or of x where ref is null. Index -1: zero.
 struct MinedDistance {
     Rows x, ref;

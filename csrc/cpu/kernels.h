@@ -25,6 +25,7 @@ Status top_k(const TopK&);
 Status top_k_result(const TopKResult&);
 Status prepare_rows(PrepareRows&);
 Status mine_tile(const MineTile&);
+Status mine_gram(MineGram&);
 Status mined_distance(const MinedDistance&);
 Status mined_distance_backward(const MinedDistanceBackward&);
 Status triplet(const Triplet&);

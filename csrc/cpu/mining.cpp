@@ -229,7 +229,38 @@ Status mine(const MineTile& op) {
     return Status::ok;
 }
 
+template <class A>
+Status gram(MineGram& op) {
+    const int64_t N = op.N;
+    const Scratch memory(1, N * int64_t(3 * sizeof(A) + sizeof(Id<A>)));
+    if (!memory) return Status::out_of_memory;
+    A *square = memory.of<A>(0), *score = square + N;
+    Id<A>* id = reinterpret_cast<Id<A>*>(score + 2 * N);
+    const A* products = static_cast<const A*>(op.products);
+    double squares = 0, all = 0;
+    bool fits = true;
+    for (int64_t i = 0; i < N; ++i) {
+        square[i] = products[i * N + i];
+        squares += square[i];
+        all += sum(products + i * N, N);
+        id[i] = Id<A>(op.labels[i]);
+        fits = fits && id[i] == op.labels[i];
+    }
+    op.done = fits && op.off_centre * (squares - all / double(N)) >= squares;  // NaN is not
+    if (!op.done) return Status::ok;
+    for (int64_t i = 0; i < 2 * N; ++i) {
+        score[i] = A(kNone);
+        op.index[i] = -1;
+    }
+    return mine<A>(MineTile{op.dtype, products, N, 0, N, 0, N, id, id, square, square, true, score, op.index,
+                            op.threads});
+}
+
 }  // namespace
+
+Status mine_gram(MineGram& op) {
+    return op.dtype == DType::f64 ? gram<double>(op) : gram<float>(op);
+}
 
 Status prepare_rows(PrepareRows& op) {
     return dispatch(op.x.dtype, [&](auto element) { return prepare<decltype(element)>(op); });

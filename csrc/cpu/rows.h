@@ -42,13 +42,19 @@ inline Acc<T> row_scale(const T* x, int64_t D, MiningMetric metric) {
 // || x sx - y sy ||^2
 template <class T>
 inline Acc<T> squared_distance(const T* x, Acc<T> sx, const T* y, Acc<T> sy, int64_t D) {
+    constexpr int64_t N = Lanes<T>::N;
     const Vec<T> a = broadcast<T>(sx), b = broadcast<T>(sy);
-    Vec<T> total{};
-    for_vectors<T>(D, [&](int64_t i, auto part) {
+    const auto add = [&](int64_t i, auto part, Vec<T>& total) {
         const Vec<T> difference = part.load(x + i) * a - part.load(y + i) * b;
         total += difference * difference;
-    });
-    return sum_lanes(total);
+    };
+    Vec<T> total[4]{};  // four chains of additions, so that none waits for the last
+    int64_t i = 0;
+    for (; i + 4 * N <= D; i += 4 * N) {
+        for (int k = 0; k < 4; ++k) add(i + k * N, Whole{}, total[k]);
+    }
+    for_vectors<T>(D - i, [&](int64_t rest, auto part) { add(i + rest, part, total[0]); });
+    return sum_lanes((total[0] + total[1]) + (total[2] + total[3]));
 }
 
 // The cosine distance of unit rows is half the squared length of their difference; that of a zero row is 1.

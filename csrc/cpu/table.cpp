@@ -25,6 +25,7 @@ extern const Table table = {
     top_k_result,
     prepare_rows,
     mine_tile,
+    mine_gram,
     mined_distance,
     mined_distance_backward,
     triplet,

@@ -168,6 +168,6 @@ def test_mining_refuses_what_would_crash():
     with pytest.raises(ValueError, match="x: got a null address for 6 elements"):
         native.mined_distance((0, 0, 2, 3, 3), none, index.data_ptr(), 1, 0, x.data_ptr(), 1)
     with pytest.raises(ValueError, match="metric: got code 3"):
-        native.mined_distance(rows, none, torch.tensor([[0, 1]]).data_ptr(), 1, 3, x.data_ptr(), 1)
+        native.mined_distance(rows, none, index.zero_().data_ptr(), 1, 3, x.data_ptr(), 1)
     with pytest.raises(ValueError, match=r"tile: rows 1 \+ 2 of 2"):
         native.mine_tile(0, x.data_ptr(), 2, 2, 1, 2, 0, *[x.data_ptr()] * 4, True, *[x.data_ptr()] * 2, 1)

@@ -91,18 +91,17 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 def _mine_small(x: Tensor, labels: Tensor) -> Tensor | None:
     """Index (2,n) of a batch that is one strip, from the products of the rows as they are.
 
-    The sum of all products is n^2 times the mean's square, so they say themselves whether the rows lie too
-    far from the origin for that (or are not finite); then the answer is None.
+    None if the rows lie too far from the origin for that, or are not finite.
     """
-    x = x.to(_accumulator(x))
-    products = torch.mm(x, x.T, out=x.new_empty(len(x), len(x)))  # `out`: autocast leaves it alone
-    square = products.diagonal().contiguous()
-    total = float(square.sum())
-    if not _OFF_CENTRE * (total - float(products.sum()) / len(x)) >= total:  # NaN is not
-        return None
-    ids, (score, index) = _ids(labels, x.dtype), _no_pairs(len(x), x.dtype)
-    _keep_winners(products, 0, 0, (ids, ids, square, square), True, score, index)
-    return index
+    x, labels = x.to(_accumulator(x)), labels.contiguous()
+    n = len(x)
+    products = torch.mm(x, x.T, out=x.new_empty(n, n))  # `out`: autocast leaves it alone
+    index = torch.empty((2, n), dtype=torch.int64)
+    done = _native.mine_gram(
+        DTYPE_CODES[x.dtype], n, address(products), address(labels), _OFF_CENTRE, address(index),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return index if done else None
 
 
 def _mine(
@@ -119,37 +118,19 @@ def _mine(
         candidates, column_square = _prepare("ref", ref, offset, mean_first=False)
         row_id, column_id = _ids(torch.cat([labels, ref_labels]), acc).split([len(x), len(ref)])
     n, m = len(anchors), len(candidates)
-    score, index = _no_pairs(n, acc)
+    score = torch.full((2, n), -torch.inf, dtype=acc)
+    index = torch.full((2, n), -1)
+    described = [address(each) for each in (row_id, column_id, row_square, column_square)]
     strip = torch.empty(min(n, _HEIGHT) * m, dtype=acc)
     for start in range(0, n, _HEIGHT):
         height, left = min(_HEIGHT, n - start), start if ref is None else 0  # distances are symmetric
         products = strip[: height * (m - left)].view(height, m - left)
         torch.mm(anchors[start : start + height], candidates[left:].T, out=products)
-        described = (row_id, column_id, row_square, column_square)
-        _keep_winners(products, start, left, described, ref is None, score, index)
+        _native.mine_tile(
+            DTYPE_CODES[acc], address(products), n, m, start, height, left, *described, ref is None,
+            address(score), address(index), torch.get_num_threads(),
+        )  # fmt: skip
     return index
-
-
-def _keep_winners(
-    products: Tensor,
-    start: int,
-    left: int,
-    described: tuple[Tensor, Tensor, Tensor, Tensor],
-    mirrored: bool,
-    score: Tensor,
-    index: Tensor,
-) -> None:
-    """`described`: labels of anchors and of candidates, then their squared norms."""
-    row_id, column_id, *_ = described
-    _native.mine_tile(
-        DTYPE_CODES[products.dtype], address(products), len(row_id), len(column_id),
-        start, len(products), left, *map(address, described), mirrored,
-        address(score), address(index), torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def _no_pairs(n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return torch.full((2, n), -torch.inf, dtype=dtype), torch.full((2, n), -1)
 
 
 def _prepare(name: str, x: Tensor, offset: Tensor | None, *, mean_first: bool) -> tuple[Tensor, Tensor]:
