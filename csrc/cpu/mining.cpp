@@ -9,20 +9,26 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
+// Row after row over a few hundred columns: one column of many rows would touch a page for each number.
 template <class T>
 void mean(const PrepareRows& op) {
-    Acc<T>* offset = static_cast<Acc<T>*>(op.offset);
-    constexpr int64_t N = Lanes<T>::N;
-    const int64_t D = op.x.D, vectors = (D + N - 1) / N;
-    const Vec<T> share = broadcast<T>(Acc<T>(1) / Acc<T>(op.x.N));
+    using A = Acc<T>;
+    constexpr int64_t kColumns = 512;
+    const int64_t D = op.x.D, blocks = (D + kColumns - 1) / kColumns;
+    const Vec<T> share = broadcast<T>(A(1) / A(op.x.N));
 #pragma omp for schedule(static)
-    for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t d = v * N;
-        for_vectors<T>(D - d < N ? D - d : N, [&](int64_t, auto part) {
-            Vec<T> total{};
-            for (int64_t i = 0; i < op.x.N; ++i) total += part.load(row<T>(op.x, i) + d);
-            part.store(offset + d, total * share);
-        });
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t first = block * kColumns, size = D - first < kColumns ? D - first : kColumns;
+        A* offset = static_cast<A*>(op.offset) + first;
+        memset(offset, 0, size_t(size) * sizeof(A));
+        for (int64_t i = 0; i < op.x.N; ++i) {
+            const T* x = row<T>(op.x, i) + first;
+            for_vectors<T>(size, [&](int64_t d, auto part) {
+                part.store(offset + d, part.load(offset + d) + part.load(x + d));
+            });
+        }
+        for_vectors<T>(size,
+                       [&](int64_t d, auto part) { part.store(offset + d, part.load(offset + d) * share); });
     }
 }
 

@@ -1,4 +1,8 @@
-"""Training losses. They compute in float32 or wider whatever autocast says, and never wait for the device."""
+"""Training losses.
+
+They compute in float32 or wider whatever autocast says, and do not wait for the device, but for the look that
+AITL takes at its first batch.
+"""
 
 from vreid_ext.losses.aitl import AITLoss, ITLoss
 from vreid_ext.losses.attributes import AttributeLoss
