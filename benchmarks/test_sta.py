@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from limits import one_read, two_reads_one_write
 from rivals_sta import block_sums, naive
 
-from vreid_ext import _native as native
 from vreid_ext import ops
 
 SHAPE, BLOCKS = (16, 4, 2048, 16, 8), 4
@@ -19,30 +19,6 @@ def feature_maps(device, dtype, layout):
 
 def ours(x):
     return ops.sta_pool(x, BLOCKS).pooled
-
-
-def one_read(x):
-    """The limit of forward: every byte of the map read once, as fast as the machine does it."""
-    if x.device.type == "cuda":
-        return lambda: x.sum()
-    return lambda: native.read_probe(x.data_ptr(), x.nbytes // 4, torch.get_num_threads())
-
-
-def two_reads_one_write(x, reuse):
-    """The limit of forward and backward; into memory that is there already, or into a fresh tensor, which
-    is what a gradient is and what the operating system must first hand over page by page."""
-    target = torch.empty_like(x)
-    read = one_read(x)
-
-    def run():
-        read()
-        y = target if reuse else torch.empty_like(x)
-        if x.device.type == "cuda":
-            y.copy_(x)
-        else:
-            native.copy_probe(x.data_ptr(), y.data_ptr(), x.nbytes // 4, torch.get_num_threads())
-
-    return run
 
 
 def rivals(x):

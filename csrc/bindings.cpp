@@ -349,6 +349,103 @@ void identity_hard(const RowsTuple& x, int64_t labels, int64_t order, int64_t me
     run(&Table::identity_hard, op);
 }
 
+void check_regions(int64_t K) {
+    if (K < 1) throw std::invalid_argument("regions: got " + std::to_string(K));
+}
+
+void region_pool(const MapTuple& map, int64_t K, int64_t weights, int64_t features, int64_t overlap,
+                 int threads) {
+    const FeatureMap x = feature_map("x", map);
+    check_regions(K);
+    RegionPool op{x,
+                  K,
+                  address("weights", weights, x.B * x.T * K * x.L),
+                  address("features", features, x.B * x.T * K * x.C),
+                  address("overlap", overlap, x.B * x.T),
+                  check_threads(threads)};
+    run(&Table::region_pool, op);
+}
+
+void region_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t K, int64_t grad_features,
+                          int64_t grad_weights, int64_t grad_overlap, int64_t weights, int64_t dlogits,
+                          int threads) {
+    const FeatureMap x = feature_map("x", map), dx = feature_map("dx", gradient);
+    check_same_layout(x, dx);
+    check_regions(K);
+    RegionPoolBackward op{x,
+                          dx,
+                          K,
+                          address("grad_features", grad_features, 0),
+                          address("grad_weights", grad_weights, 0),
+                          address("grad_overlap", grad_overlap, 0),
+                          address("weights", weights, x.B * x.T * K * x.L),
+                          address("dlogits", dlogits, x.B * x.T * K * x.L),
+                          check_threads(threads)};
+    run(&Table::region_pool_backward, op);
+}
+
+void hellinger_overlap(int64_t code, int64_t frames, int64_t K, int64_t L, bool root, int64_t weights,
+                       int64_t overlap, int threads) {
+    check_regions(K);
+    HellingerOverlap op{dtype(code),
+                        frames,
+                        K,
+                        L,
+                        root,
+                        address("weights", weights, frames * K * L),
+                        address("overlap", overlap, frames),
+                        check_threads(threads)};
+    run(&Table::hellinger_overlap, op);
+}
+
+void hellinger_overlap_backward(int64_t code, int64_t frames, int64_t K, int64_t L, bool root, int64_t grad,
+                                int64_t weights, int64_t dweights, int threads) {
+    check_regions(K);
+    HellingerOverlapBackward op{dtype(code),
+                                frames,
+                                K,
+                                L,
+                                root,
+                                address("grad", grad, frames),
+                                address("weights", weights, frames * K * L),
+                                address("dweights", dweights, frames * K * L),
+                                check_threads(threads)};
+    run(&Table::hellinger_overlap_backward, op);
+}
+
+void temporal_pool(int64_t code, int64_t B, int64_t T, int64_t K, int64_t D, int64_t weights,
+                   int64_t features, int64_t valid, int64_t pooled, int threads) {
+    TemporalPool op{dtype(code),
+                    B,
+                    T,
+                    K,
+                    D,
+                    address("weights", weights, B * T * K),
+                    address("features", features, B * T * K * D),
+                    static_cast<const bool*>(address("valid", valid, 0)),
+                    address("pooled", pooled, B * K * D),
+                    check_threads(threads)};
+    run(&Table::temporal_pool, op);
+}
+
+void temporal_pool_backward(int64_t code, int64_t B, int64_t T, int64_t K, int64_t D, int64_t grad,
+                            int64_t weights, int64_t features, int64_t valid, int64_t dscores,
+                            int64_t dfeatures, int threads) {
+    TemporalPoolBackward op{dtype(code),
+                            B,
+                            T,
+                            K,
+                            D,
+                            address("grad", grad, B * K * D),
+                            address("weights", weights, B * T * K),
+                            address("features", features, B * T * K * D),
+                            static_cast<const bool*>(address("valid", valid, 0)),
+                            address("dscores", dscores, B * T * K),
+                            address("dfeatures", dfeatures, B * T * K * D),
+                            check_threads(threads)};
+    run(&Table::temporal_pool_backward, op);
+}
+
 float read_probe(int64_t source, int64_t size, int threads) {
     Probe op{static_cast<const float*>(address("source", source, size)), nullptr, size, 0,
              check_threads(threads)};
@@ -396,6 +493,12 @@ PYBIND11_MODULE(_native, m) {
     m.def("mined_distance_backward", &mined_distance_backward);
     m.def("triplet", &triplet);
     m.def("identity_hard", &identity_hard);
+    m.def("region_pool", &region_pool);
+    m.def("region_pool_backward", &region_pool_backward);
+    m.def("hellinger_overlap", &hellinger_overlap);
+    m.def("hellinger_overlap_backward", &hellinger_overlap_backward);
+    m.def("temporal_pool", &temporal_pool);
+    m.def("temporal_pool_backward", &temporal_pool_backward);
     m.def("read_probe", &read_probe, "Sum of `size` floats at an address: one plain vectorised read.");
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);

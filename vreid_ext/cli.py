@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -68,6 +68,7 @@ def _app() -> "Typer":
         pretty_exceptions_enable=False,
     )
     console = Console()
+    Layout = Literal["mars", "ilids", "prid"]
     Overrides = Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Changes of the recipe, as optim.lr=1e-3."),
@@ -91,6 +92,32 @@ def _app() -> "Typer":
         if not json_wanted:
             console.print(figures_table(result))
         tell(json_wanted, result, f"protocol: {result['protocol']}", *lines)
+
+    Splits = Annotated[
+        str | None,
+        typer.Option(help="`all`, or numbers such as 0,3: the splits of iLIDS-VID or PRID2011, averaged."),
+    ]
+
+    def show_splits(summary: dict[str, Any], json_wanted: bool) -> None:
+        if not json_wanted:
+            console.print(splits_table(summary))
+        lines = [f"protocol: {protocol}" for protocol in summary["protocols"]]
+        tell(json_wanted, summary, *lines, f"figures: {summary['file']}")
+
+    def splits_table(summary: dict[str, Any]) -> Table:
+        title = f"{summary['recipe']}, {len(summary['splits'])} splits, {summary['metric']} distance"
+        table = Table(title=f"{title}: mean (deviation)")
+        names = ("mAP", "rank1", "rank5", "rank10", "rank20")
+        for heading in ("frames", "", *names):
+            table.add_column(heading, justify="right")
+        for row in summary["rows"]:
+            figures = [row.get(name) for name in names]
+            cells = [f"{100 * f['mean']:.1f} ({100 * f['deviation']:.1f})" if f else "" for f in figures]
+            table.add_row(str(row["frames"]), "", *cells)
+            if "paper_percent" in row:
+                published = [str(row["paper_percent"].get(name, "")) for name in names]
+                table.add_row("", "paper", *published, style="dim")
+        return table
 
     def figures_table(result: dict[str, Any]) -> Table:
         table = Table(title=f"{result['recipe']}, {result['ap']} AP, {result['metric']} distance")
@@ -129,8 +156,11 @@ def _app() -> "Typer":
         overrides: Overrides = None,
         out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE unless given.")] = None,
         as_json: Json = False,
+        splits: Splits = None,
     ) -> None:
         """Train a recipe and evaluate it; the same command goes on with a run that was interrupted.
+
+        With --splits, a run for each split in OUT/split-NUMBER.
 
         Several GPUs: torchrun --nproc-per-node N -m vreid_ext train ...
         """
@@ -138,6 +168,12 @@ def _app() -> "Typer":
 
         loaded = engine.load_recipe(recipe, overrides or [])
         folder = out or Path("runs") / loaded.name
+        if splits is not None:
+            from vreid_ext.engine.splits import parse_splits, train_splits
+
+            if summary := train_splits(loaded, folder, parse_splits(splits)):
+                show_splits(summary, as_json)
+            return
         result = engine.train(loaded, folder)
         if result:
             show(result | {"run": str(folder)}, as_json, f"run: {folder}")
@@ -156,11 +192,20 @@ def _app() -> "Typer":
             bool, typer.Option(help="Write the page of `vreid report` beside the figures.")
         ] = True,
         as_json: Json = False,
+        splits: Splits = None,
     ) -> None:
-        """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at."""
+        """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at.
+
+        With --splits, CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
+        """
         from vreid_ext import engine
 
         changes = _with_root(overrides, dataset_root)
+        if splits is not None:
+            from vreid_ext.engine.splits import evaluate_splits, parse_splits
+
+            show_splits(evaluate_splits(checkpoint, changes, parse_splits(splits), out=out), as_json)
+            return
         if report:
             from vreid_ext.report.page import report_checkpoint
 
@@ -317,21 +362,26 @@ def _app() -> "Typer":
     @app.command(epilog="Example: vreid synth people --ids 20 --frames 8 --size 64x32")
     def synth(
         out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+        layout: Annotated[Layout, typer.Option(help="Whose folders and split files.")] = "mars",
         ids: Annotated[int, typer.Option(help="Persons.")] = 40,
-        cameras: Annotated[int, typer.Option(help="Cameras.")] = 4,
-        tracklets: Annotated[int, typer.Option(help="Tracklets of a person in a camera.")] = 2,
-        frames: Annotated[int, typer.Option(help="Frames of a tracklet.")] = 16,
+        cameras: Annotated[int | None, typer.Option(help="Cameras; 4 for mars, else 2.")] = None,
+        tracklets: Annotated[
+            int | None, typer.Option(help="Tracklets of a person in a camera; 2 for mars, else 1.")
+        ] = None,
+        frames: Annotated[
+            int | None, typer.Option(help="Frames of a tracklet; 16 for mars, else 32.")
+        ] = None,
         size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "128x64",
         seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
         as_json: Json = False,
     ) -> None:
-        """Render walking people in MARS layout: images, info matrices, attributes and joints."""
+        """Render walking people in the layout of MARS (with attributes and joints), iLIDS-VID or PRID2011."""
         from vreid_ext.data.synth import synthesize
 
         height, width = _size(size)
         with bars("images") as (images,):
             synthesize(
-                out, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames,
+                out, layout=layout, ids=ids, cameras=cameras, tracklets=tracklets, frames=frames,
                 size=(height, width), seed=seed, progress=images,
             )  # fmt: skip
         tell(as_json, {"out": str(out)}, f"written: {out}")

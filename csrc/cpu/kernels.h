@@ -34,6 +34,12 @@ Status reciprocal(const Reciprocal&);
 Status mean_rows(const MeanRows&);
 Status transpose(const Transpose&);
 Status overlap(const Overlap&);
+Status region_pool(const RegionPool&);
+Status region_pool_backward(const RegionPoolBackward&);
+Status hellinger_overlap(const HellingerOverlap&);
+Status hellinger_overlap_backward(const HellingerOverlapBackward&);
+Status temporal_pool(const TemporalPool&);
+Status temporal_pool_backward(const TemporalPoolBackward&);
 Status probe(Probe&);
 
 }  // namespace VREID_ISA

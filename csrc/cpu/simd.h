@@ -12,6 +12,9 @@
 
 #include "common/types.h"
 
+// For what must keep its vectors in registers: in a large file the compiler gives up inlining before that.
+#define VREID_INLINE inline __attribute__((always_inline))
+
 namespace vreid {
 namespace VREID_ISA {
 namespace {
@@ -170,7 +173,7 @@ inline void store(T* p, Vec<T> v, int n) {
 
 template <class T>
 inline Vec<T> broadcast(Acc<T> value) {
-    return Vec<T>{} + value;
+    return value - Vec<T>{};  // x - 0 is x even for -0, which the compiler makes one instruction
 }
 
 // Calls f(offset, whole) for each vector of [0, size), whole as a type: a constant in the body.
@@ -216,20 +219,21 @@ struct Count<0, I...> {
 
 // a and b hold sums still spread over `Part` lanes each; add the two halves of every part.
 template <int Part, class V, int... I>
-inline V fold(V a, V b, Pack<I...>) {
+VREID_INLINE V fold(V a, V b, Pack<I...>) {
     constexpr int half = Part / 2;
     return __builtin_shufflevector(a, b, ((I / half) * Part + I % half)...) +
            __builtin_shufflevector(a, b, ((I / half) * Part + half + I % half)...);
 }
-template <int N, int Part, class V>
-inline V sum_each(V (&v)[N]) {
-    if constexpr (Part == 1) {
+// N / Stop vectors; sums still spread over Stop lanes are left so.
+template <int N, int Part, int Stop = 1, class V>
+VREID_INLINE V sum_each(V (&v)[N / Stop]) {
+    if constexpr (Part == Stop) {
         return v[0];
     } else {
 #pragma GCC unroll 16
-        for (int i = 0; i < Part / 2; ++i)
+        for (int i = 0; i < Part / Stop / 2; ++i)
             v[i] = fold<Part>(v[2 * i], v[2 * i + 1], typename Count<N>::type{});
-        return sum_each<N, Part / 2>(v);
+        return sum_each<N, Part / 2, Stop>(v);
     }
 }
 

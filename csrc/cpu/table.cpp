@@ -34,6 +34,12 @@ extern const Table table = {
     mean_rows,
     transpose,
     overlap,
+    region_pool,
+    region_pool_backward,
+    hellinger_overlap,
+    hellinger_overlap_backward,
+    temporal_pool,
+    temporal_pool_backward,
     probe,
 };
 

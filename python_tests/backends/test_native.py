@@ -29,8 +29,12 @@ def run(backend, dtype, last):
     results = [pooled, scores, attention, ops.attention_map(x, "l2", "l2", backend=backend),
                ops.fuse(x, ops.block_scores(attention, 3, backend=backend), backend=backend),
                ops.inter_frame_distance(attention, "all", backend=backend)]
+    logits = torch.randn(2, 3, 7, 42, generator=generator).requires_grad_()
+    pool = ops.region_pool(logits, x, backend=backend)
+    results += [*pool, ops.hellinger_overlap(pool.weights, "text", backend=backend),
+                ops.temporal_pool(pool.overlap[..., None].expand(2, 3, 7), pool.features, backend=backend)]
     upstream = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in results]
-    return [*results, *torch.autograd.grad(results, x, upstream)]
+    return [*results, *torch.autograd.grad(results, (x, logits), upstream)]
 
 torch.set_num_threads(2)
 dtypes = torch.float32, torch.float64, torch.bfloat16, torch.float16

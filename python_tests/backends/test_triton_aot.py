@@ -17,7 +17,7 @@ triton_compiler = pytest.importorskip("triton.compiler")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from vreid_ext.backends.triton import configs, kernels, sta  # noqa: E402
+from vreid_ext.backends.triton import configs, kernels, region, sta  # noqa: E402
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
 
@@ -43,9 +43,10 @@ SHAPES = [
 def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: str, masked: bool, patch: Any):
     """(kernel, arguments, options) of every launch that the ops make, forward and backward."""
     recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-    patch.setattr(
-        sta, "_launch", lambda kernel, _, *args, **options: recorded.append((kernel, args, options))
-    )
+    for module in (sta, region):
+        patch.setattr(
+            module, "_launch", lambda kernel, _, *args, **options: recorded.append((kernel, args, options))
+        )
     b, t, c, h, w = shape
     x = torch.empty(shape, dtype=dtype, device="meta")
     if layout == "channels_last":
@@ -67,6 +68,14 @@ def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: st
     sta.fuse_backward(fused, x, scores, choice, valid)
     pairs = torch.empty(b, 3, 2, dtype=torch.int64, device="meta")
     sta.inter_frame_distance_backward(sta.inter_frame_distance(attention, pairs), attention, pairs)
+    for regions in (1, 6, 8, 9):
+        logits = torch.empty(b, t, regions, h * w, device="meta")
+        features, weights, overlap = region.region_pool(logits, x)
+        region.region_pool_backward(features, weights, overlap, weights, x)
+        for form in ("hellinger", "text"):
+            region.hellinger_overlap_backward(region.hellinger_overlap(weights, form), weights, form)
+        pooled, weights = region.temporal_pool(logits[..., 0], features, valid)
+        region.temporal_pool_backward(pooled, weights, features, valid)
     return recorded
 
 

@@ -44,6 +44,25 @@ def mars_root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def ilids_root(tmp_path_factory):
+    """Eight rendered persons in the layout of iLIDS-VID."""
+    return pairs(tmp_path_factory, "ilids", frames=5)
+
+
+@pytest.fixture(scope="session")
+def prid_root(tmp_path_factory):
+    """Eight rendered persons in the layout of PRID2011, seven of them in both cameras."""
+    return pairs(tmp_path_factory, "prid", frames=28)
+
+
+def pairs(tmp_path_factory, layout, frames):
+    from vreid_ext.data.synth import synthesize
+
+    folder = tmp_path_factory.mktemp("data") / layout
+    return synthesize(folder, layout=layout, ids=8, frames=frames, size=(32, 16))
+
+
+@pytest.fixture(scope="session")
 def dukev_root(tmp_path_factory):
     """Random images in the layout of DukeMTMC-VideoReID, and a table with attributes of most."""
     root = random_images(
@@ -76,7 +95,7 @@ def random_images(root: Path, name: str) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> list[str]:
     """Overrides that shrink a recipe."""
     return TINY

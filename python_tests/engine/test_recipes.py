@@ -25,7 +25,7 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2]
-    terms = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl")
+    terms = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl", "oim", "diversity")
     weights = {name: getattr(recipe.loss, name) for name in terms}
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)

@@ -14,6 +14,7 @@ from .registry import build_dataset, dataset_names, register_dataset
 from .samplers import PKBatchSampler
 from .tracklet_folder import tracklet_folder
 from .transforms import test_transform, train_transform
+from .two_cameras import ilids, prid
 
 __all__ = [
     "ClipDataset",
@@ -28,8 +29,10 @@ __all__ = [
     "dataset_names",
     "dense_clips",
     "dukev",
+    "ilids",
     "mars",
     "one_hot",
+    "prid",
     "read_attributes",
     "read_clip",
     "read_image",

@@ -130,7 +130,7 @@ def _names(path: Path) -> list[str]:
 
 def _matrix(path: Path, key: str) -> np.ndarray:
     """Rows start, end (1-based, end included), pid, camera as int64."""
-    table = _load(path, key)
+    table = load_matrix(path, key)
     if table.ndim != 2 or table.shape[1] != 4 or not len(table):
         raise DatasetError(f"{path}: {key} has shape {table.shape}, want (tracklets, 4)")
     table = table.astype(np.int64)
@@ -144,22 +144,23 @@ def _matrix(path: Path, key: str) -> np.ndarray:
 
 def _query_rows(path: Path, num_test: int) -> set[int]:
     """0-based rows of the query tracklets in the test matrix."""
-    index = _load(path, "query_IDX").astype(np.int64).ravel()
+    index = load_matrix(path, "query_IDX").astype(np.int64).ravel()
     if not len(index) or index.min() < 1 or index.max() > num_test:
         raise DatasetError(f"{path}: query_IDX has to point at rows 1 to {num_test} of the test matrix")
     return set((index - 1).tolist())
 
 
-def _load(path: Path, key: str) -> np.ndarray:
+def load_matrix(path: Path, key: str) -> np.ndarray:
+    """Variable `key` of a MATLAB file, or a DatasetError that says what is wrong with it."""
     try:
         from scipy.io import loadmat
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("MARS matrices need scipy: pip install 'vreid-ext[train]'") from error
+        raise ModuleNotFoundError("MATLAB files need scipy: pip install 'vreid-ext[train]'") from error
     try:
         content: dict[str, Any] = loadmat(path, variable_names=[key])
     except Exception as error:  # scipy raises a dozen kinds for a file that is not a .mat file
         raise DatasetError(
-            f"{path}: cannot be read as a MATLAB file ({error}); restore it from MARS"
+            f"{path}: cannot be read as a MATLAB file ({error}); restore it from its data set"
         ) from error
     if key not in content:
         raise DatasetError(f"{path}: holds no matrix {key!r}; is it another file under this name?")

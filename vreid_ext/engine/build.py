@@ -10,7 +10,7 @@ from vreid_ext import ops
 from vreid_ext.data import TrackletDataset, build_dataset, test_transform, train_transform
 from vreid_ext.data.transforms import ClipTransform
 from vreid_ext.engine.config import Dataset, Input, Loss
-from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, TripletLoss
+from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, OIMLoss, TripletLoss
 from vreid_ext.models import TrainingOutput, build_model
 
 
@@ -45,7 +45,7 @@ class Objective(nn.Module):
 
         softmax * cross-entropy(logits) + triplet * batch-hard triplet(feature)
         + attributes * sum over streams of BCE(attributes)
-        + aitl * AITL(feature, attributes) + itl * ITL(feature)
+        + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
 
     and each extra of the model times the weight of its name. A term of weight 0 is neither computed nor
     reported.
@@ -54,6 +54,7 @@ class Objective(nn.Module):
         loss: the recipe's weights and what shapes the terms.
         attribute_sizes: the model's attributes, stream by stream; empty for models without.
         gather: brings the rows of all processes together for the terms that compare samples.
+        oim: the loss with its tables, for models that are trained with it.
 
     Raises:
         ValueError: a term of attributes for a model without attribute streams.
@@ -64,9 +65,10 @@ class Objective(nn.Module):
         loss: Loss,
         attribute_sizes: Mapping[str, Mapping[str, int]],
         gather: Callable[[Tensor], Tensor],
+        oim: OIMLoss | None = None,
     ) -> None:
         super().__init__()
-        names = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl")
+        names = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl", "oim", "diversity")
         self.weights = {name: getattr(loss, name) for name in names if getattr(loss, name)}
         for name in ("attributes", "aitl"):
             if name in self.weights and not attribute_sizes:
@@ -84,6 +86,7 @@ class Objective(nn.Module):
         )
         self.aitl = AITLoss(metric=loss.metric, **mining)
         self.itl = ITLoss(metric=loss.metric)
+        self.oim = oim
 
     def forward(
         self, output: TrainingOutput, labels: Tensor, attributes: Tensor | None = None
@@ -110,6 +113,8 @@ class Objective(nn.Module):
                 terms[name] = self._aitl(features, output.attributes, identities)
             elif name == "itl":
                 terms[name] = self.itl(features, identities)
+            elif name == "oim" and self.oim is not None:
+                terms[name] = self.oim(output.feature, labels)
             elif name in output.extras:
                 terms[name] = output.extras[name]
             else:

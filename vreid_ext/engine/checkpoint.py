@@ -4,6 +4,7 @@ A checkpoint is a folder:
 
     weights.safetensors     the model's parameters and buffers
     optimizer.safetensors   the optimizer's tensors, "<parameter index>.<name>"
+    objective.safetensors   the tables of the losses, where they keep any
     state.json              recipe, classes, position in the run, the optimizer's numbers
 
 It is written under a temporary name, flushed to the disk and renamed, so that a folder under its final
@@ -47,6 +48,7 @@ def save_checkpoint(
     num_classes: int,
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    objective: nn.Module | None = None,
     position: Position | None = None,
 ) -> None:
     """Write a checkpoint; `folder` appears complete or not at all.
@@ -69,6 +71,8 @@ def save_checkpoint(
         if optimizer is not None:
             tensors, state["optimizer"] = _split(optimizer.state_dict())
             save_file(tensors, temporary / "optimizer.safetensors")
+        if objective is not None and (tables := objective.state_dict()):
+            save_file(_plain(tables), temporary / "objective.safetensors")
         if position is not None:
             state["position"] = asdict(position)
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -146,6 +150,14 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def load_objective(folder: Path, objective: nn.Module) -> None:
+    """Put the tables of the losses back, where they keep any."""
+    from safetensors.torch import load_file
+
+    if objective.state_dict():
+        objective.load_state_dict(load_file(folder / "objective.safetensors"))
 
 
 def load_foreign(path: Path, model: nn.Module) -> list[str]:

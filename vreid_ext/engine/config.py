@@ -60,6 +60,7 @@ class Loss:
     attributes, aitl: for models with attribute streams. aitl_form: "paper", one term that mines with the
     predictions of all streams by cosine; "authors", as their code does, the mean over streams of terms that
     mine with logits by Euclidean distance and let the anchor be its own positive.
+    oim_scalar, oim_momentum: see `losses.OIMLoss`. diversity: of DRSTA's attentions.
     dvdp: log the DVDP of every batch and draw it at the end; it is no part of the loss.
     """
 
@@ -74,6 +75,10 @@ class Loss:
     aitl_form: Literal["paper", "authors"] = "paper"
     itl: float = 0.0
     dvdp: bool = False
+    oim: float = 0.0
+    oim_scalar: float = 30.0
+    oim_momentum: float = 0.5
+    diversity: float = 0.0
 
 
 @dataclass
@@ -116,6 +121,16 @@ class Train:
 
 
 @dataclass
+class Stage:
+    """So many epochs in which the parts of the model named in `freeze`, such as `backbone`, stay as they are:
+    parameters without gradient, modules in evaluation mode.
+    """
+
+    epochs: int = 1
+    freeze: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Eval:
     """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
 
@@ -139,7 +154,11 @@ class Paper:
 
 @dataclass
 class Recipe:
-    """A complete run. `model` holds the registered name and the options of that model."""
+    """A complete run. `model` holds the registered name and the options of that model.
+
+    `stages` come one after another from the first epoch on; the epochs that they leave train everything, and
+    a run of fewer epochs ends in one of them.
+    """
 
     name: str = ""
     seed: int = 0
@@ -151,6 +170,7 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = field(default_factory=Schedule)
     train: Train = field(default_factory=Train)
+    stages: list[Stage] = field(default_factory=list)
     eval: Eval = field(default_factory=Eval)
     paper: Paper = field(default_factory=Paper)
 
@@ -304,7 +324,8 @@ def _check(recipe: Recipe) -> None:
     at_least = {
         "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
         "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0,
-        "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "optim.lr": 0,
+        "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "loss.oim": 0,
+        "loss.diversity": 0, "optim.lr": 0,
         "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
     }  # fmt: skip
@@ -315,6 +336,9 @@ def _check(recipe: Recipe) -> None:
     for key in ("input.flip", "input.erase", "loss.label_smoothing"):
         if not 0 <= values[key] <= 1:
             raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
+    for number, stage in enumerate(recipe.stages):
+        if stage.epochs < 1:
+            raise ValueError(f"stages[{number}].epochs: got {stage.epochs}, wanted at least 1")
     if not recipe.eval.frames or min(recipe.eval.frames) < 1:
         raise ValueError(f"eval.frames: got {recipe.eval.frames}, wanted clip lengths of at least 1")
     if not isinstance(recipe.model.get("name"), str):

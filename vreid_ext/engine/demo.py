@@ -21,7 +21,7 @@ from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.page import report_checkpoint
 
 SYSTEMS = {"average pooling": "synth_avg", "STA": "synth_sta"}
-SET = {"ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [64, 32]}
+SET = {"layout": "mars", "ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [64, 32]}
 PICTURES = 3
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
     describe_model,
+    load_objective,
     load_optimizer,
     load_weights,
     read_state,
@@ -37,6 +38,8 @@ from vreid_ext.engine.evaluate import evaluate_model, write_json
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.runlog import RunLog
+from vreid_ext.engine.stages import Stages
+from vreid_ext.losses import OIMLoss
 from vreid_ext.losses.gather import gather_with_gradient, world
 
 # What may change between two starts of the same run, because no result depends on it.
@@ -127,14 +130,21 @@ class _Run:
             self.attributes or None,
         )
         optimizer = build_optimizer(model, recipe.optim)
+        oim = None
+        if recipe.loss.oim:
+            oim = OIMLoss(
+                cast(int, model.feature_dim), classes, recipe.loss.oim_scalar, recipe.loss.oim_momentum
+            )
+        self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient, oim)
+        self.objective.to(self.accelerator.device)
         self.position = Position()
         if saved:
             state = read_state(saved[-1])
             load_weights(saved[-1], model, describe_model(recipe.model, classes))
             load_optimizer(saved[-1], optimizer)
+            load_objective(saved[-1], self.objective)
             self.position = Position(**state["position"])
-        self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient)
-        self.objective.to(self.accelerator.device)
+        self.stages = Stages(model, recipe.stages)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.scaler is not None and self.position.scaler:
             self.accelerator.scaler.load_state_dict(self.position.scaler)
@@ -181,6 +191,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._lr(epoch)
         self.model.train()
+        self.stages.enter(epoch)
         batches = self._batches(epoch, start=position.batch)
         self.optimizer.zero_grad()
         for batch in batches:
@@ -262,6 +273,7 @@ class _Run:
                     self.recipe.to_dict(),
                     self.data.num_train_pids,
                     optimizer=self.optimizer,
+                    objective=self.objective,
                     position=self.position,
                 )
             for old in checkpoints(self.out)[:-1]:
@@ -303,8 +315,9 @@ def _accelerator(recipe: Recipe) -> Any:
 
     # Accelerate keeps one precision per process; a second run in the same process may want another.
     AcceleratorState._reset_state()
-    # Without the softmax term the classifier gets no gradient.
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=not recipe.loss.softmax)
+    # Without the softmax term the classifier gets no gradient, nor does in a stage what it freezes.
+    idle = not recipe.loss.softmax or bool(recipe.stages)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=idle)
     return Accelerator(
         mixed_precision=recipe.train.precision,
         cpu=not torch.accelerator.is_available(),

@@ -1,15 +1,17 @@
 """Training losses.
 
 They compute in float32 or wider whatever autocast says, and do not wait for the device, but for the look that
-AITL takes at its first batch.
+AITL takes at its first batch, and OIM at its targets.
 """
 
 from vreid_ext.losses.aitl import AITLoss, ITLoss
 from vreid_ext.losses.attributes import AttributeLoss
 from vreid_ext.losses.cross_entropy import CrossEntropyLoss
+from vreid_ext.losses.diversity import HellingerDiversity
 from vreid_ext.losses.gather import gather_with_gradient
 from vreid_ext.losses.inter_frame import InterFrameRegularizer
 from vreid_ext.losses.memory import CrossBatchMemory
+from vreid_ext.losses.oim import OIMLoss
 from vreid_ext.losses.triplet import TripletLoss
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "AttributeLoss",
     "CrossBatchMemory",
     "CrossEntropyLoss",
+    "HellingerDiversity",
     "ITLoss",
     "InterFrameRegularizer",
+    "OIMLoss",
     "TripletLoss",
     "gather_with_gradient",
 ]

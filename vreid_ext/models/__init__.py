@@ -2,14 +2,17 @@
 
 from vreid_ext.models.asta import ASTA
 from vreid_ext.models.backbones import Backbone, build_backbone
+from vreid_ext.models.drsta import DRSTA, ReceptiveFields
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import build_model, model_names, register_model
 from vreid_ext.models.sta import STA
 
 __all__ = [
     "ASTA",
+    "DRSTA",
     "STA",
     "Backbone",
+    "ReceptiveFields",
     "TrainingOutput",
     "build_backbone",
     "build_model",

@@ -32,8 +32,8 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
         weights: "none" for the initialisation torchvision draws; "imagenet" for torchvision's ImageNet
             weights (version 1), from its cache or downloaded; or the path of a `.safetensors` file or of a
             `.pth` / `.pt` state dict, which is read with `weights_only=True`. Entries of a file are matched
-            by name, else by their order if all shapes agree; what follows the trunk's (a classifier) is
-            not used.
+            by name (a checkpoint of this package by its `backbone.`), else by their order if all shapes
+            agree; what follows the trunk's (a classifier) is not used.
         last_stride: stride of the last stage: 1 gives maps of h/16 x w/16, as in re-identification since
             Sun et al. 2018 (and STA); 2, torchvision's own, of h/32 x w/32.
 
@@ -101,9 +101,11 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into the backbone, matched by name (less a leading "module."), else by order."""
+    """Copy `state` into the backbone, matched by name (less "module." and "backbone."), else by order."""
     wanted = _tensors(backbone.state_dict())
-    given = {key.removeprefix("module."): value for key, value in _tensors(state).items()}
+    given = {
+        key.removeprefix("module.").removeprefix("backbone."): value for key, value in _tensors(state).items()
+    }
     if not wanted.keys() <= given.keys():
         if len(given) < len(wanted):
             raise ValueError(f"weights: {source} has {len(given)} tensors, wanted at least {len(wanted)}")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vreid_ext.losses import InterFrameRegularizer
 from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import STAPooling
@@ -142,15 +143,7 @@ class STA(nn.Module):
 
     def maps(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
         """Feature maps (B,T,C,H,W) of every frame, in the memory layout the backbone gives."""
-        if clips.dim() != 5 or clips.shape[2] != 3:
-            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
-            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
-        maps = self.backbone(clips.flatten(0, 1))
-        if maps.dim() != 4:
-            raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
-        return maps.unflatten(0, clips.shape[:2])
+        return frame_maps(self.backbone, clips, valid)
 
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> STAPool:
@@ -158,13 +151,9 @@ class STA(nn.Module):
 
         The attention has no parameters, so a model of any pooling can be looked at.
         """
-        modes = [(module, module.training) for module in self.modules()]  # some may be frozen in evaluation
-        self.eval()
-        try:
-            return self.sta(self.maps(clips, valid), valid)
-        finally:
-            for module, training in modes:
-                module.training = training
+        with in_evaluation(self):
+            pool: STAPool = self.sta(self.maps(clips, valid), valid)
+            return pool
 
 
 def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from vreid_ext.ops.mining import (
 )
 from vreid_ext.ops.part_metric import part_distance
 from vreid_ext.ops.ranking import feature_rank_counts, pair_distances, rank_counts, top_k
+from vreid_ext.ops.region import RegionPool, hellinger_overlap, region_pool, temporal_pool
 from vreid_ext.ops.rerank import k_reciprocal
 from vreid_ext.ops.sta import (
     STAPool,
@@ -24,6 +25,7 @@ from vreid_ext.ops.sta import (
 __all__ = [
     "BatchHard",
     "IdentityHard",
+    "RegionPool",
     "STAPool",
     "attention_map",
     "batch_hard",
@@ -32,6 +34,7 @@ __all__ = [
     "dvdp",
     "feature_rank_counts",
     "fuse",
+    "hellinger_overlap",
     "identity_hard",
     "inter_frame_distance",
     "k_reciprocal",
@@ -39,6 +42,8 @@ __all__ = [
     "pair_distances",
     "part_distance",
     "rank_counts",
+    "region_pool",
     "sta_pool",
+    "temporal_pool",
     "top_k",
 ]

@@ -10,7 +10,6 @@ contiguous or channels_last (or a slice of either) and is then not copied. NaN a
 from frames that `valid` leaves out. `backend` is "auto", "reference", "native", "triton" or "cuda".
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
+from vreid_ext.ops._precision import accumulator, in_full
 
 
 class STAPool(NamedTuple):
@@ -61,7 +61,7 @@ def attention_map(
     _checks.choice("normalize", normalize, ("sum", "l2"))
     backend = backends.choose("attention_map", backend, x.device, x.dtype)
     if backend == "reference":
-        return _in_full(reference.attention_map, x, x, energy, normalize)
+        return in_full(reference.attention_map, x, x, energy, normalize)
     return _attention_map(x, energy, normalize, backend)[0]
 
 
@@ -87,10 +87,10 @@ def block_scores(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.row_blocks("blocks", blocks, attention.shape[2])
     _checks.mask("valid", valid, tuple(attention.shape[:2]), attention.device)
-    attention = attention.to(_accumulator(attention.dtype))
+    attention = attention.to(accumulator(attention.dtype))
     backend = backends.choose("block_scores", backend, attention.device, attention.dtype)
     if backend == "reference":
-        return _in_full(reference.block_scores, attention, attention, valid, blocks)
+        return in_full(reference.block_scores, attention, attention, valid, blocks)
     return _block_scores(attention, valid, blocks, backend)[0]
 
 
@@ -120,10 +120,10 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         )
     _checks.row_blocks("scores.shape[2]", scores.shape[2], x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
-    scores = scores.to(_accumulator(x.dtype))
+    scores = scores.to(accumulator(x.dtype))
     backend = backends.choose("fuse", backend, x.device, x.dtype)
     if backend == "reference":
-        return _in_full(reference.fuse, x, x, scores, valid)
+        return in_full(reference.fuse, x, x, scores, valid)
     return _fuse(x, scores, valid, backend)[0]
 
 
@@ -156,7 +156,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
     backend = backends.choose("sta_pool", backend, x.device, x.dtype)
     if backend == "reference":
-        return STAPool(*_in_full(reference.sta_pool, x, x, valid, blocks))
+        return STAPool(*in_full(reference.sta_pool, x, x, valid, blocks))
     return STAPool(*_sta_pool(x, valid, blocks, backend)[:3])
 
 
@@ -185,7 +185,7 @@ def inter_frame_distance(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))
     clips, frames = attention.shape[:2]
-    attention = attention.to(_accumulator(attention.dtype))
+    attention = attention.to(accumulator(attention.dtype))
     if frames == 1:
         return attention.sum((1, 2, 3)) * 0
     if pairs == "all":
@@ -195,23 +195,13 @@ def inter_frame_distance(
         index = draw.argsort(1)[:, None, :2]
     backend = backends.choose("inter_frame_distance", backend, attention.device, attention.dtype)
     if backend == "reference":
-        return _in_full(reference.inter_frame_distance, attention, attention, index)
+        return in_full(reference.inter_frame_distance, attention, attention, index)
     return _inter_frame_distance(attention, index, backend)
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _in_full(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
-    """Call a reference function in the precision of its arguments, as kernels run, whatever autocast says."""
-    with torch.autocast(x.device.type, enabled=False):
-        return function(*args)
 
 
 def _attention_map_fake(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
     clips, frames, _, height, width = x.shape
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
     return x.new_empty((clips, frames, height, width), dtype=dtype), x.new_empty((clips, frames), dtype=dtype)
 
 
@@ -306,7 +296,7 @@ _fuse = register(
 
 def _sta_pool_fake(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]:
     clips, frames, channels, height, width = x.shape
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
     return (
         x.new_empty((clips, 2 * channels)),
         x.new_empty((clips, frames, blocks), dtype=dtype),

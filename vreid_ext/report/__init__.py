@@ -3,6 +3,15 @@
 The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
 """
 
+from .fields import plot_receptive_fields
 from .plots import plot_attention, plot_clip, plot_cmc, plot_curves, plot_dvdp, plot_ranking
 
-__all__ = ["plot_attention", "plot_clip", "plot_cmc", "plot_curves", "plot_dvdp", "plot_ranking"]
+__all__ = [
+    "plot_attention",
+    "plot_clip",
+    "plot_cmc",
+    "plot_curves",
+    "plot_dvdp",
+    "plot_ranking",
+    "plot_receptive_fields",
+]

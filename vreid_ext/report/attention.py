@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from vreid_ext.data import Tracklet, read_clip, sample_clip
 from vreid_ext.engine.build import transforms_of
 from vreid_ext.engine.config import Recipe
+from vreid_ext.models import ReceptiveFields
 from vreid_ext.ops import STAPool
+from vreid_ext.report.fields import plot_receptive_fields
 from vreid_ext.report.plots import plot_attention, plot_clip
 
 
@@ -41,6 +43,11 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
 def _(attended: dict, frames: Tensor, path: Path, title: str) -> Path:
     """A map (1,T,H,W) of each stream of ASTA, from 0 to 1."""
     return plot_clip(frames, path, maps=attended, unit="attention", title=title)
+
+
+@draw_attended.register
+def _(attended: ReceptiveFields, frames: Tensor, path: Path, title: str) -> Path:
+    return plot_receptive_fields(frames, attended.weights[0], path, title=title)
 
 
 def picture_attention(

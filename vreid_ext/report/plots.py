@@ -25,7 +25,7 @@ DASHES = ("-", "--", "-.", ":")
 # Colour and line of a place's frame in a ranked list.
 KINDS = {"hit": (COLORS[2], "-"), "miss": (COLORS[1], "--"), "junk": ("#808080", ":")}
 
-_STYLE: Any = {  # matplotlib types a style key by key, which a plain dict does not satisfy
+STYLE: Any = {  # matplotlib types a style key by key, which a plain dict does not satisfy
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,14 +62,14 @@ def plot_cmc(
     Raises:
         ValueError: no curve, an empty one, a value outside [0, 1], or another suffix; nothing is written.
     """
-    path = _picture(path)
+    path = picture_path(path)
     if not results:
         raise ValueError("results: got none, wanted at least one label and its cmc")
     curves = {label: np.asarray(cmc, dtype=float) for label, cmc in results.items()}
     for label, cmc in curves.items():
         if cmc.ndim != 1 or not cmc.size or not ((cmc >= 0) & (cmc <= 1)).all():
             raise ValueError(f"results[{label!r}]: got shape {cmc.shape}, wanted fractions (R,) in [0, 1]")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.8), layout="constrained")
         axes = figure.subplots()
         for number, (label, cmc) in enumerate(curves.items()):
@@ -80,7 +80,7 @@ def plot_cmc(
         axes.set_ylim(top=101)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_curves(
@@ -100,7 +100,7 @@ def plot_curves(
         ValueError: no log, a line that is no JSON, or a term that no log has. Nothing is written then.
         OSError: a log cannot be read.
     """
-    path = _picture(path)
+    path = picture_path(path)
     if not logs:
         raise ValueError("logs: got none, wanted at least one label and its log.jsonl")
     terms = list(terms)
@@ -114,7 +114,7 @@ def plot_curves(
         if not any(term in line for lines in steps.values() for line in lines):
             raise ValueError(f"terms: {term!r} is in no step of {', '.join(map(str, logs.values()))}")
     panels = [*terms, "mAP"] if any(evaluations.values()) else terms
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
         figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
@@ -133,7 +133,7 @@ def plot_curves(
         for panel, axes in axes_of.items():
             axes.set(xlabel="step", ylabel="mAP (%)" if panel == "mAP" else panel)
             axes.legend()
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
@@ -150,11 +150,11 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
         ValueError: no log, a line that is no JSON, or a log without DVDP. Nothing is written then.
         OSError: a log cannot be read.
     """
-    path = _picture(path)
+    path = picture_path(path)
     if not logs:
         raise ValueError("logs: got none, wanted at least one label and its log.jsonl")
     panels = {"epoch": ("dvdp", "DVDP", 1.0), "eval": ("mAP", "mAP (%)", 100.0)}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.6), layout="constrained")
         for axes, (kind, (name, title, scale)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
             for number, (label, log) in enumerate(logs.items()):
@@ -168,7 +168,7 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, title: str = "") -> Path:
@@ -226,7 +226,7 @@ def plot_clip(
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
     """
-    path = _picture(path)
+    path = picture_path(path)
     if frames.dtype != torch.uint8:
         raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
     if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
@@ -235,7 +235,7 @@ def plot_clip(
     matrix = None if scores is None else _one_clip("scores", scores, count, 2)
     heats = {name: _one_clip(name, value, count, 3) for name, value in (maps or {}).items()}
     pictures = frames.permute(0, 2, 3, 1).cpu().numpy()
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         cell = 1.05
         rows, widths = 1 + len(heats), [max(cell * count, 3)]
         if matrix is not None:
@@ -264,7 +264,7 @@ def plot_clip(
             axes.spines[:].set_visible(False)
         for axes, name in zip(grid[:, 0], ("frames", *heats), strict=True):
             axes.set_ylabel(name)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_ranking(
@@ -292,7 +292,7 @@ def plot_ranking(
     Raises:
         ValueError: no place, another kind, numbers of places that differ. Nothing is written then.
     """
-    path = _picture(path)
+    path = picture_path(path)
     if not gallery or not len(gallery) == len(kinds) == len(distances):
         got = f"{len(gallery)}, {len(kinds)} and {len(distances)}"
         raise ValueError(f"gallery, kinds, distances: got {got} places, wanted as many of each, at least one")
@@ -300,7 +300,7 @@ def plot_ranking(
         raise ValueError(f"kinds: got {min(odd)!r}, wanted {', '.join(KINDS)}")
     columns = min(11, 1 + len(gallery))
     rows = -(-(1 + len(gallery)) // columns)
-    with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(1.05 * columns, 2.75 * rows), layout="constrained")
         figure.suptitle(title)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -318,7 +318,7 @@ def plot_ranking(
             axes.set(xticks=[], yticks=[])
         for axes in grid.flat[len(places) :]:
             axes.remove()
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def _score_matrix(axes: Axes, scores: np.ndarray, columns: str, figure: Any) -> None:
@@ -371,14 +371,16 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _picture(path: str | Path) -> Path:
+def picture_path(path: str | Path) -> Path:
+    """The path of a picture, whose suffix is one that can be written."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"path: got {str(path)!r}, wanted a name that ends in .png or .svg")
     return path
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write the figure; folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date an SVG depends on its content alone.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None

@@ -31,6 +31,14 @@ else:
         rank_counts,
         top_k,
     )
+    from vreid_ext.backends.native.region import (  # noqa: F401
+        hellinger_overlap,
+        hellinger_overlap_backward,
+        region_pool,
+        region_pool_backward,
+        temporal_pool,
+        temporal_pool_backward,
+    )
     from vreid_ext.backends.native.rerank import k_reciprocal  # noqa: F401
     from vreid_ext.backends.native.sta import (  # noqa: F401
         attention_map,

@@ -18,6 +18,7 @@ from vreid_ext.backends.reference.ranking import (
     rank_counts,
     top_k,
 )
+from vreid_ext.backends.reference.region import hellinger_overlap, region_pool, temporal_pool
 from vreid_ext.backends.reference.rerank import k_reciprocal
 from vreid_ext.backends.reference.sta import (
     attention_map,
@@ -34,6 +35,7 @@ __all__ = [
     "block_scores",
     "feature_rank_counts",
     "fuse",
+    "hellinger_overlap",
     "identity_hard",
     "inter_frame_distance",
     "k_reciprocal",
@@ -41,7 +43,9 @@ __all__ = [
     "pair_distances",
     "part_distance",
     "rank_counts",
+    "region_pool",
     "sta_pool",
+    "temporal_pool",
     "top_k",
 ]
 

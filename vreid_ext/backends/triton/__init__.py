@@ -3,13 +3,17 @@
 Importing this package does not import Triton; taking one of the ops from it does.
 """
 
+import importlib
 import importlib.util
 import os
 from typing import Any
 
 import torch
 
-OPS = frozenset({"attention_map", "block_scores", "fuse", "sta_pool", "inter_frame_distance"})
+MODULES = {
+    **dict.fromkeys(("attention_map", "block_scores", "fuse", "sta_pool", "inter_frame_distance"), "sta"),
+    **dict.fromkeys(("region_pool", "hellinger_overlap", "temporal_pool"), "region"),
+}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -19,7 +23,7 @@ def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None
     A CPU is accepted while Triton interprets its kernels (`TRITON_INTERPRET=1`, set before the kernels
     are first used), for float32 and float16: the interpreter's bfloat16 sums are wrong.
     """
-    if op not in OPS:
+    if op not in MODULES:
         return f"there is no Triton kernel for {op}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
@@ -49,9 +53,8 @@ def _interpreted() -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    if name.removesuffix("_backward") not in OPS:
+    module = MODULES.get(name.removesuffix("_backward"))
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vreid_ext.backends.triton import sta
-
-    globals()[name] = getattr(sta, name)
+    globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return globals()[name]

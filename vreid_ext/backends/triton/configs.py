@@ -36,6 +36,9 @@ CHANNELS = (
 # The kernels over frames, clips and pairs touch a hundredth of the map; one size does (chunks of channels,
 # frames, blocks, channels, pairs, cells).
 BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C, BLOCK_M, BLOCK_L = 8, 4, 4, 128, 16, 128
+# The DRSTA kernels: channels and cells of a tile of the map, whose product with the regions stays in
+# registers; cells of the overlap; features of the pooling over frames.
+REGION_C, REGION_I, REGION_OVERLAP_I, REGION_D = 64, 8, 16, 256
 
 
 def streaming_tile(x: Tensor, cells: int) -> Tile:

@@ -1,18 +1,25 @@
-"""A synthetic MARS: rendered walking people to train, test and demonstrate on without any download."""
+"""Rendered walking people in the layouts of MARS, iLIDS-VID and PRID2011, to train, test and demonstrate on
+without any download.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from .looks import draw_looks
+from .looks import Look, draw_looks
+from .pairs import pair_folder, write_splits, write_tracklet
 from .scene import Camera, Person, Shot, place_camera
 from .writer import Entry, MarsWriter, write_info
 
 __all__ = ["synthesize"]
+
+Film = Callable[[Entry, Person | None], Shot]
+Progress = Callable[[int, int], None] | None
 
 _JUNK, _DISTRACTOR = -1, 0
 _STRANGERS = 12
@@ -21,21 +28,22 @@ _STRANGERS = 12
 def synthesize(
     out: str | Path,
     *,
+    layout: Literal["mars", "ilids", "prid"] = "mars",
     ids: int = 40,
-    cameras: int = 4,
-    tracklets: int = 2,
-    frames: int = 16,
+    cameras: int | None = None,
+    tracklets: int | None = None,
+    frames: int | None = None,
     size: tuple[int, int] = (128, 64),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = None,
 ) -> Path:
-    """Render walking people into `out` in the layout of MARS.
+    """Render walking people into `out` in the layout of MARS, iLIDS-VID or PRID2011.
 
-    Half of the people are for training (odd pids), half for testing (even pids). Each is filmed `tracklets`
-    times by each of `cameras` cameras, which differ in viewpoint, colour cast, exposure, blur and background.
-    People come in families of three that share their colours and differ in texture, cut and bags. The test
-    split also holds junk (pid -1, badly cut boxes) and distractors (pid 0, strangers and false detections),
-    in every camera one of each per four test people.
+    MARS: half of the people are for training (odd pids), half for testing (even pids). Each is filmed
+    `tracklets` times by each of `cameras` cameras, which differ in viewpoint, colour cast, exposure, blur and
+    background. People come in families of three that share their colours and differ in texture, cut and bags.
+    The test split also holds junk (pid -1, badly cut boxes) and distractors (pid 0, strangers and false
+    detections), in every camera one of each per four test people.
 
     ROOT/bbox_train/0001/0001C1T0001F001.jpg, ROOT/bbox_test/...    crops
     ROOT/info/train_name.txt, tracks_train_info.mat, test_name.txt, tracks_test_info.mat, query_IDX.mat
@@ -45,14 +53,24 @@ def synthesize(
                                pixels from the upper left corner; visible: in the crop and not covered
     ROOT/synth.json            the arguments; written last
 
+    iLIDS-VID and PRID2011: everybody is filmed once by each of two cameras, in PNG, and ten splits are drawn;
+    in PRID2011 the last tenth of the people is seen by the first camera alone and is in no split.
+
+    ROOT/i-LIDS-VID/sequences/cam1/person001/cam1_person001_00001.png
+    ROOT/train-test people splits/train_test_splits_ilidsvid.mat
+    ROOT/prid_2011/multi_shot/cam_a/person_0001/00001.png
+    ROOT/splits_prid2011.json
+
     The same arguments give the same bytes with the same Pillow.
 
     Args:
         out: a directory that does not exist or is empty.
+        layout: "mars", "ilids" or "prid".
         ids: people, 4 to 9999.
-        cameras: 2 to 9.
-        tracklets: tracklets of each person in each camera.
-        frames: frames of each tracklet, 1 to 999.
+        cameras: 2 to 9, 4 unless given; always 2 but for MARS.
+        tracklets: tracklets of each person in each camera, 2 unless given; always 1 but for MARS.
+        frames: frames of each tracklet, 1 to 999; 16 unless given, 32 but for MARS, since PRID2011 leaves out
+            people with fewer than 28.
         size: (height, width) of a crop in pixels, at least (32, 16).
         seed: not negative.
         progress: called as `progress(tracklets_done, tracklets_in_all)`.
@@ -64,9 +82,15 @@ def synthesize(
         TypeError, ValueError: an argument is of the wrong kind or out of range; nothing has been written.
         FileExistsError: ``out`` is a file or already holds something.
     """
+    if layout not in ("mars", "ilids", "prid"):
+        raise ValueError(f"layout: want 'mars', 'ilids' or 'prid', got {layout!r}")
+    mars = layout == "mars"
+    cameras = (4 if mars else 2) if cameras is None else cameras
+    tracklets = (2 if mars else 1) if tracklets is None else tracklets
+    frames = (16 if mars else 32) if frames is None else frames
     _check_number("ids", ids, 4, 9999)
-    _check_number("cameras", cameras, 2, 9)
-    _check_number("tracklets", tracklets, 1, 9999 // cameras)
+    _check_number("cameras", cameras, 2, 9 if mars else 2)
+    _check_number("tracklets", tracklets, 1, 9999 // cameras if mars else 1)
     _check_number("frames", frames, 1, 999)
     _check_number("seed", seed, 0, 2**63 - 1)
     if not isinstance(size, tuple | list) or len(size) != 2:
@@ -77,25 +101,9 @@ def synthesize(
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"out: {root} already holds something; name a new or an empty directory")
 
-    looks = draw_looks(np.random.default_rng([seed, 0]), ids)
-    half = (ids + 1) // 2
-    people = {2 * k + 1: Person(look) for k, look in enumerate(looks[:half])}
-    people |= {2 * k + 2: Person(look) for k, look in enumerate(looks[half:])}
-    strangers = [Person(look) for look in draw_looks(np.random.default_rng([seed, 1]), _STRANGERS, family=1)]
-    places = [place_camera(np.random.default_rng([seed, 2, c]), c, cameras, size) for c in range(cameras)]
-    plan = _plan(sorted(people), cameras, tracklets)
-
     root.mkdir(parents=True, exist_ok=True)
-    writers = {split: MarsWriter(root, split) for split in ("train", "test")}
-    for done, entry in enumerate(plan, start=1):
-        target = people.get(entry.pid)
-        shot = _shot(entry, places[entry.camid - 1], target, strangers, frames, size, seed)
-        attributes = None if target is None else target.look.attributes()
-        writers["train" if entry.pid % 2 == 1 and entry.pid > 0 else "test"].add(entry, shot, attributes)
-        if progress is not None:
-            progress(done, len(plan))
-    write_info(root, writers["train"], writers["test"])
     settings = {
+        "layout": layout,
         "ids": ids,
         "cameras": cameras,
         "tracklets": tracklets,
@@ -103,8 +111,52 @@ def synthesize(
         "size": list(size),
         "seed": seed,
     }
+    places = [place_camera(np.random.default_rng([seed, 2, c]), c, cameras, size) for c in range(cameras)]
+    looks = draw_looks(np.random.default_rng([seed, 0]), ids)
+    strangers = [Person(look) for look in draw_looks(np.random.default_rng([seed, 1]), _STRANGERS, family=1)]
+
+    def film(entry: Entry, target: Person | None) -> Shot:
+        return _shot(entry, places[entry.camid - 1], target, strangers, frames, size, seed)
+
+    if layout == "mars":
+        _render_mars(root, looks, cameras, tracklets, film, progress)
+    else:
+        _render_pairs(root, layout, looks, seed, film, progress)
     (root / "synth.json").write_text(json.dumps(settings) + "\n")
     return root
+
+
+def _render_mars(
+    root: Path, looks: list[Look], cameras: int, tracklets: int, film: Film, progress: Progress
+) -> None:
+    half = (len(looks) + 1) // 2
+    people = {2 * k + 1: Person(look) for k, look in enumerate(looks[:half])}
+    people |= {2 * k + 2: Person(look) for k, look in enumerate(looks[half:])}
+    plan = _plan(sorted(people), cameras, tracklets)
+    writers = {split: MarsWriter(root, split) for split in ("train", "test")}
+    for done, entry in enumerate(plan, start=1):
+        target = people.get(entry.pid)
+        attributes = None if target is None else target.look.attributes()
+        split = "train" if entry.pid % 2 == 1 and entry.pid > 0 else "test"
+        writers[split].add(entry, film(entry, target), attributes)
+        if progress is not None:
+            progress(done, len(plan))
+    write_info(root, writers["train"], writers["test"])
+
+
+def _render_pairs(
+    root: Path, layout: Literal["ilids", "prid"], looks: list[Look], seed: int, film: Film, progress: Progress
+) -> None:
+    people = {pid: Person(look) for pid, look in enumerate(looks, start=1)}
+    both = list(people)[: len(people) - (max(1, len(people) // 10) if layout == "prid" else 0)]
+    plan = [Entry(pid, camid, 1) for pid in people for camid in (1, 2) if camid == 1 or pid in both]
+    for done, entry in enumerate(plan, start=1):
+        write_tracklet(
+            pair_folder(root, layout, entry.pid, entry.camid), layout, film(entry, people[entry.pid])
+        )
+        if progress is not None:
+            progress(done, len(plan))
+    write_splits(root, layout, both, seed)
 
 
 def _plan(pids: list[int], cameras: int, tracklets: int) -> list[Entry]:

@@ -99,8 +99,8 @@ def write_info(root: Path, train: MarsWriter, test: MarsWriter) -> None:
     for writer in (train, test):
         (info / f"{writer.split}_name.txt").write_text("\n".join(writer.images) + "\n")
         key = f"track_{writer.split}_info"
-        _save_mat(info / f"tracks_{writer.split}_info.mat", key, np.array(writer.tracks, np.int32))
-    _save_mat(info / "query_IDX.mat", "query_IDX", test.queries())
+        save_mat(info / f"tracks_{writer.split}_info.mat", key, np.array(writer.tracks, np.int32))
+    save_mat(info / "query_IDX.mat", "query_IDX", test.queries())
     with open(root / "mars_attributes.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(ID_COLUMNS + CONDITION_COLUMNS + PERSON_COLUMNS)
@@ -109,7 +109,8 @@ def write_info(root: Path, train: MarsWriter, test: MarsWriter) -> None:
     (root / "joints.json").write_text(json.dumps(joints, separators=(",", ":")))
 
 
-def _save_mat(path: Path, key: str, value: np.ndarray) -> None:
+def save_mat(path: Path, key: str, value: np.ndarray) -> None:
+    """A MATLAB file of one matrix, whose bytes do not depend on the time."""
     buffer = io.BytesIO()
     savemat(buffer, {key: value})
     content = bytearray(buffer.getvalue())

@@ -1,0 +1,158 @@
+"""OIM against its definition, its tables, and the same tables on two processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vreid_ext.losses import OIMLoss
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_is_cross_entropy_over_the_scaled_similarities():
+    loss = OIMLoss(8, 5, scalar=10)
+    loss.table.copy_(unit(5, 8))
+    before = loss.table.clone()
+    x, targets = unit(3, 8, seed=1).requires_grad_(), torch.tensor([4, 0, 2])
+    value = loss(x, targets)
+    expected = F.cross_entropy(10 * x @ before.T, targets)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, x)[0], torch.autograd.grad(expected, x)[0]
+    )  # the update in between leaves backward alone
+
+
+def test_rows_move_one_sample_after_another_and_stay_normalised():
+    loss = OIMLoss(4, 3, momentum=0.75)
+    x, targets = unit(4, 4), torch.tensor([1, 2, 1, 1])
+    expected = torch.zeros(3, 4)
+    for row, label in zip(x, targets.tolist(), strict=True):
+        expected[label] = F.normalize(0.75 * expected[label] + 0.25 * row, dim=0)
+    loss(x, targets)
+    torch.testing.assert_close(loss.table, expected)
+    assert loss.table[0].abs().sum() == 0
+    torch.testing.assert_close(loss.table[1:].norm(dim=1), torch.ones(2))
+
+
+def test_evaluation_leaves_the_tables_alone():
+    loss = OIMLoss(4, 3, queue=4).eval()
+    loss(unit(2, 4), torch.tensor([1, -1]))
+    assert loss.table.abs().sum() == loss.queue.abs().sum() == loss.head == 0
+
+
+def test_the_queue_goes_round_and_holds_negatives():
+    loss = OIMLoss(4, 2, scalar=5, queue=3)
+    x = unit(5, 4)
+    loss(x[:2], torch.tensor([-1, -1]))
+    loss(x[2:4], torch.tensor([-1, -1]))
+    torch.testing.assert_close(loss.queue, x[[3, 1, 2]])
+    assert loss.head == 1
+    value = loss.eval()(x[4:], torch.tensor([1]))
+    logits = 5 * x[4] @ torch.cat([loss.table, loss.queue]).T
+    torch.testing.assert_close(value, F.cross_entropy(logits[None], torch.tensor([1])))
+
+
+def test_without_a_labelled_sample_the_loss_is_zero_and_its_gradient_too():
+    x = unit(2, 4).requires_grad_()
+    value = OIMLoss(4, 2, queue=2)(x, torch.tensor([-1, -1]))
+    value.backward()
+    assert value == 0
+    assert x.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_precision(dtype):
+    x, targets = unit(6, 16).to(dtype).requires_grad_(), torch.arange(6)
+    loss, wide = OIMLoss(16, 6), OIMLoss(16, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(x, targets)
+    assert value.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(value.float(), wide(x.float(), targets))
+    assert loss.table.dtype == torch.float32
+
+
+def test_training_pulls_people_apart():
+    torch.manual_seed(0)
+    x = torch.nn.Parameter(torch.randn(8, 6))
+    targets, loss = torch.arange(8) // 2, OIMLoss(6, 4, scalar=10)
+    optimizer = torch.optim.SGD([x], lr=0.5)
+    values = []
+    for _ in range(40):
+        value = loss(F.normalize(x), targets)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[-1] < 0.1 * values[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: OIMLoss(4, 3)(unit(2, 4), torch.tensor([0, 3])),
+            ValueError,
+            "targets: got 3 in row 1, wanted 0",
+        ),
+        (lambda: OIMLoss(4, 3)(unit(2, 4), torch.tensor([0, -1])), ValueError, "got -1 .* needs a queue"),
+        (lambda: OIMLoss(4, 3, queue=2)(unit(2, 4), torch.tensor([0, -2])), ValueError, "wanted -1 to 2"),
+        (
+            lambda: OIMLoss(4, 3, queue=1)(unit(2, 4), torch.tensor([0, -1])),
+            ValueError,
+            "queue: got 1 rows, wanted at least the 2 samples",
+        ),
+        (lambda: OIMLoss(5, 3)(unit(2, 4), torch.tensor([0, 1])), ValueError, "inputs: got D = 4"),
+        (lambda: OIMLoss(4, 0), ValueError, "num_classes: got 0"),
+        (lambda: OIMLoss(4, 2.0), TypeError, "num_classes: got float"),
+        (lambda: OIMLoss(4, 2, scalar=0), ValueError, "scalar: got 0"),
+        (lambda: OIMLoss(4, 2, momentum=1), ValueError, "momentum: got 1"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+TWO = """
+import torch, torch.distributed as dist, torch.nn.functional as F
+from vreid_ext.losses import OIMLoss
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+generator = torch.Generator().manual_seed(0)
+shared, alone = OIMLoss(8, 6, queue=12), OIMLoss(8, 6, queue=12)
+for step in range(3):
+    x = F.normalize(torch.randn(8, 8, generator=generator))
+    y = torch.tensor([0, 0, 3, -1, 3, 5, -1, 0]) if step else torch.tensor([1, 2, 3, 4, 5, 0, 1, 2])
+    value = shared(x[4 * rank : 4 * rank + 4], y[4 * rank : 4 * rank + 4])
+    logits = 30 * x @ torch.cat([alone.table, alone.queue]).T
+    mine = slice(4 * rank, 4 * rank + 4)
+    torch.testing.assert_close(value, F.cross_entropy(logits[mine], y[mine], ignore_index=-1))
+    size, dist.get_world_size = dist.get_world_size, lambda: 1
+    alone(x, y)
+    dist.get_world_size = size
+for name in ("table", "queue", "head"):
+    assert torch.equal(getattr(shared, name), getattr(alone, name)), name
+print("equal")
+"""
+
+
+def test_two_processes_hold_the_tables_of_one(tmp_path):
+    (tmp_path / "two.py").write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*command, str(tmp_path / "two.py")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("equal") == 2

@@ -1,0 +1,53 @@
+"""DRSTA (Li et al., CVPR 2018) in plain torch. Symbols as in the paper: N -> T frames, D -> C channels."""
+
+import torch
+from torch import Tensor
+
+
+def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 2, 3 and 9: K distributions over the cells, the K weighted sums, and how much they overlap."""
+    log_weights = _accumulated(logits).log_softmax(-1)
+    weights = log_weights.exp()
+    features = weights @ _accumulated(x).flatten(3).mT
+    # The root of the weights through their logarithm: its derivative is finite where a weight is zero.
+    root = (log_weights / 2).exp()
+    products = root @ root.mT
+    itself = torch.eye(logits.shape[2], dtype=torch.bool, device=x.device)
+    overlap = products.masked_fill(itself, 0).square().sum((2, 3))
+    return features.to(x.dtype), weights, overlap
+
+
+def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
+    """Eq. 9 ("hellinger") or 10 ("text") of weights from elsewhere."""
+    rows = _sqrt(weights) if form == "hellinger" else weights
+    identity = torch.eye(weights.shape[2], dtype=weights.dtype, device=weights.device)
+    return (rows @ rows.mT - identity).square().sum((2, 3))
+
+
+def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> Tensor:
+    """Eq. 12, as the softmax the text calls it, and Eq. 13."""
+    if valid is not None:
+        features = torch.where(valid[:, :, None, None], features, 0)
+    weights = frame_weights(scores, valid)
+    return (weights[..., None] * _accumulated(features)).sum(1).to(features.dtype)
+
+
+def frame_weights(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """Softmax over the valid frames; zeros for a clip without one."""
+    if valid is None:
+        return scores.softmax(1)
+    left_out = ~valid[..., None]
+    # The lowest finite score and not -inf: the softmax of a clip without a valid frame would be NaN.
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill(left_out, lowest).softmax(1).masked_fill(left_out, 0)
+
+
+def _accumulated(x: Tensor) -> Tensor:
+    """Half precision is summed in float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    """Square root whose gradient at zero is zero rather than infinite."""
+    positive = x != 0
+    return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)

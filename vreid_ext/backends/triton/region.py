@@ -1,0 +1,122 @@
+"""Launches of the DRSTA kernels: softmaxes by torch, tiles and grids. Contract: `vreid_ext.ops.region`."""
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from vreid_ext.backends.reference.region import frame_weights
+from vreid_ext.backends.triton import region_kernels as kernels
+from vreid_ext.backends.triton.configs import REGION_C, REGION_D, REGION_I, REGION_OVERLAP_I
+from vreid_ext.backends.triton.sta import _flat, _launch, _mask, _on, _walk
+
+
+def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b, t, c, h, w = x.shape
+    regions = logits.shape[2]
+    weights = logits.contiguous().softmax(-1)
+    features = x.new_empty((b, t, regions, c))
+    overlap = weights.new_empty((b, t))
+    with _on(x):
+        _launch(
+            kernels.gather_regions, (b * t, ceil(c / REGION_C)),
+            x, weights, features, t, c, regions, h * w, *_walk(x), FLAT=_flat(x),
+            BLOCK_K=_padded(regions), BLOCK_C=REGION_C, BLOCK_I=REGION_I,
+        )  # fmt: skip
+        _overlap(weights, overlap, root=True, unit=True)
+    return features, weights, overlap
+
+
+def region_pool_backward(
+    grad_features: Tensor | None,
+    grad_weights: Tensor | None,
+    grad_overlap: Tensor | None,
+    weights: Tensor,
+    x: Tensor,
+) -> tuple[Tensor, Tensor]:
+    b, t, c = x.shape[:3]
+    regions, cells = weights.shape[2:]
+    weights = weights.contiguous()
+    slope = torch.zeros_like(weights) if grad_weights is None else grad_weights
+    with _on(x):
+        if grad_features is None:
+            dx = torch.zeros_like(x)
+        else:
+            dx = torch.empty_like(x)
+            tiles = ceil(c / REGION_C)
+            parts = weights.new_empty((b, t, tiles, regions, cells))
+            _launch(
+                kernels.region_gradients, (b * t, tiles),
+                x, dx, weights, grad_features.contiguous(), parts, t, c, regions, cells, *_walk(x),
+                *_walk(dx)[1:], FLAT=_flat(x, dx),
+                BLOCK_K=_padded(regions), BLOCK_C=REGION_C, BLOCK_I=REGION_I,
+            )  # fmt: skip
+            slope = slope + parts.sum(2)
+        slope = weights * slope
+        if grad_overlap is not None:
+            steep = _overlap_gradient(grad_overlap, weights, root=True, unit=True)
+            slope = slope + steep
+        return slope - weights * slope.sum(3, keepdim=True), dx
+
+
+def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
+    overlap = weights.new_empty(weights.shape[:2])
+    with _on(weights):
+        _overlap(weights.contiguous(), overlap, root=form == "hellinger", unit=False)
+    return overlap
+
+
+def hellinger_overlap_backward(grad: Tensor, weights: Tensor, form: str) -> Tensor:
+    with _on(weights):
+        return _overlap_gradient(grad, weights.contiguous(), root=form == "hellinger", unit=False)
+
+
+def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    b, t, k, d = features.shape
+    weights = frame_weights(scores, valid).contiguous()
+    pooled = features.new_empty((b, k, d))
+    with _on(features):
+        _launch(
+            kernels.pool_frames, (b, k, ceil(d / REGION_D)),
+            weights, features.contiguous(), _mask(valid), pooled, t, k, d, BLOCK_D=REGION_D,
+        )  # fmt: skip
+    return pooled, weights
+
+
+def temporal_pool_backward(
+    grad: Tensor, weights: Tensor, features: Tensor, valid: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    b, t, k, d = features.shape
+    weights = weights.contiguous()
+    slope = weights.new_empty((b, t, k))
+    dfeatures = features.new_empty(features.shape)
+    with _on(features):
+        _launch(
+            kernels.frame_gradients, (b, t, k),
+            grad.contiguous(), weights, features.contiguous(), _mask(valid), slope, dfeatures, t, k, d,
+            BLOCK_D=REGION_D,
+        )  # fmt: skip
+    return weights * (slope - (weights * slope).sum(1, keepdim=True)), dfeatures
+
+
+def _overlap(weights: Tensor, result: Tensor, *, root: bool, unit: bool) -> None:
+    b, t, regions, cells = weights.shape
+    _launch(
+        kernels.overlap, (b * t,), weights, result, regions, cells, ROOT=root, UNIT=unit,
+        BLOCK_K=_padded(regions), BLOCK_I=REGION_OVERLAP_I,
+    )  # fmt: skip
+
+
+def _overlap_gradient(grad: Tensor, weights: Tensor, *, root: bool, unit: bool) -> Tensor:
+    b, t, regions, cells = weights.shape
+    slope = weights.new_empty(weights.shape)
+    _launch(
+        kernels.overlap_gradient, (b * t,), grad.contiguous(), weights, slope, regions, cells, ROOT=root,
+        UNIT=unit, BLOCK_K=_padded(regions), BLOCK_I=REGION_OVERLAP_I,
+    )  # fmt: skip
+    return slope
+
+
+def _padded(regions: int) -> int:
+    """Blocks have powers of two."""
+    return 1 << (regions - 1).bit_length()

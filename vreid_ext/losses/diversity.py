@@ -1,0 +1,53 @@
+"""Diversity regularization of spatial attentions."""
+
+import torch
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.ops import RegionPool
+
+
+class HellingerDiversity(nn.Module):
+    """Mean over frames of the overlap of K receptive fields (DRSTA, Eq. 9 or 10).
+
+        "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(S)
+        "text"        Q' = ||S S^T - I||_F^2, the ablation: it also draws each field towards a single cell
+
+    The paper sums over images and does not state the weight; the mean makes it independent of the batch. (The
+    released code takes the square root of the sum over the batch plus 1e-5, with weight 1.)
+
+    Args:
+        form: see above.
+        backend: of the op.
+
+    Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool`, or weights (B,T,K,L) from
+    elsewhere, and valid (B,T) bool, the frames that count. Returns a float32 scalar (float64 for float64).
+    Zero for K = 1, and without a valid frame.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(self, form: str = "hellinger", backend: str = "auto") -> None:
+        super().__init__()
+        if form not in ("hellinger", "text"):
+            raise ValueError(f"form: got {form!r}, wanted 'hellinger' or 'text'")
+        self.form, self.backend = form, backend
+
+    def forward(self, attention: RegionPool | Tensor, valid: Tensor | None = None) -> Tensor:
+        weights = attention if isinstance(attention, Tensor) else attention.weights
+        if weights.shape[2:3] == (1,):
+            return weights.sum() * 0
+        if isinstance(attention, RegionPool) and self.form == "hellinger":
+            overlap = attention.overlap  # through the logits, finite where a weight underflows
+        else:
+            overlap = ops.hellinger_overlap(weights, self.form, backend=self.backend)
+        if valid is None:
+            return overlap.sum() / max(overlap.numel(), 1)
+        if valid.dtype != torch.bool or valid.shape != overlap.shape:
+            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(overlap.shape)
+            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        return overlap.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
+
+    def extra_repr(self) -> str:
+        return f"form={self.form!r}"

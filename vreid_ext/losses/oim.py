@@ -1,0 +1,129 @@
+"""Online instance matching."""
+
+from collections import defaultdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext.losses import _checks
+from vreid_ext.losses.gather import gather_with_gradient
+
+
+class OIMLoss(nn.Module):
+    """Online Instance Matching (Xiao et al., "Joint Detection and Identification Feature Learning for Person
+    Search", CVPR 2017, Eq. 1 to 3; the loss of DRSTA).
+
+    A table keeps one feature per identity, a circular queue those of people without a label; a sample is
+    classified by its similarity to all of them:
+
+        -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: the labelled samples
+
+    In training mode each call then moves the rows of its labels, one sample after another, and puts the
+    unlabelled samples into the queue:
+
+        table[y] <- normalised( momentum table[y] + (1 - momentum) x )
+
+    Rows start at zero and have norm one from their first sample on. Under `torch.distributed` the samples of
+    all processes enter in order of rank, so that every process holds the same tables.
+
+    Args:
+        num_features: D.
+        num_classes: labelled identities.
+        scalar: inverse temperature; 30 in open-reid, 10 in the authors' person search.
+        momentum: of a row, in [0, 1).
+        queue: rows for unlabelled samples; 0 for none, 5000 in the authors' person search.
+
+    Call: `loss(inputs, targets)` with inputs (n,D) floating, meant to be L2-normalised, and targets (n,)
+    integer in [0, num_classes), or -1 for an unlabelled person where there is a queue. Returns a float32
+    scalar (float64 for float64 inputs); zero if no sample is labelled. The targets are read by the host.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted, such as the label that is
+            out of range, or a queue smaller than the batch.
+    """
+
+    table: Tensor
+    queue: Tensor
+    head: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        scalar: float = 30.0,
+        momentum: float = 0.5,
+        queue: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {"num_features": (num_features, 1), "num_classes": (num_classes, 1), "queue": (queue, 0)}
+        for name, (value, low) in least.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
+            if value < low:
+                raise ValueError(f"{name}: got {value}, wanted at least {low}")
+        if not scalar > 0:
+            raise ValueError(f"scalar: got {scalar}, wanted more than 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: got {momentum}, wanted a number in [0, 1)")
+        self.scalar, self.momentum = float(scalar), float(momentum)
+        self.register_buffer("table", torch.zeros(num_classes, num_features))
+        self.register_buffer("queue", torch.zeros(queue, num_features))
+        self.register_buffer("head", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        _checks.batch("inputs", inputs, targets)
+        if inputs.shape[1] != self.table.shape[1]:
+            raise ValueError(
+                f"inputs: got D = {inputs.shape[1]}, wanted num_features = {self.table.shape[1]}"
+            )
+        with torch.autocast(inputs.device.type, enabled=False):
+            features = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+            everyone = gather_with_gradient(features.detach())
+            labels: list[int] = gather_with_gradient(targets).tolist()
+            self._check(labels)
+            # A copy, so that the update below leaves what backward reads alone.
+            rows = torch.cat([self.table, self.queue]).to(features.dtype)
+            losses = F.cross_entropy(
+                self.scalar * features @ rows.T, targets.long(), ignore_index=-1, reduction="sum"
+            )
+            if self.training:
+                self._update(everyone, labels)
+            return losses / (targets >= 0).sum().clamp(min=1)
+
+    def _check(self, labels: list[int]) -> None:
+        classes, size = self.table.shape[0], self.queue.shape[0]
+        lowest = -1 if size else 0
+        for row, label in enumerate(labels):
+            if not lowest <= label < classes:
+                unlabelled = "" if size else "; -1, an unlabelled person, needs a queue"
+                raise ValueError(
+                    f"targets: got {label} in row {row}, wanted {lowest} to {classes - 1}{unlabelled}"
+                )
+        if 0 < size < len(labels):
+            raise ValueError(
+                f"queue: got {size} rows, wanted at least the {len(labels)} samples of the batch"
+            )
+
+    @torch.no_grad()
+    def _update(self, features: Tensor, labels: list[int]) -> None:
+        features = features.to(self.table.dtype)
+        rounds: defaultdict[int, list[int]] = defaultdict(list)  # the j-th sample of every label
+        seen: defaultdict[int, int] = defaultdict(int)
+        for row, label in enumerate(labels):
+            if label >= 0:
+                rounds[seen[label]].append(row)
+                seen[label] += 1
+        for rows in rounds.values():
+            place = torch.tensor([labels[row] for row in rows], device=features.device)
+            moved = self.momentum * self.table[place] + (1 - self.momentum) * features[rows]
+            self.table[place] = F.normalize(moved)
+        unlabelled = [row for row, label in enumerate(labels) if label < 0]
+        if unlabelled:
+            place = (self.head + torch.arange(len(unlabelled), device=features.device)) % len(self.queue)
+            self.queue[place] = F.normalize(features[unlabelled])
+            self.head.add_(len(unlabelled)).remainder_(len(self.queue))
+
+    def extra_repr(self) -> str:
+        (classes, features), queue = self.table.shape, len(self.queue)
+        return f"{features}, {classes}, scalar={self.scalar}, momentum={self.momentum}, queue={queue}"

@@ -1,0 +1,37 @@
+"""What the models share in handling clips."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Feature maps (B,T,C,H,W) of every frame of clips (B,T,3,h,w), in the memory layout the backbone gives.
+
+    Raises:
+        ValueError: clips, the mask `valid` (B,T) or the backbone's maps have another shape.
+    """
+    if clips.dim() != 5 or clips.shape[2] != 3:
+        raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
+        got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
+        raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+    maps = cast(Tensor, backbone(clips.flatten(0, 1)))
+    if maps.dim() != 4:
+        raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
+    return maps.unflatten(0, clips.shape[:2])
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards every module is in the mode it was in, frozen ones too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,183 @@
+"""DRSTA: Diversity Regularized Spatiotemporal Attention for Video-based Person Re-identification
+(Li, Bak, Carr, Wang; CVPR 2018). Equation, section and table numbers are the paper's.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.losses import HellingerDiversity
+from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.registry import register_model
+from vreid_ext.nn import RegionAttention
+from vreid_ext.ops import RegionPool
+
+
+class ReceptiveFields(NamedTuple):
+    """Result of `DRSTA.attend`.
+
+    Attributes:
+        weights: (B,T,K,H,W), s_{n,k} of Eq. 2; sums to one over the cells.
+        overlap: (B,T), Q of Eq. 9.
+    """
+
+    weights: Tensor
+    overlap: Tensor
+
+
+@register_model("drsta")
+class DRSTA(nn.Module):
+    """The DRSTA system and, through its switches, every row of Table 1 and 2.
+
+    | row of Table 1                | spatial | diversity   | temporal    |
+    |-------------------------------|---------|-------------|-------------|
+    | Baseline                      | False   |             | "mean"      |
+    | SpaAtn                        | True    | "none"      | "mean"      |
+    | SpaAtn + Q'                   | True    | "text"      | "mean"      |
+    | SpaAtn + Q                    | True    | "hellinger" | "mean"      |
+    | SpaAtn + Q + MaxPool          | True    | "hellinger" | "max"       |
+    | SpaAtn + Q + TemAtn (+ Ind)   | True    | "hellinger" | "attention" |
+
+    "Ind" is fine-tuning on one data set, a matter of the recipe. Table 2 varies `regions`.
+
+    Args:
+        num_classes: training identities.
+        spatial: K spatial attentions (Eq. 1 to 3); otherwise the mean over the cells, as one region.
+        diversity: "hellinger" (Eq. 9), "text" (Eq. 10) or "none": the term "diversity" given in training.
+        temporal: "mean", "max" or "attention" (Eq. 11 to 13), region by region. Attention starts as the mean:
+            its weights are zero until they are trained.
+        enhance: E of Eq. 4. The paper says that it follows second-order pooling (Carreira et al., ECCV 2012),
+            pools over the frames and keeps the size D, and leaves the rest to a supplement. "second_order" is
+            our reading: with G = 1/N sum_n x_n x_n^T, the second-order average of a region's features over
+            the frames, E(x_n) = G x_n / tr G. Parts that the frames agree on are kept, the others shrink;
+            equal frames stay as they are. "none" leaves E out, as the released code does.
+        regions: K.
+        hidden, form: see `nn.RegionAttention`.
+        feature_dim: D of the L2-normalised feature.
+        backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
+        weights, last_stride: for `build_backbone`; the paper's 8 x 4 maps of 256 x 128 images have stride 2.
+        backend: of the ops.
+
+    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
+    short clip. In training `TrainingOutput(logits, feature, extras)`, with the normalised feature, for the
+    OIM loss, and logits of a linear classifier on it, for those who train with softmax; in evaluation the
+    feature (B,D). T may differ from call to call.
+
+    Attributes:
+        feature_dim: D of the feature.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        spatial: bool = True,
+        diversity: str = "hellinger",
+        temporal: str = "attention",
+        enhance: str = "second_order",
+        regions: int = 6,
+        hidden: int = 256,
+        form: str = "paper",
+        feature_dim: int = 128,
+        backbone: str | nn.Module = "resnet50",
+        weights: str | Path = "none",
+        last_stride: int = 2,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_classes", num_classes), ("feature_dim", feature_dim)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: got {value!r}, wanted an int of at least 1")
+        choices = {
+            "diversity": (diversity, ("hellinger", "text", "none")),
+            "temporal": (temporal, ("mean", "max", "attention")),
+            "enhance": (enhance, ("second_order", "none")),
+        }
+        for name, (choice, allowed) in choices.items():
+            if choice not in allowed:
+                raise ValueError(f"{name}: got {choice!r}, wanted one of {allowed}")
+        if isinstance(backbone, str):
+            backbone = build_backbone(backbone, weights, last_stride)
+        channels = getattr(backbone, "out_channels", None)
+        if not isinstance(channels, int):
+            got = type(backbone).__name__
+            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
+        self.backbone = backbone
+        self.pooling, self.enhance, self.backend = temporal, enhance, backend
+        self.regions = regions if spatial else 1
+        self.spatial = RegionAttention(channels, regions, hidden, form, backend) if spatial else None
+        regularized = spatial and diversity != "none"
+        self.diversity = HellingerDiversity(diversity, backend) if regularized else None
+        # w_{t,k} of Eq. 11; its b_{t,k} shifts all frames alike and the softmax takes it out again.
+        self.temporal = nn.Parameter(torch.zeros(self.regions, channels)) if temporal == "attention" else None
+        self.feature_dim = feature_dim
+        self.fc = nn.Linear(self.regions * channels, feature_dim)
+        self.classifier = nn.Linear(feature_dim, num_classes)
+
+    def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
+        maps = frame_maps(self.backbone, clips, valid)  # {f_{n,l}}
+        extras = {}
+        if self.spatial is None:
+            parts = maps.mean((3, 4))[:, :, None]
+        else:
+            pool = self.spatial(maps)  # Eq. 1 to 3
+            parts = pool.features
+            if self.training and self.diversity is not None:
+                extras["diversity"] = self.diversity(pool, valid)  # Eq. 9 or 10
+            if self.enhance == "second_order":
+                parts = second_order(parts, valid)  # Eq. 4
+        feature = F.normalize(self.fc(self._over_time(parts, valid).flatten(1)))  # Eq. 15
+        if self.training:
+            return TrainingOutput(self.classifier(feature), feature, extras)
+        return feature
+
+    def _over_time(self, parts: Tensor, valid: Tensor | None) -> Tensor:
+        """(B,T,K,D) to (B,K,D)."""
+        if self.pooling == "max":
+            if valid is not None:
+                parts = parts.masked_fill(~valid[:, :, None, None], -torch.inf)
+            return parts.amax(1)
+        scores = parts.new_zeros(parts.shape[:3])
+        if self.temporal is not None:
+            scores = (parts * self.temporal.to(parts.dtype)).sum(3)  # Eq. 11
+        return ops.temporal_pool(scores, parts, valid, backend=self.backend)  # Eq. 12 and 13
+
+    @torch.no_grad()
+    def attend(self, clips: Tensor, valid: Tensor | None = None) -> ReceptiveFields | None:
+        """Receptive fields of clips (B,T,3,h,w), for pictures: evaluation mode, no gradient.
+
+        None for a model without spatial attention.
+        """
+        if self.spatial is None:
+            return None
+        with in_evaluation(self):
+            maps = frame_maps(self.backbone, clips, valid)
+            pool: RegionPool = self.spatial(maps)
+            return ReceptiveFields(pool.weights.unflatten(3, maps.shape[3:]), pool.overlap)
+
+
+def second_order(parts: Tensor, valid: Tensor | None = None) -> Tensor:
+    """G x_n / tr G of each region over the frames of its clip, G = 1/N sum_n x_n x_n^T.
+
+    Args:
+        parts: (B,T,K,D).
+        valid: (B,T) bool, the frames that count; None for all. The others give zeros.
+
+    Returns:
+        (B,T,K,D). D x D is never formed: G x_n = 1/N sum_m <x_m, x_n> x_m. Zeros where all frames are zero.
+    """
+    if valid is not None:
+        parts = parts.masked_fill(~valid[:, :, None, None], 0)
+    x = parts.transpose(1, 2)  # (B,K,T,D)
+    products = x @ x.mT
+    trace = products.diagonal(dim1=2, dim2=3).sum(2)
+    return ((products / trace.clamp(min=torch.finfo(x.dtype).tiny)[..., None, None]) @ x).transpose(1, 2)

@@ -1,0 +1,70 @@
+"""K learned spatial attentions as a layer."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.ops import RegionPool
+
+
+class RegionAttention(nn.Module):
+    """Multiple spatial attentions (DRSTA, Eq. 1 to 3) and their overlap (Eq. 9).
+
+        "paper"      e_k = w'_k . ReLU(W_k f + b_k): two linear maps of its own for every region. (b'_k of Eq.
+                     1 shifts all cells of a region alike and the softmax takes it out again, so it is left
+                     out.)
+        "released"   the authors' code: 1x1 convolution to `hidden` channels that the regions share, BN, ReLU,
+                     1x1 convolution to K, BN. There hidden = 64 and K = 3.
+
+    The K softmaxes, weighted sums and the overlap are `ops.region_pool`.
+
+    Args:
+        channels: C of the maps.
+        regions: K.
+        hidden: d of Eq. 1; 256 in the paper.
+        form: see above.
+        backend: of the op.
+
+    Call: `attention(x)` with x (B,T,C,H,W) gives `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap
+    (B,T))`.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(
+        self, channels: int, regions: int = 6, hidden: int = 256, form: str = "paper", backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        for name, value in (("channels", channels), ("regions", regions), ("hidden", hidden)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1")
+        if form not in ("paper", "released"):
+            raise ValueError(f"form: got {form!r}, wanted 'paper' or 'released'")
+        self.channels, self.regions, self.form, self.backend = channels, regions, form, backend
+        if form == "paper":
+            self.response = nn.Sequential(
+                nn.Conv2d(channels, regions * hidden, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(regions * hidden, regions, 1, groups=regions, bias=False),
+            )
+        else:
+            self.response = nn.Sequential(
+                nn.Conv2d(channels, hidden, 1),
+                nn.BatchNorm2d(hidden),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(hidden, regions, 1),
+                nn.BatchNorm2d(regions),
+            )
+
+    def forward(self, x: Tensor) -> RegionPool:
+        if x.dim() != 5 or x.shape[2] != self.channels:
+            raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (B,T,C,H,W) with C = {self.channels}")
+        logits = cast(Tensor, self.response(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(3)
+        return ops.region_pool(logits, x, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, regions={self.regions}, form={self.form!r}"

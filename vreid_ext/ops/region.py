@@ -1,0 +1,231 @@
+"""Diverse region attention (Li et al., "Diversity Regularized Spatiotemporal Attention for Video-based Person
+Re-identification", CVPR 2018; DRSTA below).
+
+`region_pool` is K spatial attentions and the term that keeps them apart, in one read of the feature map;
+`temporal_pool` joins what they found over the frames. Symbols: B clips, T frames, C channels, H x W cells
+(L = H W), K regions.
+
+Common to all: tensors are float16, bfloat16, float32 or float64 and are never changed; sums run in float32
+or wider, in an order that depends on the shapes alone, so the same inputs give the same bits. `x` may be
+contiguous or channels_last (or a slice of either) and is then not copied. NaN and infinity propagate.
+`backend` is "auto", "reference", "native" or "triton".
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vreid_ext import backends
+from vreid_ext.backends import reference
+from vreid_ext.ops import _checks
+from vreid_ext.ops._library import register
+from vreid_ext.ops._precision import accumulator, in_full
+
+
+class RegionPool(NamedTuple):
+    """Result of `region_pool`.
+
+    Attributes:
+        features: (B,T,K,C), dtype of x: the gated features x_{n,k} of Eq. 3.
+        weights: (B,T,K,L), float32 or wider: the receptive fields s_{n,k} of Eq. 2; each sums to one.
+        overlap: (B,T), float32 or wider: Q of Eq. 9; zero where no two regions share a cell, K (K - 1)
+            where all are the same.
+    """
+
+    features: Tensor
+    weights: Tensor
+    overlap: Tensor
+
+
+def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPool:
+    """K attention-weighted means of each frame's cells, and how much the K attentions overlap (DRSTA, Eq. 2,
+    3 and 9), in one read of the feature map.
+
+        s = softmax of the logits over the L cells          features(k) = sum_l s(k,l) x(l)
+        Q = ||R R^T - I||_F^2          R(k,l) = sqrt(s(k,l))
+
+    Q is differentiated through the logits, with A = R R^T - I, whose diagonal is zero:
+
+        dQ / dlogits(k,l) = 2 ( R(k,l) (A R)(k,l) - s(k,l) sum_j R(k,j) (A R)(k,j) )
+
+    which has no division and stays finite where a weight underflows; the derivative of sqrt(s) does not.
+    Backward reads x once and writes its gradient once.
+
+    Args:
+        logits: (B,T,K,L), the responses e_{n,k,l} of Eq. 1; cells in the order of `x.flatten(3)`.
+        x: feature maps (B,T,C,H,W).
+
+    Returns:
+        `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`, each differentiable. With K = 1
+        the overlap is zero.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _checks.floating("x", x, "(B,T,C,H,W)")
+    _checks.floating("logits", logits, "(B,T,K,L)")
+    _checks.same_device("logits", logits, x.device)
+    wanted = (*x.shape[:2], x.shape[3] * x.shape[4])
+    if (*logits.shape[:2], logits.shape[3]) != wanted:
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, wanted (B,T,K,L) with (B,T,L) = {tuple(wanted)} of x"
+        )
+    logits = logits.to(accumulator(x.dtype))
+    backend = backends.choose("region_pool", backend, x.device, x.dtype)
+    if backend == "reference":
+        return RegionPool(*in_full(reference.region_pool, x, logits, x))
+    return RegionPool(*_region_pool(logits, x, backend))
+
+
+def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str = "auto") -> Tensor:
+    """Overlap of K receptive fields of each frame, for weights from elsewhere (DRSTA, Eq. 9 and 10).
+
+        "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(weights)
+        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also rewards weights
+                      that sit on one cell
+
+    Args:
+        weights: (B,T,K,L), not negative; rows of Q are meant to sum to one, and pay for it if they do not.
+
+    Returns:
+        (B,T), float32 (float64 for float64 input). A weight of zero takes no gradient through the root, whose
+        derivative there is infinite; `region_pool` knows the logits and needs no such rule.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _checks.floating("weights", weights, "(B,T,K,L)")
+    _checks.choice("form", form, ("hellinger", "text"))
+    weights = weights.to(accumulator(weights.dtype))
+    backend = backends.choose("hellinger_overlap", backend, weights.device, weights.dtype)
+    if backend == "reference":
+        return in_full(reference.hellinger_overlap, weights, weights, form)
+    return _hellinger_overlap(weights, form, backend)
+
+
+def temporal_pool(
+    scores: Tensor, features: Tensor, valid: Tensor | None = None, *, backend: str = "auto"
+) -> Tensor:
+    """Attention-weighted mean over the frames, region by region (DRSTA, Eq. 12 and 13).
+
+        t(n,k) = softmax over n of scores(n,k)          pooled(k) = sum_n t(n,k) features(n,k)
+
+    Eq. 12 is printed without the exponential; the text says softmax, and so does the name.
+
+    Args:
+        scores: (B,T,K), the responses e_{n,k} of Eq. 11.
+        features: (B,T,K,D).
+        valid: (B,T) bool, the frames that count; None for all. Frames left out are not read.
+
+    Returns:
+        (B,K,D) in the dtype of features. A clip without a valid frame gives zeros.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    _checks.floating("features", features, "(B,T,K,D)")
+    _checks.floating("scores", scores, "(B,T,K)")
+    _checks.same_device("scores", scores, features.device)
+    if scores.shape != features.shape[:3]:
+        raise ValueError(
+            f"scores: got shape {tuple(scores.shape)}, wanted that of the features, "
+            f"(B,T,K) = {tuple(features.shape[:3])}"
+        )
+    _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
+    scores = scores.to(accumulator(features.dtype))
+    backend = backends.choose("temporal_pool", backend, features.device, features.dtype)
+    if backend == "reference":
+        return in_full(reference.temporal_pool, features, scores, features, valid)
+    return _temporal_pool(scores, features, valid, backend)[0]
+
+
+def _region_pool_fake(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    b, t, k, cells = logits.shape
+    return (
+        x.new_empty((b, t, k, x.shape[2])),
+        logits.new_empty((b, t, k, cells)),
+        logits.new_empty((b, t)),
+    )
+
+
+def _region_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, x, ctx.backend = inputs
+    ctx.save_for_backward(output[1], x)
+    ctx.set_materialize_grads(False)
+
+
+def _region_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if all(grad is None for grad in grads):
+        return None, None, None
+    return *_region_pool_backward(*grads, *ctx.saved_tensors, ctx.backend), None
+
+
+_region_pool_backward = register(
+    "region_pool_backward(Tensor? grad_features, Tensor? grad_weights, Tensor? grad_overlap, Tensor weights,"
+    " Tensor x) -> (Tensor, Tensor)",
+    fake=lambda grad_features, grad_weights, grad_overlap, weights, x: (
+        weights.new_empty(weights.shape),
+        torch.empty_like(x),
+    ),
+)
+_region_pool = register(
+    "region_pool(Tensor logits, Tensor x) -> (Tensor, Tensor, Tensor)",
+    fake=_region_pool_fake,
+    setup_context=_region_pool_context,
+    backward=_region_pool_grad,
+)
+
+
+def _hellinger_overlap_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    weights, ctx.form, ctx.backend = inputs
+    ctx.save_for_backward(weights)
+
+
+def _hellinger_overlap_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return _hellinger_overlap_backward(grad, *ctx.saved_tensors, ctx.form, ctx.backend), None, None
+
+
+_hellinger_overlap_backward = register(
+    "hellinger_overlap_backward(Tensor grad, Tensor weights, str form) -> Tensor",
+    fake=lambda grad, weights, form: weights.new_empty(weights.shape),
+)
+_hellinger_overlap = register(
+    "hellinger_overlap(Tensor weights, str form) -> Tensor",
+    fake=lambda weights, form: weights.new_empty(weights.shape[:2]),
+    setup_context=_hellinger_overlap_context,
+    backward=_hellinger_overlap_grad,
+)
+
+
+def _temporal_pool_fake(scores: Tensor, features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    b, _, k, d = features.shape
+    return features.new_empty((b, k, d)), scores.new_empty(scores.shape)
+
+
+def _temporal_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, features, valid, ctx.backend = inputs
+    ctx.save_for_backward(output[1], features, valid)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _temporal_pool_grad(ctx: Any, grad: Tensor | None, _weights: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return None, None, None, None
+    return *_temporal_pool_backward(grad, *ctx.saved_tensors, ctx.backend), None, None
+
+
+_temporal_pool_backward = register(
+    "temporal_pool_backward(Tensor grad, Tensor weights, Tensor features, Tensor? valid) -> (Tensor, Tensor)",
+    fake=lambda grad, weights, features, valid: (
+        weights.new_empty(weights.shape),
+        features.new_empty(features.shape),
+    ),
+)
+_temporal_pool = register(
+    "temporal_pool(Tensor scores, Tensor features, Tensor? valid) -> (Tensor, Tensor)",
+    fake=_temporal_pool_fake,
+    setup_context=_temporal_pool_context,
+    backward=_temporal_pool_grad,
+)

@@ -1,0 +1,60 @@
+"""Pictures of where several spatial attentions look."""
+
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vreid_ext.report.plots import STYLE, picture_path, save_figure
+
+
+def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, title: str = "") -> Path:
+    """Draw where K spatial attentions look (DRSTA, Figure 3): a row a frame, a column an attention.
+
+    Args:
+        frames: (T,3,h,w) uint8, RGB; the first four are drawn.
+        weights: receptive fields (T,K,H,W), each a distribution over the cells; the colours of each go from 0
+            to its own largest weight.
+        path: the picture, ending in .png or .svg.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+    """
+    path = picture_path(path)
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
+    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
+        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+    if weights.dim() != 4 or len(weights) != len(frames):
+        got = tuple(weights.shape)
+        raise ValueError(f"weights: got shape {got}, wanted (T,K,H,W) with T = {len(frames)}")
+    pictures = frames[:4].permute(0, 2, 3, 1).cpu().numpy()
+    fields = weights[:4].detach().float().cpu().numpy()
+    count, regions = fields.shape[:2]
+    height, width = frames.shape[2:]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        size = (1.05 * (regions + 1), 1.05 * count * height / width + 0.7)
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(title)
+        grid = figure.subplots(count, regions + 1, squeeze=False)
+        for t in range(count):
+            for k in range(regions + 1):
+                axes = grid[t, k]
+                axes.imshow(pictures[t])
+                if k:
+                    field = fields[t, k - 1]
+                    axes.imshow(
+                        field, cmap="viridis", alpha=0.6, vmin=0, vmax=field.max(),
+                        extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
+                    )  # fmt: skip
+                if t == 0:
+                    axes.set_title(f"k = {k}" if k else "frame")
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+        return save_figure(figure, path)
