@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+from vreid_ext import metrics
 from vreid_ext.data import DatasetError, build_dataset
 
 
@@ -65,6 +67,15 @@ def test_real_metadata_gives_the_published_number_of_valid_queries(real_root, ga
     for t in data.gallery:
         seen.setdefault(t.pid, set()).add(t.camid)
     assert sum(bool(seen.get(q.pid, set()) - {q.camid}) for q in data.query) == valid
+
+    splits = data.query, data.gallery
+    generator = torch.Generator().manual_seed(0)
+    result = metrics.evaluate(
+        *(torch.randn(len(split), 4, generator=generator) for split in splits),
+        *([t.pid for t in split] for split in splits),
+        *([t.camid for t in split] for split in splits),
+    )
+    assert result.valid_queries == valid
 
 
 def test_real_junk_and_first_paths(real_root):
