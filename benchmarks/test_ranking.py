@@ -16,7 +16,7 @@ def tracklets(n, seed, dimensions=D):
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(IDS, dimensions, generator=torch.Generator().manual_seed(0))
     pids = torch.randint(IDS, (n,), generator=generator)
-    features = torch.randn(n, dimensions, generator=generator).mul_(4.5).add_(centres[pids]).relu_()
+    features = torch.randn(n, dimensions, generator=generator).mul_(2.8).add_(centres[pids]).relu_()
     return features, pids, torch.randint(CAMERAS, (n,), generator=generator)
 
 

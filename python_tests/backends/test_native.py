@@ -86,6 +86,36 @@ for dtype in (torch.bfloat16, torch.float16):
 """
 
 
+# Ranks, nearest and re-ranked distances; duplicates and odd sizes, so that ties and remainders occur.
+RANKINGS = """
+import torch
+from vreid_ext import ops
+
+generator = torch.Generator().manual_seed(0)
+for dtype in (torch.float32, torch.float64):
+    query, gallery = (torch.randn(n, 37, generator=generator).to(dtype) for n in (5, 1203))
+    gallery[1100:1200] = gallery[:100]
+    row = torch.arange(5).repeat_interleave(3)
+    start, index = torch.arange(6) * 3, torch.tensor([0, 7, 1107]).repeat(5)
+    tile = torch.cdist(query, gallery)
+    at = tile[row, index].double()
+    for metric in ("cosine", "euclidean"):
+        results = []
+        for backend in ("native", "reference"):
+            distance = ops.pair_distances(query, gallery, row, index, metric, backend=backend)
+            positives = start, index, distance
+            results.append((
+                ops.feature_rank_counts(query, gallery, *positives, metric=metric, backend=backend),
+                ops.rank_counts(tile, start, index, at, backend=backend),
+                ops.top_k(query, gallery, 40, metric, backend=backend)[1],
+            ))
+        assert all(map(torch.equal, *results)), (dtype, metric)
+    few = gallery[:90]
+    sparse, dense = (ops.k_reciprocal(query, few, backend=b).rows(0, 5) for b in ("native", "reference"))
+    assert (sparse - dense).abs().max() < 1e-5
+"""
+
+
 def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -97,7 +127,9 @@ def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "code", [COMPARISON, MINING, HALVES], ids=["ops", "mining", "half-precision numbers"]
+    "code",
+    [COMPARISON, MINING, RANKINGS, HALVES],
+    ids=["ops", "mining", "rankings", "half-precision numbers"],
 )
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set_gives_the_answer(isa, code):
