@@ -8,10 +8,14 @@ import pytest
 from vreid_ext import engine
 from vreid_ext.engine.build import model_of
 
-# The rows of ASTA's Tables 1 and 2 differ in switches that synth_asta* turn as well.
+
+def _is_row(name: str) -> bool:
+    """Rows of tables that differ in switches which synth_asta* and synth_drsta* turn as well."""
+    return name.startswith("asta_mars_") or (name.startswith("drsta_") and name != "drsta_ilids")
+
+
 ROWS = [
-    pytest.param(name, marks=pytest.mark.slow) if name.startswith("asta_mars_") else name
-    for name in engine.recipe_names()
+    pytest.param(name, marks=pytest.mark.slow) if _is_row(name) else name for name in engine.recipe_names()
 ]
 
 
