@@ -19,6 +19,7 @@ _EXTRAS = {
         ),
         "train",
     ),
+    "ai_edge_litert": "pose",
     "cv2": "video",
 }  # fmt: skip
 
@@ -193,10 +194,18 @@ def _app() -> "Typer":
         ] = True,
         as_json: Json = False,
         splits: Splits = None,
+        lengths: Annotated[
+            str | None,
+            typer.Option(
+                help="Clip lengths, such as 1,8,all: figures for every pair of query and gallery lengths, as "
+                "a table and a heat map."
+            ),
+        ] = None,
     ) -> None:
         """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at.
 
-        With --splits, CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
+        Another data set than the one trained on: dataset.name=NAME dataset.root=DIR. With --splits,
+        CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
         """
         from vreid_ext import engine
 
@@ -205,6 +214,18 @@ def _app() -> "Typer":
             from vreid_ext.engine.splits import evaluate_splits, parse_splits
 
             show_splits(evaluate_splits(checkpoint, changes, parse_splits(splits), out=out), as_json)
+            return
+        if lengths is not None:
+            with bars("clips") as (clips,):
+                grid = engine.evaluate_checkpoint_lengths(
+                    checkpoint, changes, _lengths(lengths), out=out, progress=clips
+                )
+            table = Table("query \\ gallery", *map(str, grid["lengths"]), title=f"{grid['recipe']}, rank-1")
+            for length, row in zip(grid["lengths"], grid["rank1"], strict=True):
+                table.add_row(str(length), *(f"{100 * value:.1f}" for value in row))
+            if not as_json:
+                console.print(table)
+            tell(as_json, grid, f"figures: {grid['file']}, {grid['picture']}")
             return
         if report:
             from vreid_ext.report.page import report_checkpoint
@@ -425,6 +446,42 @@ def _app() -> "Typer":
         counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
         tell(as_json, {"out": str(extraction.root), **counts}, extraction.summary())
 
+    @app.command(epilog="Example: vreid joints mars /data/MARS --model mediapipe-0.10.21-*.whl --pictures 4")
+    def joints(
+        dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A registered name, such as mars.")],
+        root: Annotated[Path, typer.Argument(metavar="ROOT", help="Its folder.")],
+        model: Annotated[
+            Path | None,
+            typer.Option(
+                help="pose_landmark_full.tflite, or the wheel of mediapipe 0.10.21 that holds it; "
+                "unless given, that of an installed mediapipe."
+            ),
+        ] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="A .jsonl file; ROOT/joints.jsonl unless given.")
+        ] = None,
+        threads: Annotated[int, typer.Option(help="Of the pose network.")] = 1,
+        pictures: Annotated[
+            int, typer.Option(help="Draw skeletons and parts of so many tracklets, beside the file.")
+        ] = 0,
+        as_json: Json = False,
+    ) -> None:
+        """Find 14 joints in every frame of every tracklet; the same command goes on where it was stopped."""
+        from vreid_ext.data import build_dataset
+        from vreid_ext.data.pose import MediaPipePose, estimate_joints
+
+        data = build_dataset(dataset, root)
+        estimator = MediaPipePose(model, threads=threads)
+        with bars("tracklets") as (tracklets,):
+            file = str(estimate_joints(data, estimator, out, progress=tracklets))
+        drawn: list[str] = []
+        if pictures:
+            from vreid_ext.report.parts import picture_tracklets
+
+            drawn = [str(picture) for picture in picture_tracklets(data, Path(file), pictures)]
+        told = {"joints": file, "pictures": drawn}
+        tell(as_json, told, f"joints: {file}", *(f"picture: {picture}" for picture in drawn))
+
     @app.command(epilog="Example: vreid demo vreid-demo --seed 1")
     def demo(
         out: Annotated[
@@ -480,6 +537,13 @@ def _with_root(overrides: list[str] | None, root: Path | None) -> list[str]:
     from vreid_ext.engine.config import override
 
     return [*(overrides or []), *([override("dataset.root", str(root))] if root is not None else [])]
+
+
+def _lengths(text: str) -> list[Any]:
+    parts = text.split(",")
+    if not all(part == "all" or part.isdecimal() for part in parts):
+        raise ValueError(f"--lengths: got {text!r}, wanted numbers of frames or 'all', such as 1,8,all")
+    return [part if part == "all" else int(part) for part in parts]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -21,15 +21,19 @@ ROWS = [
 
 @pytest.mark.parametrize("name", ROWS)
 def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
-    data = engine.load_recipe(name).dataset.name
-    root = request.getfixturevalue(f"{data}_root")
-    recipe = engine.load_recipe(name, [*tiny, f"dataset.root={root}"])
+    full = engine.load_recipe(name)
+    root = request.getfixturevalue(f"{full.dataset.name}_root")
+    smaller = ["model.split=layer1", "model.part_dim=8"] if full.model["name"] == "stal" else []
+    recipe = engine.load_recipe(name, [*tiny, *smaller, f"dataset.root={root}"])
     result = engine.train(recipe, tmp_path / "run", quiet=True)
 
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == [1, 2]
-    terms = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl", "oim", "diversity")
+    terms = (
+        "softmax", "triplet", "inter_frame", "part_softmax", "part_triplet", "attributes", "aitl", "itl",
+        "oim", "diversity",
+    )  # fmt: skip
     weights = {name: getattr(recipe.loss, name) for name in terms}
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)

@@ -12,7 +12,15 @@ import torch
 from PIL import Image
 
 from vreid_ext.ops import sta_pool
-from vreid_ext.report import plot_attention, plot_cmc, plot_curves, plot_dvdp, plot_ranking
+from vreid_ext.report import (
+    plot_attention,
+    plot_cmc,
+    plot_curves,
+    plot_dvdp,
+    plot_length_grid,
+    plot_parts,
+    plot_ranking,
+)
 
 
 @pytest.fixture
@@ -152,3 +160,26 @@ def test_dvdp_per_epoch_beside_map(tmp_path):
     with pytest.raises(ValueError, match="logs: got none"):
         plot_dvdp({}, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_length_grid_is_drawn_and_checked(tmp_path):
+    path = plot_length_grid([1, "all"], [[0.1, 0.2], [0.3, 1.0]], tmp_path / "grid.svg")
+    assert "frames of a query" in path.read_text()
+    for values in ([[0.1]], [[0.1, 0.2], [0.3, 1.1]]):
+        with pytest.raises(ValueError, match="values: got shape"):
+            plot_length_grid([1, "all"], values, tmp_path / "bad.svg")
+    assert not (tmp_path / "bad.svg").exists()
+
+
+def test_parts_are_drawn_and_checked(tmp_path):
+    frames = torch.zeros(2, 3, 32, 16, dtype=torch.uint8)
+    joints = torch.rand(2, 14, 3, generator=torch.Generator().manual_seed(0))
+    joints[1] = 0
+    path = plot_parts(frames, joints, tmp_path / "parts.svg", scores=torch.rand(2, 6))
+    assert "right arm" in path.read_text()
+    with pytest.raises(ValueError, match=r"joints: got shape \(1, 14, 3\), wanted \(2, 14, 3\)"):
+        plot_parts(frames, joints[:1], tmp_path / "bad.svg")
+    with pytest.raises(ValueError, match=r"scores: got shape \(2, 5\)"):
+        plot_parts(frames, joints, tmp_path / "bad.svg", scores=torch.rand(2, 5))
+    with pytest.raises(TypeError, match="frames: got torch"):
+        plot_parts(frames.float(), joints, tmp_path / "bad.svg")

@@ -8,7 +8,9 @@ from .clip_dataset import ClipDataset
 from .clips import Sampling, dense_clips, sample_clip
 from .dukev import dukev
 from .images import read_clip, read_image
+from .joints import JOINTS, attach_joints
 from .mars import mars
+from .occlusion import BlackBox
 from .records import DatasetError, Tracklet, TrackletDataset
 from .registry import build_dataset, dataset_names, register_dataset
 from .samplers import PKBatchSampler
@@ -17,12 +19,15 @@ from .transforms import test_transform, train_transform
 from .two_cameras import ilids, prid
 
 __all__ = [
+    "JOINTS",
+    "BlackBox",
     "ClipDataset",
     "DatasetError",
     "PKBatchSampler",
     "Sampling",
     "Tracklet",
     "TrackletDataset",
+    "attach_joints",
     "attribute_labels",
     "attribute_sizes",
     "build_dataset",

@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 
 from .attributes import attribute_labels
 from .clips import Sampling, dense_clips, sample_clip
-from .images import read_clip
+from .images import read_image, stack_images
+from .occlusion import BlackBox
 from .records import Tracklet
+from .transforms import ClipTransform
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -26,6 +28,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         pid, camid, index, label    int; index is the tracklet's, label is there if `labels` was given
         attributes                  (A,) int64, -1 where not known, only with `attributes`
         valid                       (T,) bool, only with "dense": False where the last clip was filled up
+        joints                      (T,14,3) float32, only if the tracklet has them: x, y as shares of the
+                                    frame's width and height after the transform, and confidence
 
     With "dense", items count clips in the order of tracklets: a long tracklet is many small items, so memory
     stays bounded by the batch size however many frames it has.
@@ -35,9 +39,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
         frames: T, frames per clip.
         sampling: how they are chosen (`sample_clip`), or "dense" (`dense_clips`).
         transform: (T,3,h,w) uint8 -> (T,3,H,W) float32; None gives the uint8 frames. Frames of differing
-            sizes are first brought one by one to its attribute `size`, if it has one.
+            sizes are first brought one by one to its attribute `size`, if it has one. Tracklets with
+            joints need a `ClipTransform`, which moves them along.
         labels: class number of each pid.
         attributes: names of the attributes to give.
+        black_box: hides a part of every frame.
 
     Raises:
         ValueError: a bad argument, at construction.
@@ -52,6 +58,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         transform: Callable[[Tensor], Tensor] | None = None,
         labels: Mapping[int, int] | None = None,
         attributes: Sequence[str] | None = None,
+        black_box: BlackBox | None = None,
     ) -> None:
         if frames < 1:
             raise ValueError(f"frames: got {frames}, want at least 1")
@@ -59,6 +66,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
             raise ValueError(
                 f"sampling: got {sampling!r}, want one of {', '.join(get_args(Sampling))}, dense"
             )
+        if transform is not None and not isinstance(transform, ClipTransform):
+            joined = [tracklet.name for tracklet in tracklets if tracklet.joints is not None]
+            if joined:
+                raise TypeError(
+                    f"transform: got {type(transform).__name__}, want a ClipTransform, since {joined[0]} "
+                    "has joints that are to move with the frames"
+                )
         if labels is not None:
             unknown = sorted({t.pid for t in tracklets} - labels.keys())
             if unknown:
@@ -66,7 +80,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
                     f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)"
                 )
         self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
-        self.transform, self.labels, self.attributes = transform, labels, attributes
+        self.transform, self.labels = transform, labels
+        self.attributes, self.black_box = attributes, black_box
         self._clips: list[tuple[int, int]] | None = None
         if sampling == "dense":
             self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
@@ -96,10 +111,23 @@ class ClipDataset(Dataset[dict[str, Any]]):
             extras["label"] = self.labels[tracklet.pid]
         if self.attributes is not None:
             extras["attributes"] = attribute_labels(tracklet.attributes, self.attributes)
-        clip = read_clip([tracklet.paths[i] for i in chosen.tolist()], getattr(self.transform, "size", None))
-        if self.transform is not None:
+        images = {i: self._image(tracklet, i) for i in dict.fromkeys(chosen.tolist())}
+        frames = [images[i] for i in chosen.tolist()]
+        clip = stack_images(frames, getattr(self.transform, "size", None))
+        if tracklet.joints is not None:
+            sizes = torch.tensor([(image.shape[2], image.shape[1], 1) for image in frames])
+            joints = tracklet.joints[chosen] / sizes[:, None]
+            if self.transform is not None:
+                assert isinstance(self.transform, ClipTransform)  # checked at construction
+                clip, joints = self.transform.with_joints(clip, joints)
+            extras["joints"] = joints
+        elif self.transform is not None:
             clip = self.transform(clip)
         return {"clip": clip, "pid": tracklet.pid, "camid": tracklet.camid, "index": index, **extras}
+
+    def _image(self, tracklet: Tracklet, frame: int) -> Tensor:
+        image = read_image(tracklet.paths[frame])
+        return image if self.black_box is None else self.black_box(image, tracklet.name, frame)
 
 
 @contextmanager

@@ -55,8 +55,12 @@ def read_clip(paths: Sequence[str], size: tuple[int, int] | None = None) -> Tens
         DatasetError: as `read_image`.
     """
     images = {path: read_image(path) for path in dict.fromkeys(paths)}
-    shapes = {image.shape for image in images.values()}
-    if len(shapes) > 1:
-        target = list(size or images[paths[0]].shape[-2:])
-        images = {path: resize(image, target) for path, image in images.items()}
-    return torch.stack([images[path] for path in paths])
+    return stack_images([images[path] for path in paths], size)
+
+
+def stack_images(images: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
+    """Images (3,h,w) as (T,3,h,w); `size` as for `read_clip`."""
+    if len({image.shape for image in images}) > 1:
+        target = list(size or images[0].shape[-2:])
+        images = [resize(image, target) for image in images]
+    return torch.stack(list(images))

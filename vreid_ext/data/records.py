@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 
 class DatasetError(ValueError):
     """A data set on disk is not what its loader expects; the message names the file and what to do."""
@@ -20,6 +22,7 @@ class Tracklet:
         camid: camera number as the data set writes it.
         name: for lists and pictures.
         attributes: class index of each attribute (`read_attributes`), None if unlabelled.
+        joints: (n,14,3) x, y in pixels and confidence of each frame's joints (`attach_joints`), or None.
     """
 
     paths: tuple[str, ...]
@@ -27,6 +30,7 @@ class Tracklet:
     camid: int
     name: str
     attributes: Mapping[str, int] | None = None
+    joints: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of frames."""

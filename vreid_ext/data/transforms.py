@@ -1,7 +1,7 @@
 """Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32, with one random decision for all its frames.
 
-They are torchvision v2 transforms, which draw once per tensor: a clip in one tensor is flipped, cropped and
-erased as one. Randomness comes from torch's default generator (`ClipDataset` seeds it per item).
+A clip in one tensor is flipped, cropped and erased as one, and its joints move with it. Randomness comes from
+torch's default generator (`ClipDataset` seeds it per item).
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
+
+from .joints import mirror_joints
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,12 +49,59 @@ class Normalize(nn.Module):
         return clip.mul_(self.scale).add_(self.offset)
 
 
-class ClipTransform(v2.Compose):
+class Flip(nn.Module):
+    """Mirror image, with some probability."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if torch.rand(()) >= self.probability:
+            return clip, joints
+        return clip.flip(-1), None if joints is None else mirror_joints(joints)
+
+
+class Shift(nn.Module):
+    """A black border of `pixels` on each side, then a random crop back to the size."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        height, width = clip.shape[-2:]
+        top, left = torch.randint(2 * self.pixels + 1, (2,)).tolist()
+        bordered = F.pad(clip, [self.pixels] * 4)
+        if joints is not None:
+            moved = torch.tensor([(self.pixels - left) / width, (self.pixels - top) / height, 0])
+            joints = joints + moved
+        return bordered[..., top : top + height, left : left + width], joints
+
+
+class ClipTransform(nn.Module):
     """A chain of clip transforms that knows its output size (height, width)."""
 
     def __init__(self, steps: Sequence[nn.Module], size: tuple[int, int]) -> None:
-        super().__init__(steps)
-        self.size = size
+        super().__init__()
+        self.steps, self.size = nn.ModuleList(steps), size
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self._chain(clip, None)[0]
+
+    def with_joints(self, clip: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """The clip and its joints (T,14,3), x and y as shares of the frame's width and height."""
+        clip, moved = self._chain(clip, joints)
+        assert moved is not None
+        return clip, moved
+
+    def _chain(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        for step in self.steps:
+            if isinstance(step, Flip | Shift):
+                clip, joints = step(clip, joints)
+            else:
+                clip = step(clip)
+        return clip, joints
 
 
 def train_transform(
@@ -88,9 +138,9 @@ def train_transform(
         raise ValueError(f"crop: got {crop}, want 0 or more pixels")
     steps: list[nn.Module] = [Resize(size)]
     if flip:
-        steps.append(v2.RandomHorizontalFlip(flip))
+        steps.append(Flip(flip))
     if crop:
-        steps.append(v2.RandomCrop(size, padding=crop))
+        steps.append(Shift(crop))
     steps.append(Normalize(mean, std))
     if erase:
         # After normalisation the mean colour is zero.

@@ -3,11 +3,14 @@
 from vreid_ext.engine.config import Recipe, load_recipe, recipe_names
 from vreid_ext.engine.evaluate import evaluate_checkpoint, evaluate_model, open_checkpoint
 from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.length_grid import evaluate_checkpoint_lengths, evaluate_lengths
 from vreid_ext.engine.train import train
 
 __all__ = [
     "Recipe",
     "evaluate_checkpoint",
+    "evaluate_checkpoint_lengths",
+    "evaluate_lengths",
     "evaluate_model",
     "extract_features",
     "load_recipe",

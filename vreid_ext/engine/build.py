@@ -7,15 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import ops
-from vreid_ext.data import TrackletDataset, build_dataset, test_transform, train_transform
+from vreid_ext.data import (
+    BlackBox,
+    TrackletDataset,
+    attach_joints,
+    build_dataset,
+    test_transform,
+    train_transform,
+)
 from vreid_ext.data.transforms import ClipTransform
 from vreid_ext.engine.config import Dataset, Input, Loss
 from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, OIMLoss, TripletLoss
-from vreid_ext.models import TrainingOutput, build_model
+from vreid_ext.models import TrainingOutput, build_model, model_factory
 
 
-def dataset_of(dataset: Dataset) -> TrackletDataset:
-    """Read the data set a recipe names.
+def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> TrackletDataset:
+    """Read the data set a recipe names, with joints where the model (`Recipe.model`) takes them.
 
     Raises:
         ValueError: no root is given, or the data cannot be used.
@@ -23,7 +30,21 @@ def dataset_of(dataset: Dataset) -> TrackletDataset:
     if dataset.root is None:
         raise ValueError(f"dataset.root: got none, wanted the folder of {dataset.name!r}: dataset.root=DIR")
     options = {name: value for name, value in dataset.options.items() if value is not None}
-    return build_dataset(dataset.name, dataset.root, **options)
+    data = build_dataset(dataset.name, dataset.root, **options)
+    if model is not None and "joints" in takes(model):
+        data = attach_joints(data, dataset.joints)
+    return data
+
+
+def black_box_of(dataset: Dataset) -> BlackBox | None:
+    """The occlusion a recipe asks for."""
+    return BlackBox(dataset.black_box, dataset.black_box_seed) if dataset.black_box else None
+
+
+def takes(model: Mapping[str, Any]) -> tuple[str, ...]:
+    """The entries of a batch that a recipe's model takes by name beside clip and valid."""
+    names: tuple[str, ...] = getattr(model_factory(model["name"]), "takes", ())
+    return names
 
 
 def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: bool = True) -> nn.Module:
@@ -68,7 +89,10 @@ class Objective(nn.Module):
         oim: OIMLoss | None = None,
     ) -> None:
         super().__init__()
-        names = ("softmax", "triplet", "inter_frame", "attributes", "aitl", "itl", "oim", "diversity")
+        names = (
+            "softmax", "triplet", "inter_frame", "part_softmax", "part_triplet", "attributes", "aitl", "itl",
+            "oim", "diversity",
+        )  # fmt: skip
         self.weights = {name: getattr(loss, name) for name in names if getattr(loss, name)}
         for name in ("attributes", "aitl"):
             if name in self.weights and not attribute_sizes:

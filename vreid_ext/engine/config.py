@@ -20,11 +20,17 @@ class Dataset:
     """name: a registered data set; root: its folder; options: what `build_dataset` takes besides.
 
     An option that is null is as if it were not there: so a base's, or a checkpoint's, can be taken back.
+    joints: the joints file, for models that take joints; without it the one in the root, if there is one.
+    black_box: side in pixels of a black square in every image, training and test, its place drawn once with
+    `black_box_seed`; 0 for none.
     """
 
     name: str = "mars"
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    joints: str | None = None
+    black_box: int = 0
+    black_box_seed: int = 0
 
 
 @dataclass
@@ -79,6 +85,8 @@ class Loss:
     oim_scalar: float = 30.0
     oim_momentum: float = 0.5
     diversity: float = 0.0
+    part_softmax: float = 0.0
+    part_triplet: float = 0.0
 
 
 @dataclass
@@ -135,6 +143,7 @@ class Eval:
     """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
 
     frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
+    metric: of the features; a model with a distance of its own (STAL) is compared by that.
     """
 
     sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
@@ -325,7 +334,8 @@ def _check(recipe: Recipe) -> None:
         "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
         "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0,
         "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "loss.oim": 0,
-        "loss.diversity": 0, "optim.lr": 0,
+        "loss.diversity": 0, "loss.part_softmax": 0, "loss.part_triplet": 0, "dataset.black_box": 0,
+        "optim.lr": 0,
         "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
     }  # fmt: skip

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
-from vreid_ext.engine.build import dataset_of, model_of, transforms_of
+from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.extract import extract_features
+from vreid_ext.metrics.features import DistanceFunction
 
 RANKS = (1, 5, 10, 20)
 
@@ -37,6 +38,48 @@ class Evaluated(NamedTuple):
     gallery: Tensor
     itself: Tensor
     result: metrics.ReIDResult
+
+
+class TestSet:
+    """The tracklets of an evaluation, each once, and who is compared with whom.
+
+    Attributes:
+        tracklets: queries and gallery. A query that is part of the gallery is embedded once, and it never
+            counts as its own match.
+        query, gallery: index into `tracklets` of every query and gallery item.
+        itself: (Q,) the gallery item that is the query itself, -1 where there is none.
+    """
+
+    __test__ = False  # for pytest, which takes it for a test case by its name
+
+    def __init__(self, dataset: TrackletDataset) -> None:
+        self.dataset = dataset
+        query, gallery = dataset.query, dataset.gallery
+        self.tracklets = list({tracklet.paths: tracklet for tracklet in (*query, *gallery)}.values())
+        place = {tracklet.paths: index for index, tracklet in enumerate(self.tracklets)}
+        self.query, self.gallery = ([place[each.paths] for each in part] for part in (query, gallery))
+        in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
+        self.itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
+
+    def evaluate(
+        self, query: Tensor, gallery: Tensor, recipe: Recipe, metric: str | DistanceFunction
+    ) -> metrics.ReIDResult:
+        """Figures of query features (Q,D) and gallery features (G,D)."""
+        return metrics.evaluate(
+            query,
+            gallery,
+            *ids(self.dataset),
+            metric=metric,
+            ap=recipe.eval.ap,
+            junk=self.dataset.junk,
+            exclude=self.itself,
+        )
+
+
+def metric_of(model: nn.Module, recipe: Recipe) -> str | DistanceFunction:
+    """How features of the model are compared: by its own `distance`, or as the recipe says."""
+    distance: DistanceFunction | None = getattr(model, "distance", None)
+    return distance or recipe.eval.metric
 
 
 def evaluate_model(
@@ -62,20 +105,15 @@ def evaluate_model(
         model with attribute streams also `attributes`: accuracy, f1 and samples of each, over the test
         tracklets that have the stream's attributes.
     """
-    query, gallery = dataset.query, dataset.gallery
-    # A query that is part of the gallery is embedded once, and it never counts as its own match.
-    tracklets = list({tracklet.paths: tracklet for tracklet in (*query, *gallery)}.values())
-    place = {tracklet.paths: index for index, tracklet in enumerate(tracklets)}
-    of_query, of_gallery = ([place[tracklet.paths] for tracklet in part] for part in (query, gallery))
-    in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
-    itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
+    test = TestSet(dataset)
+    metric = metric_of(model, recipe)
     _, transform = transforms_of(recipe.input)
     streams: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
     rows = []
     for frames in recipe.eval.frames:
         features = extract_features(
             model,
-            tracklets,
+            test.tracklets,
             frames=frames,
             sampling=recipe.eval.sampling,
             transform=transform,
@@ -84,39 +122,33 @@ def evaluate_model(
             device=device,
             progress=progress,
             forward=_feature_then_attributes(model) if streams else None,
+            black_box=black_box_of(recipe.dataset),
         )
         widths = [sum(sizes.values()) for sizes in streams.values()]
         features, *logits = features.split([features.shape[1] - sum(widths), *widths], 1)
-        q_features, g_features = features[of_query], features[of_gallery]
-        result = metrics.evaluate(
-            q_features,
-            g_features,
-            *ids(dataset),
-            metric=recipe.eval.metric,
-            ap=recipe.eval.ap,
-            junk=dataset.junk,
-            exclude=itself,
-        )
+        query, gallery = features[test.query], features[test.gallery]
+        result = test.evaluate(query, gallery, recipe, metric)
         if observe is not None:
-            observe(Evaluated(model, dataset, recipe, frames, q_features, g_features, itself, result))
+            observe(Evaluated(model, dataset, recipe, frames, query, gallery, test.itself, result))
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
-        row |= {"queries": len(query), "valid_queries": result.valid_queries, "gallery": len(gallery)}
+        row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}
+        row["gallery"] = len(dataset.gallery)
         row["cmc"] = result.cmc.tolist()
         if frames in recipe.paper.rows:
             row["paper_percent"] = recipe.paper.rows[frames]
         if streams:
             row["attributes"] = {}
             for sizes, part in zip(streams.values(), logits, strict=True):
-                row["attributes"] |= _attribute_scores(part, tracklets, sizes)
+                row["attributes"] |= _attribute_scores(part, test.tracklets, sizes)
         rows.append(row)
     return {
         "recipe": recipe.name,
         "dataset": dataset.name,
         "protocol": dataset.protocol,
         "junk": dataset.junk,
-        "metric": recipe.eval.metric,
+        "metric": "model's" if callable(metric) else metric,
         "ap": recipe.eval.ap,
         "paper": recipe.paper.source,
         "rows": rows,
@@ -183,7 +215,7 @@ def evaluate_checkpoint(
         What `evaluate_model` returns, with `checkpoint` and `file`.
     """
     model, recipe, folder = open_checkpoint(path, overrides)
-    dataset = dataset_of(recipe.dataset)
+    dataset = dataset_of(recipe.dataset, recipe.model)
     device = default_device()
     lengths = "-".join(map(str, recipe.eval.frames))
     default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"

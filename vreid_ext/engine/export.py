@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vreid_ext.engine.build import dataset_of, transforms_of
+from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
 from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.evaluate import open_checkpoint, write_json
 from vreid_ext.engine.extract import extract_features
@@ -29,7 +29,7 @@ def export_features(checkpoint: str | Path, out: str | Path, overrides: Iterable
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"out: {str(out)!r} exists, wanted a new or an empty folder")
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
-    dataset = dataset_of(recipe.dataset)
+    dataset = dataset_of(recipe.dataset, recipe.model)
     _, transform = transforms_of(recipe.input)
     device = default_device()
     model.to(device)
@@ -44,6 +44,7 @@ def export_features(checkpoint: str | Path, out: str | Path, overrides: Iterable
             chunk=recipe.eval.chunk,
             workers=recipe.train.workers,
             device=device,
+            black_box=black_box_of(recipe.dataset),
         )
         splits[split] = [
             {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)}

@@ -5,7 +5,6 @@ checkpoint needs weights, the optimizer's state and a position, and a resumed ru
 uninterrupted one would have done, bit for bit on a CPU.
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -21,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
-from vreid_ext.engine.build import Objective, dataset_of, model_of, transforms_of
+from vreid_ext.engine.build import Objective, black_box_of, dataset_of, model_of, takes, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -38,6 +37,7 @@ from vreid_ext.engine.evaluate import evaluate_model, write_json
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.runlog import RunLog
+from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
 from vreid_ext.losses import OIMLoss
 from vreid_ext.losses.gather import gather_with_gradient, world
@@ -69,12 +69,6 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
     return _Run(recipe, out, quiet).run()
 
 
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed that depends on every one of `parts` and on their order."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
 def unlabelled(data: TrackletDataset) -> int:
     """How many training tracklets have no attributes, of which a warning tells.
 
@@ -103,8 +97,9 @@ class _Run:
         self.rank, processes = world()
         self.main = self.rank == 0
 
-        self.data: TrackletDataset = dataset_of(recipe.dataset)
+        self.data: TrackletDataset = dataset_of(recipe.dataset, recipe.model)
         train_transform, _ = transforms_of(recipe.input)
+        self.takes = takes(recipe.model)
         self.sampler = PKBatchSampler(
             [tracklet.pid for tracklet in self.data.train],
             recipe.batch.p,
@@ -128,6 +123,7 @@ class _Run:
             train_transform,
             self.data.labels,
             self.attributes or None,
+            black_box_of(recipe.dataset),
         )
         optimizer = build_optimizer(model, recipe.optim)
         oim = None
@@ -224,7 +220,8 @@ class _Run:
         torch.manual_seed(seed_of(self.recipe.seed, epoch, self.position.batch, self.rank))
         device = self.accelerator.device
         with nullcontext() if closes else self.accelerator.no_sync(self.model):
-            output = self.model(batch["clip"].to(device, non_blocking=True))
+            inputs = {name: batch[name].to(device) for name in self.takes if name in batch}
+            output = self.model(batch["clip"].to(device, non_blocking=True), **inputs)
             try:
                 attributes = batch["attributes"].to(device) if self.attributes else None
                 terms = self.objective(output, batch["label"].to(device), attributes)

@@ -12,6 +12,7 @@ from vreid_ext.losses.gather import gather_with_gradient
 from vreid_ext.losses.inter_frame import InterFrameRegularizer
 from vreid_ext.losses.memory import CrossBatchMemory
 from vreid_ext.losses.oim import OIMLoss
+from vreid_ext.losses.part_triplet import PartTripletLoss
 from vreid_ext.losses.triplet import TripletLoss
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ITLoss",
     "InterFrameRegularizer",
     "OIMLoss",
+    "PartTripletLoss",
     "TripletLoss",
     "gather_with_gradient",
 ]

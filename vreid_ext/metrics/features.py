@@ -1,7 +1,7 @@
 """Features wherever they are: tensors, arrays, memory-mapped files. Read in pieces, never as a whole."""
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Rows: TypeAlias = Tensor | np.ndarray | str | PathLike[str]
+DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 _PIECE = 2**26  # bytes of a file read at once
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Features, Rows, Shard
+from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 
 
@@ -17,7 +17,7 @@ def rank(
     g_camids: Labels,
     *,
     top: int = 10,
-    metric: str = "cosine",
+    metric: str | DistanceFunction = "cosine",
     junk: bool = True,
     exclude: Labels | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def rank(
     """
     if top < 1:
         raise ValueError(f"top: got {top}, wanted at least 1")
-    queries, items = pair(query, gallery)
+    queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
         sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
@@ -43,7 +43,11 @@ def rank(
 
 
 def nearest(
-    query: Features, gallery: Features, k: int, metric: str, protocol: Protocol | None = None
+    query: Features,
+    gallery: Features,
+    k: int,
+    metric: str | DistanceFunction,
+    protocol: Protocol | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`ops.top_k` over a gallery that is read in pieces: indices (Q,k) and distances (Q,k)."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
@@ -52,13 +56,31 @@ def nearest(
     distances = torch.full_like(indices, torch.inf, dtype=torch.float64)
     for first, piece in gallery.pieces():
         left_out, kept = (None, None) if protocol is None else protocol.part(first, first + len(piece))
-        found, places = ops.top_k(rows, piece.to(query.device, dtype), k, metric, left_out, kept)
+        piece = piece.to(query.device, dtype)
+        if callable(metric):
+            found, places = _nearest_of(metric(rows, piece), k, left_out, kept)
+        else:
+            found, places = ops.top_k(rows, piece, k, metric, left_out, kept)
         places = torch.where(places >= 0, places + first, -1)
         # Stable, and later pieces have the larger indices: equal distances stay in order.
         distances, order = torch.cat([distances, found], 1).sort(dim=1, stable=True)
         indices = torch.cat([indices, places], 1).gather(1, order[:, :k])
         distances = distances[:, :k]
     return indices, distances
+
+
+def _nearest_of(
+    distances: Tensor, k: int, left_out: tuple[Tensor, Tensor] | None, kept: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """What `ops.top_k` gives, from distances (Q,G)."""
+    distances = distances.double()
+    if left_out is not None:
+        start, index = left_out
+        distances[torch.repeat_interleave(start.diff(), output_size=len(index)), index] = torch.inf
+    if kept is not None:
+        distances = distances.masked_fill(~kept, torch.inf)
+    found, places = distances.sort(dim=1, stable=True)
+    return found[:, :k], places.masked_fill(found.isinf(), -1)[:, :k]
 
 
 def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple[Features, Features]:

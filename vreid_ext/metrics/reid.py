@@ -1,6 +1,6 @@
 """CMC, mAP and mINP of person re-identification."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Features, Rows, Shard
+from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair
-
-DistanceFunction = Callable[[Tensor, Tensor], Tensor]
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function

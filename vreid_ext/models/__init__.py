@@ -4,18 +4,21 @@ from vreid_ext.models.asta import ASTA
 from vreid_ext.models.backbones import Backbone, build_backbone
 from vreid_ext.models.drsta import DRSTA, ReceptiveFields
 from vreid_ext.models.output import TrainingOutput
-from vreid_ext.models.registry import build_model, model_names, register_model
+from vreid_ext.models.registry import build_model, model_factory, model_names, register_model
 from vreid_ext.models.sta import STA
+from vreid_ext.models.stal import STAL
 
 __all__ = [
     "ASTA",
     "DRSTA",
     "STA",
+    "STAL",
     "Backbone",
     "ReceptiveFields",
     "TrainingOutput",
     "build_backbone",
     "build_model",
+    "model_factory",
     "model_names",
     "register_model",
 ]

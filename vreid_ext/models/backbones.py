@@ -2,15 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESNETS = ("resnet18", "resnet34", "resnet50")
-BACKBONES = (*_RESNETS, "mobilenet_v2")
+BACKBONES = (*_RESNETS, "googlenet", "mobilenet_v2")
 
 
 class Backbone(nn.Sequential):
@@ -28,14 +30,15 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     """Build a torchvision network without its pooling and classifier.
 
     Args:
-        name: "resnet18", "resnet34", "resnet50" or "mobilenet_v2".
+        name: "resnet18", "resnet34", "resnet50", "googlenet" (with batch normalisation, as torchvision has
+            it) or "mobilenet_v2".
         weights: "none" for the initialisation torchvision draws; "imagenet" for torchvision's ImageNet
             weights (version 1), from its cache or downloaded; or the path of a `.safetensors` file or of a
             `.pth` / `.pt` state dict, which is read with `weights_only=True`. Entries of a file are matched
             by name (a checkpoint of this package by its `backbone.`), else by their order if all shapes
             agree; what follows the trunk's (a classifier) is not used.
         last_stride: stride of the last stage: 1 gives maps of h/16 x w/16, as in re-identification since
-            Sun et al. 2018 (and STA); 2, torchvision's own, of h/32 x w/32.
+            Sun et al. 2018 (and STA); 2, torchvision's own, of h/32 x w/32. GoogLeNet takes 2 alone.
 
     Raises:
         ImportError: torchvision is missing.
@@ -51,8 +54,17 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     except ImportError as error:
         raise ImportError("backbones need torchvision: pip install 'vreid-ext[train]'") from error
 
-    network = models.get_model(name, weights=None)
-    if name in _RESNETS:
+    if name == "googlenet" and last_stride != 2:
+        raise ValueError(f"last_stride: got {last_stride} for googlenet, wanted 2")
+    options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    network = models.get_model(name, weights=None, **options)
+    last_stage: nn.Module
+    if name == "googlenet":
+        layers = {"rescale": _Rescale()}
+        rest = ("avgpool", "dropout", "fc")
+        layers |= {key: layer for key, layer in network.named_children() if key not in rest and layer}
+        out_channels, last_stage = network.fc.in_features, nn.Identity()
+    elif name in _RESNETS:
         layers = {key: layer for key, layer in network.named_children() if key not in ("avgpool", "fc")}
         out_channels, last_stage = network.fc.in_features, network.layer4
     else:
@@ -68,6 +80,80 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     elif weights != "none":
         _load(backbone, _read(Path(weights)), source=str(weights))
     return backbone
+
+
+class Split(NamedTuple):
+    """Result of `split_backbone`.
+
+    Attributes:
+        low: images (N,3,h,w) to maps (N, low.out_channels, H, W).
+        part: the layers after the split up to the first that halves the map, as a mould for part networks.
+        high: all layers after the split, to the backbone's last map.
+    """
+
+    low: Backbone
+    part: Backbone
+    high: Backbone
+
+
+# Where STAL splits: 224 x 224 images give 14 x 14 maps, as in its Table I.
+_SPLITS = {**dict.fromkeys(_RESNETS, "layer3"), "googlenet": "inception4b"}
+
+
+def split_backbone(backbone: Backbone, at: str) -> Split:
+    """Cut a backbone behind the layer named `at`; `part` is a copy, the other two hold the backbone's layers.
+
+    Raises:
+        ValueError: no such layer, or the last one.
+    """
+    names = [name for name, _ in backbone.named_children()]
+    if at not in names[:-1]:
+        raise ValueError(f"split: got {at!r}, wanted one of the backbone's layers {', '.join(names[:-1])}")
+    layers = dict(backbone.named_children())
+    cut = names.index(at) + 1
+    below, above = names[:cut], names[cut:]
+    halving = next((n for n, name in enumerate(above, start=1) if _halves(layers[name])), len(above))
+    low = Backbone({name: layers[name] for name in below}, 0)
+    part = Backbone({name: deepcopy(layers[name]) for name in above[:halving]}, 0)
+    high = Backbone({name: layers[name] for name in above}, backbone.out_channels)
+    low.out_channels, part.out_channels = _channels(low, part)
+    return Split(low, part, high)
+
+
+def split_name(backbone: str) -> str:
+    """The layer behind which STAL cuts the backbone of this name.
+
+    Raises:
+        ValueError: a backbone that cannot be cut.
+    """
+    if backbone not in _SPLITS:
+        raise ValueError(f"backbone: got {backbone!r}, wanted one of {', '.join(_SPLITS)}")
+    return _SPLITS[backbone]
+
+
+def _halves(layer: nn.Module) -> bool:
+    return any(getattr(module, "stride", 1) in (2, (2, 2)) for module in layer.modules())
+
+
+@torch.no_grad()
+def _channels(*chain: nn.Module) -> list[int]:
+    """Channels after each of some layers that follow one another; their state is left as it is."""
+    channels = []
+    x = torch.zeros(1, 3, 64, 64)
+    for module in chain:
+        training = module.training
+        x = module.eval()(x)
+        module.train(training)
+        channels.append(x.shape[1])
+    return channels
+
+
+class _Rescale(nn.Module):
+    """From ImageNet's mean and deviation to [-1, 1], the input of torchvision's GoogLeNet weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        return (x * std + mean - 0.5) / 0.5
 
 
 def _imagenet(weights: Any) -> Mapping[str, Tensor]:

@@ -33,22 +33,31 @@ def model_names() -> list[str]:
     return sorted(_models)
 
 
+def model_factory(name: str) -> Callable[..., nn.Module]:
+    """The class or function registered under a name.
+
+    Raises:
+        ValueError: unknown name (with the nearest known one).
+    """
+    if name not in _models:
+        near = get_close_matches(str(name), _models, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name: got {name!r}, wanted one of {', '.join(model_names())}{hint}")
+    return _models[name]
+
+
 def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Build a registered model.
 
     Args:
-        name: "asta", "sta", or a name given to `register_model`.
+        name: "asta", "sta", "stal", or a name given to `register_model`.
         num_classes: training identities.
         options: passed to the model; see its class.
 
     Raises:
         ValueError: unknown name or option (with the nearest known one).
     """
-    if name not in _models:
-        near = get_close_matches(str(name), _models, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name: got {name!r}, wanted one of {', '.join(model_names())}{hint}")
-    factory = _models[name]
+    factory = model_factory(name)
     _, *parameters = inspect.signature(factory).parameters.values()  # the first is num_classes
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         known = [parameter.name for parameter in parameters]

@@ -4,7 +4,16 @@ The page of a run is `report.page.report_checkpoint`: it evaluates, which the pi
 """
 
 from .fields import plot_receptive_fields
-from .plots import plot_attention, plot_clip, plot_cmc, plot_curves, plot_dvdp, plot_ranking
+from .plots import (
+    plot_attention,
+    plot_clip,
+    plot_cmc,
+    plot_curves,
+    plot_dvdp,
+    plot_length_grid,
+    plot_parts,
+    plot_ranking,
+)
 
 __all__ = [
     "plot_attention",
@@ -12,6 +21,8 @@ __all__ = [
     "plot_cmc",
     "plot_curves",
     "plot_dvdp",
+    "plot_length_grid",
+    "plot_parts",
     "plot_ranking",
     "plot_receptive_fields",
 ]

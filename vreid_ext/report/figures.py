@@ -71,7 +71,7 @@ def draw_ranking(
         ValueError: no such query, ranks below 1.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    dataset = dataset_of(recipe.dataset)
+    dataset = dataset_of(recipe.dataset, recipe.model)
     asked = query_of(dataset, query)
     seen: list[Evaluated] = []
     device = default_device()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import matplotlib
+import matplotlib.lines
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -16,7 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from vreid_ext.nn.parts import PART_JOINTS, PART_NAMES, known_joints, part_boxes
+
 SUFFIXES = (".png", ".svg")
+
+# Pairs of joints (`data.JOINTS`) that a skeleton connects.
+_BONES = (
+    (0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (5, 8), (8, 9), (9, 10), (2, 11), (11, 12),
+    (12, 13), (8, 11),
+)  # fmt: skip
 
 # Okabe and Ito's palette without its yellow: apart in hue and in lightness for every kind of colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -168,6 +177,102 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
+        return save_figure(figure, path)
+
+
+def plot_parts(
+    frames: Tensor, joints: Tensor, path: str | Path, *, scores: Tensor | None = None, title: str = ""
+) -> Path:
+    """Draw one clip with skeletons and the boxes of its body parts (STAL, Fig. 3 and 12).
+
+    Joints that do not count (`nn.part_boxes`) are left out; a box drawn dashed is that of a part none of
+    whose joints counts.
+
+    Args:
+        frames: (T,3,h,w) uint8, RGB.
+        joints: (T,14,3) as shares of the frame's width and height, and confidence.
+        path: the picture, ending in .png or .svg.
+        scores: (T,6) scores of the parts, written under the frame.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+    """
+    path = picture_path(path)
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
+    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
+        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+    if joints.shape != (len(frames), 14, 3):
+        raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted {(len(frames), 14, 3)}")
+    if scores is not None and scores.shape != (len(frames), len(PART_NAMES)):
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted {(len(frames), len(PART_NAMES))}")
+    height, width = frames.shape[2:]
+    counts = known_joints(joints).numpy()
+    points = (joints[..., :2] * torch.tensor([width, height])).numpy() - 0.5
+    boxes = (part_boxes(joints) * torch.tensor([width, height, width, height])).numpy() - 0.5
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        tall = 1.5 * height / width
+        figure = Figure(figsize=(max(1.5 * len(frames), 4), tall + 0.9), layout="constrained")
+        figure.suptitle(title)
+        for t, axes in enumerate(figure.subplots(1, len(frames), squeeze=False)[0]):
+            axes.imshow(frames[t].permute(1, 2, 0).cpu().numpy())
+            axes.set(xticks=[], yticks=[])
+            for first, second in _BONES:
+                if counts[t, first] and counts[t, second]:
+                    axes.plot(*points[t, [first, second]].T, color="white", linewidth=1.2)
+            axes.plot(*points[t, counts[t]].T, "o", color="white", markersize=2)
+            for r, (x1, y1, x2, y2) in enumerate(boxes[t]):
+                style = "-" if counts[t, list(PART_JOINTS[r])].any() else ":"
+                axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], style, color=COLORS[r], linewidth=1.3)
+                if scores is not None:
+                    where = (0.02 + r % 3 / 3, -0.09 - 0.08 * (r // 3))
+                    text = f"{100 * float(scores[t, r]):.0f}"
+                    axes.text(*where, text, color=COLORS[r], transform=axes.transAxes, size=8)
+        handles = [matplotlib.lines.Line2D([], [], color=COLORS[r]) for r in range(len(PART_NAMES))]
+        figure.legend(handles, PART_NAMES, loc="outside lower center", ncols=6, fontsize=8)
+        return save_figure(figure, path)
+
+
+def plot_length_grid(
+    lengths: Sequence[int | str], values: Sequence[Sequence[float]], path: str | Path, *, title: str = ""
+) -> Path:
+    """Draw rank-1 for every pair of query and gallery lengths as a heat map (STAL, Fig. 11).
+
+    Args:
+        lengths: n numbers of frames, or "all".
+        values: (n,n) fractions, a row for each query length and a column for each gallery length.
+        path: the picture, ending in .png or .svg.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: values of another shape or outside [0, 1], or another suffix; nothing is written.
+    """
+    path = picture_path(path)
+    grid = np.asarray(values, dtype=float)
+    if grid.shape != (len(lengths),) * 2 or not grid.size or not ((grid >= 0) & (grid <= 1)).all():
+        wanted = (len(lengths),) * 2
+        raise ValueError(f"values: got shape {grid.shape}, wanted fractions {wanted} in [0, 1]")
+    names = [str(length) for length in lengths]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        side = 0.55 * len(lengths) + 1.8
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(100 * grid, cmap="viridis")
+        middle = 50 * (grid.min() + grid.max())
+        for (row, column), value in np.ndenumerate(100 * grid):
+            color = "white" if value <= middle else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="frames of a gallery tracklet", ylabel="frames of a query", title=title)
+        figure.colorbar(image, ax=axes, label="rank-1 (%)")
         return save_figure(figure, path)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from vreid_ext import metrics
-from vreid_ext.engine.evaluate import Evaluated, ids
+from vreid_ext.engine.evaluate import Evaluated, ids, metric_of
 
 
 class Listed(NamedTuple):
@@ -37,7 +37,7 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
     most_junk = max(beside[query.pid, query.camid] for query in data.query)
     indices, distances = metrics.rank(
         evaluated.query, evaluated.gallery, *ids(data), top=min(ranks + most_junk, len(data.gallery)),
-        metric=evaluated.recipe.eval.metric, junk=False, exclude=evaluated.itself,
+        metric=metric_of(evaluated.model, evaluated.recipe), junk=False, exclude=evaluated.itself,
     )  # fmt: skip
     lists = []
     for query, places, away in zip(data.query, indices.tolist(), distances.tolist(), strict=True):

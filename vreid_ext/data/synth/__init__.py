@@ -50,7 +50,8 @@ def synthesize(
                                one query for every test person and camera
     ROOT/mars_attributes.csv   the published columns, real pids only
     ROOT/joints.json           {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, visible]}}:
-                               pixels from the upper left corner; visible: in the crop and not covered
+                               pixels from the upper left corner; visible: in the crop and not covered.
+                               Of all but junk; zeros where a distractor shows nobody
     ROOT/synth.json            the arguments; written last
 
     iLIDS-VID and PRID2011: everybody is filmed once by each of two cameras, in PNG, and ten splits are drawn;

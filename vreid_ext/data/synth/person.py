@@ -14,13 +14,7 @@ from PIL import Image, ImageDraw
 
 from .looks import BOTTOM_COLORS, CLOTH_COLUMNS, CLOTH_ROWS, RGB, TOP_COLORS, Look
 
-JOINTS = (
-    "head", "neck",
-    "right_shoulder", "right_elbow", "right_wrist",
-    "left_shoulder", "left_elbow", "left_wrist",
-    "left_hip", "left_knee", "left_ankle",
-    "right_hip", "right_knee", "right_ankle",
-)  # fmt: skip
+# Indices into data.joints.JOINTS.
 _HEAD, _NECK = 0, 1
 _R_SHOULDER, _R_ELBOW, _R_WRIST, _L_SHOULDER, _L_ELBOW, _L_WRIST = range(2, 8)
 _L_HIP, _L_KNEE, _L_ANKLE, _R_HIP, _R_KNEE, _R_ANKLE = range(8, 14)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from .person import JOINTS
+from ..joints import JOINTS
 from .scene import Shot
 
 ID_COLUMNS = ("person_id", "camera_id", "tracklets_id")
@@ -79,6 +79,7 @@ class MarsWriter:
                     *(values[c] for c in CONDITION_COLUMNS + PERSON_COLUMNS),
                 ]
             )
+        if entry.pid >= 0:
             self.joints[entry.name] = joints
 
     def queries(self) -> np.ndarray:

@@ -1,0 +1,168 @@
+import pytest
+import torch
+
+from vreid_ext.models import STAL, build_backbone, build_model
+from vreid_ext.nn import part_boxes
+
+SMALL = {"backbone": "resnet18", "split": "layer2", "part_dim": 8, "roi_size": 4}
+
+
+def model(**options):
+    torch.manual_seed(0)
+    return STAL(5, **{**SMALL, **options})
+
+
+def clips(b=2, t=3):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(b, t, 3, 64, 32, generator=generator), torch.rand(b, t, 14, 3, generator=generator)
+
+
+@pytest.mark.parametrize("branches", ["both", "global", "local"])
+def test_training_terms_reach_every_parameter(branches):
+    stal = model(branches=branches)
+    frames, joints = clips(4)
+    output = stal(frames, joints=joints, label=torch.tensor([0, 0, 1, 1]))
+    assert output.logits.shape == (4, 5)
+    assert set(output.extras) == (set() if branches == "global" else {"part_softmax", "part_triplet"})
+    loss = sum(output.extras.values(), output.logits.square().sum() if branches != "local" else 0)
+    loss.backward()
+    lacking = [name for name, p in stal.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    # In a ReLU network a channel may be off for a tiny batch; whole tensors without gradient may not.
+    assert lacking == []
+
+
+def test_evaluation_is_the_distance_of_the_paper():
+    stal = model().eval()
+    frames, joints = clips(3)
+    with torch.no_grad():
+        rows = stal(frames, joints=joints)
+        distance = stal.distance(rows, rows)
+        maps = stal.low(frames.flatten(0, 1))
+        f = stal._part_features(maps, frames.shape[:2], joints)
+        a = stal.quality(frames)
+        a = a / a.sum((1, 2), keepdim=True)
+        g = stal.high(stal.attention(maps)).mean((2, 3)).unflatten(0, (3, 3)).mean(1)
+    f_i = (a[..., None] * f).sum(1) / a.sum(1)[..., None]
+    mean = a.mean(1) / a.mean(1).norm(dim=1, keepdim=True)
+    psi = (mean[:, None] * mean[None] * (f_i[:, None] - f_i[None]).norm(dim=3)).sum(2)
+    expected = psi + 0.3 * (g[:, None] - g[None]).norm(dim=2)
+    torch.testing.assert_close(distance, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_clips_of_a_tracklet_add_up():
+    """The mean of the rows of two clips, the second half empty, is the row of all frames up to a factor."""
+    stal = model().eval()
+    frames, joints = clips(1, 6)
+    valid = torch.tensor([[True, True, True, False]])
+    with torch.no_grad():
+        whole = stal(frames[:, :5], joints=joints[:, :5])
+        first = stal(frames[:, :2], joints=joints[:, :2])
+        second = stal(frames[:, 2:], valid, joints[:, 2:])
+        assert stal.distance((first + second) / 2, whole) < 1e-3
+        for mine, theirs in zip(stal.unpack((first + second) / 2)[:2], stal.unpack(whole)[:2], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_switches_of_the_test():
+    stal = model().eval()
+    frames, joints = clips(3)
+    distances = {}
+    with torch.no_grad():
+        for attention in ("both", "temporal", "spatial", "none"):
+            for branches in ("both", "global", "local"):
+                stal.test_attention, stal.test_branches = attention, branches
+                rows = stal(frames, joints=joints)
+                distances[attention, branches] = stal.distance(rows, rows)
+        stal.test_attention = "none"
+        plain = stal.unpack(stal(frames, joints=joints))
+        f = stal._part_features(stal.low(frames.flatten(0, 1)), frames.shape[:2], joints)
+    torch.testing.assert_close(plain.features, f.mean(1))
+    assert plain.scores.unique().numel() == 1
+    for attention in ("both", "temporal", "spatial", "none"):
+        both = distances[attention, "local"] + 0.3 * distances[attention, "global"]
+        torch.testing.assert_close(distances[attention, "both"], both)
+    torch.testing.assert_close(distances["none", "global"], distances["both", "global"])
+    local = [distances[attention, "local"] for attention in ("both", "temporal", "spatial", "none")]
+    assert all(not torch.equal(a, b) for n, a in enumerate(local) for b in local[:n])
+
+
+def test_without_joints_the_standing_layout():
+    stal = model().eval()
+    frames, joints = clips()
+    nothing = torch.zeros_like(joints)
+    with torch.no_grad():
+        torch.testing.assert_close(stal(frames), stal(frames, joints=nothing))
+        assert not torch.equal(stal(frames), stal(frames, joints=joints))
+    torch.testing.assert_close(stal.boxes(joints, frames.flatten(0, 1)), part_boxes(joints.flatten(0, 1)))
+
+
+def test_part_networks_have_weights_of_their_own():
+    stal = model()
+    first, second = (network[0].layer3[0].conv1.weight for network in stal.part_networks[:2])
+    assert torch.equal(first, second)  # both start from the backbone's
+    assert first.data_ptr() != second.data_ptr()
+    assert first.data_ptr() != stal.high.layer3[0].conv1.weight.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "global_dim", "part"),
+    [
+        ("googlenet", 512, 1024, ["inception4c", "inception4d", "inception4e", "maxpool4"]),
+        ("resnet18", 256, 512, ["layer4"]),
+    ],
+)
+def test_default_splits_give_the_maps_of_table_1(backbone, channels, global_dim, part):
+    stal = STAL(3, backbone=backbone, part_dim=4)
+    with torch.no_grad():
+        assert stal.eval().low(torch.zeros(1, 3, 224, 224)).shape == (1, channels, 14, 14)
+        assert stal.high(torch.zeros(1, channels, 14, 14)).shape == (1, global_dim, 7, 7)
+    assert [name for name, _ in stal.part_networks[0][0].named_children()] == part
+    assert stal.part_networks[0][0](torch.zeros(1, channels, 8, 8)).shape[2:] == (4, 4)
+
+
+def test_googlenet_takes_a_state_dict_of_torchvision(tmp_path):
+    from torchvision import models
+
+    network = models.googlenet(
+        weights=None, aux_logits=False, init_weights=False, transform_input=True
+    ).eval()
+    torch.save(network.state_dict(), tmp_path / "googlenet.pth")
+    trunk = build_backbone("googlenet", tmp_path / "googlenet.pth", 2).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(network.fc(trunk(images).mean((2, 3))), network(images))
+    with pytest.raises(ValueError, match="last_stride: got 1 for googlenet, wanted 2"):
+        build_backbone("googlenet")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"branches": "all"}, "branches: got 'all', wanted one of both, global, local"),
+        ({"test_attention": "tan"}, "test_attention: got 'tan'"),
+        ({"branches": "global", "test_branches": "local"}, "test_branches: got 'local', wanted 'both' or"),
+        ({"roi": "max"}, "roi: got 'max'"),
+        ({"part_dim": 0}, "part_dim: got 0"),
+        ({"fusion": -1}, "fusion: got -1"),
+        ({"split": "layer9"}, "split: got 'layer9', wanted one of the backbone's layers conv1"),
+        ({"split": None, "backbone": "mobilenet_v2"}, "backbone: got 'mobilenet_v2', wanted one of resnet18"),
+        ({"part_dims": 3}, "part_dims: model 'stal' has no such option; did you mean 'part_dim'"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("stal", 5, **{**SMALL, **options})
+
+
+def test_bad_calls_are_named():
+    stal = model()
+    frames, joints = clips()
+    with pytest.raises(ValueError, match=r"clips: got shape \(3, 3, 64, 32\)"):
+        stal(frames[0])
+    with pytest.raises(ValueError, match=r"joints: got shape \(2, 2, 14, 3\), wanted \(B,T,14,3\)"):
+        stal(frames, joints=joints[:, :2])
+    with pytest.raises(ValueError, match="label: got none in training of the local branch"):
+        stal(frames)
+    rows = stal.eval()(frames)
+    with pytest.raises(ValueError, match=r"rows: got shape \(2, 3\), wanted \(n,"):
+        stal.distance(rows, rows[:, :3])

@@ -1,0 +1,173 @@
+"""Body joints of tracklets: 14 points in every frame, from a file beside the data set.
+
+    ROOT/joints.json     {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, confidence]}}
+    ROOT/joints.jsonl    a first line {"joints": 14 names}, then a line {"tracklet": name, "frames": ...} each
+
+x and y are pixels of the image as it is stored, from its upper left corner; confidence is in [0, 1], 0 for a
+joint that is covered, outside or not found. The second form can be written tracklet by tracklet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .records import DatasetError, Tracklet, TrackletDataset
+
+# J1 to J14 of STAL (Chen et al., TIP 2019, Fig. 3). Left and right are the person's.
+JOINTS = (
+    "head", "neck",
+    "right_shoulder", "right_elbow", "right_wrist",
+    "left_shoulder", "left_elbow", "left_wrist",
+    "left_hip", "left_knee", "left_ankle",
+    "right_hip", "right_knee", "right_ankle",
+)  # fmt: skip
+FILES = ("joints.json", "joints.jsonl")
+
+# The joint that each becomes in a mirror image.
+_MIRRORED = [
+    JOINTS.index(name.replace("left", "#").replace("right", "left").replace("#", "right")) for name in JOINTS
+]
+
+
+def mirror_joints(joints: Tensor) -> Tensor:
+    """Joints of the mirror image: (...,14,3) with x as a share of the width; left and right change places."""
+    mirrored = joints[..., _MIRRORED, :]
+    mirrored[..., 0] = 1 - mirrored[..., 0]
+    return mirrored
+
+
+def attach_joints(dataset: TrackletDataset, path: str | os.PathLike[str] | None = None) -> TrackletDataset:
+    """The data set with `Tracklet.joints` read from a joints file.
+
+    Args:
+        dataset: as a loader gives it.
+        path: the file; None: `joints.json` or `joints.jsonl` in the data set's folder. Where there is none,
+            a warning says so and the data set is returned as it is: models then use a layout of standing
+            proportions.
+
+    Raises:
+        DatasetError: naming the file: missing, unreadable, of another skeleton or another data set; and the
+            tracklets that it lacks or gives another number of frames.
+    """
+    if path is None:
+        path = next((f for name in FILES if (f := Path(dataset.root, name)).is_file()), None)
+        if path is None:
+            warnings.warn(
+                f"{dataset.root}: no {' or '.join(FILES)}; body parts are taken from a layout of standing "
+                "proportions (`vreid joints` estimates them)",
+                stacklevel=2,
+            )
+            return dataset
+    joints = _Reader(Path(path)).read([*dataset.train, *dataset.query, *dataset.gallery])
+
+    def with_joints(tracklets: list[Tracklet]) -> list[Tracklet]:
+        return [dataclasses.replace(tracklet, joints=joints[tracklet.name]) for tracklet in tracklets]
+
+    return dataclasses.replace(
+        dataset,
+        train=with_joints(dataset.train),
+        query=with_joints(dataset.query),
+        gallery=with_joints(dataset.gallery),
+    )
+
+
+def write_joints(path: Path, tracklets: Iterable[tuple[str, np.ndarray]]) -> Iterator[str]:
+    """Append joints (n,14,3) by tracklet name to a `.jsonl` file, yielding each name once it is on disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        if not file.tell():
+            file.write(json.dumps({"joints": JOINTS}) + "\n")
+        for name, joints in tracklets:
+            frames = [[[round(float(v), 2) for v in joint] for joint in frame] for frame in joints]
+            file.write(json.dumps({"tracklet": name, "frames": frames}, separators=(",", ":")) + "\n")
+            file.flush()
+            yield name
+
+
+def written_tracklets(path: Path) -> set[str]:
+    """Names in a `.jsonl` file that `write_joints` may go on with; a line cut off by a kill is removed."""
+    if not path.is_file():
+        return set()
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        path.write_bytes(whole)
+    return {name for name, _ in _Reader(path).lines()}
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, tracklets: list[Tracklet]) -> dict[str, Tensor]:
+        """Joints (n,14,3) of every tracklet, by name."""
+        wanted = {tracklet.name: len(tracklet) for tracklet in tracklets}
+        joints = {name: self._checked(name, v, wanted[name]) for name, v in self._entries() if name in wanted}
+        missing = [name for name in wanted if name not in joints]
+        if missing:
+            what = "is of another data set: it has none" if not joints else f"lacks {len(missing)}"
+            raise DatasetError(
+                f"{self.path}: {what} of the {len(wanted)} tracklets, such as {', '.join(missing[:3])}"
+            )
+        return joints
+
+    def lines(self) -> Iterator[tuple[str, Any]]:
+        """Names and frames of a `.jsonl` file."""
+        with self._open() as file:
+            self._check_skeleton(self._json(file.readline(), "line 1"))
+            for number, line in enumerate(file, start=2):
+                entry = self._json(line, f"line {number}")
+                if not isinstance(entry, dict) or not {"tracklet", "frames"} <= entry.keys():
+                    raise DatasetError(f"{self.path}, line {number}: wanted 'tracklet' and 'frames'")
+                yield entry["tracklet"], entry["frames"]
+
+    def _entries(self) -> Iterable[tuple[str, Any]]:
+        if self.path.suffix == ".jsonl":
+            return self.lines()
+        with self._open() as file:
+            content = self._json(file.read(), "the file")
+        self._check_skeleton(content)
+        if not isinstance(content.get("tracklets"), dict):
+            raise DatasetError(f"{self.path}: wanted 'tracklets', joints by the name of the tracklet")
+        entries: dict[str, Any] = content["tracklets"]
+        return entries.items()
+
+    def _open(self) -> Any:
+        try:
+            return open(self.path, encoding="utf-8")
+        except OSError as error:
+            raise DatasetError(f"{self.path}: cannot be read ({error.strerror})") from error
+
+    def _json(self, text: str, place: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{self.path}: {place} is no JSON ({error})") from error
+
+    def _check_skeleton(self, content: Any) -> None:
+        names = content.get("joints") if isinstance(content, dict) else None
+        if names is None or tuple(names) != JOINTS:
+            raise DatasetError(f"{self.path}: got joints {names}, wanted {list(JOINTS)}")
+
+    def _checked(self, name: str, value: Any, frames: int) -> Tensor:
+        try:
+            joints = torch.from_numpy(np.asarray(value, np.float32))
+        except (TypeError, ValueError):
+            shape: Any = "rows of unequal length or no numbers"
+        else:
+            shape = tuple(joints.shape)
+            if shape == (frames, len(JOINTS), 3):
+                return joints
+        raise DatasetError(
+            f"{self.path}: tracklet {name} has joints of shape {shape}, wanted {(frames, len(JOINTS), 3)}: "
+            f"{frames} frames, {len(JOINTS)} joints, x, y and confidence"
+        )

@@ -1,0 +1,319 @@
+"""STAL: Spatial-Temporal Attention-aware Learning for Video-based Person Re-identification
+(Chen, Lu, Yang, Zhou; IEEE TIP 2019). Equation, figure and table numbers are the paper's.
+"""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vreid_ext import ops
+from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
+from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
+from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.registry import register_model
+from vreid_ext.nn import (
+    QualityNetwork,
+    ResidualAttention,
+    aggregate_parts,
+    normalise_scores,
+    part_boxes,
+    pool_parts,
+    standing_boxes,
+)
+from vreid_ext.nn.parts import PART_NAMES
+
+_BRANCHES = ("both", "global", "local")
+_ATTENTION = ("both", "temporal", "spatial", "none")
+
+
+class Description(NamedTuple):
+    """What STAL compares of a tracklet (`STAL.unpack`).
+
+    Attributes:
+        globals: g (B,Dg), the mean over frames.
+        features: f (B,R,D), Eq. 9.
+        scores: a-bar (B,R), up to a factor for each tracklet, which cancels in Eq. 8.
+    """
+
+    globals: Tensor
+    features: Tensor
+    scores: Tensor
+
+
+@register_model("stal")
+class STAL(nn.Module):
+    """The STAL system with the switches of its ablations.
+
+    Global branch: low-level CNN, residual attention, high-level CNN, mean over cells and frames. Local
+    branch: boxes of six body parts from joints (Eq. 7), ROI pooling on the low-level map, a network for each
+    part. Attention branch: a quality score for every part in every frame. Tracklets are compared by
+
+        d = psi (Eq. 8) + fusion * d_g        d_g = ||g_i - g_j||
+
+    Args:
+        num_classes: training identities.
+        branches: which are built and trained: "both", "global" (PGB of Fig. 6) or "local" (PLB).
+        residual_attention: False leaves the residual attention out (Fig. 6).
+        part_dim: D of a part's feature; 1024 in the paper.
+        part_margin: margin of the triplet loss on psi; 0.8 in the paper.
+        fusion: weight of d_g; 0.3 in the paper.
+        test_branches: with branches "both", which distances count in evaluation (GB and LB of Fig. 6).
+        test_attention: which scores count in evaluation (Fig. 5): "both"; "temporal" (TAN), parts weighted
+            alike; "spatial" (SAN), frames weighted alike; "none", the paper's baseline.
+        roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
+        roi_size: side of a part's map; 8 in the paper.
+        margin: added to the boxes on every side, a share of the frame; 0 in the paper.
+        backbone: "resnet50", the paper's better row, "googlenet" (Table I), "resnet18" or "resnet34"; or a
+            `Backbone`, with `split` given.
+        weights, last_stride: for `build_backbone`; part networks start from the same weights.
+        split: the layer behind which the backbone is cut; by default where 224 x 224 images have 14 x 14
+            maps: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks have the form of the
+            layers that follow, up to the next halving.
+        backend: for `ops.part_distance`.
+
+    Call: `model(clips, valid=None, joints=None, label=None)`, clips (B,T,3,h,w), valid (B,T) bool with False
+    for frames that pad a short clip, joints (B,T,14,3) as `nn.part_boxes` takes them (None: standing
+    proportions), label (B,) integer, needed in training of the local branch. In training
+    `TrainingOutput(logits, feature, extras)`: of the global branch, or with "local" the mean of the part
+    classifiers and all part features in a row; extras "part_softmax" (Eq. 6: the sum over parts of the mean
+    over frames) and "part_triplet" (second sum of Eq. 4) of the local branch.
+
+    In evaluation a row of sums for each clip, to be compared by `distance`. Sums over clips of a tracklet
+    add up, so the mean over the clips of a long tracklet is what a single clip of all its frames gives.
+
+    Attributes:
+        takes: the entries of a batch (`ClipDataset`) that the call takes by name beside clip and valid.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    takes = ("joints", "label")
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        branches: str = "both",
+        residual_attention: bool = True,
+        part_dim: int = 1024,
+        part_margin: float = 0.8,
+        fusion: float = 0.3,
+        test_branches: str = "both",
+        test_attention: str = "both",
+        roi: str = "pool",
+        roi_size: int = 8,
+        margin: float = 0.0,
+        backbone: str | Backbone = "resnet50",
+        weights: str | Path = "none",
+        last_stride: int = 2,
+        split: str | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+        for name, value, allowed in (
+            ("branches", branches, _BRANCHES),
+            ("test_branches", test_branches, _BRANCHES),
+            ("test_attention", test_attention, _ATTENTION),
+            ("roi", roi, ("pool", "align")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}: got {value!r}, wanted one of {', '.join(allowed)}")
+        if branches != "both" and test_branches not in ("both", branches):
+            raise ValueError(
+                f"test_branches: got {test_branches!r}, wanted 'both' or the branch trained, {branches!r}"
+            )
+        for name, number in (("part_dim", part_dim), ("roi_size", roi_size)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name}: got {number!r}, wanted an int of at least 1")
+        if not 0 <= fusion < float("inf"):
+            raise ValueError(f"fusion: got {fusion}, wanted a finite number >= 0")
+
+        if isinstance(backbone, str):
+            split = split or split_name(backbone)
+            backbone = build_backbone(backbone, weights, last_stride)
+        elif split is None:
+            raise ValueError(
+                "split: got none with a module as backbone, wanted the name of one of its layers"
+            )
+        low, part, high = split_backbone(backbone, split)
+
+        self.branches, self.test_branches, self.test_attention = branches, test_branches, test_attention
+        self.fusion, self.backend = fusion, backend
+        self.roi, self.roi_size, self.margin = roi, roi_size, margin
+        self.parts, self.part_dim = len(PART_NAMES), part_dim
+        self.global_dim = high.out_channels
+        self.low = low
+        if self._has("global"):
+            self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
+            self.high = high
+            self.classifier = _classifier(self.global_dim, num_classes)
+        if self._has("local"):
+            self.part_networks = nn.ModuleList(_part_network(part, part_dim) for _ in PART_NAMES)
+            self.part_classifiers = nn.ModuleList(_classifier(part_dim, num_classes) for _ in PART_NAMES)
+            self.quality = QualityNetwork(self.parts)
+            self.cross_entropy = CrossEntropyLoss()
+            self.part_triplet = PartTripletLoss(part_margin, backend)
+
+    def forward(
+        self,
+        clips: Tensor,
+        valid: Tensor | None = None,
+        joints: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> TrainingOutput | Tensor:
+        self._check(clips, valid, joints, label)
+        maps = self.low(clips.flatten(0, 1))
+        g = f = scores = None
+        if self._has("global"):
+            frames = self.high(self.attention(maps)).mean((2, 3)).unflatten(0, clips.shape[:2])
+            g = _mean_over_frames(frames, valid)
+        if self._has("local"):
+            f = self._part_features(maps, clips.shape[:2], joints)
+            scores = self.quality(clips)
+        if self.training:
+            return self._training_output(g, f, scores, valid, label)
+        return self._sums(g, f, scores, valid, clips.shape[1])
+
+    def unpack(self, rows: Tensor) -> Description:
+        """What rows (n, columns) of the evaluation say; a branch that was not built has no columns."""
+        sizes = [1]
+        sizes += [self.global_dim] if self._has("global") else [0]
+        sizes += [self.parts * self.part_dim, self.parts, self.parts] if self._has("local") else [0, 0, 0]
+        if rows.dim() != 2 or rows.shape[1] != sum(sizes):
+            raise ValueError(f"rows: got shape {tuple(rows.shape)}, wanted (n,{sum(sizes)})")
+        count, g, features, weight, quality = rows.split(sizes, 1)
+        features = features.reshape(*weight.shape, self.part_dim) / weight[..., None]
+        return Description(g / count, features, quality)
+
+    def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
+        """d = psi + fusion * d_g between rows (Q, columns) and (G, columns) of the evaluation: (Q,G)."""
+        mine, theirs = self.unpack(query), self.unpack(gallery)
+        wanted = self.branches if self.branches != "both" else self.test_branches
+        terms = []
+        if wanted != "global":
+            terms.append(
+                ops.part_distance(
+                    mine.features, mine.scores, theirs.features, theirs.scores, backend=self.backend
+                )
+            )
+        if wanted != "local":
+            ones = query.new_ones(len(query), 1), gallery.new_ones(len(gallery), 1)
+            d_g = ops.part_distance(
+                mine.globals[:, None], ones[0], theirs.globals[:, None], ones[1], backend=self.backend
+            )
+            terms.append(d_g if wanted == "global" else self.fusion * d_g)
+        return torch.stack(terms).sum(0)
+
+    @torch.no_grad()
+    def score_map(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Score maps (B,T,R) of clips, L1-normalised, in evaluation mode and without gradient (Fig. 12)."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            return normalise_scores(self.quality(clips), valid)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def boxes(self, joints: Tensor | None, like: Tensor) -> Tensor:
+        """Part boxes (N,6,4) of N frames `like` (N,...): Eq. 7, or standing proportions without joints."""
+        if joints is None:
+            return standing_boxes(like).expand(len(like), -1, -1)
+        return part_boxes(joints.flatten(0, 1), margin=self.margin)
+
+    def _part_features(self, maps: Tensor, shape: torch.Size, joints: Tensor | None) -> Tensor:
+        """f^{r,t} (B,T,R,D)."""
+        regions = pool_parts(maps, self.boxes(joints, maps), self.roi_size, how=self.roi)
+        features = [network(regions[:, r]) for r, network in enumerate(self.part_networks)]
+        return torch.stack(features, 1).unflatten(0, shape)
+
+    def _training_output(
+        self,
+        g: Tensor | None,
+        f: Tensor | None,
+        scores: Tensor | None,
+        valid: Tensor | None,
+        label: Tensor | None,
+    ) -> TrainingOutput:
+        if f is None or scores is None or label is None:
+            assert g is not None
+            return TrainingOutput(self.classifier(g), g, {})
+        features, quality = aggregate_parts(f, normalise_scores(scores, valid), valid)
+        seen = f.new_ones(f.shape[:2], dtype=torch.bool) if valid is None else valid
+        targets = label[:, None].expand(seen.shape)[seen]
+        per_part = [
+            self.cross_entropy(classifier(f[:, :, r][seen]), targets)
+            for r, classifier in enumerate(self.part_classifiers)
+        ]
+        extras = {
+            "part_softmax": torch.stack(per_part).sum(),
+            "part_triplet": self.part_triplet(*map(gather_with_gradient, (features, quality, label))),
+        }
+        if g is not None:
+            return TrainingOutput(self.classifier(g), g, extras)
+        logits = [classifier(features[:, r]) for r, classifier in enumerate(self.part_classifiers)]
+        return TrainingOutput(torch.stack(logits).mean(0), features.flatten(1), extras)
+
+    def _sums(
+        self, g: Tensor | None, f: Tensor | None, scores: Tensor | None, valid: Tensor | None, frames: int
+    ) -> Tensor:
+        """The rows that `unpack` reads: frames, sum of g, sums of a f and a for Eq. 9, sum of a for Eq. 8."""
+        some = g if g is not None else f
+        assert some is not None
+        count = (
+            some.new_full((len(some), 1), frames) if valid is None else valid.sum(1, keepdim=True).to(some)
+        )
+        sums = [count]
+        if g is not None:
+            sums.append(g * count)
+        if f is not None and scores is not None:
+            over_frames = scores if self.test_attention in ("both", "temporal") else torch.ones_like(scores)
+            over_parts = scores if self.test_attention in ("both", "spatial") else torch.ones_like(scores)
+            features, weight = aggregate_parts(f, over_frames, valid)
+            sums.append((features * weight[..., None] * count[..., None]).flatten(1))
+            sums += [weight * count, _mean_over_frames(over_parts, valid) * count]
+        return torch.cat(sums, 1)
+
+    def _has(self, branch: str) -> bool:
+        return self.branches in ("both", branch)
+
+    def _check(
+        self, clips: Tensor, valid: Tensor | None, joints: Tensor | None, label: Tensor | None
+    ) -> None:
+        if clips.dim() != 5 or clips.shape[2] != 3:
+            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
+            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
+            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        if joints is not None and joints.shape != (*clips.shape[:2], 14, 3):
+            wanted = (*clips.shape[:2], 14, 3)
+            raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted (B,T,14,3) = {wanted}")
+        if self.training and self._has("local") and label is None:
+            raise ValueError("label: got none in training of the local branch, wanted (B,) identities")
+
+
+def _part_network(mould: Backbone, part_dim: int) -> nn.Module:
+    """The layers that follow the split, with weights of its own, then a fully connected layer."""
+    return nn.Sequential(
+        deepcopy(mould), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(mould.out_channels, part_dim)
+    )
+
+
+def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
+    """(B,T,...) to (B,...); frames left out by `valid` (B,T) are not read."""
+    if valid is None:
+        return x.mean(1)
+    return x.masked_fill(~valid[..., None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def _classifier(features: int, num_classes: int) -> nn.Linear:
+    classifier = nn.Linear(features, num_classes)
+    nn.init.normal_(classifier.weight, std=0.001)
+    nn.init.zeros_(classifier.bias)
+    return classifier

@@ -1,0 +1,122 @@
+"""Body parts from joints (Chen et al., "Spatial-Temporal Attention-aware Learning", TIP 2019).
+
+Boxes are (x1, y1, x2, y2) as shares of the frame's width and height, so they hold for the image, the input of
+the network and every feature map alike.
+"""
+
+import torch
+from torch import Tensor
+
+PART_NAMES = ("head", "torso", "right arm", "left arm", "right leg", "left leg")
+
+# J of each part, counted from 0 in the order of `data.JOINTS`: P_1 to P_6 of the paper.
+PART_JOINTS = ((0, 1, 2, 5), (1, 2, 5, 8, 11), (2, 3, 4), (5, 6, 7), (11, 12, 13), (8, 9, 10))
+
+# Where the parts of a person are who stands upright, fills the crop and is seen from the front. Rough by
+# intent: it stands in for joints that nobody has.
+STANDING = (
+    (0.25, 0.02, 0.75, 0.22),
+    (0.25, 0.16, 0.75, 0.52),
+    (0.10, 0.18, 0.40, 0.54),
+    (0.60, 0.18, 0.90, 0.54),
+    (0.22, 0.48, 0.52, 0.96),
+    (0.48, 0.48, 0.78, 0.96),
+)
+
+
+def standing_boxes(like: Tensor) -> Tensor:
+    """The layout `STANDING` as (6,4), with the device of `like` and float32."""
+    return torch.tensor(STANDING, device=like.device)
+
+
+def part_boxes(
+    joints: Tensor, *, min_confidence: float = 0.3, margin: float = 0.0, min_size: float = 0.1
+) -> Tensor:
+    """Boxes of the six body parts (STAL, Eq. 7).
+
+        p^r = (min x(J), min y(J), max x(J), max y(J))  over the known joints J of part r
+
+    A joint is known if its confidence is at least `min_confidence` and it lies in the frame. A part without a
+    known joint gets its box of `STANDING`. A box narrower or lower than `min_size`, such as that of an arm
+    that hangs straight down, is widened about its centre; what then leaves the frame is moved back into it.
+
+    Args:
+        joints: (...,14,3) x and y as shares of the frame's width and height, and confidence, in the order of
+            `data.JOINTS`; NaN where there is nothing.
+        min_confidence: see above.
+        margin: added on every side, as a share of the frame; 0 in the paper.
+        min_size: least width and height, as a share of the frame; in (0, 1].
+
+    Returns:
+        (...,6,4) float32 x1, y1, x2, y2 in [0, 1], with x1 < x2 and y1 < y2; the order of `PART_NAMES`.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+    if not isinstance(joints, Tensor) or not joints.is_floating_point():
+        got = joints.dtype if isinstance(joints, Tensor) else type(joints).__name__
+        raise TypeError(f"joints: got {got}, wanted a floating tensor (...,14,3)")
+    if joints.dim() < 2 or joints.shape[-2:] != (14, 3):
+        raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted (...,14,3)")
+    if margin < 0:
+        raise ValueError(f"margin: got {margin}, wanted 0 or more")
+    if not 0 < min_size <= 1:
+        raise ValueError(f"min_size: got {min_size}, wanted a share of the frame in (0, 1]")
+    joints = joints.float()
+    xy, known = joints[..., :2], known_joints(joints, min_confidence)
+    boxes = []
+    for part in PART_JOINTS:
+        index = list(part)
+        seen = known[..., index, None]
+        low = torch.where(seen, xy[..., index, :], torch.inf).amin(-2) - margin
+        high = torch.where(seen, xy[..., index, :], -torch.inf).amax(-2) + margin
+        boxes.append(torch.cat([low, high], -1))
+    box = torch.stack(boxes, -2)
+    box = torch.where(box.isfinite(), box, standing_boxes(box))
+    low, high = box[..., :2], box[..., 2:]
+    half = ((high - low) / 2).clamp(min_size / 2, 0.5)
+    centre = torch.maximum(torch.minimum((low + high) / 2, 1 - half), half)
+    return torch.cat([centre - half, centre + half], -1).clamp(0, 1)
+
+
+def known_joints(joints: Tensor, min_confidence: float = 0.3) -> Tensor:
+    """(...,14) bool: the joints (...,14,3) that are sure enough and lie in the frame."""
+    xy, confidence = joints[..., :2], joints[..., 2]
+    return (confidence >= min_confidence) & ((xy >= 0) & (xy <= 1)).all(-1)
+
+
+def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool") -> Tensor:
+    """Feature maps of the parts, each brought to one size.
+
+    Args:
+        maps: (N,C,H,W).
+        boxes: (N,R,4) x1, y1, x2, y2 as shares of the frame, as `part_boxes` gives them.
+        size: side of a part's map.
+        how: "pool", ROI max pooling as in the paper, whose boxes snap to cells; or "align", which
+            interpolates (He et al., ICCV 2017).
+
+    Returns:
+        (N,R,C,size,size), differentiable in `maps`.
+
+    Raises:
+        ImportError: torchvision is missing.
+        ValueError: naming the argument, what was got and what is wanted.
+    """
+    if maps.dim() != 4:
+        raise ValueError(f"maps: got shape {tuple(maps.shape)}, wanted (N,C,H,W)")
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or len(boxes) != len(maps):
+        raise ValueError(f"boxes: got shape {tuple(boxes.shape)}, wanted (N,R,4) with N = {len(maps)}")
+    if how not in ("pool", "align"):
+        raise ValueError(f"how: got {how!r}, wanted 'pool' or 'align'")
+    try:
+        from torchvision import ops
+    except ImportError as error:
+        raise ImportError("ROI pooling needs torchvision: pip install 'vreid-ext[train]'") from error
+    height, width = maps.shape[2:]
+    regions = boxes.to(maps.dtype) * boxes.new_tensor([width, height, width, height], dtype=maps.dtype)
+    if how == "align":
+        pooled = ops.roi_align(maps, list(regions), size, aligned=True)
+    else:
+        # Its boxes name the first and the last cell.
+        pooled = ops.roi_pool(maps, list(regions - regions.new_tensor([0, 0, 1, 1])), size)
+    return pooled.unflatten(0, boxes.shape[:2])

@@ -1,0 +1,143 @@
+"""Layers of STAL (Chen et al., "Spatial-Temporal Attention-aware Learning", TIP 2019)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualAttention(nn.Module):
+    """Mask on a feature map, added to it (STAL, section III-B and the rows `ran_*` of Table I).
+
+        y = x + x * sigmoid(up(down(x)))
+
+    down: 1x1 convolution, max pooling by 2, 3x3 convolution; up: 4x4 transposed convolution by 2, 1x1
+    convolution back to the channels of x. Batch normalisation and ReLU after each convolution but the last
+    are ours; the paper does not say.
+
+    Args:
+        channels: C of the maps.
+        width: channels after the first convolution, 64 in Table I; three times as many after the next two.
+
+    Call: `layer(x)` with x (N,C,H,W) gives the same shape.
+    """
+
+    def __init__(self, channels: int, width: int = 64) -> None:
+        super().__init__()
+        wide = 3 * width
+        self.down = nn.Sequential(
+            *_convolution(channels, width, 1),
+            nn.MaxPool2d(3, 2, padding=1),
+            *_convolution(width, wide, 3),
+        )
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(wide, wide, 4, 2, padding=1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(wide, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]  # an odd side comes back one longer
+        return x + x * mask.sigmoid()
+
+
+class QualityNetwork(nn.Module):
+    """Quality of every body part in every frame (STAL, section III-C), before the L1 normalisation.
+
+    7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores, sigmoid.
+    Strides of 2 and the channels are ours; the pooling gives 4 x 4 cells whatever the input's size, which at
+    224 x 224 are windows of 7 x 7. Frames are scored one by one, so T may differ from call to call.
+
+    Args:
+        parts: R.
+        width: channels after the first convolution; twice as many after the next two.
+
+    Call: `layer(frames)` with frames (B,T,3,h,w) gives (B,T,R) in [1e-6, 1]: never zero, so
+    that every part has a weighted mean.
+    """
+
+    def __init__(self, parts: int = 6, width: int = 32) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *_convolution(3, width, 7, 2),
+            *_convolution(width, 2 * width, 3, 2),
+            *_convolution(2 * width, 2 * width, 3, 2),
+            nn.AdaptiveMaxPool2d(4),
+            nn.Flatten(),
+        )
+        self.fc = nn.Linear(2 * width * 16, parts)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        scores: Tensor = self.fc(self.features(frames.flatten(0, 1))).sigmoid().clamp(min=1e-6)
+        return scores.unflatten(0, frames.shape[:2])
+
+
+class Parts(NamedTuple):
+    """Result of `aggregate_parts`.
+
+    Attributes:
+        features: f (B,R,D), Eq. 9.
+        scores: a-bar (B,R), the mean score of each part over the frames.
+    """
+
+    features: Tensor
+    scores: Tensor
+
+
+def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
+    """L1 normalisation of a score map (B,T,R) over the valid frames and the parts of a clip.
+
+    Eq. 8 and 9 use ratios of a clip's scores alone, so their results are the same without it.
+    """
+    scores = _masked(scores, valid)
+    return scores / scores.sum((1, 2), keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = None) -> Parts:
+    """Features of body parts over the frames of a clip (STAL, Eq. 9).
+
+        f^r = sum_t a^{r,t} f^{r,t} / sum_t a^{r,t}          a-bar^r = mean_t a^{r,t}
+
+    Args:
+        features: f^{r,t} (B,T,R,D).
+        scores: a^{r,t} (B,T,R), not negative.
+        valid: (B,T) bool, the frames that count; None for all. Frames left out are not read.
+
+    Returns:
+        `Parts(features (B,R,D), scores (B,R))`, differentiable in both. A part whose scores are all zero
+        gives the mean over the valid frames; a clip without a valid frame gives zeros.
+
+    Raises:
+        ValueError: naming the argument, what was got and what is wanted.
+    """
+    if features.dim() != 4:
+        raise ValueError(f"features: got shape {tuple(features.shape)}, wanted (B,T,R,D)")
+    if scores.shape != features.shape[:3]:
+        wanted = tuple(features.shape[:3])
+        raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted (B,T,R) = {wanted}")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != features.shape[:2]):
+        wanted = tuple(features.shape[:2])
+        raise ValueError(f"valid: got {valid.dtype} {tuple(valid.shape)}, wanted bool (B,T) = {wanted}")
+    scores, features = _masked(scores, valid), _masked(features, valid)
+    count = (
+        scores.new_full((len(scores), 1), scores.shape[1]) if valid is None else valid.sum(1, keepdim=True)
+    )
+    total = scores.sum(1)
+    uniform = _masked(torch.ones_like(scores), valid) / count.clamp(min=1)[..., None]
+    nonzero = (total != 0)[:, None]
+    weights = torch.where(nonzero, scores / torch.where(nonzero, total[:, None], 1), uniform)
+    return Parts((weights[..., None] * features).sum(1), total / count.clamp(min=1))
+
+
+def _masked(x: Tensor, valid: Tensor | None) -> Tensor:
+    """x (B,T,...) with zeros in the frames that `valid` leaves out."""
+    return x if valid is None else x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]

@@ -1,0 +1,21 @@
+"""Pictures of tracklets with their joints and parts."""
+
+from pathlib import Path
+
+import torch
+
+from vreid_ext.data import ClipDataset, TrackletDataset, attach_joints
+from vreid_ext.report.plots import plot_parts
+
+
+def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames: int = 8) -> list[Path]:
+    """Draw `count` tracklets, spread evenly over the data set, as `parts-<n>.png` beside the joints file."""
+    data = attach_joints(dataset, joints)
+    tracklets = list({t.name: t for t in (*data.train, *data.query, *data.gallery)}.values())
+    clips = ClipDataset(tracklets, frames, "evenly")
+    pictures = []
+    for number, index in enumerate(torch.linspace(0, len(tracklets) - 1, count).long().tolist(), start=1):
+        item = clips[index]
+        path = joints.with_name(f"parts-{number}.png")
+        pictures.append(plot_parts(item["clip"], item["joints"], path, title=tracklets[index].name))
+    return pictures
