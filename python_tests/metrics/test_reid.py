@@ -184,6 +184,17 @@ def test_numpy_and_half_precision_give_the_same():
         assert torch.equal(got.cmc, wanted.cmc)
 
 
+def test_lists_by_a_function_are_those_by_the_same_named_metric():
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = (torch.randint(0, 3, (n, 4), generator=generator).double() for n in (7, 40))
+    labels = [torch.randint(-1, 4, (n,), generator=generator) for n in (7, 40, 7, 40)]
+    for options in ({"junk": False}, {"exclude": torch.arange(7)}, {"top": 60}):
+        named = rank(query, gallery, *labels, metric="euclidean", **options)
+        by_function = rank(query, gallery, *labels, metric=torch.cdist, **options)
+        torch.testing.assert_close(by_function[1], named[1])
+        assert torch.equal(by_function[0] == -1, named[0] == -1)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_file_is_evaluated_like_its_array(tmp_path, monkeypatch, metric):
     monkeypatch.setattr(features, "_PIECE", 7 * 16 * 4)  # bytes: seven rows

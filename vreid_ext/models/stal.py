@@ -82,7 +82,8 @@ class STAL(nn.Module):
     over frames) and "part_triplet" (second sum of Eq. 4) of the local branch.
 
     In evaluation a row of sums for each clip, to be compared by `distance`. Sums over clips of a tracklet
-    add up, so the mean over the clips of a long tracklet is what a single clip of all its frames gives.
+    add up, so the mean over the clips of a long tracklet is what a single clip of all its frames gives. The
+    rows are no features: by cosine or a plain distance they compare nothing.
 
     Attributes:
         takes: the entries of a batch (`ClipDataset`) that the call takes by name beside clip and valid.
