@@ -7,7 +7,10 @@ from torch import nn
 from vreid_ext import engine
 from vreid_ext.data import build_dataset
 from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
+from vreid_ext.engine.export import export_features
 from vreid_ext.engine.length_grid import evaluate_lengths
+from vreid_ext.engine.search import read_split
+from vreid_ext.report.ranked import ranked_lists
 
 
 class FrameCount(nn.Module):
@@ -83,6 +86,34 @@ def test_a_checkpoint_of_stal_gives_figures_and_a_heat_map(run, tmp_path):
     result = engine.evaluate_checkpoint_lengths(run, lengths=[1, "all"], out=tmp_path / "grid.json")
     assert json.loads((tmp_path / "grid.json").read_text()) == result
     assert (tmp_path / "grid.png").stat().st_size > 5000
+
+
+def test_another_data_set_without_joints_is_evaluated_with_the_standing_layout(
+    run, tracklet_folder_root, tmp_path
+):
+    other = [
+        "dataset.name=tracklet_folder",
+        f"dataset.root={tracklet_folder_root}",
+        "dataset.options.gallery=null",
+    ]
+    with pytest.warns(UserWarning, match="body parts are taken from a layout of standing proportions"):
+        result = engine.evaluate_checkpoint(run, other, out=tmp_path / "other.json")
+    assert result["dataset"] == "tracklet_folder"
+    assert result["rows"][0]["valid_queries"] == 2
+
+
+def test_a_report_lists_by_the_distance_of_the_model_and_a_search_refuses(run, tmp_path):
+    seen = []
+    engine.evaluate_checkpoint(run, out=tmp_path / "figures.json", observe=seen.append)
+    first = [places[0] for places in ranked_lists(seen[0], 1)]
+    distance = seen[0].model.distance(seen[0].query, seen[0].gallery)
+    for query, place in enumerate(first):
+        torch.testing.assert_close(
+            place.distance, float(distance[query, place.gallery]), rtol=1e-4, atol=1e-4
+        )
+    export_features(run, tmp_path / "features")
+    with pytest.raises(ValueError, match="holds rows of model 'stal', which are compared by"):
+        read_split(tmp_path / "features", "query")
 
 
 @pytest.mark.parametrize(

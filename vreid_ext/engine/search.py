@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
+from vreid_ext.models import model_factory
 
 
 class Split(NamedTuple):
@@ -23,7 +24,7 @@ def read_split(folder: str | Path, split: str) -> Split:
     """Read "query" or "gallery" of a folder written by `export_features`.
 
     Raises:
-        ValueError: no such folder or split.
+        ValueError: no such folder or split; features of a model with a distance of its own (STAL).
     """
     from safetensors import safe_open
 
@@ -33,6 +34,12 @@ def read_split(folder: str | Path, split: str) -> Split:
             f"features: got {str(folder)!r}, which has no manifest.json: not written by `vreid extract`"
         )
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    name = manifest["recipe"]["model"]["name"]
+    if hasattr(model_factory(name), "distance"):
+        raise ValueError(
+            f"features: {str(folder)!r} holds rows of model {name!r}, which are compared by the model's own "
+            "distance alone; `vreid eval` and `vreid report` do that"
+        )
     if split not in manifest["splits"]:
         raise ValueError(f"split: got {split!r}, {str(folder)!r} has {sorted(manifest['splits'])}")
     with safe_open(folder / "features.safetensors", "pt") as file:
