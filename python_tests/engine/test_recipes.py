@@ -10,8 +10,9 @@ from vreid_ext.engine.build import model_of
 
 
 def _is_row(name: str) -> bool:
-    """Rows of tables that differ in switches which synth_asta* and synth_drsta* turn as well."""
-    return name.startswith("asta_mars_") or (name.startswith("drsta_") and name != "drsta_ilids")
+    """Rows of tables that differ in switches which synth_*, or the tests of STAL, turn as well."""
+    first = ("drsta_ilids", "stal_ilids_occluded")
+    return name.startswith("asta_mars_") or (name.startswith(("drsta_", "stal_")) and name not in first)
 
 
 ROWS = [
