@@ -213,6 +213,16 @@ def test_help_of_a_picture_shows_an_example(vreid, picture):
     assert f"Example: vreid plot {picture}" in " ".join(output.split())
 
 
+def test_an_interrupted_training_says_how_to_go_on(vreid, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vreid_ext.engine.train", interrupt)
+    code, output, errors = vreid("train", "synth_sta", "--out", tmp_path)
+    assert (code, output) == (130, "")
+    assert errors == "vreid: interrupted; the same command goes on from the last checkpoint\n"
+
+
 def test_json_is_all_that_a_machine_reads(vreid):
     code, output, errors = vreid("info", "--json")
     told = json.loads(output)

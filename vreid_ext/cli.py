@@ -134,6 +134,15 @@ def _app() -> "Typer":
         return table
 
     @contextmanager
+    def going_on() -> Iterator[None]:
+        """For commands that go on where they stopped."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            typer.echo("vreid: interrupted; the same command goes on from the last checkpoint", err=True)
+            raise
+
+    @contextmanager
     def bars(*names: str) -> Iterator[list[Callable[[int, int], None]]]:
         """For each name a callback of (done, total) that moves a bar on stderr."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -175,7 +184,8 @@ def _app() -> "Typer":
             if summary := train_splits(loaded, folder, parse_splits(splits)):
                 show_splits(summary, as_json)
             return
-        result = engine.train(loaded, folder)
+        with going_on():
+            result = engine.train(loaded, folder)
         if result:
             show(result | {"run": str(folder)}, as_json, f"run: {folder}")
 
@@ -493,7 +503,8 @@ def _app() -> "Typer":
         """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
         from vreid_ext.engine.demo import run_demo
 
-        rows = run_demo(out, seed=seed, quiet=as_json)
+        with going_on():
+            rows = run_demo(out, seed=seed, quiet=as_json)
         tell(as_json, {"out": str(out), "report": str(out / "report.html"), "rows": rows})
 
     @app.command(epilog="Example: vreid recipes")

@@ -100,9 +100,12 @@ def test_recipe_environment_and_curves_are_there(read):
 def test_a_run_under_other_rules_says_so(run, tmp_path, monkeypatch):
     monkeypatch.setattr("vreid_ext.report.page.PICTURES", 2)
     page = report_checkpoint(
-        run, ["eval.ap=trapezoid", "eval.frames=2"], figures=tmp_path / "r.json", beside={"other": run}
-    )["page"]
-    assert "other (ap: precision)" in Read(Path(page)).text
+        run, ["eval.ap=trapezoid", "eval.frames=2"], figures=tmp_path / "r.json",
+        beside={"other": run, "vtest_sta": run},
+    )["page"]  # fmt: skip
+    text = Read(Path(page)).text
+    assert "other (ap: precision)" in text
+    assert "vtest_sta (beside) (ap: precision)" in text
 
 
 def test_what_cannot_be_shown_is_refused_before_anything_is_computed(run, tmp_path):

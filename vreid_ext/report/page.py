@@ -70,7 +70,10 @@ def report_checkpoint(
     seen: list[Evaluated] = []
     result = evaluate_checkpoint(path, overrides, out=figures, progress=progress, observe=seen.append)
     page = Path(result["file"]).with_suffix(".html")
-    logs = {result["recipe"]: Path(result["checkpoint"]).parent.parent, **runs}
+    own = result["recipe"]
+    if own in runs:  # two runs of one name
+        runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
+    logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
     write_page(
         page,
         seen[0],
