@@ -35,6 +35,10 @@ def main() -> None:
     debug = arguments[:1] == ["--debug"]
     try:
         _app()(args=arguments[debug:], prog_name="vreid")
+    except SystemExit as end:
+        if not end.code:
+            _leave_process_group()
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as error:
@@ -48,6 +52,13 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error) or type(error).__name__)
+
+
+def _leave_process_group() -> None:
+    """A process that ends within a group now and then aborts in gloo's threads, after all its work is done."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _fail(message: str) -> None:

@@ -5,7 +5,7 @@ As a script: train the recipe of a YAML file into a folder, under `torchrun` or 
 
 import sys
 
-from torch import nn
+from torch import distributed, nn
 
 from vreid_ext import engine
 from vreid_ext.models import TrainingOutput, register_model
@@ -25,3 +25,5 @@ class Plain(nn.Module):
 
 if __name__ == "__main__":
     engine.train(engine.load_recipe(sys.argv[1]), sys.argv[2], quiet=True)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

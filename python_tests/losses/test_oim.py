@@ -139,6 +139,7 @@ for step in range(3):
     dist.get_world_size = size
 for name in ("table", "queue", "head"):
     assert torch.equal(getattr(shared, name), getattr(alone, name)), name
+dist.destroy_process_group()
 print("equal")
 """
 
