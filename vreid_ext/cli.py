@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _leave_process_group() -> None:
-    """A process that ends within a group now and then aborts in gloo's threads, after all its work is done."""
+    """A process that ends within a group is now and then aborted by gloo's threads, its work done."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
