@@ -354,3 +354,20 @@ def test_bad_input(change, error, name):
 def test_rank_beyond_the_curve():
     with pytest.raises(ValueError, match=r"^k: got 51"):
         line(1).rank(51)
+
+
+def test_rank_leaves_the_distances_of_a_function_as_they_are():
+    distances = torch.tensor([[0.1, 0.2, 0.3]], dtype=torch.float64)
+    before = distances.clone()
+    indices, _ = rank(
+        torch.zeros(1, 1),
+        torch.zeros(3, 1),
+        [1],
+        [1, 1, 2],
+        [0],
+        [0, 1, 1],
+        top=2,
+        metric=lambda q, g: distances,
+    )
+    assert indices.tolist() == [[1, 2]]
+    assert torch.equal(distances, before)

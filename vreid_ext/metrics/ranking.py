@@ -73,7 +73,7 @@ def _nearest_of(
     distances: Tensor, k: int, left_out: tuple[Tensor, Tensor] | None, kept: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """What `ops.top_k` gives, from distances (Q,G)."""
-    distances = distances.double()
+    distances = distances.to(torch.float64, copy=True)  # what is left out is marked in it
     if left_out is not None:
         start, index = left_out
         distances[torch.repeat_interleave(start.diff(), output_size=len(index)), index] = torch.inf
