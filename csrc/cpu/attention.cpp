@@ -1,5 +1,4 @@
 // Attention maps (STA, Eq. 1) and their block scores (Eq. 3 and 4).
-#include <math.h>
 #include <omp.h>
 
 #include "cpu/clip.h"
@@ -9,13 +8,6 @@
 namespace vreid {
 namespace VREID_ISA {
 namespace {
-
-inline float root(float x) {
-    return sqrtf(x);
-}
-inline double root(double x) {
-    return sqrt(x);
-}
 
 template <class T>
 void map_frame(const AttentionMap& op, int64_t b, int64_t t) {

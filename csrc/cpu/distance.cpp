@@ -1,29 +1,10 @@
 // Inter-frame distance (STA, Eq. 6): mean over the pairs of ||g_i - g_j||.
-#include <math.h>
-
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
 namespace vreid {
 namespace VREID_ISA {
 namespace {
-
-inline float root(float x) {
-    return sqrtf(x);
-}
-inline double root(double x) {
-    return sqrt(x);
-}
-
-template <class A>
-inline A pair_distance(const A* first, const A* second, int64_t L) {
-    Vec<A> total{};
-    for_vectors<A>(L, [&](int64_t i, auto part) {
-        Vec<A> difference = part.load(first + i) - part.load(second + i);
-        total += difference * difference;
-    });
-    return root(sum_lanes(total));
-}
 
 template <class A>
 Status distance(const InterFrameDistance& op) {
@@ -33,7 +14,7 @@ Status distance(const InterFrameDistance& op) {
         const int64_t* pairs = op.pairs + b * op.M * 2;
         A total = 0;
         for (int64_t m = 0; m < op.M; ++m)
-            total += pair_distance(clip + pairs[2 * m] * op.L, clip + pairs[2 * m + 1] * op.L, op.L);
+            total += difference_norm(clip + pairs[2 * m] * op.L, clip + pairs[2 * m + 1] * op.L, op.L);
         static_cast<A*>(op.distance)[b] = total / A(op.M);
     }
     return Status::ok;
@@ -49,7 +30,7 @@ Status distance_backward(const InterFrameDistanceBackward& op) {
         memset(gradient, 0, size_t(op.T * op.L) * sizeof(A));
         for (int64_t m = 0; m < op.M; ++m) {
             const int64_t i = pairs[2 * m] * op.L, j = pairs[2 * m + 1] * op.L;
-            const A length = pair_distance(clip + i, clip + j, op.L);
+            const A length = difference_norm(clip + i, clip + j, op.L);
             if (length == 0) continue;
             const A factor = static_cast<const A*>(op.grad)[b] / (A(op.M) * length);
             for (int64_t l = 0; l < op.L; ++l) {

@@ -1,6 +1,4 @@
 // The weighted part metric (STAL, Eq. 8) of one tile and one part, after the matrix product that gives f . g.
-#include <math.h>
-
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -12,23 +10,6 @@ namespace {
 // summed from differences: above it the rounding of float leaves four digits, and equal features are at
 // exactly zero.
 constexpr double kClose = 1e-3;
-
-inline float root(float x) {
-    return sqrtf(x);
-}
-inline double root(double x) {
-    return sqrt(x);
-}
-
-template <class A>
-inline A summed_distance(const A* first, const A* second, int64_t D) {
-    Vec<A> total{};
-    for_vectors<A>(D, [&](int64_t d, auto part) {
-        const Vec<A> difference = part.load(first + d) - part.load(second + d);
-        total += difference * difference;
-    });
-    return root(sum_lanes(total));
-}
 
 // Row i of the products becomes the distances ||f_i - g_j||.
 template <class A>
@@ -46,7 +27,7 @@ inline void to_distances(const PartTile& tile, int64_t i, A* row) {
     const A* query = static_cast<const A*>(tile.query) + i * tile.query_stride;
     const A* gallery = static_cast<const A*>(tile.gallery);
     for (int64_t j = 0; j < tile.cols; ++j)
-        if (row[j] < 0) row[j] = summed_distance(query, gallery + j * tile.gallery_stride, tile.D);
+        if (row[j] < 0) row[j] = difference_norm(query, gallery + j * tile.gallery_stride, tile.D);
 }
 
 template <class A>

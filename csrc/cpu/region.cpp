@@ -1,6 +1,5 @@
 // Region pooling with diversity (Li et al., "DRSTA", CVPR 2018, Eq. 2, 3, 9 and 10) in one read of the
 // feature map; backward in one read and one write. The formulas stand in vreid_ext/ops/region.py.
-#include <math.h>
 #include <omp.h>
 
 #include "cpu/frame.h"
@@ -10,13 +9,6 @@
 namespace vreid {
 namespace VREID_ISA {
 namespace {
-
-inline float root(float x) {
-    return sqrtf(x);
-}
-inline double root(double x) {
-    return sqrt(x);
-}
 
 // A = R R^T - I; its diagonal is left at zero where the rows of R are known to have norm one.
 template <class A>
@@ -123,7 +115,14 @@ Status pool_backward(const RegionPoolBackward& op) {
     return Status::ok;
 }
 
-// ||W W^T - I||^2 of weights from elsewhere, W = R or, without `root`, the weights themselves.
+// Of weights from elsewhere: W = R or, without `through_root`, the weights themselves, and W W^T - I.
+template <class A>
+inline void overlap_residual(const A* s, int64_t K, int64_t L, bool through_root, A* W, A* products) {
+    for (int64_t i = 0; i < K * L; ++i) W[i] = through_root ? root(s[i]) : s[i];
+    residual(W, K, L, false, products);
+}
+
+// ||W W^T - I||^2
 template <class A>
 Status overlap(const HellingerOverlap& op) {
     const int64_t K = op.K, L = op.L;
@@ -133,8 +132,7 @@ Status overlap(const HellingerOverlap& op) {
     for (int64_t frame = 0; frame < op.frames; ++frame) {
         A *W = own.of<A>(omp_get_thread_num()), *products = W + K * L;
         const A* s = static_cast<const A*>(op.weights) + frame * K * L;
-        for (int64_t i = 0; i < K * L; ++i) W[i] = op.root ? root(s[i]) : s[i];
-        residual(W, K, L, false, products);
+        overlap_residual(s, K, L, op.root, W, products);
         static_cast<A*>(op.overlap)[frame] = dot(products, products, K * K);
     }
     return Status::ok;
@@ -152,8 +150,7 @@ Status overlap_backward(const HellingerOverlapBackward& op) {
         const A* s = static_cast<const A*>(op.weights) + frame * K * L;
         A* ds = static_cast<A*>(op.dweights) + frame * K * L;
         const A grad = static_cast<const A*>(op.grad)[frame];
-        for (int64_t i = 0; i < K * L; ++i) W[i] = op.root ? root(s[i]) : s[i];
-        residual(W, K, L, false, products);
+        overlap_residual(s, K, L, op.root, W, products);
         for (int64_t k = 0; k < K; ++k) {
             residual_times(products, W, K, L, k, ds + k * L);
             for (int64_t i = k * L; i < (k + 1) * L; ++i)

@@ -1,8 +1,6 @@
 // Distances between rows of embeddings, taken from differences, so that near-equal rows keep their precision.
 #pragma once
 
-#include <math.h>
-
 #include "cpu/simd.h"
 
 namespace vreid {
@@ -12,13 +10,6 @@ namespace {
 template <class T>
 inline const T* row(const Rows& rows, int64_t i) {
     return static_cast<const T*>(rows.data) + i * rows.stride;
-}
-
-inline float root(float x) {
-    return sqrtf(x);
-}
-inline double root(double x) {
-    return sqrt(x);
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 // of different object files, and a merged copy could be one compiled for instructions this machine lacks.
 #pragma once
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__AVX2__)
@@ -274,6 +275,24 @@ inline T dot(const T* p, const T* q, int64_t size) {
     Vec<T> total{};
     for_vectors<T>(size, [&](int64_t i, auto part) { total += part.load(p + i) * part.load(q + i); });
     return sum_lanes(total);
+}
+
+inline float root(float x) {
+    return sqrtf(x);
+}
+inline double root(double x) {
+    return sqrt(x);
+}
+
+// || p - q ||
+template <class T>
+inline T difference_norm(const T* p, const T* q, int64_t size) {
+    Vec<T> total{};
+    for_vectors<T>(size, [&](int64_t i, auto part) {
+        const Vec<T> difference = part.load(p + i) - part.load(q + i);
+        total += difference * difference;
+    });
+    return root(sum_lanes(total));
 }
 
 template <class T>

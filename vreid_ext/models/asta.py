@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
@@ -98,14 +98,8 @@ class ASTA(nn.Module):
             raise ValueError(f"streams: got {streams} without asta, wanted 'reid' among them")
         if composition not in ("original", "attended"):
             raise ValueError(f"composition: got {composition!r}, wanted 'original' or 'attended'")
-        if isinstance(backbone, str):
-            backbone = build_backbone(backbone, weights, last_stride)
-        channels = getattr(backbone, "out_channels", None)
-        if not isinstance(channels, int):
-            got = type(backbone).__name__
-            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
-        self.backbone = backbone
-        size = _map_size(backbone, input_size)
+        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        size = _map_size(self.backbone, input_size)
 
         self.streams = tuple(stream for stream in STREAMS if stream in streams)
         self.asta = asta

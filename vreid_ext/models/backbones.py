@@ -82,6 +82,26 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     return backbone
 
 
+def resolve_backbone(
+    backbone: str | nn.Module, weights: str | Path, last_stride: int
+) -> tuple[nn.Module, int]:
+    """A model's `backbone` argument as a module and its channels C.
+
+    Args:
+        backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
+        weights, last_stride: for `build_backbone`; without meaning for a module.
+
+    Raises:
+        ValueError: a module without an int `out_channels`, or what `build_backbone` raises.
+    """
+    module = build_backbone(backbone, weights, last_stride) if isinstance(backbone, str) else backbone
+    channels = getattr(module, "out_channels", None)
+    if not isinstance(channels, int):
+        got = type(module).__name__
+        raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
+    return module, channels
+
+
 class Split(NamedTuple):
     """Result of `split_backbone`.
 

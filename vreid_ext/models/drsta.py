@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import HellingerDiversity
-from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
@@ -105,13 +105,7 @@ class DRSTA(nn.Module):
         for name, (choice, allowed) in choices.items():
             if choice not in allowed:
                 raise ValueError(f"{name}: got {choice!r}, wanted one of {allowed}")
-        if isinstance(backbone, str):
-            backbone = build_backbone(backbone, weights, last_stride)
-        channels = getattr(backbone, "out_channels", None)
-        if not isinstance(channels, int):
-            got = type(backbone).__name__
-            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
-        self.backbone = backbone
+        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
         self.pooling, self.enhance, self.backend = temporal, enhance, backend
         self.regions = regions if spatial else 1
         self.spatial = RegionAttention(channels, regions, hidden, form, backend) if spatial else None

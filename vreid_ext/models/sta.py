@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.losses import InterFrameRegularizer
-from vreid_ext.models.backbones import build_backbone
+from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
@@ -92,13 +92,7 @@ class STA(nn.Module):
         self.sta = STAPooling(blocks, energy, normalize, backend)
         regularized = pooling == "sta" and regularizer
         self.inter_frame = InterFrameRegularizer(backend=backend) if regularized else None
-        if isinstance(backbone, str):
-            backbone = build_backbone(backbone, weights, last_stride)
-        channels = getattr(backbone, "out_channels", None)
-        if not isinstance(channels, int):
-            got = type(backbone).__name__
-            raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
-        self.backbone = backbone
+        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
 
         self.pooling, self.fusion, self.neck = pooling, fusion, neck
         pooled_dim = 2 * channels if pooling == "sta" and fusion else channels

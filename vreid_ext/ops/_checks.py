@@ -52,16 +52,3 @@ def row_blocks(name: str, value: Any, rows: int) -> None:
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}, wanted one of {allowed}")
-
-
-def finite_rows(name: str, squares: Tensor, metric: str, first: int = 0) -> None:
-    """Rows are finite, given their squared norms, and short enough for squares in float32 where a metric
-    squares; `first` is the number of the first row.
-    """
-    bad = ~squares.isfinite()
-    if bad.any():
-        row = first + int(bad.nonzero()[0])
-        raise ValueError(f"{name}: got NaN or infinity in {int(bad.sum())} rows, the first {row}")
-    if metric == "euclidean" and (squares > 1e36).any():
-        row = first + int((squares > 1e36).nonzero()[0])
-        raise ValueError(f"{name}: got a norm above 1e18 in row {row}, wanted features in a smaller unit")

@@ -24,6 +24,7 @@ from vreid_ext.backends import reference
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
+from vreid_ext.ops._precision import accumulator, in_full
 
 METRICS = ("euclidean", "squared", "cosine")
 
@@ -163,7 +164,7 @@ def identity_hard(
     attributes, labels = attributes.detach(), labels.long()
     _finite("attributes", attributes)
     if backend == "reference":
-        index = _in_full(reference.identity_hard, attributes, labels, metric, include_self)
+        index = in_full(reference.identity_hard, attributes, attributes, labels, metric, include_self)
     else:
         index = _identity_hard(attributes, labels, metric, include_self, backend)
     negative_index, positive_index = index.unbind()
@@ -234,7 +235,7 @@ def mined_distance(
     _checks.same_device("index", index, embeddings.device)
     backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
     if backend == "reference":
-        return _in_full(reference.mined_distance, embeddings, ref, index, metric)
+        return in_full(reference.mined_distance, embeddings, embeddings, ref, index, metric)
     return _mined_distance(embeddings, ref, index, metric, backend)
 
 
@@ -284,26 +285,20 @@ def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: 
     _finite("embeddings", embeddings)
     if ref is not None:
         _finite("ref", ref)
-    return _in_full(function, *arguments, *options)
-
-
-def _in_full(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:
-    """Call a reference function in the precision of its arguments, whatever autocast says."""
-    with torch.autocast(x.device.type, enabled=False):
-        return function(x, *args)
+    return in_full(function, embeddings, *arguments, *options)
 
 
 def _finite(name: str, x: Tensor) -> None:
     """On a CPU, where looking costs no wait. The native kernels of `batch_hard` look for themselves."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    finite = x.detach().to(torch.promote_types(x.dtype, torch.float32)).square().sum(1).isfinite()
+    finite = x.detach().to(accumulator(x.dtype)).square().sum(1).isfinite()
     if not finite.all():
         raise NotFiniteError(name, int((~finite).nonzero()[0]))
 
 
 def _distance_fake(x: Tensor, index: Tensor) -> Tensor:
-    return x.new_empty(index.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(index.shape, dtype=accumulator(x.dtype))
 
 
 def _batch_hard_fake(

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vreid_ext.report.plots import STYLE, picture_path, save_figure
+from vreid_ext.report.plots import STYLE, check_frames, overlay, picture_path, save_figure
 
 
 def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, title: str = "") -> Path:
@@ -27,10 +26,7 @@ def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, 
         TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
     """
     path = picture_path(path)
-    if frames.dtype != torch.uint8:
-        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
-    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
-        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+    check_frames(frames)
     if weights.dim() != 4 or len(weights) != len(frames):
         got = tuple(weights.shape)
         raise ValueError(f"weights: got shape {got}, wanted (T,K,H,W) with T = {len(frames)}")
@@ -49,10 +45,7 @@ def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, 
                 axes.imshow(pictures[t])
                 if k:
                     field = fields[t, k - 1]
-                    axes.imshow(
-                        field, cmap="viridis", alpha=0.6, vmin=0, vmax=field.max(),
-                        extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
-                    )  # fmt: skip
+                    overlay(axes, field, (height, width), field.max())
                 if t == 0:
                     axes.set_title(f"k = {k}" if k else "frame")
                 axes.set(xticks=[], yticks=[])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -202,10 +203,7 @@ def plot_parts(
         TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
     """
     path = picture_path(path)
-    if frames.dtype != torch.uint8:
-        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
-    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
-        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+    check_frames(frames)
     if joints.shape != (len(frames), 14, 3):
         raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted {(len(frames), 14, 3)}")
     if scores is not None and scores.shape != (len(frames), len(PART_NAMES)):
@@ -332,10 +330,7 @@ def plot_clip(
         TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
     """
     path = picture_path(path)
-    if frames.dtype != torch.uint8:
-        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
-    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
-        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+    check_frames(frames)
     count, _, height, width = frames.shape
     matrix = None if scores is None else _one_clip("scores", scores, count, 2)
     heats = {name: _one_clip(name, value, count, 3) for name, value in (maps or {}).items()}
@@ -358,10 +353,7 @@ def plot_clip(
         for row, heat in zip(grid[1:], heats.values(), strict=True):
             for t, axes in enumerate(row):
                 axes.imshow(pictures[t])
-                drawn = axes.imshow(
-                    heat[t], cmap="viridis", alpha=0.6, vmin=0, vmax=heat.max(),
-                    extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
-                )  # fmt: skip
+                drawn = overlay(axes, heat[t], (height, width), heat.max())
             scale = left.colorbar(drawn, ax=row.tolist(), location="bottom", aspect=40, ticks=MaxNLocator(5))
             scale.set_label(unit)
         for axes in grid.flat:
@@ -438,6 +430,23 @@ def _score_matrix(axes: Axes, scores: np.ndarray, columns: str, figure: Any) -> 
     axes.set_yticks(range(count), [str(t + 1) for t in range(count)])
     axes.set(xlabel=columns, ylabel="frame t", title="scores")
     figure.colorbar(image, ax=axes)
+
+
+def check_frames(frames: Tensor) -> None:
+    """`frames` are the pictures (T,3,h,w) uint8 of a clip."""
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
+    if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
+        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+
+
+def overlay(axes: Axes, values: np.ndarray, size: tuple[int, int], largest: float) -> AxesImage:
+    """Lay a map of non-negative values over a picture of `size` (h,w), in colours from 0 to `largest`."""
+    height, width = size
+    return axes.imshow(
+        values, cmap="viridis", alpha=0.6, vmin=0, vmax=largest,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bicubic",
+    )  # fmt: skip
 
 
 def _one_clip(name: str, value: Tensor, frames: int, dims: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, address, dense
-from vreid_ext.ops._checks import finite_rows
+from vreid_ext.backends.errors import finite_rows
 
 _METRICS = {"cosine": 0, "euclidean": 1}  # Metric in csrc/common/types.h
 _UNIT = 2.0**-24  # of rounding in float32

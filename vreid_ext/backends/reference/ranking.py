@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.backends.errors import finite_rows
+
 _ELEMENTS = 2**24  # of the largest temporary
 
 
@@ -108,7 +110,5 @@ def _rows(gallery: Tensor) -> int:
 
 
 def _check_finite(query: Tensor, gallery: Tensor, metric: str) -> None:
-    from vreid_ext.ops._checks import finite_rows
-
     for name, x in (("query", query), ("gallery", gallery)):
         finite_rows(name, x.double().square().sum(1), metric)
