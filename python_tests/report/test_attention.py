@@ -1,5 +1,6 @@
 """Every system's attention is drawn by the drawing registered for what it returns."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -62,17 +63,32 @@ def test_each_stream_of_asta_is_drawn(tracklet, tmp_path):
     assert all(f"<!-- {name} -->" in drawn for name in ("frames", *streams))
 
 
-def refuse(clips):
-    raise ValueError("spatial: got False, wanted a model with spatial attention to look at")
-
-
-@pytest.mark.parametrize("attend", [lambda clips: {}, refuse], ids=["nothing", "refuses"])
-def test_a_model_that_attends_to_nothing_has_no_picture(tracklet, tmp_path, attend):
+@pytest.mark.parametrize("nothing", [{}, None])
+def test_a_model_that_attends_to_nothing_has_no_picture(tracklet, tmp_path, nothing):
     recipe = load_recipe("synth_sta")
-    assert picture_attention(model_that_attends(attend), recipe, tracklet, tmp_path / "b.svg") is None
+    assert (
+        picture_attention(model_that_attends(lambda clips: nothing), recipe, tracklet, tmp_path / "b.svg")
+        is None
+    )
 
 
 def test_sta_is_drawn(tracklet, tmp_path):
     model = build_model("sta", 2, backbone="resnet18", feature_dim=8)
     path = picture_attention(model, load_recipe("synth_sta"), tracklet, tmp_path / "a.png", frames=2)
     assert Image.open(path).width > 300
+
+
+@pytest.mark.parametrize("joints", [None, torch.rand(5, 14, 3) * 16], ids=["standing", "joints"])
+def test_stal_draws_the_parts_it_scored(tracklet, tmp_path, joints):
+    model = build_model("stal", 2, backbone="resnet18", split="layer2", part_dim=4, roi_size=2)
+    recipe = load_recipe("synth_stal")
+    tracklet = replace(tracklet, joints=joints)
+    drawn = picture_attention(model, recipe, tracklet, tmp_path / "a.svg", frames=3).read_text()
+    assert "right arm" in drawn
+    skeletons = drawn.count("stroke: #ffffff; stroke-width: 1.2")
+    assert skeletons == 0 if joints is None else skeletons > 0
+
+
+def test_stal_without_parts_has_no_picture(tracklet, tmp_path):
+    model = build_model("stal", 2, backbone="resnet18", split="layer2", branches="global")
+    assert picture_attention(model, load_recipe("synth_stal"), tracklet, tmp_path / "a.svg") is None

@@ -6,7 +6,7 @@ from vreid_ext.models.drsta import DRSTA, ReceptiveFields
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import build_model, model_factory, model_names, register_model
 from vreid_ext.models.sta import STA
-from vreid_ext.models.stal import STAL
+from vreid_ext.models.stal import STAL, PartScores
 
 __all__ = [
     "ASTA",
@@ -14,6 +14,7 @@ __all__ = [
     "STA",
     "STAL",
     "Backbone",
+    "PartScores",
     "ReceptiveFields",
     "TrainingOutput",
     "build_backbone",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.models.backbones import resolve_backbone
+from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
@@ -136,7 +137,7 @@ class ASTA(nn.Module):
 
     def _streams(self, clips: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The feature before BNNeck (B,D), and each attribute stream's logits."""
-        maps = self._maps(clips, valid)
+        maps = frame_maps(self.backbone, clips, valid)
         features: list[Tensor] = []
         attributes: dict[str, Tensor] = {}
         for stream in self.streams:
@@ -149,45 +150,25 @@ class ASTA(nn.Module):
                     features.append(feature)
         return torch.cat(features, 1), attributes
 
-    def _maps(self, clips: Tensor, valid: Tensor | None) -> Tensor:
-        if clips.dim() != 5 or clips.shape[2] != 3:
-            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
-            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
-        maps: Tensor = self.backbone(clips.flatten(0, 1))
-        return maps.unflatten(0, clips.shape[:2])
-
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """Attention (B,T,H,W) of each stream that has one, for pictures: evaluation mode, no gradient."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            maps = self._maps(clips, valid)
+        with in_evaluation(self):
+            maps = frame_maps(self.backbone, clips, valid)
             attended = {} if self.reid_attention is None else {"reid": self.reid_attention(maps, valid)}
             for stream, module in self.attribute_streams.items():
                 assert isinstance(module, AttributeStream)
                 attended[stream] = module.attention(maps, valid)
             return attended
-        finally:
-            for module, training in modes:
-                module.training = training
 
 
 def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
     """(H, W) of the maps that the backbone makes of frames of this (height, width)."""
     if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
         raise ValueError(f"input_size: got {input_size!r}, wanted (height, width) in pixels")
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        with torch.no_grad():
-            parameter = next(backbone.parameters(), torch.empty(0))
-            maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_evaluation(backbone), torch.no_grad():
+        parameter = next(backbone.parameters(), torch.empty(0))
+        maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
     if maps.dim() != 4:
         raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
     return maps.shape[2], maps.shape[3]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
+from vreid_ext.models.clips import in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import (
@@ -41,6 +42,18 @@ class Description(NamedTuple):
     globals: Tensor
     features: Tensor
     scores: Tensor
+
+
+class PartScores(NamedTuple):
+    """What STAL's attention says of clips (`STAL.attend`).
+
+    Attributes:
+        scores: a^{r,t} (B,T,R), L1-normalised over each clip.
+        joints: (B,T,14,3) that the parts were found by; None: standing proportions.
+    """
+
+    scores: Tensor
+    joints: Tensor | None
 
 
 @register_model("stal")
@@ -212,15 +225,18 @@ class STAL(nn.Module):
         return torch.stack(terms).sum(0)
 
     @torch.no_grad()
-    def score_map(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Score maps (B,T,R) of clips, L1-normalised, in evaluation mode and without gradient (Fig. 12)."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            return normalise_scores(self.quality(clips), valid)
-        finally:
-            for module, training in modes:
-                module.training = training
+    def attend(
+        self, clips: Tensor, valid: Tensor | None = None, joints: Tensor | None = None
+    ) -> PartScores | None:
+        """Scores of the parts in every frame, for pictures (Fig. 12): evaluation mode, no gradient.
+
+        None for a model without the local branch.
+        """
+        if not self._has("local"):
+            return None
+        with in_evaluation(self):
+            self._check(clips, valid, joints, label=None)
+            return PartScores(normalise_scores(self.quality(clips), valid), joints)
 
     def boxes(self, joints: Tensor | None, like: Tensor) -> Tensor:
         """Part boxes (N,6,4) of N frames `like` (N,...): Eq. 7, or standing proportions without joints."""

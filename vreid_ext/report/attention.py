@@ -1,17 +1,18 @@
 """Pictures of what a model attends to: each system draws what its own `attend` returns."""
 
 from functools import singledispatch
+from inspect import signature
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from vreid_ext.data import Tracklet, read_clip, sample_clip
-from vreid_ext.engine.build import transforms_of
+from vreid_ext.data import ClipDataset, Tracklet
+from vreid_ext.engine.build import black_box_of, transforms_of
 from vreid_ext.engine.config import Recipe
-from vreid_ext.models import ReceptiveFields
+from vreid_ext.models import PartScores, ReceptiveFields
 from vreid_ext.ops import STAPool
 from vreid_ext.report.fields import plot_receptive_fields
-from vreid_ext.report.plots import plot_attention, plot_clip
+from vreid_ext.report.plots import plot_attention, plot_clip, plot_parts
 
 
 @singledispatch
@@ -50,29 +51,37 @@ def _(attended: ReceptiveFields, frames: Tensor, path: Path, title: str) -> Path
     return plot_receptive_fields(frames, attended.weights[0], path, title=title)
 
 
+@draw_attended.register
+def _(attended: PartScores, frames: Tensor, path: Path, title: str) -> Path:
+    # Without joints the parts are those of joints of which none counts.
+    joints = frames.new_zeros(len(frames), 14, 3).float() if attended.joints is None else attended.joints[0]
+    return plot_parts(frames, joints.cpu(), path, scores=attended.scores[0], title=title)
+
+
 def picture_attention(
     model: nn.Module, recipe: Recipe, tracklet: Tracklet, path: Path, *, frames: int | None = None
 ) -> Path | None:
     """Draw a model's attention on one clip of a tracklet, frames evenly over it.
 
+    `model.attend` gets the clip, and by name what else it takes of a `ClipDataset` item, such as joints.
+
     Args:
         frames: T of the clip; the recipe's first test length unless given.
 
     Returns:
-        The path, or None if there is nothing to draw: the model has no `attend`, or attends to nothing (an
-        empty dict, or a ValueError), or no drawing is registered for what it returns.
+        The path, or None if there is nothing to draw: the model has no `attend`, or attends to nothing (None
+        or an empty dict), or no drawing is registered for what it returns.
     """
     attend = getattr(model, "attend", None)
     if attend is None:
         return None
-    chosen = sample_clip(len(tracklet), frames or recipe.eval.frames[0], "evenly")
-    clip = read_clip([tracklet.paths[index] for index in chosen.tolist()])
+    count, black_box = frames or recipe.eval.frames[0], black_box_of(recipe.dataset)
     _, transform = transforms_of(recipe.input)
+    clip = ClipDataset([tracklet], count, "evenly", black_box=black_box)[0]["clip"]
+    item = ClipDataset([tracklet], count, "evenly", transform, black_box=black_box)[0]
     device = next(model.parameters()).device
-    try:
-        attended = attend(transform(clip)[None].to(device))
-    except ValueError:
-        return None
+    extras = {name: item[name][None].to(device) for name in signature(attend).parameters if name in item}
+    attended = attend(item["clip"][None].to(device), **extras)
     if attended == {} or draw_attended.dispatch(type(attended)) is draw_attended.dispatch(object):
         return None
     return draw_attended(attended, clip, path, tracklet.name)

@@ -45,7 +45,7 @@ def draw_heatmap(checkpoint: Path, query: str, path: Path, overrides: Iterable[s
         ValueError: no such query, or a model without attention.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    tracklet = query_of(dataset_of(recipe.dataset), query)
+    tracklet = query_of(dataset_of(recipe.dataset, recipe.model), query)
     drawn = picture_attention(model.to(default_device()), recipe, tracklet, path)
     if drawn is None:
         raise ValueError(f"checkpoint: model {recipe.model['name']!r} has no attention to draw")
