@@ -79,6 +79,11 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert f'<th scope="row">{run}</th>' in page.read_text()
     assert {path.name for path in page.parent.iterdir()} == {"run.html", "run.json", "run_files"}
 
+    code, output, errors = vreid("export", run, "--format", "torch", "--out", tmp_path / "sta.pt2", "--json")
+    assert code == 0, errors
+    assert json.loads(output)["dimensions"] == 8
+    assert (tmp_path / "sta.pt2").is_file()
+
     code, _, errors = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
     assert code == 0, errors
     manifest = json.loads((tmp_path / "features" / "manifest.json").read_text())
@@ -189,7 +194,9 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
         None,
         "train",
         "eval",
+        "export",
         "extract",
+        "joints",
         "search",
         "synth",
         "tracklets",

@@ -19,6 +19,7 @@ _EXTRAS = {
         ),
         "train",
     ),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "ai_edge_litert": "pose",
     "cv2": "video",
 }  # fmt: skip
@@ -356,6 +357,25 @@ def _app() -> "Typer":
                 checkpoint, query, out, _with_root(overrides, dataset_root), ranks=ranks, progress=clips
             )
         tell(as_json, {"picture": str(out)}, f"picture: {out}")
+
+    @app.command(epilog="Example: vreid export runs/first --format onnx --out sta.onnx")
+    def export(
+        checkpoint: Checkpoint,
+        overrides: Overrides = None,
+        format: Annotated[
+            Literal["onnx", "torch"], typer.Option(help="ONNX, or what torch.export.load reads.")
+        ] = "onnx",
+        out: Annotated[
+            Path | None, typer.Option(help="The file; model.onnx or model.pt2 in the run unless given.")
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Write the model as one file that runs without this package, and check it against the checkpoint."""
+        from vreid_ext.engine.export_model import export_model
+
+        told = export_model(checkpoint, out, format=format, overrides=overrides or [])
+        checked = f"differs by {told['largest_difference']:.1e} of the largest feature"
+        tell(as_json, told, f"{told['clips']} to {told['dimensions']} numbers; {checked}: {told['file']}")
 
     @app.command(epilog="Example: vreid extract runs/first --out features")
     def extract(

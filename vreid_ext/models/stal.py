@@ -241,7 +241,7 @@ class STAL(nn.Module):
     def boxes(self, joints: Tensor | None, like: Tensor) -> Tensor:
         """Part boxes (N,6,4) of N frames `like` (N,...): Eq. 7, or standing proportions without joints."""
         if joints is None:
-            return standing_boxes(like).expand(len(like), -1, -1)
+            return standing_boxes(like).expand(like.shape[0], -1, -1)
         return part_boxes(joints.flatten(0, 1), margin=self.margin)
 
     def _part_features(self, maps: Tensor, shape: torch.Size, joints: Tensor | None) -> Tensor:
@@ -284,7 +284,9 @@ class STAL(nn.Module):
         some = g if g is not None else f
         assert some is not None
         count = (
-            some.new_full((len(some), 1), frames) if valid is None else valid.sum(1, keepdim=True).to(some)
+            some.new_full((some.shape[0], 1), frames)
+            if valid is None
+            else valid.sum(1, keepdim=True).to(some)
         )
         sums = [count]
         if g is not None:

@@ -104,8 +104,8 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
     """
     if maps.dim() != 4:
         raise ValueError(f"maps: got shape {tuple(maps.shape)}, wanted (N,C,H,W)")
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or len(boxes) != len(maps):
-        raise ValueError(f"boxes: got shape {tuple(boxes.shape)}, wanted (N,R,4) with N = {len(maps)}")
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != maps.shape[0]:
+        raise ValueError(f"boxes: got shape {tuple(boxes.shape)}, wanted (N,R,4) with N = {maps.shape[0]}")
     if how not in ("pool", "align"):
         raise ValueError(f"how: got {how!r}, wanted 'pool' or 'align'")
     try:
@@ -114,9 +114,14 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
         raise ImportError("ROI pooling needs torchvision: pip install 'vreid-ext[train]'") from error
     height, width = maps.shape[2:]
     regions = boxes.to(maps.dtype) * boxes.new_tensor([width, height, width, height], dtype=maps.dtype)
+    if how == "pool":  # its boxes name the first and the last cell
+        regions = regions - regions.new_tensor([0, 0, 1, 1])
+    frame = torch.arange(maps.shape[0], device=maps.device, dtype=maps.dtype).repeat_interleave(
+        boxes.shape[1]
+    )
+    rois = torch.cat([frame[:, None], regions.flatten(0, 1)], 1)
     if how == "align":
-        pooled = ops.roi_align(maps, list(regions), size, aligned=True)
+        pooled = ops.roi_align(maps, rois, size, aligned=True)
     else:
-        # Its boxes name the first and the last cell.
-        pooled = ops.roi_pool(maps, list(regions - regions.new_tensor([0, 0, 1, 1])), size)
+        pooled = ops.roi_pool(maps, rois, size)
     return pooled.unflatten(0, boxes.shape[:2])

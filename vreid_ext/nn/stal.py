@@ -121,7 +121,9 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
         raise ValueError(f"valid: got {valid.dtype} {tuple(valid.shape)}, wanted bool (B,T) = {wanted}")
     scores, features = _masked(scores, valid), _masked(features, valid)
     count = (
-        scores.new_full((len(scores), 1), scores.shape[1]) if valid is None else valid.sum(1, keepdim=True)
+        scores.new_full((scores.shape[0], 1), scores.shape[1])
+        if valid is None
+        else valid.sum(1, keepdim=True)
     )
     total = scores.sum(1)
     uniform = _masked(torch.ones_like(scores), valid) / count.clamp(min=1)[..., None]
