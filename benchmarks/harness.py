@@ -3,6 +3,7 @@ changes all of them alike and the ratios hold."""
 
 import json
 import platform
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -69,6 +70,8 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "vreid_ext": vreid_ext.__version__,
     }
+    if commit := _commit():
+        facts["commit"] = commit
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
         facts["cuda"] = torch.version.cuda
@@ -87,6 +90,15 @@ def show(rows: list[Row]) -> str:
 
 def save(rows: list[Row], path: Path) -> None:
     path.write_text(json.dumps({"machine": machine(), "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
+
+
+def _commit() -> str:
+    """Of the benchmarks, marked where files differ from it; empty outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _lines(path: str) -> list[str]:

@@ -227,7 +227,27 @@ def test_an_interrupted_training_says_how_to_go_on(vreid, monkeypatch, tmp_path)
     monkeypatch.setattr("vreid_ext.engine.train", interrupt)
     code, output, errors = vreid("train", "synth_sta", "--out", tmp_path)
     assert (code, output) == (130, "")
-    assert errors == "vreid: interrupted; the same command goes on from the last checkpoint\n"
+    assert errors == "vreid: interrupted; the same command goes on from where it stopped\n"
+
+
+def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vreid_ext.data.synth.synthesize", interrupt)
+    code, _, errors = vreid("synth", tmp_path / "set")
+    assert code == 130
+    assert errors == "vreid: interrupted; nothing half-written is left; the same command starts again\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"), [("vreid tr", {"train", "tracklets"}), ("vreid eval --sp", {"--splits"})]
+)
+def test_a_shell_completes_commands_and_options(vreid, monkeypatch, words, offered):
+    monkeypatch.setenv("_VREID_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert set(vreid()[1].split()) == offered
 
 
 def test_json_is_all_that_a_machine_reads(vreid):

@@ -77,7 +77,6 @@ def _app() -> "Typer":
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
         epilog="Example: vreid demo",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
     console = Console()
@@ -146,22 +145,29 @@ def _app() -> "Typer":
         return table
 
     @contextmanager
-    def going_on() -> Iterator[None]:
-        """For commands that go on where they stopped."""
+    def interruptible(after: str) -> Iterator[None]:
+        """Says on Ctrl-C what is left and how to go on."""
         try:
             yield
         except KeyboardInterrupt:
-            typer.echo("vreid: interrupted; the same command goes on from the last checkpoint", err=True)
+            typer.echo(f"vreid: interrupted; {after}", err=True)
             raise
 
+    GOES_ON = "the same command goes on from where it stopped"
+
     @contextmanager
-    def bars(*names: str) -> Iterator[list[Callable[[int, int], None]]]:
-        """For each name a callback of (done, total) that moves a bar on stderr."""
+    def bars(
+        *names: str, after: str = "nothing half-written is left; the same command starts again"
+    ) -> Iterator[list[Callable[[int, int], None]]]:
+        """For each name a callback of (done, total) that moves a bar on stderr; `interruptible`."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         errors = Console(stderr=True)
-        with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        with (
+            interruptible(after),
+            Progress(*columns, console=errors, disable=not errors.is_terminal) as progress,
+        ):
 
             def bar(name: str) -> Callable[[int, int], None]:
                 task = progress.add_task(name, total=None, visible=False)
@@ -193,10 +199,12 @@ def _app() -> "Typer":
         if splits is not None:
             from vreid_ext.engine.splits import parse_splits, train_splits
 
-            if summary := train_splits(loaded, folder, parse_splits(splits)):
+            with interruptible(GOES_ON):
+                summary = train_splits(loaded, folder, parse_splits(splits))
+            if summary:
                 show_splits(summary, as_json)
             return
-        with going_on():
+        with interruptible(GOES_ON):
             result = engine.train(loaded, folder)
         if result:
             show(result | {"run": str(folder)}, as_json, f"run: {folder}")
@@ -513,7 +521,7 @@ def _app() -> "Typer":
 
         data = build_dataset(dataset, root)
         estimator = MediaPipePose(model, threads=threads)
-        with bars("tracklets") as (tracklets,):
+        with bars("tracklets", after=GOES_ON) as (tracklets,):
             file = str(estimate_joints(data, estimator, out, progress=tracklets))
         drawn: list[str] = []
         if pictures:
@@ -534,7 +542,7 @@ def _app() -> "Typer":
         """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
         from vreid_ext.engine.demo import run_demo
 
-        with going_on():
+        with interruptible(GOES_ON):
             rows = run_demo(out, seed=seed, quiet=as_json)
         tell(as_json, {"out": str(out), "report": str(out / "report.html"), "rows": rows})
 

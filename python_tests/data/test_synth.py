@@ -209,3 +209,13 @@ def test_progress_counts_tracklets(tmp_path):
     root = synthesize(tmp_path / "set", **small, progress=lambda done, total: seen.append((done, total)))
     total = sum(len(tracks(root, split)) for split in ("train", "test"))
     assert seen == [(k, total) for k in range(1, total + 1)]
+
+
+def test_an_interrupted_set_leaves_nothing(tmp_path):
+    def interrupt(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(tmp_path / "set", ids=4, frames=1, size=(32, 16), progress=interrupt)
+    assert list(tmp_path.iterdir()) == []

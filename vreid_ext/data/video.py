@@ -2,9 +2,6 @@
 
 import hashlib
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vreid_ext.data.boxes import Box, Track, is_folder_name, read_boxes, write_boxes
+from vreid_ext.data.new_folder import check_new_folder, new_folder
 from vreid_ext.data.people import Boxes, PeopleDetector, link_boxes
 
 Progress = Callable[[int, int], None]
@@ -94,8 +92,7 @@ def extract_tracklets(
         raise ValueError(f"stop: got {stop}; want more than start, {start}")
     if not is_folder_name(camera):
         raise ValueError(f"camera: got {camera!r}; want the name of a folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"out: {out} already holds results; name a new folder, or remove it first")
+    check_new_folder(out)
     cv2 = _opencv()
     clip = _Clip.open(cv2, video)
     stop = clip.length if stop is None else min(stop, clip.length)
@@ -122,10 +119,7 @@ def extract_tracklets(
         name = f"{track.id:04d}"
         return [Path(part, person, camera, name) for part in parts]
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-incomplete-", dir=out.parent))
-    try:
-        root = staging / "root"  # mkdtemp's own mode is private, this one's is the user's default
+    with new_folder(out) as root:
         places = {t.id: [root / folder for folder in folders(t)] for t in tracks}
         clip.crop(tracks, places, progress)
         write_boxes(
@@ -136,9 +130,6 @@ def extract_tracklets(
             fps=clip.fps,
             size=clip.size,
         )
-        os.replace(root, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     crops = sum(len(t.frames) for t in tracks)
     return Extraction(out, tuple(tracks), len(train), crops, len(found) - len(tracks))
 

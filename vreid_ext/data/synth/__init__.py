@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..new_folder import check_new_folder, new_folder
 from .looks import Look, draw_looks
 from .pairs import pair_folder, write_splits, write_tracklet
 from .scene import Camera, Person, Shot, place_camera
@@ -99,10 +100,8 @@ def synthesize(
     _check_number("size[0] (height)", size[0], 32, 4096)
     _check_number("size[1] (width)", size[1], 16, 4096)
     root = Path(out)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"out: {root} already holds something; name a new or an empty directory")
+    check_new_folder(root)
 
-    root.mkdir(parents=True, exist_ok=True)
     settings = {
         "layout": layout,
         "ids": ids,
@@ -119,11 +118,12 @@ def synthesize(
     def film(entry: Entry, target: Person | None) -> Shot:
         return _shot(entry, places[entry.camid - 1], target, strangers, frames, size, seed)
 
-    if layout == "mars":
-        _render_mars(root, looks, cameras, tracklets, film, progress)
-    else:
-        _render_pairs(root, layout, looks, seed, film, progress)
-    (root / "synth.json").write_text(json.dumps(settings) + "\n")
+    with new_folder(root) as rendered:
+        if layout == "mars":
+            _render_mars(rendered, looks, cameras, tracklets, film, progress)
+        else:
+            _render_pairs(rendered, layout, looks, seed, film, progress)
+        (rendered / "synth.json").write_text(json.dumps(settings) + "\n")
     return root
 
 

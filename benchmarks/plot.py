@@ -1,0 +1,63 @@
+"""Draw rows of benchmarks: for each case how many times as long as ours every rival and limit takes.
+
+    python benchmarks/plot.py [ROWS.json ...] [--out FOLDER]
+
+Without arguments every file of benchmarks/results is drawn into docs/img, as bench_NAME.svg.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from vreid_ext.report.plots import COLORS, STYLE, save_figure
+
+ROOT = Path(__file__).parents[1]
+MARKERS = "osD^vP*X"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "rows", nargs="*", type=Path, default=sorted((ROOT / "benchmarks/results").glob("*.json"))
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/img")
+    arguments = parser.parse_args()
+    for file in arguments.rows:
+        print(draw(file, arguments.out / f"bench_{file.stem}.svg"))
+
+
+def draw(file: Path, path: Path) -> Path:
+    """One line a case, one mark a provider; ours is the line at 1, faster than ours is to its left."""
+    content = json.loads(file.read_text())
+    rows, machine = content["rows"], content["machine"]
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    rivals = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != "ours"]
+    ours = {row["case"]: row["median"] for row in rows if row["provider"] == "ours"}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 1.5 + 0.42 * len(cases)), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(1, color="black", linewidth=1.5)
+        for number, rival in enumerate(rivals):
+            points = [(row["per_ours"], cases.index(row["case"])) for row in rows if row["provider"] == rival]
+            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+            axes.plot(*zip(*points, strict=True), marker, color=color, label=rival, markersize=7)
+        axes.set_yticks(range(len(cases)), [f"{case}\n{ours[case]:.3g} ms" for case in cases], fontsize=9)
+        axes.set_ylim(len(cases) - 0.5, -0.5)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_xlabel("time / time of ours")
+        about = ("gpu", "cpu", "threads", "torch", "date", "commit")
+        known = [f"{name} {machine[name]}" for name in about if name in machine]
+        axes.set_title(", ".join(known), fontsize=8)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        return save_figure(figure, path)
+
+
+if __name__ == "__main__":
+    main()
