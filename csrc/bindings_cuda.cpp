@@ -52,10 +52,6 @@ cudaError_t on_device(int device, const Call& call) {
     return guard.status() == cudaSuccess ? call() : guard.status();
 }
 
-std::string describe(cudaError_t status) {
-    return std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status);
-}
-
 template <class Call>
 void run(const char* op, int device, const Call& call) {
     cudaError_t status;
@@ -65,7 +61,7 @@ void run(const char* op, int device, const Call& call) {
     }
     if (status != cudaSuccess)
         throw std::runtime_error(std::string(op) + " on cuda:" + std::to_string(device) + ": " +
-                                 describe(status));
+                                 cudaGetErrorName(status) + ": " + cudaGetErrorString(status));
 }
 
 std::pair<int64_t, int64_t> partials(const MapTuple& map, int64_t K) {
@@ -127,11 +123,11 @@ void sta_pool_backward(const MapTuple& map, const MapTuple& gradient, int64_t va
     });
 }
 
-std::optional<std::string> unusable(int device) {
+std::optional<std::pair<std::string, std::string>> unusable(int device) {
     const cudaError_t status = on_device(device, cuda::usable);
     if (status == cudaSuccess) return std::nullopt;
     cudaGetLastError();  // told, so not to be found again by the next launch
-    return describe(status);
+    return {{cudaGetErrorName(status), cudaGetErrorString(status)}};
 }
 
 py::dict build_info() {
@@ -152,6 +148,7 @@ PYBIND11_MODULE(_cuda, m) {
     m.def("partials", &partials, "Pieces of the sums of squares and of the block sums that sta_pool wants.");
     m.def("sta_pool", &sta_pool);
     m.def("sta_pool_backward", &sta_pool_backward);
-    m.def("unusable", &unusable, "Why a device cannot run the kernels, or None.");
+    m.def("unusable", &unusable,
+          "Name and text of the error that keeps a device from running the kernels, or None.");
     m.def("build_info", &build_info);
 }

@@ -1,9 +1,10 @@
 // What every kernel needs: 16-byte or single loads and stores, conversions, sums over lanes and thread
-// blocks.
+// blocks, launches.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
@@ -65,6 +66,23 @@ __device__ inline float sum_over_block(float value) {
     for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[warp];
     __syncthreads();  // the next sum writes the same places
     return sum;
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+// Blocks of kThreads threads. A grid too long for the hardware is an error as any other of a launch.
+template <class... Parameters, class... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream,
+                   const Arguments&... arguments) {
+    if (blocks == 0) return cudaSuccess;
+    if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(unsigned(blocks));
+    config.blockDim = dim3(kThreads);
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
 }  // namespace

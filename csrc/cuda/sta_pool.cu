@@ -39,10 +39,6 @@ int power_of_two(int64_t least, int most) {
     return power;
 }
 
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 Walk walk_of(const FeatureMap& x, int64_t K, int vec) {
     Walk walk{};
     const int64_t cells = x.L / K;
@@ -349,16 +345,6 @@ __global__ void __launch_bounds__(kThreads)
             store(target + outer * target_stride, result);
         }
     }
-}
-
-// A grid too long for the hardware is an error as any other of a launch.
-template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream,
-                   const Arguments&... arguments) {
-    if (blocks == 0) return cudaSuccess;
-    if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-    kernel<<<unsigned(blocks), kThreads, 0, stream>>>(Parameters(arguments)...);
-    return cudaGetLastError();
 }
 
 int64_t thread_blocks(const FeatureMap& x, const Walk& walk) {

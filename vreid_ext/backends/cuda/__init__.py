@@ -1,4 +1,4 @@
-"""Hand-written CUDA kernels (`vreid_ext._cuda`): STA pooling, forward and backward.
+"""Hand-written CUDA kernels (`vreid_ext._cuda`) for NVIDIA GPUs.
 
 The module is built where nvcc is found and loaded when a CUDA tensor first asks for it.
 """
@@ -9,31 +9,52 @@ from typing import Any
 
 import torch
 
-_OPS = ("sta_pool",)
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MODULES = {"sta_pool": "sta"}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# Where the kernels run. Tests put their build for the host in the place of `vreid_ext._cuda`, and "cpu" here.
+DEVICE = "cuda"
 
 
 def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this backend cannot run `op` on `device` with `dtype`; None if it can."""
-    if op not in _OPS:
+    if op not in MODULES:
         return f"there is no CUDA kernel for {op}"
-    if device.type != "cuda":
+    if device.type != DEVICE:
         return f"CUDA kernels need a CUDA device, not {device}"
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return f"CUDA kernels take float32, bfloat16 and float16, not {dtype}"
     if (missing := _missing()) is not None:
         return missing
-    if not torch.cuda.is_available():
+    if DEVICE == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
-    index = torch.cuda.current_device() if device.index is None else device.index
-    reason = _module().unusable(index)
-    return None if reason is None else f"vreid_ext._cuda cannot run on cuda:{index}: {reason}"
+    index = device.index
+    if index is None:
+        index = torch.cuda.current_device() if DEVICE == "cuda" else 0
+    error = _module().unusable(index)
+    return None if error is None else _explained(index, *error)
 
 
 def build_info() -> dict[str, str] | None:
     """Compiler, architectures and CUDA runtime of the kernels; None without the module."""
     info: dict[str, str] | None = None if _missing() is not None else _module().build_info()
     return info
+
+
+def _explained(index: int, name: str, text: str) -> str:
+    """What a CUDA error of a device means for the module as it is built."""
+    info = _module().build_info()
+    if name == "cudaErrorNoKernelImageForDevice":
+        major, minor = torch.cuda.get_device_capability(index)
+        return (
+            f"vreid_ext._cuda is built for the architectures {info['architectures']}; cuda:{index} is "
+            f"{major}{minor}, which `VREID_CUDA=1 VREID_CUDA_ARCHS={major}{minor} pip install .` builds for"
+        )
+    if name == "cudaErrorInsufficientDriver":
+        return (
+            f"vreid_ext._cuda needs a driver for CUDA {info['runtime']} or newer; this one is older ({text})"
+        )
+    return f"vreid_ext._cuda cannot run on cuda:{index}: {name}: {text}"
 
 
 @cache
@@ -51,9 +72,8 @@ def _module() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name.removesuffix("_backward") not in _OPS:
+    module = MODULES.get(name.removesuffix("_backward"))
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from vreid_ext.backends.cuda import sta
-
-    globals()[name] = getattr(sta, name)
+    globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
     return globals()[name]

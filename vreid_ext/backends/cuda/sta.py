@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vreid_ext import _cuda
 from vreid_ext.backends.addresses import address, dense, readable, with_gradient
+from vreid_ext.backends.cuda.launch import queue
 
 
 def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]:
@@ -22,7 +23,7 @@ def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]
     parts = sums if sums_pieces == 1 else scores.new_empty((b, t, blocks, sums_pieces, c))
     outputs = (pooled, scores, attention, sums, energy, total, choice)
     valid = dense(valid)
-    _cuda.sta_pool(x_map, address(valid), blocks, *map(address, (squares, parts, *outputs)), *_queue(x))
+    _cuda.sta_pool(x_map, address(valid), blocks, *map(address, (squares, parts, *outputs)), *queue(x))
     return outputs
 
 
@@ -51,11 +52,6 @@ def sta_pool_backward(
         address(valid),
         scores.shape[2],
         *map(address, (*inputs, *saved, *scratch)),
-        *_queue(x),
+        *queue(x),
     )
     return dx if dx is result else dx.copy_(result)
-
-
-def _queue(x: Tensor) -> tuple[int, int]:
-    """Device and stream of the launches."""
-    return x.get_device(), torch.cuda.current_stream(x.device).cuda_stream
