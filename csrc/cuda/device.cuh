@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "common/types.h"
+
 namespace vreid {
 namespace {
 
@@ -51,24 +53,26 @@ __device__ void store(T* target, const Pack<T, N>& pack) {
 
 // Sum over each run of `lanes` (a power of two) neighbours in a warp, in every one of them. All lanes of the
 // warp take part.
-__device__ inline float sum_over_lanes(float value, int lanes) {
+template <class T>
+__device__ T sum_over_lanes(T value, int lanes) {
     for (int offset = 1; offset < lanes; offset *= 2) value += __shfl_xor_sync(0xffffffff, value, offset);
     return value;
 }
 
 // Sum over the kThreads threads of a block, in every one of them; always added in the same order.
-__device__ inline float sum_over_block(float value) {
-    __shared__ float warps[kThreads / kWarp];
+template <class T>
+__device__ T sum_over_block(T value) {
+    __shared__ T warps[kThreads / kWarp];
     value = sum_over_lanes(value, kWarp);
     if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
     __syncthreads();
-    float sum = 0;
+    T sum = 0;
     for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[warp];
     __syncthreads();  // the next sum writes the same places
     return sum;
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
+__host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
@@ -83,6 +87,21 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t s
     config.blockDim = dim3(kThreads);
     config.stream = stream;
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+// Calls `function(element)` with the type as a type.
+template <class F>
+cudaError_t dispatch(DType dtype, const F& function) {
+    switch (dtype) {
+        case DType::f32:
+            return function(float());
+        case DType::bf16:
+            return function(__nv_bfloat16());
+        case DType::f16:
+            return function(__half());
+        default:
+            return cudaErrorInvalidValue;
+    }
 }
 
 }  // namespace

@@ -76,8 +76,7 @@ def run(
     chosen = [outputs[i] for i in which] if which is not None else [y for y in outputs if y.requires_grad]
     generator = torch.Generator().manual_seed(1)
     upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
-    gradients = torch.autograd.grad(chosen, leaves, upstream, allow_unused=True)
-    return *outputs, *(each for each in gradients if each is not None)
+    return *outputs, *torch.autograd.grad(chosen, leaves, upstream, allow_unused=True, materialize_grads=True)
 
 
 def check(function, inputs: tuple[Tensor, ...], which: list[int] | None = None, roundings: int = 8) -> None:
@@ -189,6 +188,240 @@ def test_empty_batch(device):
     ops.sta_pool(x, backend="cuda").pooled.sum().backward()
     assert x.grad is not None
     assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("energy", ["sum_square", "l2"])
+@pytest.mark.parametrize("normalize", ["sum", "l2"])
+def test_attention_map(device, layout, energy, normalize):
+    x = feature_map((1, 3, 20, 8, 4), device, layout=layout).clone(memory_format=torch.preserve_format)
+    x[0, 0] = 0
+    check(lambda name, x: ops.attention_map(x, energy, normalize, backend=name), (x,))
+    check(lambda name, x: ops.attention_map(x, energy, normalize, backend=name), (x.bfloat16(),))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_block_scores(device, masked):
+    attention = torch.randn(3, 4, 12, 5, generator=torch.Generator().manual_seed(0)).to(device)
+    attention[0, :, :3] = 0
+    if masked:
+        attention[~VALID] = float("nan")
+    valid = VALID.to(device) if masked else None
+    check(lambda name, g: ops.block_scores(g, 4, valid, backend=name), (attention,))
+    check(lambda name, g: ops.block_scores(g, 5, None, backend=name), (attention.nan_to_num().mT,))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("shape", "blocks"), [((3, 4, 8, 12, 8), 4), ((2, 4, 9, 6, 5), 2)], ids=str)
+def test_fuse(device, shape, blocks, layout, dtype):
+    x = feature_map(shape, device, dtype, layout)
+    scores = torch.rand(*shape[:2], blocks, generator=torch.Generator().manual_seed(0)).to(device)
+    scores[0, :, 1] = 0.25
+    check(lambda name, x, scores: ops.fuse(x, scores, backend=name), (x, scores))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_fuse_reads_no_invalid_frame(device, layout):
+    x = feature_map((3, 4, 8, 12, 8), device, layout=layout).clone(memory_format=torch.preserve_format)
+    x[~VALID] = float("nan")
+    scores = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)).to(device)
+    check(lambda name, x, s: ops.fuse(x, s, VALID.to(device), backend=name).nan_to_num(9), (x, scores))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "regions"),
+    [
+        ((2, 2, 40, 8, 4), 6),
+        ((1, 2, 7, 6, 5), 3),
+        ((1, 1, 1, 1, 1), 1),
+        ((1, 2, 17, 9, 3), 9),
+        ((1, 1, 150, 16, 16), 2),
+    ],
+    ids=str,
+)
+def test_region_pool_of_any_shape(device, shape, regions, layout):
+    x = feature_map(shape, device, layout=layout)
+    logits = torch.randn(*shape[:2], regions, shape[3] * shape[4], generator=torch.Generator().manual_seed(2))
+    check(lambda name, e, x: ops.region_pool(e, x, backend=name), (2 * logits.to(device), x))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("which", [[0], [1], [2], None], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_region_pool_in_any_dtype(device, dtype, which, layout):
+    x = feature_map((1, 3, 24, 8, 4), device, dtype, layout)
+    logits = torch.randn(1, 3, 5, 32, generator=torch.Generator().manual_seed(2)).to(device, dtype)
+    check(lambda name, e, x: ops.region_pool(e, x, backend=name), (logits, x), which)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_underflown_weight_takes_a_finite_gradient(device):
+    logits = torch.full((1, 1, 2, 32), -100.0, device=device)
+    logits[..., 0], logits[..., 0, 1] = 100, 100
+    x = torch.randn(1, 1, 4, 8, 4, device=device)
+    check(lambda name, e: ops.region_pool(e, x.to(e.dtype), backend=name), (logits,), [2])
+
+
+def embeddings(n: int, dim: int, device: str, dtype=torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows away from the origin, and labels of which some come up once; labels need 64 bits."""
+    generator = torch.Generator().manual_seed(n + dim + seed)
+    x = (torch.randn(n, 2 * dim, generator=generator) + 0.5).to(device, dtype)[:, :dim]
+    return x, (torch.randint(max(2, n // 3), (n,), generator=generator) * 2**40).to(device)
+
+
+# n, D, m (None: the anchors themselves): several tiles and pieces of the depth, one row.
+MINED = [(70, 40, None), (7, 5, None), (1, 3, None), (40, 24, 150), (130, 36, 90)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
+@pytest.mark.parametrize("shape", MINED, ids=str)
+def test_batch_hard(device, shape, metric, dtype):
+    n, dim, m = shape
+    x, labels = embeddings(n, dim, device, dtype)
+    if m is None:
+        check(lambda name, x: ops.batch_hard(x, labels, metric=metric, backend=name), (x,))
+        return
+    ref, ref_labels = embeddings(m, dim, device, dtype, seed=1)
+
+    def mine(name: str, x: Tensor, ref: Tensor) -> tuple[Tensor, ...]:
+        return ops.batch_hard(x, labels, metric=metric, ref=ref, ref_labels=ref_labels, backend=name)
+
+    check(mine, (x, ref))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_hard_pairs_of_equal_rows_far_from_the_origin_and_not_finite(device):
+    x = torch.tensor([[1000.0], [1000.0625], [1000.125], [1000.25]], device=device)
+    labels = torch.tensor([0, 0, 1, 1], device=device)
+    hard = ops.batch_hard(x, labels, backend="cuda")
+    assert hard.positive_distance.tolist() == [0.0625, 0.0625, 0.125, 0.125]
+    assert hard.negative_distance.tolist() == [0.125, 0.0625, 0.0625, 0.1875]
+    same = torch.ones(6, 5, device=device, requires_grad=True)
+    hard = ops.batch_hard(same, torch.arange(6, device=device) // 2, backend="cuda")
+    assert hard.positive_index.tolist() == [1, 0, 3, 2, 5, 4]
+    assert hard.negative_index.tolist() == [2, 2, 0, 0, 0, 0]
+    (gradient,) = torch.autograd.grad(hard.positive_distance.sum() + hard.negative_distance.sum(), same)
+    assert (gradient == 0).all()
+    one = ops.batch_hard(same, torch.zeros(6, device=device).long(), backend="cuda")
+    assert not one.valid.any()
+    assert (one.negative_index == -1).all()
+    assert (one.negative_distance == 0).all()
+    distance, index = backend.batch_hard(x.mul(float("nan")), labels, None, None, "euclidean")
+    assert distance.isnan().all()
+    assert (index >= 0).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("margin", [0.0, 0.3, "soft"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_batch_hard_triplet(device, margin, dtype):
+    x, labels = embeddings(70, 40, device, dtype)
+    check(lambda name, x: ops.batch_hard_triplet(x, labels, margin=margin, backend=name), (x,))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
+@pytest.mark.parametrize("include_self", [False, True])
+def test_identity_hard(device, include_self, metric, dtype):
+    x, labels = embeddings(60, 21, device, dtype)
+    got, wanted = (
+        ops.identity_hard(each, labels, metric=metric, include_self=include_self, backend=name)
+        for name, each in (("cuda", x), ("reference", x.double()))
+    )
+    assert all(map(torch.equal, got, wanted))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
+def test_mined_distance(device, metric):
+    (x, _), (ref, _) = embeddings(30, 34, device), embeddings(20, 34, device)
+    index = torch.randint(-1, 20, (3, 30), generator=torch.Generator().manual_seed(0)).to(device)
+    check(lambda name, x, ref: ops.mined_distance(x, index, metric=metric, ref=ref, backend=name), (x, ref))
+    with torch.no_grad():
+        x[:3] = 0
+    check(lambda name, x: ops.mined_distance(x, index, metric=metric, backend=name), (x,))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(66, 130, 2, 8), (5, 7, 2, 35), (1, 1, 1, 1)], ids=str)
+def test_part_distance(device, shape, dtype):
+    queries, items, parts, dim = shape
+    generator = torch.Generator().manual_seed(3)
+
+    def side(n: int) -> tuple[Tensor, Tensor]:
+        features = torch.randn(n, parts, dim, generator=generator) + 1
+        scores = torch.rand(n, parts, generator=generator) + 0.1
+        return features.to(device, dtype), scores.to(device, dtype)
+
+    def distance(name: str, *inputs: Tensor) -> Tensor:
+        return ops.part_distance(*inputs, backend=name)
+
+    # The reference subtracts before it squares; a matrix product rounds a few times more.
+    check(distance, (*side(queries), *side(items)), roundings=32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_part_distance_of_equal_and_close_features(device):
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(9, 3, 33, generator=generator).mul(1000).to(device).requires_grad_()
+    scores = torch.rand(9, 3, generator=generator).to(device)
+    distance = ops.part_distance(features, scores, features, scores, backend="cuda")
+    assert distance.diagonal().eq(0).all()
+    (gradient,) = torch.autograd.grad(distance.diagonal().sum(), features)
+    assert gradient.eq(0).all()
+    near = features.detach() + torch.randn(9, 3, 33, generator=generator).to(device)
+    got, exact = (
+        ops.part_distance(*(each.to(dtype) for each in (features, scores, near, scores)), backend=name)
+        for name, dtype in (("cuda", torch.float32), ("reference", torch.float64))
+    )
+    assert ((got - exact).abs() / exact).max() < 1e-4
+    near[1, 0, 2] = float("nan")
+    bad = ops.part_distance(features, scores, near, scores, backend="cuda").isnan()
+    assert bad.all(0).nonzero().tolist() == [[1]]
+    assert bad.sum() == 9
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("columns", [300, 301])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_rank_counts(device, columns, with_mask):
+    generator = torch.Generator().manual_seed(columns)
+    queries, offset = 7, 11
+    # Few values, so that there are ties with the positives and between them.
+    distances = torch.randint(40, (queries, columns), generator=generator) / 7
+    distances[2, 5] = float("nan")
+    number = torch.tensor([0, 1, 3, 20, 8, 9, 2])
+    start = torch.cat([torch.zeros(1, dtype=torch.int64), number.cumsum(0)])
+    total = int(start[-1])
+    index = torch.randint(offset + columns + 20, (total,), generator=generator)
+    distance = (torch.randint(40, (total,), generator=generator) / 7).double()
+    distance[::3] += 1e-12
+    left_out = kept = None
+    if with_mask:
+        left = [torch.arange(int(i), columns + offset + 5, 9) for i in range(queries)]
+        left_out = (torch.tensor([0, *map(len, left)]).cumsum(0).to(device), torch.cat(left).to(device))
+        kept = (torch.rand(columns, generator=generator) < 0.8).to(device)
+    got, wanted = (
+        ops.rank_counts(
+            distances.to(device), start.to(device), index.to(device), distance.to(device), left_out, kept,
+            offset=offset, backend=name,
+        )
+        for name in ("cuda", "reference")
+    )  # fmt: skip
+    assert torch.equal(got, wanted)
+    assert got.sum() > 0
 
 
 @pytest.mark.gpu

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-MODULES = {"sta_pool": "sta"}
+MODULES = {
+    **dict.fromkeys(("attention_map", "block_scores", "fuse", "sta_pool"), "sta"),
+    **dict.fromkeys(("batch_hard", "batch_hard_triplet", "identity_hard", "mined_distance"), "mining"),
+    "part_distance": "part_metric",
+    "rank_counts": "ranking",
+    "region_pool": "region",
+}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # Where the kernels run. Tests put their build for the host in the place of `vreid_ext._cuda`, and "cpu" here.

@@ -1,0 +1,51 @@
+"""The part metric: distances by a kernel; of the gradients the matrix products by torch, a part at a time."""
+
+import torch
+from torch import Tensor
+
+from vreid_ext import _cuda
+from vreid_ext.backends.addresses import address
+from vreid_ext.backends.cuda.launch import in_float, queue
+
+
+def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
+    distance = q_weights.new_empty((len(q_features), len(g_features)))
+    sides = _side(q_features, q_weights), _side(g_features, g_weights)
+    _cuda.part_distance(_description(*sides), address(distance), *queue(distance))
+    return distance
+
+
+def part_distance_backward(
+    grad: Tensor, q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad = grad.contiguous()
+    query, gallery = _side(q_features, q_weights), _side(g_features, g_weights)
+    description = _description(query, gallery)
+    dq, dg = query[0].new_empty(q_features.shape), query[0].new_empty(g_features.shape)
+    dwq, dwg = q_weights.new_empty(q_weights.shape), g_weights.new_empty(g_weights.shape)
+    slope, length = torch.empty_like(grad), torch.empty_like(grad)
+    with torch.autocast(grad.device.type, enabled=False):
+        for r in range(q_features.shape[1]):
+            _cuda.part_slopes(description, r, *map(address, (grad, slope, length)), *queue(grad))
+            # d psi / d f_i = sum_j slope_ij (f_i - g_j), and the same the other way.
+            f, g = q_features[:, r].float(), g_features[:, r].float()
+            dq[:, r] = torch.addmm(slope.sum(1, keepdim=True) * f, slope, g, alpha=-1)
+            dg[:, r] = torch.addmm(slope.sum(0)[:, None] * g, slope.T, f, alpha=-1)
+            dwq[:, r] = length @ g_weights[:, r]
+            dwg[:, r] = length.T @ q_weights[:, r]
+    return dq.to(q_features.dtype), dwq, dg.to(g_features.dtype), dwg
+
+
+Side = tuple[Tensor, Tensor, Tensor]
+
+
+def _side(features: Tensor, weights: Tensor) -> Side:
+    """Features (n,R,D') in float32 with zeros after the D-th, squared norms and weights (n,R)."""
+    features = in_float(features)
+    return features, features.square().sum(2), weights.contiguous()
+
+
+def _description(query: Side, gallery: Side) -> tuple[int, ...]:
+    """PartTuple in csrc/bindings_cuda_pairs.cpp."""
+    n, parts, dim = query[0].shape
+    return n, len(gallery[0]), parts, dim, *map(address, (*query, *gallery))
