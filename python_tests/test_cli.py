@@ -138,7 +138,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
     assert summary.endswith(f"crops in {out}; 1 shorter tracks left out")
     crops = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
     assert crops == {f"train/A/west/0000/{frame:06d}.jpg" for frame in (1, 2, 3, 4)} | {
-        f"{part}/unknown0001/west/0001/{frame:06d}.jpg"
+        f"{part}/west-unknown0001/west/0001/{frame:06d}.jpg"
         for part in ("query", "gallery")
         for frame in (3, 4, 5, 8)
     }
@@ -148,6 +148,8 @@ def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_pat
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 3, "--stop", 6)
     assert code == 1  # grey frames: the detector runs and there is nobody
     assert "has no track of 4 boxes in frames 0 to 6" in errors
+    code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
+    assert (code, errors) == (1, "vreid: error: --split: got 3, wanted none for a folder of videos\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)
     assert code == 1
     assert errors == "vreid: error: stride: got 0; want at least 1\n"

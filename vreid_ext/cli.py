@@ -458,13 +458,21 @@ def _app() -> "Typer":
 
     @app.command(epilog="Example: vreid tracklets street.avi named --boxes boxes.json --split 350")
     def tracklets(
-        video: Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")],
+        video: Annotated[
+            Path,
+            typer.Argument(
+                metavar="VIDEO", help="A video file, or a folder of them, each a camera of its own."
+            ),
+        ],
         out: Annotated[
             Path,
             typer.Argument(metavar="OUT", help="A new folder, to be read as dataset.name=tracklet_folder."),
         ],
         boxes: Annotated[
-            Path | None, typer.Option(help="Labelled boxes (JSON) instead of detecting people.")
+            Path | None,
+            typer.Option(
+                help="Labelled boxes instead of detecting people: a JSON file; for a folder, a folder."
+            ),
         ] = None,
         split: Annotated[
             int | None,
@@ -484,13 +492,19 @@ def _app() -> "Typer":
         as_json: Json = False,
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
-        from vreid_ext.data.video import extract_tracklets
+        from vreid_ext.data.video import extract_tracklets, extract_videos
 
+        of_one = {"split": split, "camera": camera}
+        options: dict[str, Any] = {"start": start, "stop": stop, "stride": stride, "min_frames": min_frames}
+        options["boxes"] = boxes
         with bars("frames") as (read,):  # counted once to find people, once to crop them
-            extraction = extract_tracklets(
-                video, out, boxes=boxes, split=split, start=start, stop=stop, stride=stride,
-                min_frames=min_frames, camera=camera, progress=read,
-            )  # fmt: skip
+            if video.is_dir():
+                for name, value in of_one.items():
+                    if value not in (None, "cam1"):
+                        raise ValueError(f"--{name}: got {value}, wanted none for a folder of videos")
+                extraction = extract_videos(video, out, **options, progress=read)
+            else:
+                extraction = extract_tracklets(video, out, **of_one, **options, progress=read)
         counts = {"tracklets": len(extraction.tracks), "train": extraction.train}
         counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
         tell(as_json, {"out": str(extraction.root), **counts}, extraction.summary())

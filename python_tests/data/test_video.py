@@ -9,7 +9,7 @@ import pytest
 
 from vreid_ext.data.boxes import Track, read_boxes
 from vreid_ext.data.people import PeopleDetector, group_windows, iou, link_boxes
-from vreid_ext.data.video import extract_tracklets
+from vreid_ext.data.video import extract_tracklets, extract_videos
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
 
@@ -109,10 +109,64 @@ def test_without_names_each_tracklet_is_its_own_person_and_says_so(clip, tmp_pat
     boxes = boxes_file(tmp_path, entry(3, None), entry(7, None))
     done = extract_tracklets(clip, tmp_path / "out", boxes=boxes, camera="cam2")
     assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").glob("*/*/*")} == {
-        "unknown0003/cam2/0003",
-        "unknown0007/cam2/0007",
+        "cam2-unknown0003/cam2/0003",
+        "cam2-unknown0007/cam2/0007",
     }
     assert "2 of unknown identity" in done.summary()
+
+
+@pytest.fixture
+def videos(clip, tmp_path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("gate.avi", "yard.AVI", "notes.txt"):
+        (folder / name).write_bytes(clip.read_bytes())
+    return folder
+
+
+def test_a_folder_of_videos_is_a_camera_each_and_a_name_in_two_of_them_one_person(videos, tmp_path):
+    named = tmp_path / "named"
+    named.mkdir()
+    for camera in ("gate", "yard"):
+        boxes_file(named, entry(0, "A"), entry(1, None)).rename(named / f"tracklets-{camera}.json")
+    done = extract_videos(videos, tmp_path / "out", boxes=named)
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").glob("*/*/*")} == {
+        "A/gate/0000",
+        "A/yard/0000",
+        "gate-unknown0001/gate/0001",
+        "yard-unknown0001/yard/0001",
+    }
+    assert done.summary().startswith("4 tracklets (1 persons, 2 of unknown identity")
+    assert {p.name for p in (tmp_path / "out").glob("*.json")} == {
+        "tracklets-gate.json",
+        "tracklets-yard.json",
+    }
+    extract_videos(videos, tmp_path / "again", boxes=tmp_path / "out")
+    assert tree(tmp_path / "again") == tree(tmp_path / "out")
+
+
+def test_a_video_without_people_is_left_out_and_a_folder_without_is_an_error(videos, tmp_path):
+    boxes_file(tmp_path, entry(0)).rename(tmp_path / "tracklets-gate.json")
+    boxes_file(tmp_path, entry(0, frames=(1, 2))).rename(tmp_path / "tracklets-yard.json")
+    with pytest.warns(UserWarning, match="tracklets-yard.json has no track of 4 boxes.*left out"):
+        extract_videos(videos, tmp_path / "out", boxes=tmp_path)
+    assert (tmp_path / "out/A/gate/0000").is_dir()
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ValueError, match="nobody in any of the 2"),
+    ):
+        extract_videos(videos, tmp_path / "none", boxes=tmp_path, min_frames=9)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(videos, tmp_path):
+    (videos / "gate.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="two videos named gate"):
+        extract_videos(videos, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no file that ends in"):
+        extract_videos(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_written_can_be_extracted_again_byte_for_byte(clip, tmp_path):

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,12 @@ from vreid_ext.data.new_folder import check_new_folder, new_folder
 from vreid_ext.data.people import Boxes, PeopleDetector, link_boxes
 
 Progress = Callable[[int, int], None]
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+
+class NobodyError(ValueError):
+    """A video with no track of people that is long enough."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +116,14 @@ def extract_tracklets(
     tracks = [t for t in found if len(t.frames) >= min_frames]
     if not tracks:
         source = video if boxes is None else boxes
-        raise ValueError(f"video: {source} has no track of {min_frames} boxes in frames {start} to {stop}")
+        raise NobodyError(f"video: {source} has no track of {min_frames} boxes in frames {start} to {stop}")
     train = {t.id for t in tracks if split is not None and t.frames[-1] < split}
     if split is not None and len(train) in (0, len(tracks)):
         raise ValueError(f"split: frame {split} leaves no {'test' if train else 'training'} tracklet")
 
     def folders(track: Track) -> list[Path]:
         parts = ["."] if split is None else ["train"] if track.id in train else ["query", "gallery"]
-        person = track.person or f"unknown{track.id:04d}"
+        person = track.person or f"{camera}-unknown{track.id:04d}"
         name = f"{track.id:04d}"
         return [Path(part, person, camera, name) for part in parts]
 
@@ -132,6 +140,66 @@ def extract_tracklets(
         )
     crops = sum(len(t.frames) for t in tracks)
     return Extraction(out, tuple(tracks), len(train), crops, len(found) - len(tracks))
+
+
+def extract_videos(
+    videos: str | Path,
+    out: str | Path,
+    *,
+    boxes: str | Path | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 2,
+    min_frames: int = 4,
+    progress: Progress | None = None,
+) -> Extraction:
+    """`extract_tracklets` of every video in a folder: each is a camera, named as the file without its suffix.
+
+    Writes the persons of all cameras side by side, and `out/tracklets-<camera>.json` for each camera. A video
+    without people is left out with a warning.
+
+    Args:
+        boxes: a folder with a boxes file `tracklets-<camera>.json` for each video, such as an earlier `out`
+            in whose files persons were named; one name in several files is one person.
+
+    Raises:
+        ValueError: as `extract_tracklets`; no video in the folder, two of one name, or nobody in any.
+    """
+    videos, out = Path(videos), Path(out)
+    files = sorted(file for file in videos.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    if not files:
+        raise ValueError(f"video: {videos} has no file that ends in {', '.join(VIDEO_SUFFIXES)}")
+    cameras = [file.stem for file in files]
+    if twice := {camera for camera in cameras if cameras.count(camera) > 1}:
+        raise ValueError(f"video: {videos} has two videos named {min(twice)}, which would be one camera")
+    found: list[Extraction] = []
+    with new_folder(out) as root:
+        for file in files:
+            part = root / f".{file.stem}"
+            try:
+                extraction = extract_tracklets(
+                    file, part, boxes=None if boxes is None else Path(boxes, f"tracklets-{file.stem}.json"),
+                    start=start, stop=stop, stride=stride, min_frames=min_frames, camera=file.stem,
+                    progress=progress,
+                )  # fmt: skip
+            except NobodyError as error:
+                warnings.warn(f"{error}; left out", stacklevel=2)
+                continue
+            found.append(extraction)
+            (part / "tracklets.json").rename(root / f"tracklets-{file.stem}.json")
+            for person in part.iterdir():
+                (root / person.name).mkdir(exist_ok=True)
+                (person / file.stem).rename(root / person.name / file.stem)
+            shutil.rmtree(part)
+        if not found:
+            raise NobodyError(f"video: nobody in any of the {len(files)} videos of {videos}")
+    return Extraction(
+        out,
+        tuple(track for each in found for track in each.tracks),
+        train=0,
+        crops=sum(each.crops for each in found),
+        too_short=sum(each.too_short for each in found),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""ASTA: Attribute-aware Identity-hard Triplet Loss for Video-based Person Re-identification (Chen, Li, Wang;
-arXiv 2020). Equation, section and table numbers are the paper's.
+"""ASTA: Attribute-aware Identity-hard Triplet Loss for Video-based Person Re-identification (Chen, Li, Jiang,
+Wang; arXiv:2006.07597, 2020). Equation, section and table numbers are the paper's.
 """
 
 from collections.abc import Sequence
