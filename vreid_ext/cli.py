@@ -494,7 +494,7 @@ def _app() -> "Typer":
         """Find people in a video, link them over time and crop them into tracklets."""
         from vreid_ext.data.video import extract_tracklets, extract_videos
 
-        of_one = {"split": split, "camera": camera}
+        of_one: dict[str, Any] = {"split": split, "camera": camera}
         options: dict[str, Any] = {"start": start, "stop": stop, "stride": stride, "min_frames": min_frames}
         options["boxes"] = boxes
         with bars("frames") as (read,):  # counted once to find people, once to crop them
