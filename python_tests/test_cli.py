@@ -3,9 +3,9 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import torch
 
-from vreid_ext import cli, ops
+from vreid_ext import cli, metrics, ops
 
 
 @pytest.fixture
@@ -84,29 +84,33 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert json.loads(output)["dimensions"] == 8
     assert (tmp_path / "sta.pt2").is_file()
 
-    code, _, errors = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
-    assert code == 0, errors
-    manifest = json.loads((tmp_path / "features" / "manifest.json").read_text())
-    features = load_file(tmp_path / "features" / "features.safetensors")
-    for split in ("query", "gallery"):
-        assert features[split].shape == (len(manifest["splits"][split]), 8)
-
     features_folder = tmp_path / "features"
+    code, _, errors = vreid("extract", run, "--out", features_folder, "--dataset-root", moved)
+    assert code == 0, errors
+    stored = metrics.StoredFeatures(features_folder)
+    query, gallery = (torch.from_numpy(stored.rows(split)[:]) for split in ("query", "gallery"))
+    assert query.shape[1] == gallery.shape[1] == 8
+
     code, output, errors = vreid(
         "search", features_folder, features_folder, "--top", 2, "--out", tmp_path / "nearest.json"
     )
     assert code == 0, errors
     lists = json.loads((tmp_path / "nearest.json").read_text())
-    assert [entry["query"] for entry in lists] == [row["name"] for row in manifest["splits"]["query"]]
-    _, wanted = ops.top_k(features["query"], features["gallery"], 2)
-    names = [row["name"] for row in manifest["splits"]["gallery"]]
+    assert [entry["query"] for entry in lists] == [row["name"] for row in stored.tracklets("query")]
+    _, wanted = ops.top_k(query, gallery, 2)
+    names = [row["name"] for row in stored.tracklets("gallery")]
     for entry, items in zip(lists, wanted.tolist(), strict=True):
         assert [item["name"] for item in entry["nearest"]] == [names[j] for j in items]
     assert lists[0]["nearest"][1]["name"] in output
 
-    again = vreid("extract", run, "--out", tmp_path / "features", "--dataset-root", moved)
+    shown = ("eval", run, "--dataset-root", moved, "--no-report", "--json")
+    in_memory = json.loads(vreid(*shown)[1])
+    from_disk = json.loads(vreid(*shown, "--features", features_folder)[1])
+    assert in_memory == from_disk
+    again = vreid("extract", run, "eval.frames=3", "--out", features_folder, "--dataset-root", moved)
     assert again[0] == 1
-    assert "wanted a new or an empty folder" in again[2]
+    assert "There, here: eval.frames: 2, 3" in again[2] or "eval.frames: 4, 3" in again[2]
+    assert vreid(*shown, "--features", features_folder, "--lengths", "1")[0] == 1
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def _app() -> "Typer":
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    console = Console()
+    is_main = int(os.environ.get("RANK", "0")) == 0  # of the processes that torchrun started
+    console = Console(quiet=not is_main)
     Layout = Literal["mars", "ilids", "prid"]
     Overrides = Annotated[
         list[str] | None,
@@ -96,7 +98,9 @@ def _app() -> "Typer":
     Root = Annotated[Path | None, typer.Option(help="Where the data set lies now.")]
 
     def tell(json_wanted: bool, value: Any, *lines: str) -> None:
-        """The value for a machine, or the lines for a person."""
+        """The value for a machine, or the lines for a person; of several processes one tells."""
+        if not is_main:
+            return
         for line in [json.dumps(value)] if json_wanted else lines:
             typer.echo(line)
 
@@ -166,7 +170,7 @@ def _app() -> "Typer":
         errors = Console(stderr=True)
         with (
             interruptible(after),
-            Progress(*columns, console=errors, disable=not errors.is_terminal) as progress,
+            Progress(*columns, console=errors, disable=not (errors.is_terminal and is_main)) as progress,
         ):
 
             def bar(name: str) -> Callable[[int, int], None]:
@@ -224,6 +228,13 @@ def _app() -> "Typer":
         ] = True,
         as_json: Json = False,
         splits: Splits = None,
+        features: Annotated[
+            Path | None,
+            typer.Option(
+                help="A folder that features are written to, or read from where they are there already: the "
+                "same command goes on after an interruption."
+            ),
+        ] = None,
         lengths: Annotated[
             str | None,
             typer.Option(
@@ -236,10 +247,15 @@ def _app() -> "Typer":
 
         Another data set than the one trained on: dataset.name=NAME dataset.root=DIR. With --splits,
         CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
+
+        Several processes: torchrun --nproc-per-node N -m vreid_ext eval ...
         """
         from vreid_ext import engine
 
+        engine.join_processes()
         changes = _with_root(overrides, dataset_root)
+        if features is not None and (splits is not None or lengths is not None):
+            raise ValueError("--features: got it with --splits or --lengths, wanted it without")
         if splits is not None:
             from vreid_ext.engine.splits import evaluate_splits, parse_splits
 
@@ -257,17 +273,20 @@ def _app() -> "Typer":
                 console.print(table)
             tell(as_json, grid, f"figures: {grid['file']}, {grid['picture']}")
             return
-        if report:
+        if report and is_main:
             from vreid_ext.report.page import report_checkpoint
 
             with bars("clips", "pictures") as (clips, pictures):
                 result = report_checkpoint(
-                    checkpoint, changes, figures=out, progress=clips, progress_pictures=pictures
-                )
+                    checkpoint, changes, figures=out, features=features,
+                    progress=clips, progress_pictures=pictures,
+                )  # fmt: skip
         else:
             with bars("clips") as (clips,):
-                result = engine.evaluate_checkpoint(checkpoint, changes, out=out, progress=clips)
-        page = [f"report: {result['page']}"] if report else []
+                result = engine.evaluate_checkpoint(
+                    checkpoint, changes, out=out, features=features, progress=clips
+                )
+        page = [f"report: {result['page']}"] if "page" in result else []
         show(result, as_json, f"figures: {result['file']}", *page)
 
     @app.command(
@@ -388,19 +407,31 @@ def _app() -> "Typer":
     @app.command(epilog="Example: vreid extract runs/first --out features")
     def extract(
         checkpoint: Checkpoint,
-        out: Annotated[Path, typer.Option(help="A new folder for features and manifest.")],
+        out: Annotated[Path, typer.Option(help="The folder for features and manifest.")],
         overrides: Overrides = None,
         dataset_root: Root = None,
         as_json: Json = False,
     ) -> None:
-        """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON)."""
+        """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON).
+
+        The same command goes on after an interruption. `vreid eval --features OUT` evaluates them.
+
+        Several processes: torchrun --nproc-per-node N -m vreid_ext extract ...
+        """
+        from vreid_ext import engine
         from vreid_ext.engine.export import export_features
 
-        manifest = export_features(checkpoint, out, _with_root(overrides, dataset_root))
-        counts = {split: len(rows) for split, rows in manifest["splits"].items()}
-        named = ", ".join(f"{count} {split}" for split, count in counts.items())
-        written = {"out": str(out), "dimensions": manifest["dimensions"], **counts}
-        tell(as_json, written, f"{named} tracklets x {manifest['dimensions']} numbers: {out}")
+        engine.join_processes()
+        with bars("clips", after=GOES_ON) as (clips,):
+            written = export_features(checkpoint, out, _with_root(overrides, dataset_root), progress=clips)
+        told, lines = [], []
+        for features in written:
+            dimensions = features.manifest["widths"]["features"]
+            counts = {split: len(rows) for split, rows in features.manifest["splits"].items()}
+            named = ", ".join(f"{count} {split}" for split, count in counts.items())
+            told.append({"out": str(features.folder), "dimensions": dimensions, **counts})
+            lines.append(f"{named} tracklets x {dimensions} numbers: {features.folder}")
+        tell(as_json, told[0] if len(told) == 1 else told, *lines)
 
     @app.command(epilog="Example: vreid search features features --top 5 --out nearest.json")
     def search(

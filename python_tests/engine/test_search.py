@@ -32,6 +32,8 @@ def test_lists_name_the_nearest():
     assert entry["query"] == "t0"
     assert [(item["name"], item["distance"]) for item in entry["nearest"]] == [("t2", 0.0), ("t1", 0.5)]
     assert len(search(query, gallery, top=9)[0]["nearest"]) == 3
+    with pytest.raises(ValueError, match=r"^top: got 0"):
+        search(query, gallery, top=0)
 
 
 def test_features_of_two_metrics_do_not_mix():

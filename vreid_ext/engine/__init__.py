@@ -1,6 +1,7 @@
 """Training, evaluation and feature extraction from recipes; needs `pip install 'vreid-ext[train]'`."""
 
 from vreid_ext.engine.config import Recipe, load_recipe, recipe_names
+from vreid_ext.engine.distributed import join_processes
 from vreid_ext.engine.evaluate import evaluate_checkpoint, evaluate_model, open_checkpoint
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.length_grid import evaluate_checkpoint_lengths, evaluate_lengths
@@ -13,6 +14,7 @@ __all__ = [
     "evaluate_lengths",
     "evaluate_model",
     "extract_features",
+    "join_processes",
     "load_recipe",
     "open_checkpoint",
     "recipe_names",

@@ -77,9 +77,9 @@ def save_checkpoint(
             state["position"] = asdict(position)
         (temporary / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
         for file in (*temporary.iterdir(), temporary):
-            _flush(file)
+            flush(file)
         temporary.rename(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
@@ -206,7 +206,7 @@ def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
     return _plain(tensors), state["param_groups"]
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -143,6 +143,7 @@ class Eval:
     """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
 
     frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
+    shard: tracklets of a file of features, the part that an interrupted extraction repeats at most.
     metric: of the features; a model with a distance of its own (STAL) is compared by that.
     """
 
@@ -151,6 +152,7 @@ class Eval:
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
     chunk: int = 32
+    shard: int = 128
 
 
 @dataclass
@@ -338,6 +340,7 @@ def _check(recipe: Recipe) -> None:
         "optim.lr": 0,
         "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
+        "eval.shard": 1,
     }  # fmt: skip
     values = dict(_leaves(asdict(recipe)))
     for key, least in at_least.items():

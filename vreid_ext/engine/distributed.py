@@ -1,10 +1,54 @@
-"""What several processes exchange."""
+"""Several processes: how they come together, and what they exchange."""
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vreid_ext.losses.gather import world
+
+# How long a process waits for another that is alive but silent. One that dies is noticed at once.
+_PATIENCE = timedelta(minutes=30)
+
+T = TypeVar("T")
+
+
+def join_processes() -> None:
+    """Join the process group that `torchrun` describes; does nothing outside of it or within a group."""
+    if not dist.is_available() or dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # Numbers on the host are exchanged as well as those on the GPUs.
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
+    else:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+
+
+def is_main() -> bool:
+    """Whether this process writes and prints what all of them have computed."""
+    rank, _ = world()
+    return rank == 0
+
+
+def wait_for_everyone() -> None:
+    _, size = world()
+    if size > 1:
+        dist.barrier()
+
+
+def union(items: Iterable[T]) -> list[T]:
+    """What the processes have between them, sorted."""
+    own = list(items)
+    _, size = world()
+    parts: list[list[T]] = [own] * size
+    if size > 1:
+        dist.all_gather_object(parts, own)
+    return sorted(item for part in parts for item in part)  # type: ignore[type-var]
 
 
 def default_device() -> torch.device:

@@ -1,7 +1,7 @@
 """Retrieval figures of a trained model: CMC, mAP and mINP under the protocol of its data set."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,12 @@ from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
 from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
-from vreid_ext.engine.distributed import default_device
-from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.distributed import default_device, is_main
+from vreid_ext.engine.extract import extract_blocks, extract_features
+from vreid_ext.engine.store import identity_of, store_features
+from vreid_ext.losses.gather import world
 from vreid_ext.metrics.features import DistanceFunction
+from vreid_ext.metrics.stored import StoredFeatures, StoredRows
 
 RANKS = (1, 5, 10, 20)
 
@@ -62,12 +65,25 @@ class TestSet:
         self.itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
 
     def evaluate(
-        self, query: Tensor, gallery: Tensor, recipe: Recipe, metric: str | DistanceFunction
+        self,
+        query: Tensor | StoredRows,
+        gallery: Tensor | StoredRows,
+        recipe: Recipe,
+        metric: str | DistanceFunction,
     ) -> metrics.ReIDResult:
-        """Figures of query features (Q,D) and gallery features (G,D)."""
+        """Figures of query features (Q,D) and gallery features (G,D).
+
+        Under `torchrun` every process compares with its part of the gallery; all get the figures.
+        """
+        rank, size = world()
+        part: Tensor | StoredRows | metrics.Shard = gallery
+        if not callable(metric) and 1 < size <= len(gallery):
+            first, stop = (len(gallery) * number // size for number in (rank, rank + 1))
+            rows = gallery[first:stop] if isinstance(gallery, Tensor) else gallery.part(first, stop)
+            part = metrics.Shard(rows, first, len(gallery))
         return metrics.evaluate(
             query,
-            gallery,
+            part,
             *ids(self.dataset),
             metric=metric,
             ap=recipe.eval.ap,
@@ -88,12 +104,15 @@ def evaluate_model(
     recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
+    features: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate as the recipe's `eval` and `input` say, once for each test length.
 
     Args:
+        features: a folder that the features are written to and read from (`stored_features`); the next call
+            goes on with what is there. In memory unless given.
         progress: called with (clips embedded, clips in all) of a test length.
         observe: called for each test length with the features and the figures of every query.
 
@@ -107,29 +126,24 @@ def evaluate_model(
     """
     test = TestSet(dataset)
     metric = metric_of(model, recipe)
-    _, transform = transforms_of(recipe.input)
-    streams: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
+    streams = _streams(model)
     rows = []
     for frames in recipe.eval.frames:
-        features = extract_features(
-            model,
-            test.tracklets,
-            frames=frames,
-            sampling=recipe.eval.sampling,
-            transform=transform,
-            chunk=recipe.eval.chunk,
-            workers=recipe.train.workers,
-            device=device,
-            progress=progress,
-            forward=_feature_then_attributes(model) if streams else None,
-            black_box=black_box_of(recipe.dataset),
-        )
-        widths = [sum(sizes.values()) for sizes in streams.values()]
-        features, *logits = features.split([features.shape[1] - sum(widths), *widths], 1)
-        query, gallery = features[test.query], features[test.gallery]
+        query: Tensor | StoredRows
+        gallery: Tensor | StoredRows
+        if features is None:
+            options = _extraction(model, recipe, frames, device, progress)
+            embedded = _parts(model, extract_features(model, test.tracklets, **options))
+            query, gallery = embedded["features"][test.query], embedded["features"][test.gallery]
+            logits = embedded.get("attributes")
+        else:
+            stored = stored_features(model, test, recipe, frames, features, device=device, progress=progress)
+            query, gallery = stored.rows("query"), stored.rows("gallery")
+            logits = _loaded(stored.rows(tensor="attributes")) if streams else None
         result = test.evaluate(query, gallery, recipe, metric)
         if observe is not None:
-            observe(Evaluated(model, dataset, recipe, frames, query, gallery, test.itself, result))
+            parts = _loaded(query), _loaded(gallery)
+            observe(Evaluated(model, dataset, recipe, frames, *parts, test.itself, result))
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
@@ -138,9 +152,10 @@ def evaluate_model(
         row["cmc"] = result.cmc.tolist()
         if frames in recipe.paper.rows:
             row["paper_percent"] = recipe.paper.rows[frames]
-        if streams:
+        if logits is not None:
             row["attributes"] = {}
-            for sizes, part in zip(streams.values(), logits, strict=True):
+            widths = [sum(sizes.values()) for sizes in streams.values()]
+            for sizes, part in zip(streams.values(), logits.split(widths, 1), strict=True):
                 row["attributes"] |= _attribute_scores(part, test.tracklets, sizes)
         rows.append(row)
     return {
@@ -153,6 +168,80 @@ def evaluate_model(
         "paper": recipe.paper.source,
         "rows": rows,
     }
+
+
+def stored_features(
+    model: nn.Module,
+    test: TestSet,
+    recipe: Recipe,
+    frames: int,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> StoredFeatures:
+    """The features of a test set in `folder`, or in `folder/<frames>` where the recipe has several lengths.
+
+    What is missing there is extracted; under `torchrun` the processes share it.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+
+    def embed(blocks: Sequence[range]) -> Iterator[dict[str, Tensor]]:
+        options = _extraction(model, recipe, frames, device, progress)
+        for rows in extract_blocks(model, test.tracklets, blocks, **options):
+            yield _parts(model, rows)
+
+    metric = metric_of(model, recipe)
+    return store_features(
+        folder if len(recipe.eval.frames) == 1 else folder / str(frames),
+        identity_of(model, recipe, frames, test.tracklets),
+        test.tracklets,
+        embed,
+        splits={"query": test.query, "gallery": test.gallery},
+        shard_rows=recipe.eval.shard,
+        metric=None if callable(metric) else metric,
+        protocol=test.dataset.protocol,
+    )
+
+
+def _extraction(
+    model: nn.Module,
+    recipe: Recipe,
+    frames: int,
+    device: torch.device | str,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """How a recipe's test clips are embedded, for `extract_features` and `extract_blocks`."""
+    return {
+        "frames": frames,
+        "sampling": recipe.eval.sampling,
+        "transform": transforms_of(recipe.input)[1],
+        "chunk": recipe.eval.chunk,
+        "workers": recipe.train.workers,
+        "device": device,
+        "progress": progress,
+        "forward": _feature_then_attributes(model) if _streams(model) else None,
+        "black_box": black_box_of(recipe.dataset),
+    }
+
+
+def _parts(model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    """Rows of `_feature_then_attributes` by what they hold."""
+    width = sum(sum(sizes.values()) for sizes in _streams(model).values())
+    feature, logits = rows.split([rows.shape[1] - width, width], 1)
+    return {"features": feature} | ({"attributes": logits} if width else {})
+
+
+def _loaded(rows: Tensor | StoredRows) -> Tensor:
+    return rows if isinstance(rows, Tensor) else torch.from_numpy(rows[:])
+
+
+def _streams(model: nn.Module) -> dict[str, dict[str, int]]:
+    """The attributes that a model recognises, with their numbers of classes, stream by stream."""
+    streams: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
+    return streams
 
 
 def _feature_then_attributes(model: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
@@ -200,16 +289,19 @@ def evaluate_checkpoint(
     overrides: Iterable[str] = (),
     *,
     out: Path | None = None,
+    features: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, or the newest of a run, and write the figures.
 
+    Under `torchrun` (`join_processes`) the processes share the work, and the first one writes.
+
     Args:
         path: checkpoint or run folder.
         overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
         out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run.
-        progress, observe: as for `evaluate_model`.
+        features, progress, observe: as for `evaluate_model`.
 
     Returns:
         What `evaluate_model` returns, with `checkpoint` and `file`.
@@ -220,12 +312,14 @@ def evaluate_checkpoint(
     lengths = "-".join(map(str, recipe.eval.frames))
     default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
     file = out or default
-    file.parent.mkdir(parents=True, exist_ok=True)
     result = evaluate_model(
-        model.to(device), dataset, recipe, device=device, progress=progress, observe=observe
-    )
+        model.to(device), dataset, recipe,
+        device=device, features=features, progress=progress, observe=observe,
+    )  # fmt: skip
     result |= {"checkpoint": str(folder), "file": str(file)}
-    write_json(file, result)
+    if is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, result)
     return result
 
 

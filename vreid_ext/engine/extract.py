@@ -1,9 +1,11 @@
 """Features of whole tracklets, in memory bounded by the chunk whatever their length."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -15,10 +17,44 @@ from vreid_ext.engine.seeds import seed_of
 from vreid_ext.losses.gather import world
 
 
-@torch.no_grad()
 def extract_features(
     model: nn.Module,
     tracklets: Sequence[Tracklet],
+    *,
+    chunk: int = 32,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> Tensor:
+    """One feature per tracklet: the mean over its clips of the model's features.
+
+    Args:
+        model, tracklets, chunk, device, options: as for `extract_blocks`.
+
+    Returns:
+        (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun` every process embeds its share
+        and gets all rows; a forward pass holds the same clips for any number of processes.
+
+    Raises:
+        ValueError: no tracklets, or chunk below 1.
+    """
+    if not tracklets:
+        raise ValueError("tracklets: got none, wanted at least one")
+    if chunk < 1:
+        raise ValueError(f"chunk: got {chunk}, wanted at least 1")
+    rank, size = world()
+    count = len(tracklets)
+    blocks = [range(first, min(first + chunk, count)) for first in range(0, count, chunk)]
+    share = blocks[rank::size] or blocks[:1]
+    rows = extract_blocks(model, tracklets, share, chunk=chunk, device=device, **options)
+    full = torch.stack([F.pad(block, (0, 0, 0, chunk - len(block))) for block in rows])
+    return interleave(full.to(device), len(blocks)).flatten(0, 1)[:count].cpu()
+
+
+@torch.no_grad()
+def extract_blocks(
+    model: nn.Module,
+    tracklets: Sequence[Tracklet],
+    blocks: Sequence[Sequence[int]],
     *,
     frames: int,
     sampling: Literal["evenly", "first_of_chunk", "dense", "random"] = "evenly",
@@ -30,60 +66,62 @@ def extract_features(
     forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     black_box: BlackBox | None = None,
     seed: int = 0,
-) -> Tensor:
-    """One feature per tracklet: the mean over its clips of the model's features.
+) -> Iterator[Tensor]:
+    """The features (n,D) of a block of tracklets after the other, each as soon as it is complete.
 
     Args:
         model: `model(clips (B,T,3,h,w), valid (B,T) | None)` gives (B,D) in evaluation mode, into which it
-            is put for the call. What its attribute `takes` names, and the tracklets have, it gets by name.
+            is put meanwhile. What its attribute `takes` names, and the tracklets have, it gets by name.
+        blocks: places in `tracklets`. A block's features depend on nothing outside of it.
         frames: T, frames of a clip.
         sampling: "evenly" or "first_of_chunk" take one clip of T frames from a tracklet, "dense" takes all
             its frames in ceil(n / T) clips, the last one filled up and masked; "random" draws one clip, which
             depends on `seed` and the tracklet's place alone.
         transform: (T,3,h,w) uint8 -> (T,3,H,W) float32.
-        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets, and a long
-            tracklet is spread over several chunks.
+        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets of a block, and a
+            long tracklet is spread over several chunks.
         workers: processes that decode images; 0 decodes in this one.
         progress: called with (clips done, clips in all).
         forward: what gives the rows that are averaged, in the place of `model`; called with the model in
             evaluation mode.
         black_box: hides a part of every frame.
         seed: for "random".
-
-    Returns:
-        (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun` every process embeds its share
-        and gets all rows.
-
-    Raises:
-        ValueError: no tracklets, or chunk below 1.
     """
-    if not tracklets:
-        raise ValueError("tracklets: got none, wanted at least one")
-    if chunk < 1:
-        raise ValueError(f"chunk: got {chunk}, wanted at least 1")
-    rank, size = world()
-    share = tracklets[rank::size] or tracklets[:1]
-    dataset = ClipDataset(share, frames, sampling, transform, black_box=black_box)
-    items = [(index, seed_of(seed, rank + size * index)) for index in range(len(dataset))]
-    loader = DataLoader(dataset, batch_size=chunk, num_workers=workers, sampler=items)
+    own = [tracklets[place] for block in blocks for place in block]
+    dataset = ClipDataset(own, frames, sampling, transform, black_box=black_box)
+
+    def clips_of(place: int) -> range:
+        return range(-(-len(tracklets[place]) // frames) if sampling == "dense" else 1)
+
+    number = itertools.count()
+    items = [
+        [(next(number), seed_of(seed, place)) for place in block for _ in clips_of(place)] for block in blocks
+    ]
+    batches = [[part[i : i + chunk] for i in range(0, len(part), chunk)] for part in items]
+    loader = iter(DataLoader(dataset, batch_sampler=list(itertools.chain(*batches)), num_workers=workers))
     was_training = model.training
     model.eval()
-    total: Tensor | None = None
-    count = torch.zeros(len(share), 1)
-    done = 0
+    first = done = 0
     try:
-        for batch in loader:
-            valid = batch["valid"].to(device) if "valid" in batch else None
-            inputs = {name: batch[name].to(device) for name in getattr(model, "takes", ()) if name in batch}
-            feature = (forward or model)(batch["clip"].to(device), valid, **inputs).float().cpu()
-            if total is None:
-                total = feature.new_zeros(len(share), feature.shape[1])
-            total.index_add_(0, batch["index"], feature)
-            count.index_add_(0, batch["index"], torch.ones(len(feature), 1))
-            done += len(feature)
-            if progress is not None:
-                progress(done, len(dataset))
+        for block, part in zip(blocks, batches, strict=True):
+            total: Tensor | None = None
+            count = torch.zeros(len(block), 1)
+            for batch in (next(loader) for _ in part):
+                valid = batch["valid"].to(device) if "valid" in batch else None
+                inputs = {
+                    name: batch[name].to(device) for name in getattr(model, "takes", ()) if name in batch
+                }
+                feature = (forward or model)(batch["clip"].to(device), valid, **inputs).float().cpu()
+                if total is None:
+                    total = feature.new_zeros(len(block), feature.shape[1])
+                row = batch["index"] - first
+                total.index_add_(0, row, feature)
+                count.index_add_(0, row, torch.ones(len(feature), 1))
+                done += len(feature)
+                if progress is not None:
+                    progress(done, len(dataset))
+            assert total is not None
+            yield total / count
+            first += len(block)
     finally:
         model.train(was_training)
-    assert total is not None
-    return interleave((total / count).to(device), len(tracklets)).cpu()

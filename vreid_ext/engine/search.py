@@ -1,6 +1,6 @@
 """Nearest gallery tracklets of query tracklets, from features that `vreid extract` wrote."""
 
-import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,68 +9,65 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.models import model_factory
+from vreid_ext.metrics.features import Rows
+from vreid_ext.metrics.ranking import nearest, pair
+from vreid_ext.metrics.stored import StoredFeatures
 
 
 class Split(NamedTuple):
-    """Rows of one split: features (N,D), and what each is."""
+    """Rows of one split: features (N,D), what each is, and the metric they are compared by."""
 
-    features: Tensor
-    rows: list[dict[str, Any]]
+    features: Rows
+    tracklets: list[dict[str, Any]]
     metric: str
 
 
 def read_split(folder: str | Path, split: str) -> Split:
-    """Read "query" or "gallery" of a folder written by `export_features`.
+    """Open "query" or "gallery" of a folder written by `export_features`, and compare its checksums.
 
     Raises:
-        ValueError: no such folder or split; features of a model with a distance of its own (STAL).
+        ValueError: no such folder or split, a damaged file; features of a model with a distance of its own
+            (STAL).
     """
-    from safetensors import safe_open
-
-    folder = Path(folder)
-    if not (folder / "manifest.json").is_file():
-        raise ValueError(
-            f"features: got {str(folder)!r}, which has no manifest.json: not written by `vreid extract`"
-        )
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    name = manifest["recipe"]["model"]["name"]
-    if hasattr(model_factory(name), "distance"):
+    stored = StoredFeatures(folder)
+    metric = stored.manifest["metric"]
+    if metric is None:
+        name = stored.manifest["identity"]["model"]["name"]
         raise ValueError(
             f"features: {str(folder)!r} holds rows of model {name!r}, which are compared by the model's own "
             "distance alone; `vreid eval` and `vreid report` do that"
         )
-    if split not in manifest["splits"]:
-        raise ValueError(f"split: got {split!r}, {str(folder)!r} has {sorted(manifest['splits'])}")
-    with safe_open(folder / "features.safetensors", "pt") as file:
-        features = file.get_tensor(split)
-    return Split(features, manifest["splits"][split], manifest["recipe"]["eval"]["metric"])
+    rows = stored.rows(split)
+    stored.verify()
+    return Split(rows, stored.tracklets(split), metric)
 
 
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
     """For each query its name and the `top` nearest of the gallery: name, pid, camid and distance.
 
-    On faiss where it is installed, else on `ops.top_k`; the answers are the same.
+    On faiss where it is installed, else on `ops.top_k`; the answers are the same. The gallery is read in
+    pieces.
 
     Raises:
         ValueError: top below 1, or features of different models.
     """
+    if top < 1:
+        raise ValueError(f"top: got {top}, wanted at least 1")
     if query.metric != gallery.metric:
         raise ValueError(f"gallery: got features for the {gallery.metric} metric, wanted {query.metric}")
-    try:
-        distances, indices = faiss_top_k(query.features, gallery.features, top, query.metric)
-    except ModuleNotFoundError:
-        distances, indices = ops.top_k(query.features, gallery.features, top, query.metric)
+    rows, items = pair(query.features, gallery.features)
+    top_k = faiss_top_k if find_spec("faiss") else ops.top_k
+    indices, distances = nearest(rows, items, top, query.metric, top_k=top_k)
     return [
         {
-            "query": row["name"],
+            "query": tracklet["name"],
             "nearest": [
-                {key: gallery.rows[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
-                for d, j in zip(near.tolist(), items.tolist(), strict=True)
+                {key: gallery.tracklets[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
+                for d, j in zip(near, places, strict=True)
                 if j >= 0
             ],
         }
-        for row, near, items in zip(query.rows, distances, indices, strict=True)
+        for tracklet, near, places in zip(query.tracklets, distances.tolist(), indices.tolist(), strict=True)
     ]
 
 

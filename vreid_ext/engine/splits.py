@@ -8,6 +8,7 @@ from typing import Any
 from vreid_ext.data.two_cameras import SPLITS
 from vreid_ext.engine.checkpoint import checkpoints, read_state
 from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.distributed import is_main
 from vreid_ext.engine.evaluate import evaluate_checkpoint, write_json
 from vreid_ext.engine.train import train
 
@@ -97,7 +98,8 @@ def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path
     same = {name: results[0][name] for name in ("recipe", "dataset", "metric", "ap", "paper")}
     protocols = [result["protocol"] for result in results]
     summary = {**same, "splits": list(splits), "protocols": protocols, "rows": rows, "file": str(file)}
-    write_json(file, summary)
+    if is_main():
+        write_json(file, summary)
     return summary
 
 

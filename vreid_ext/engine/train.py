@@ -32,7 +32,7 @@ from vreid_ext.engine.checkpoint import (
     save_checkpoint,
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import mean_over_processes
+from vreid_ext.engine.distributed import join_processes, mean_over_processes
 from vreid_ext.engine.evaluate import evaluate_model, write_json
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
@@ -310,6 +310,7 @@ def _accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
+    join_processes()
     # Accelerate keeps one precision per process; a second run in the same process may want another.
     AcceleratorState._reset_state()
     # Without the softmax term the classifier gets no gradient, nor does in a stage what it freezes.

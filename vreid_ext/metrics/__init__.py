@@ -7,6 +7,7 @@ from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.features import Shard
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
+from vreid_ext.metrics.stored import StoredFeatures
 
 if TYPE_CHECKING:
     from vreid_ext.metrics.torchmetric import ReIDMetric
@@ -16,6 +17,7 @@ __all__ = [
     "ReIDMetric",
     "ReIDResult",
     "Shard",
+    "StoredFeatures",
     "attribute_scores",
     "evaluate",
     "evaluate_distances",

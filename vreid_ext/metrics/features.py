@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Rows: TypeAlias = Tensor | np.ndarray | str | PathLike[str]
+from vreid_ext.metrics.stored import StoredRows
+
+Rows: TypeAlias = Tensor | np.ndarray | StoredRows | str | PathLike[str]
 DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 _PIECE = 2**26  # bytes of a file read at once
@@ -39,9 +41,11 @@ class Features:
             value, self.shard, total = value
         if isinstance(value, (str, PathLike)):
             value = _open(name, Path(value))
-        if not isinstance(value, (Tensor, np.ndarray)):
+        if isinstance(value, np.memmap):
+            value = _MappedRows(value)
+        if not isinstance(value, (Tensor, np.ndarray, _MappedRows, StoredRows)):
             raise TypeError(f"{name}: got {type(value).__name__}, wanted a torch or numpy array (N,D)")
-        self._file = value if isinstance(value, np.memmap) else None
+        self._file = value if isinstance(value, (_MappedRows, StoredRows)) else None
         # Of a file no more than the dtype.
         self._rows = torch.as_tensor(np.empty(0, value.dtype) if self._file is not None else value).detach()
         self.shape = tuple(value.shape)
@@ -65,9 +69,7 @@ class Features:
         """Rows by their place among those that are here."""
         if self._file is None:
             return self._rows[rows]
-        taken = np.array(self._file[rows if isinstance(rows, slice) else rows.numpy()])
-        _release(self._file)
-        return torch.from_numpy(taken)
+        return torch.from_numpy(self._file[rows if isinstance(rows, slice) else rows.numpy()])
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, rows) of what is here: at once, or of a file 64 MB at a time."""
@@ -111,11 +113,23 @@ def _open(name: str, path: Path) -> np.ndarray:
     return array
 
 
-def _release(array: np.memmap) -> None:
-    """Hand the pages that were read back, or a file read through would count as memory in use."""
-    base: Any = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = base.base
-    # A private mapping may have been written to, and its pages are the only place of that.
-    if base is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+class _MappedRows:
+    """Rows of a memory-mapped array: what is indexed is copied."""
+
+    def __init__(self, array: np.memmap) -> None:
+        self._array = array
+        self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        taken = np.array(self._array[rows])
+        self._release()
+        return taken
+
+    def _release(self) -> None:
+        """Hand the pages that were read back, or a file read through would count as memory in use."""
+        base: Any = self._array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = base.base
+        # A private mapping may have been written to, and its pages are the only place of that.
+        if base is not None and self._array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+            base.madvise(mmap.MADV_DONTNEED)

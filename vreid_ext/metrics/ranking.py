@@ -1,5 +1,7 @@
 """Ranking lists: the nearest gallery items of every query."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -48,19 +50,20 @@ def nearest(
     k: int,
     metric: str | DistanceFunction,
     protocol: Protocol | None = None,
+    top_k: Callable[..., tuple[Tensor, Tensor]] = ops.top_k,
 ) -> tuple[Tensor, Tensor]:
-    """`ops.top_k` over a gallery that is read in pieces: indices (Q,k) and distances (Q,k)."""
+    """`top_k` over a gallery that is read in pieces: indices (Q,k) and distances (Q,k)."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
     indices = torch.full((len(query), k), -1, device=query.device)
     distances = torch.full_like(indices, torch.inf, dtype=torch.float64)
     for first, piece in gallery.pieces():
-        left_out, kept = (None, None) if protocol is None else protocol.part(first, first + len(piece))
+        removed = () if protocol is None else protocol.part(first, first + len(piece))
         piece = piece.to(query.device, dtype)
         if callable(metric):
-            found, places = _nearest_of(metric(rows, piece), k, left_out, kept)
+            found, places = _nearest_of(metric(rows, piece), k, *removed)
         else:
-            found, places = ops.top_k(rows, piece, k, metric, left_out, kept)
+            found, places = top_k(rows, piece, k, metric, *removed)
         places = torch.where(places >= 0, places + first, -1)
         # Stable, and later pieces have the larger indices: equal distances stay in order.
         distances, order = torch.cat([distances, found], 1).sort(dim=1, stable=True)
@@ -70,7 +73,7 @@ def nearest(
 
 
 def _nearest_of(
-    distances: Tensor, k: int, left_out: tuple[Tensor, Tensor] | None, kept: Tensor | None
+    distances: Tensor, k: int, left_out: tuple[Tensor, Tensor] | None = None, kept: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """What `ops.top_k` gives, from distances (Q,G)."""
     distances = distances.to(torch.float64, copy=True)  # what is left out is marked in it

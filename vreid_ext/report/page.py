@@ -40,6 +40,7 @@ def report_checkpoint(
     overrides: Iterable[str] = (),
     *,
     figures: Path | None = None,
+    features: Path | None = None,
     ranks: int = RANKS,
     beside: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -52,7 +53,7 @@ def report_checkpoint(
     lists of the first.
 
     Args:
-        path, overrides, figures, progress: as for `evaluate_checkpoint`, figures being its `out`.
+        path, overrides, figures, features, progress: as for `evaluate_checkpoint`, figures being its `out`.
         ranks: counted places kept of each query's list.
         beside: label to the folder of a further run, whose figures and curves are shown beside.
         progress_pictures: called with (thumbnails done, thumbnails in all).
@@ -68,7 +69,9 @@ def report_checkpoint(
     runs = dict(beside or {})
     others = {label: read_result(run) for label, run in runs.items()}
     seen: list[Evaluated] = []
-    result = evaluate_checkpoint(path, overrides, out=figures, progress=progress, observe=seen.append)
+    result = evaluate_checkpoint(
+        path, overrides, out=figures, features=features, progress=progress, observe=seen.append
+    )
     page = Path(result["file"]).with_suffix(".html")
     own = result["recipe"]
     if own in runs:  # two runs of one name
