@@ -21,24 +21,38 @@ struct Mask<double> {
     typedef int64_t V __attribute__((vector_size(kVectorBytes)));
 };
 
-// The number of keys of a piece below `low`; `open` says whether others are not above `high`.
+// What of a piece can come before a positive, side by side, filled up to whole vectors with kNone.
 template <class K>
-inline int64_t count_below(const K* keys, Vec<K> low, Vec<K> high, bool& open) {
+struct Near {
+    alignas(64) K keys[kPiece];
+    int32_t column[kPiece];
+    int size;
+
+    Near(const K* piece, K highest) : size(0) {
+        for (int c = 0; c < kPiece; c += Lanes<K>::N) {
+            const auto within = load(piece + c) <= broadcast<K>(highest);
+            if (!any(within)) continue;
+            for (int j = 0; j < Lanes<K>::N; ++j) {
+                keys[size] = piece[c + j];
+                column[size] = c + j;
+                size -= int(within[j]);
+            }
+        }
+        for (; size % Lanes<K>::N; ++size) keys[size] = kNone<K>;
+    }
+};
+
+// The number of keys below `low`; `open` says whether others are not above `high`.
+template <class K>
+inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& open) {
     typename Mask<K>::V below{}, between{};
-    for (int c = 0; c < kPiece; c += Lanes<K>::N) {
-        const Vec<K> key = load(keys + c);
+    for (int n = 0; n < near.size; n += Lanes<K>::N) {
+        const Vec<K> key = load(near.keys + n);
         below -= key < low;
         between |= (key >= low) & (key <= high);
     }
     open = any(between);
     return sum_halves(below);
-}
-
-template <class K>
-inline bool any_within(const K* keys, Vec<K> high) {
-    typename Mask<K>::V within{};
-    for (int c = 0; c < kPiece; c += Lanes<K>::N) within |= load(keys + c) <= high;
-    return any(within);
 }
 
 // The distance of a positive is known already.
@@ -54,17 +68,17 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
 
 // How many of the keys between `low` and `high` come before positive p.
 template <class K>
-int64_t settle(const RankCounts& op, int64_t row, int64_t p, int64_t begin, const K* keys, Vec<K> low,
+int64_t settle(const RankCounts& op, int64_t row, int64_t p, int64_t begin, const Near<K>& near, Vec<K> low,
                Vec<K> high) {
     int64_t before = 0;
-    for (int c = 0; c < kPiece; c += Lanes<K>::N) {
-        const Vec<K> key = load(keys + c);
+    for (int n = 0; n < near.size; n += Lanes<K>::N) {
+        const Vec<K> key = load(near.keys + n);
         const typename Mask<K>::V between = (key >= low) & (key <= high);
         if (!any(between)) continue;
         for (int j = 0; j < Lanes<K>::N; ++j) {
             if (!between[j]) continue;
-            const int64_t column = begin + c + j, item = op.tile.offset + column;
-            double exact = double(keys[c + j]);
+            const int64_t column = begin + near.column[n + j], item = op.tile.offset + column;
+            double exact = double(near.keys[n + j]);
             if (op.features.query && !find_positive(op, row, item, exact))
                 exact = distance(op.features, row, column);
             before += exact < op.distance[p] || (exact == op.distance[p] && item < op.index[p]);
@@ -81,12 +95,13 @@ void count_row(const RankCounts& op, int64_t row) {
     K highest = high[start];
     for (int64_t p = start; p < end; ++p) highest = high[p] > highest ? high[p] : highest;
     for_pieces<K>(op.tile, row, [&](int64_t begin, int, const K* keys) {
-        if (!any_within(keys, broadcast<K>(highest))) return;
+        const Near<K> near(keys, highest);
+        if (near.size == 0) return;
         for (int64_t p = start; p < end; ++p) {
             const Vec<K> from = broadcast<K>(low[p]), to = broadcast<K>(high[p]);
             bool open;
-            op.counts[p] += count_below(keys, from, to, open);
-            if (open) op.counts[p] += settle(op, row, p, begin, keys, from, to);
+            op.counts[p] += count_below(near, from, to, open);
+            if (open) op.counts[p] += settle(op, row, p, begin, near, from, to);
         }
     });
 }

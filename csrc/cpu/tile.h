@@ -9,8 +9,9 @@ namespace {
 
 constexpr int kPiece = 1024;  // keys of a piece
 
+// The key of an item that is left out: neither below nor above any other.
 template <class K>
-constexpr K kInfinity = K(__builtin_inf());
+constexpr K kNone = K(__builtin_nan(""));
 
 // Whether a comparison held in any lane.
 template <class V>
@@ -26,8 +27,7 @@ inline bool any(V mask) {
 #endif
 }
 
-// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to kPiece with
-// infinity, which is also the key of an item that is left out.
+// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to kPiece with kNone.
 template <class K, class F>
 inline void for_pieces(const Tile& tile, int64_t row, F f) {
     alignas(64) K keys[kPiece];
@@ -48,11 +48,11 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
             memcpy(keys, values + begin, size_t(size) * sizeof(K));
         }
         if (tile.kept) {
-            for (int c = 0; c < size; ++c) keys[c] = tile.kept[begin + c] ? keys[c] : kInfinity<K>;
+            for (int c = 0; c < size; ++c) keys[c] = tile.kept[begin + c] ? keys[c] : kNone<K>;
         }
         for (; left < end && *left < tile.offset + begin + size; ++left)
-            keys[*left - tile.offset - begin] = kInfinity<K>;
-        for (int c = size; c < kPiece; ++c) keys[c] = kInfinity<K>;
+            keys[*left - tile.offset - begin] = kNone<K>;
+        for (int c = size; c < kPiece; ++c) keys[c] = kNone<K>;
         f(begin, size, keys);
     }
 }

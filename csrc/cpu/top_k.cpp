@@ -121,14 +121,10 @@ void update(const TopK& op, int64_t row, Candidate* scratch) {
     for_pieces<float>(op.tile, row, [&](int64_t begin, int size, const float* keys) {
         for (int c = 0; c < size; c += Lanes<float>::N) {
             const FloatVector key = load(keys + c);
-            const auto finite = key < kInfinity<float>;
-            largest = (finite & (key > largest)) ? key : largest;
-            const auto near = finite & (key <= list.limit());
-            if (!any(near)) continue;
+            largest = key > largest ? key : largest;
+            if (!any(key <= list.limit())) continue;
             const int end = size - c < Lanes<float>::N ? size - c : Lanes<float>::N;
-            for (int j = c; j < c + end; ++j) {
-                if (keys[j] < kInfinity<float>) list.add(keys[j], op.tile.offset + begin + j);
-            }
+            for (int j = c; j < c + end; ++j) list.add(keys[j], op.tile.offset + begin + j);
         }
     });
     list.save();

@@ -200,9 +200,10 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
     distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
-    for which, some, places in gallery.among(index):
-        some = some.to(query.device, dtype)
-        distance[which] = ops.pair_distances(rows, some, row[which], places, metric)
+    order = index.argsort()  # so that what queries have in common is read once and then in cache
+    for which, some, places in gallery.among(index[order]):
+        pairs = order[which]
+        distance[pairs] = ops.pair_distances(rows, some.to(query.device, dtype), row[pairs], places, metric)
     if gallery.shard is not None:
         dist.all_reduce(distance)  # one process has it, the others add zero: exact
     counts = torch.zeros_like(index)
@@ -273,8 +274,8 @@ def _score(protocol: Protocol, counts: Tensor, ap: str) -> tuple[Tensor, Tensor,
     """AP, INP and rank of the first hit (0 without one) of every query."""
     row, start = protocol.row.cpu(), protocol.start.cpu()
     rank = counts.cpu() + 1
-    by_rank = rank.argsort()
-    rank = rank[by_rank[row[by_rank].argsort(stable=True)]]  # ascending within a query
+    width = int(rank.max()) + 1 if len(rank) else 1
+    rank = (row * width + rank).sort().values % width  # ascending within a query
     positives = start.diff()
     hit = torch.arange(1, len(row) + 1) - start[row]  # 1, 2, ... within a query
     precision = hit.double() / rank
