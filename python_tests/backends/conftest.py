@@ -1,10 +1,94 @@
+"""Built kernels of the CUDA backend, and what the tests of the Triton kernels share: where they run, on what,
+and what they compare.
+
+Triton settles whether it interprets when kernels are defined, so its interpreter gets a process of its own:
+`test_triton.py::test_in_the_interpreter` runs the test_triton*.py files again with TRITON_INTERPRET=1. There
+`device` is the CPU; everywhere else it is a GPU, and the tests that ask for it are marked so.
+"""
+
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(params=["cpu"] if INTERPRETED else [pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> str:
+    return request.param
+
+
+# The interpreter's bfloat16 is unreliable.
+@pytest.fixture(params=[torch.float32, torch.float16] + [torch.bfloat16] * (not INTERPRETED), ids=str)
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture(params=["contiguous", "channels_last", "sliced", "strided", "expanded"])
+def layout(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def feature_map() -> Callable[..., Tensor]:
+    """Maps (B,T,C,H,W) as after a ReLU, in the memory layout named."""
+
+    def make(
+        shape: tuple[int, ...], device: str, dtype: torch.dtype = torch.float32, layout: str = "contiguous"
+    ) -> Tensor:
+        generator = torch.Generator().manual_seed(sum(shape))
+        b, t, c, h, w = shape
+        stored = {
+            "contiguous": shape,
+            "channels_last": (b, t, h, w, c),
+            "sliced": (b, t + 1, c + 2, h, w + 3),
+            "strided": (b, t, h, 2 * w, c + 1),
+            "expanded": (b, 1, c, h, w),
+        }[layout]
+        x = torch.randn(stored, generator=generator).relu().to(device, dtype)
+        if layout == "channels_last":
+            return x.permute(0, 1, 4, 2, 3)
+        if layout == "sliced":
+            return x[:, 1:, 1:-1, :, 1:-2]
+        if layout == "strided":
+            return x[:, :, :, ::2, 1:].permute(0, 1, 4, 2, 3)
+        return x.expand(shape)
+
+    return make
+
+
+@pytest.fixture
+def check() -> Callable[..., None]:
+    """Values and gradients of `function(backend, *inputs)`, or of some outputs alone, against the reference.
+
+    The rule for half precision: at most twice the error of the reference in that dtype, plus roundings.
+    """
+
+    def compare(function, inputs: tuple[Tensor, ...], which: list[int] | None = None) -> None:
+        def run(name: str, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
+            outputs = function(name, *leaves)
+            outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+            chosen = [outputs[i] for i in which] if which is not None else outputs
+            generator = torch.Generator().manual_seed(1)
+            upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
+            return *outputs, *torch.autograd.grad(chosen, leaves, upstream, materialize_grads=True)
+
+        got, rival = run("triton", inputs), run("reference", inputs)
+        exact = run("reference", tuple(value.double() for value in inputs))
+        for a, b, e in zip(got, rival, exact, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            rounding = torch.finfo(a.dtype).eps * e.abs().max().clamp(min=0.1)
+            assert (a.double() - e).abs().max() <= 2 * (b.double() - e).abs().max() + 16 * rounding
+
+    return compare
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,9 @@
-"""The Triton kernels against the reference: in Triton's interpreter on a CPU, and on a GPU (`-m gpu`).
-
-Triton settles whether it interprets when kernels are defined, so the interpreter gets a process of its own:
-`test_in_the_interpreter` runs this file again with TRITON_INTERPRET=1, where the other tests exist.
-"""
+"""The Triton backend, and its STA kernels against the reference: interpreted, and on a GPU (`-m gpu`)."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,11 +15,6 @@ from vreid_ext.backends import triton as backend
 pytest.importorskip("triton")
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-GPU = pytest.param("cuda", marks=pytest.mark.gpu)
-DEVICES = ["cpu"] if INTERPRETED else [GPU]
-# The interpreter's bfloat16 is unreliable.
-DTYPES = [torch.float32, torch.float16] if INTERPRETED else [torch.float32, torch.bfloat16, torch.float16]
-LAYOUTS = ["contiguous", "channels_last", "sliced", "strided", "expanded"]
 # (B, T, C, H, W), K: a clean shape, odd sizes, one of everything, K that is no power of two, more frames
 # than a tile has, blocks longer than a tile.
 SHAPES = [
@@ -36,55 +28,10 @@ SHAPES = [
 VALID = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
 
 
-def feature_map(
-    shape: tuple[int, ...], device: str, dtype=torch.float32, layout: str = "contiguous"
-) -> Tensor:
-    """Maps as after a ReLU, in the memory layout named."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    b, t, c, h, w = shape
-    stored = {
-        "contiguous": shape,
-        "channels_last": (b, t, h, w, c),
-        "sliced": (b, t + 1, c + 2, h, w + 3),
-        "strided": (b, t, h, 2 * w, c + 1),
-        "expanded": (b, 1, c, h, w),
-    }[layout]
-    x = torch.randn(stored, generator=generator).relu().to(device, dtype)
-    if layout == "channels_last":
-        return x.permute(0, 1, 4, 2, 3)
-    if layout == "sliced":
-        return x[:, 1:, 1:-1, :, 1:-2]
-    if layout == "strided":
-        return x[:, :, :, ::2, 1:].permute(0, 1, 4, 2, 3)
-    return x.expand(shape)
-
-
-def check(function, inputs: tuple[Tensor, ...], which: list[int] | None = None) -> None:
-    """Values and gradients of `function(backend, *inputs)`, or of some outputs alone, against the reference.
-
-    The rule for half precision: at most twice the error of the reference in that dtype, plus roundings.
-    """
-
-    def run(name: str, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
-        outputs = function(name, *leaves)
-        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-        chosen = [outputs[i] for i in which] if which is not None else outputs
-        generator = torch.Generator().manual_seed(1)
-        upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
-        return *outputs, *torch.autograd.grad(chosen, leaves, upstream)
-
-    got, rival = run("triton", inputs), run("reference", inputs)
-    exact = run("reference", tuple(value.double() for value in inputs))
-    for a, b, e in zip(got, rival, exact, strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        allowed = 2 * (b.double() - e).abs().max() + 8 * torch.finfo(a.dtype).eps * e.abs().max()
-        assert (a.double() - e).abs().max() <= allowed
-
-
 @pytest.mark.skipif(INTERPRETED, reason="this is the process it starts")
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    files = [str(path) for path in sorted(Path(__file__).parent.glob("test_triton*.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
@@ -118,31 +65,25 @@ print(backends.load("triton").unavailable("sta_pool", torch.device("cuda"), torc
     assert result.stdout == "Triton is not installed\n"
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("shape", "blocks"), SHAPES, ids=str)
-def test_sta_pool_of_any_shape(device, shape, blocks):
+def test_sta_pool_of_any_shape(check, feature_map, device, shape, blocks):
     x = feature_map(shape, device)
     check(lambda name, x: ops.sta_pool(x, blocks, backend=name), (x,))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sta_pool_in_any_layout(device, layout, dtype):
+def test_sta_pool_in_any_layout(check, feature_map, device, layout, dtype):
     x = feature_map((1, 3, 19, 8, 4), device, dtype, layout)
     check(lambda name, x: ops.sta_pool(x, 4, backend=name), (x,))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_each_output_carries_gradient_alone(device, which):
+def test_each_output_carries_gradient_alone(check, feature_map, device, which):
     x = feature_map((1, 3, 19, 8, 4), device)
     check(lambda name, x: ops.sta_pool(x, 4, backend=name), (x,), [which])
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_invalid_frames_are_never_read(device, layout):
+def test_invalid_frames_are_never_read(check, feature_map, device, layout):
     x = feature_map((3, 4, 21, 8, 4), device, layout=layout).clone(memory_format=torch.preserve_format)
     x[~VALID] = float("nan")
     valid = VALID.to(device)
@@ -154,8 +95,7 @@ def test_invalid_frames_are_never_read(device, layout):
     assert gradient[~valid].abs().sum() == scores[~valid].abs().sum() == attention[~valid].abs().sum() == 0
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(device):
+def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(check, feature_map, device):
     x = feature_map((2, 3, 16, 8, 4), device)
     x[0, 1] = 0
     x[1] = 0
@@ -163,8 +103,7 @@ def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(device):
     assert (ops.sta_pool(x, 4, backend="triton").attention[0, 1] == 1 / 32).all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_ties_choose_the_first_frame(device):
+def test_ties_choose_the_first_frame(feature_map, device):
     x = feature_map((1, 1, 8, 4, 4), device).repeat(1, 6, 1, 1, 1)
     choice = backend.sta_pool(x, None, 2)[-1]
     assert choice.tolist() == [[0, 0]]
@@ -173,8 +112,7 @@ def test_ties_choose_the_first_frame(device):
     assert backend.sta_pool(x, ~valid & valid, 2)[-1].tolist() == [[-1, -1]]
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_nan_in_a_valid_frame_propagates(device):
+def test_nan_in_a_valid_frame_propagates(feature_map, device):
     x = feature_map((2, 3, 16, 8, 4), device)
     x[0, 1, 3, 2, 2] = float("nan")
     pooled, scores, attention = ops.sta_pool(x, backend="triton")
@@ -184,9 +122,8 @@ def test_nan_in_a_valid_frame_propagates(device):
     assert pooled[1].isfinite().all()
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_same_inputs_same_bits(device, layout):
+def test_same_inputs_same_bits(feature_map, device, layout):
     x = feature_map((1, 2, 140, 16, 8), device, layout=layout)
 
     def run() -> tuple[Tensor, ...]:
@@ -198,7 +135,6 @@ def test_same_inputs_same_bits(device, layout):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_empty_batch(device):
     x = torch.zeros(0, 4, 8, 16, 8, device=device, requires_grad=True)
     ops.sta_pool(x, backend="triton").pooled.sum().backward()
@@ -206,19 +142,17 @@ def test_empty_batch(device):
     assert x.grad.shape == x.shape
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 @pytest.mark.parametrize("energy", ["sum_square", "l2"])
 @pytest.mark.parametrize("normalize", ["sum", "l2"])
-def test_attention_map(device, layout, energy, normalize):
+def test_attention_map(check, feature_map, device, layout, energy, normalize):
     x = feature_map((1, 3, 19, 8, 4), device, layout=layout).clone(memory_format=torch.preserve_format)
     x[0, 0] = 0
     check(lambda name, x: ops.attention_map(x, energy, normalize, backend=name), (x,))
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("masked", [False, True])
-def test_block_scores(device, masked):
+def test_block_scores(check, device, masked):
     attention = torch.randn(3, 4, 12, 5, generator=torch.Generator().manual_seed(0)).to(device)
     attention[0, :, :3] = 0
     if masked:
@@ -228,11 +162,9 @@ def test_block_scores(device, masked):
     check(lambda name, g: ops.block_scores(g, 5, None, backend=name), (attention.nan_to_num().mT,))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_fuse(device, dtype, layout, masked):
+def test_fuse(check, feature_map, device, dtype, layout, masked):
     x = feature_map((3, 4, 5, 12, 5), device, dtype, layout)
     scores = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)).to(device)
     scores[0, :, 1] = 0.25
@@ -243,8 +175,7 @@ def test_fuse(device, dtype, layout, masked):
     check(lambda name, x, scores: ops.fuse(x, scores, valid, backend=name), (x, scores))
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_inter_frame_distance(device):
+def test_inter_frame_distance(check, device):
     attention = torch.rand(3, 5, 16, 9, generator=torch.Generator().manual_seed(0)).to(device)
     attention[0] = attention[0, :1].clone()
     check(lambda name, g: ops.inter_frame_distance(g, "all", backend=name), (attention,))
@@ -257,13 +188,13 @@ def test_inter_frame_distance(device):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_the_size_of_the_paper_on_a_gpu(dtype, layout):
+def test_the_size_of_the_paper_on_a_gpu(check, feature_map, dtype, layout):
     x = feature_map((16, 4, 2048, 16, 8), "cuda", dtype, layout)
     check(lambda name, x: ops.sta_pool(x, 4, backend=name), (x,))
 
 
 @pytest.mark.gpu
-def test_forward_and_backward_can_be_captured_in_a_graph():
+def test_forward_and_backward_can_be_captured_in_a_graph(feature_map):
     x = feature_map((4, 4, 256, 16, 8), "cuda")
     grad = torch.ones(4, 512, device="cuda")
 
@@ -283,7 +214,7 @@ def test_forward_and_backward_can_be_captured_in_a_graph():
 
 
 @pytest.mark.gpu
-def test_no_launch_waits_for_the_gpu():
+def test_no_launch_waits_for_the_gpu(feature_map):
     x = feature_map((4, 4, 256, 16, 8), "cuda").requires_grad_()
     valid = torch.ones(4, 4, dtype=torch.bool, device="cuda")
     ops.sta_pool(x, 4, valid, backend="triton").pooled.sum().backward()

@@ -17,7 +17,7 @@ triton_compiler = pytest.importorskip("triton.compiler")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from vreid_ext.backends.triton import configs, kernels, region, sta  # noqa: E402
+from vreid_ext.backends.triton import configs, kernels, mining, region, sta  # noqa: E402
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
 
@@ -40,13 +40,24 @@ SHAPES = [
 ]
 
 
-def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: str, masked: bool, patch: Any):
-    """(kernel, arguments, options) of every launch that the ops make, forward and backward."""
-    recorded: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-    for module in (sta, region):
-        patch.setattr(
-            module, "_launch", lambda kernel, _, *args, **options: recorded.append((kernel, args, options))
+Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[Launch]:
+    """(kernel, arguments, options) of every launch that the ops make, in place of the launch."""
+    launches: list[Launch] = []
+    for module in (sta, region, mining):
+        monkeypatch.setattr(
+            module, "launch", lambda kernel, _, *args, **options: launches.append((kernel, args, options))
         )
+    return launches
+
+
+def run_map_ops(
+    shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: str, masked: bool, *counts: int
+) -> None:
+    """The ops on feature maps, for each count of regions, forward and backward, on tensors without memory."""
     b, t, c, h, w = shape
     x = torch.empty(shape, dtype=dtype, device="meta")
     if layout == "channels_last":
@@ -68,7 +79,7 @@ def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: st
     sta.fuse_backward(fused, x, scores, choice, valid)
     pairs = torch.empty(b, 3, 2, dtype=torch.int64, device="meta")
     sta.inter_frame_distance_backward(sta.inter_frame_distance(attention, pairs), attention, pairs)
-    for regions in (1, 6, 8, 9):
+    for regions in counts:
         logits = torch.empty(b, t, regions, h * w, device="meta")
         features, weights, overlap = region.region_pool(logits, x)
         region.region_pool_backward(features, weights, overlap, weights, x)
@@ -76,7 +87,22 @@ def launches(shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: st
             region.hellinger_overlap_backward(region.hellinger_overlap(weights, form), weights, form)
         pooled, weights = region.temporal_pool(logits[..., 0], features, valid)
         region.temporal_pool_backward(pooled, weights, features, valid)
-    return recorded
+
+
+def run_mining(n: int, size: int, m: int | None, dtype: torch.dtype, metric: str) -> None:
+    def rows(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.empty(count, dtype=torch.int64, device="meta")
+        return torch.empty(count, size, dtype=dtype, device="meta"), labels
+
+    x, labels = rows(n)
+    ref, ref_labels = rows(m) if m else (None, None)
+    for soft in (False, True):
+        mining.batch_hard_triplet(x, labels, ref, ref_labels, metric, 0.3, soft)
+    distance, index = mining.batch_hard(x, labels, ref, ref_labels, metric)
+    mining.mined_distance(x, ref, index, metric)
+    mining.mined_distance_backward(distance, x, ref, index, distance, metric, True, True)
+    for include_self in (False, True):
+        mining.identity_hard(x, labels, metric, include_self)
 
 
 def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -89,6 +115,8 @@ def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> t
         if isinstance(value, Tensor):
             signature[name] = f"*{TYPES[value.dtype]}"
             attributes[index,] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
         elif value is None or value == 1 or kernel.params[index].is_constexpr:
             signature[name], constants[index,] = "constexpr", value
         else:
@@ -130,19 +158,25 @@ def usage(cubin: Path) -> dict[str, int]:
     return {name: int(number) for name, number in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", text)}
 
 
-def check(build: Callable[..., Path | None], recorded: list[Any], architecture: int) -> dict[str, int]:
+def check(build: Callable[..., Path | None], launches: list[Launch], architecture: int) -> dict[str, int]:
     """Nothing spills; gives the registers of each kernel."""
-    cubins = [cubin for launch in recorded if (cubin := build(launch, architecture)) is not None]
+    cubins = [cubin for launch in launches if (cubin := build(launch, architecture)) is not None]
     used = {cubin.name: usage(cubin) for cubin in cubins}
     assert {name: use for name, use in used.items() if use["STACK"] or use["LOCAL"]} == {}
     return {name: use["REG"] for name, use in used.items()}
 
 
 @pytest.mark.parametrize(
-    ("dtype", "layout"), [(torch.float32, "contiguous"), (torch.bfloat16, "channels_last")], ids=str
+    ("dtype", "layout"),
+    [
+        (torch.float32, "contiguous"),
+        pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
-def test_kernels_do_not_spill(build, monkeypatch, dtype, layout):
-    registers = check(build, launches(*PAPER, dtype, layout, False, monkeypatch), 90)
+def test_kernels_on_maps_do_not_spill(build, recorded, dtype, layout):
+    run_map_ops(*PAPER, dtype, layout, False, 6)
+    registers = check(build, recorded, 90)
     streaming = [name for name in registers if "channel_sums" in name or "map_gradient" in name]
     assert streaming
     assert max(registers[name] for name in streaming) <= 128  # four blocks of 128 threads on an SM
@@ -162,14 +196,40 @@ def test_kernels_do_not_spill(build, monkeypatch, dtype, layout):
     ],
     ids=str,
 )
-def test_no_configuration_spills(build, monkeypatch, architecture, dtype, layout, masked):
+def test_no_configuration_on_maps_spills(build, recorded, architecture, dtype, layout, masked):
     for shape, blocks in SHAPES:
-        check(build, launches(shape, blocks, dtype, layout, masked, monkeypatch), architecture)
+        run_map_ops(shape, blocks, dtype, layout, masked, 1, 6, 8, 9)
+    check(build, recorded, architecture)
 
 
-def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(build, monkeypatch):
+@pytest.mark.parametrize("m", [None, 4096])
+def test_mining_kernels_do_not_spill(build, recorded, m):
+    run_mining(8192, 2048, m, torch.float32, "euclidean")
+    assert any("mine" in name for name in check(build, recorded, 90))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_no_configuration_of_mining_spills(build, recorded, architecture, dtype):
+    for metric in ("euclidean", "squared", "cosine"):
+        for n, size, m in (
+            (64, 2048, None),
+            (1, 3, 1),
+            (1000, 33, 50),
+            (2048, 512, None),
+            (9000, 6144, 8192),
+        ):
+            run_mining(n, size, m, dtype, metric)
+    run_mining(2**22, 1024, None, dtype, "cosine")  # offsets need 64 bits
+    check(build, recorded, architecture)
+
+
+def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(recorded):
     for dtype, layout in itertools.product((torch.float32, torch.bfloat16), ("contiguous", "channels_last")):
-        for launch in launches(*PAPER, dtype, layout, False, monkeypatch):
+        recorded.clear()
+        run_map_ops(*PAPER, dtype, layout, False)
+        for launch in recorded:
             if launch[0] not in (kernels.channel_sums, kernels.map_gradient):
                 continue
             source, options = specialise(*launch)

@@ -10,7 +10,8 @@ is changed. Pairs are chosen by distances that are exact to a rounding in the pr
 for halves): of samples whose distances differ by less, any may be chosen. The distances given are
 those of the chosen pairs, taken from differences, in float32 or wider. A distance of zero has the gradient
 zero, and a zero row the cosine distance 1 to every row, with gradient zero. Gradients are summed in a fixed
-order. `backend` is "auto", "reference" or "native".
+order. `backend` is "auto", "reference", "native" or, without float64, "triton", whose float32 products are of
+three TF32 products each: seven digits.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,8 +75,8 @@ def batch_hard(
         p(a) = argmax_j d(x_a, y_j)  with label_j = label_a, j != a
         n(a) = argmin_j d(x_a, y_j)  with label_j != label_a
 
-    The native kernel needs memory O((n + m) D) and one strip of the distance matrix; without `ref` it makes
-    half of that matrix only. Backward touches the 2n chosen pairs: O(n D).
+    The kernels need memory O((n + m) D), on a CPU also one strip of the distance matrix; without `ref` they
+    make half of that matrix only. Backward touches the 2n chosen pairs: O(n D).
 
     Args:
         embeddings: anchors (n,D).
@@ -219,7 +220,7 @@ def mined_distance(
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
-        IndexError: an index out of range.
+        IndexError: an index out of range; on a GPU, which is not waited for, its distance is NaN.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
     _checks.choice("metric", metric, METRICS)

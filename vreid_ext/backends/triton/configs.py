@@ -47,3 +47,31 @@ def streaming_tile(x: Tensor, cells: int) -> Tile:
     step = stride_w if x.shape[4] > 1 else stride_h
     table = CHANNELS if stride_c == 1 and step != 1 else PLANES
     return next((tile for tile in table if cells <= tile.BLOCK_I), table[-1])
+
+
+class ProductTile(NamedTuple):
+    """A tile of a matrix product: BLOCK_N rows of the left by BLOCK_M rows of the right, BLOCK_K numbers of
+    each at a time, by `num_warps` warps that load `num_stages` - 1 steps ahead.
+    """
+
+    BLOCK_N: int
+    BLOCK_M: int
+    BLOCK_K: int
+    num_warps: int
+    num_stages: int
+
+
+# A product of few pairs is cut small, so that all multiprocessors have a tile of it: (most pairs, tile).
+# BLOCK_M divides BLOCK_N, as mirrored mining wants.
+MINING = (
+    (256 * 256, ProductTile(32, 32, 32, 4, 4)),
+    (2048 * 2048, ProductTile(64, 64, 32, 4, 3)),
+    (2**63, ProductTile(128, 64, 32, 8, 3)),
+)
+# Mining reads rows of embeddings MINING_D numbers at a time, of an identity MINING_N rows, of the batch
+# MINING_ANCHORS pairs; MINING_GROUP tile rows run together.
+MINING_D, MINING_N, MINING_ANCHORS, MINING_GROUP = 1024, 8, 1024, 8
+
+
+def product_tile(table: tuple[tuple[int, ProductTile], ...], pairs: int) -> ProductTile:
+    return next(tile for limit, tile in table if pairs <= limit)

@@ -8,7 +8,8 @@ from torch import Tensor
 from vreid_ext.backends.reference.region import frame_weights
 from vreid_ext.backends.triton import region_kernels as kernels
 from vreid_ext.backends.triton.configs import REGION_C, REGION_D, REGION_I, REGION_OVERLAP_I
-from vreid_ext.backends.triton.sta import _flat, _launch, _mask, _on, _walk
+from vreid_ext.backends.triton.launch import launch, on_device
+from vreid_ext.backends.triton.sta import _flat, _mask, _walk
 
 
 def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -17,8 +18,8 @@ def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weights = logits.contiguous().softmax(-1)
     features = x.new_empty((b, t, regions, c))
     overlap = weights.new_empty((b, t))
-    with _on(x):
-        _launch(
+    with on_device(x):
+        launch(
             kernels.gather_regions, (b * t, ceil(c / REGION_C)),
             x, weights, features, t, c, regions, h * w, *_walk(x), FLAT=_flat(x),
             BLOCK_K=_padded(regions), BLOCK_C=REGION_C, BLOCK_I=REGION_I,
@@ -38,14 +39,14 @@ def region_pool_backward(
     regions, cells = weights.shape[2:]
     weights = weights.contiguous()
     slope = torch.zeros_like(weights) if grad_weights is None else grad_weights
-    with _on(x):
+    with on_device(x):
         if grad_features is None:
             dx = torch.zeros_like(x)
         else:
             dx = torch.empty_like(x)
             tiles = ceil(c / REGION_C)
             parts = weights.new_empty((b, t, tiles, regions, cells))
-            _launch(
+            launch(
                 kernels.region_gradients, (b * t, tiles),
                 x, dx, weights, grad_features.contiguous(), parts, t, c, regions, cells, *_walk(x),
                 *_walk(dx)[1:], FLAT=_flat(x, dx),
@@ -61,13 +62,13 @@ def region_pool_backward(
 
 def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
     overlap = weights.new_empty(weights.shape[:2])
-    with _on(weights):
+    with on_device(weights):
         _overlap(weights.contiguous(), overlap, root=form == "hellinger", unit=False)
     return overlap
 
 
 def hellinger_overlap_backward(grad: Tensor, weights: Tensor, form: str) -> Tensor:
-    with _on(weights):
+    with on_device(weights):
         return _overlap_gradient(grad, weights.contiguous(), root=form == "hellinger", unit=False)
 
 
@@ -75,8 +76,8 @@ def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> tup
     b, t, k, d = features.shape
     weights = frame_weights(scores, valid).contiguous()
     pooled = features.new_empty((b, k, d))
-    with _on(features):
-        _launch(
+    with on_device(features):
+        launch(
             kernels.pool_frames, (b, k, ceil(d / REGION_D)),
             weights, features.contiguous(), _mask(valid), pooled, t, k, d, BLOCK_D=REGION_D,
         )  # fmt: skip
@@ -90,8 +91,8 @@ def temporal_pool_backward(
     weights = weights.contiguous()
     slope = weights.new_empty((b, t, k))
     dfeatures = features.new_empty(features.shape)
-    with _on(features):
-        _launch(
+    with on_device(features):
+        launch(
             kernels.frame_gradients, (b, t, k),
             grad.contiguous(), weights, features.contiguous(), _mask(valid), slope, dfeatures, t, k, d,
             BLOCK_D=REGION_D,
@@ -101,7 +102,7 @@ def temporal_pool_backward(
 
 def _overlap(weights: Tensor, result: Tensor, *, root: bool, unit: bool) -> None:
     b, t, regions, cells = weights.shape
-    _launch(
+    launch(
         kernels.overlap, (b * t,), weights, result, regions, cells, ROOT=root, UNIT=unit,
         BLOCK_K=_padded(regions), BLOCK_I=REGION_OVERLAP_I,
     )  # fmt: skip
@@ -110,7 +111,7 @@ def _overlap(weights: Tensor, result: Tensor, *, root: bool, unit: bool) -> None
 def _overlap_gradient(grad: Tensor, weights: Tensor, *, root: bool, unit: bool) -> Tensor:
     b, t, regions, cells = weights.shape
     slope = weights.new_empty(weights.shape)
-    _launch(
+    launch(
         kernels.overlap_gradient, (b * t,), grad.contiguous(), weights, slope, regions, cells, ROOT=root,
         UNIT=unit, BLOCK_K=_padded(regions), BLOCK_I=REGION_OVERLAP_I,
     )  # fmt: skip

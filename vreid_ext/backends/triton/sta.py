@@ -1,8 +1,6 @@
 """Launches of the STA kernels: allocation, grids and the choice of tiles. Contract: `vreid_ext.ops.sta`."""
 
-from contextlib import AbstractContextManager, nullcontext
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +17,13 @@ from vreid_ext.backends.triton.configs import (
     Tile,
     streaming_tile,
 )
+from vreid_ext.backends.triton.launch import launch, on_device
 
 
 def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
     attention = x.new_empty((*x.shape[:2], *x.shape[3:]), dtype=torch.float32)
     norm = x.new_empty(x.shape[:2], dtype=torch.float32)
-    with _on(x):
+    with on_device(x):
         parts, _ = _channel_sums(x, None, None)
         _normalize(parts, None, attention, norm, None, 1, energy, normalize)
     return attention, norm
@@ -33,7 +32,7 @@ def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tenso
 def attention_map_backward(
     grad: Tensor, x: Tensor, attention: Tensor, norm: Tensor, energy: str, normalize: str
 ) -> Tensor:
-    with _on(x):
+    with on_device(x):
         weight = _energy_gradient(grad, None, None, attention, norm, 1, energy, normalize)
         return _map_gradient(x, None, weight)
 
@@ -44,8 +43,8 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[
     scores, total = torch.empty_like(mass), attention.new_empty((clips, blocks))
     cells = height * width // blocks
     tile = _small_tile(cells)
-    with _on(attention):
-        _launch(
+    with on_device(attention):
+        launch(
             kernels.block_mass,
             (clips * frames,),
             attention.contiguous(),
@@ -67,9 +66,9 @@ def block_scores_backward(
     cells = attention[0, 0].numel() // blocks
     dattention = attention.new_empty(attention.shape)
     tile = _small_tile(cells)
-    with _on(attention):
+    with on_device(attention):
         slope, mean_slope = _score_gradient(grad, None, None, valid, scores)
-        _launch(
+        launch(
             kernels.mass_gradient, (clips * frames,),
             slope, mean_slope, total, _mask(valid), attention.contiguous(), dattention, frames, blocks, cells,
             BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
@@ -84,8 +83,8 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tenso
     fused = x.new_empty((clips, 2 * channels, height, width))
     choice = x.new_empty((clips, blocks), dtype=torch.int64)
     tile = streaming_tile(x, cells)
-    with _on(x):
-        _launch(
+    with on_device(x):
+        launch(
             kernels.fuse, (clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells)),
             x, scores.contiguous(), _mask(valid), fused, choice, frames, channels, blocks, cells, *_walk(x),
             FLAT=_flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
@@ -105,8 +104,8 @@ def fuse_backward(
     parts = x.new_empty((clips, frames, blocks, ceil(cells / tile.BLOCK_I), grid[1]), dtype=torch.float32)
     dx = torch.empty_like(x)
     grad = grad[:, None]
-    with _on(x):
-        _launch(
+    with on_device(x):
+        launch(
             kernels.fuse_gradient, grid,
             grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
             *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
@@ -126,7 +125,7 @@ def sta_pool(
     scores, total = torch.empty_like(mass), x.new_empty((clips, blocks), dtype=full)
     choice = x.new_empty((clips, blocks), dtype=torch.int64)
     pooled = x.new_empty((clips, 2 * channels))
-    with _on(x):
+    with on_device(x):
         parts, sums = _channel_sums(x, valid, blocks)
         _normalize(parts, valid, attention, energy, mass, blocks, "sum_square", "sum")
         _clip_scores(mass, valid, sums, scores, total, choice, pooled, height * width)
@@ -147,7 +146,7 @@ def sta_pool_backward(
     choice: Tensor,
 ) -> Tensor:
     grad_pooled = None if grad_pooled is None else grad_pooled.contiguous()
-    with _on(x):
+    with on_device(x):
         slope = None
         if grad_pooled is not None or grad_scores is not None:
             size = x.shape[3] * x.shape[4]
@@ -159,7 +158,7 @@ def sta_pool_backward(
 
 
 def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
-    with _on(attention):
+    with on_device(attention):
         return _pair_distances(attention.contiguous(), pairs.contiguous()).mean(1)
 
 
@@ -168,8 +167,8 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
     cells = height * width
     maps, pairs = attention.contiguous(), pairs.contiguous()
     dattention = torch.empty_like(maps)
-    with _on(attention):
-        _launch(
+    with on_device(attention):
+        launch(
             kernels.pair_gradient, (clips * frames, ceil(cells / BLOCK_L)),
             grad.contiguous(),
             maps,
@@ -198,7 +197,7 @@ def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[
         if blocks is None
         else x.new_empty((clips, frames, blocks, splits, channels), dtype=torch.float32)
     )
-    _launch(
+    launch(
         kernels.channel_sums,
         grid,
         x,
@@ -230,7 +229,7 @@ def _normalize(
 ) -> None:
     chunks, size = squares.shape[2:]
     tile = _small_tile(size // blocks)
-    _launch(
+    launch(
         kernels.normalize_energy, (norm.numel(),),
         squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
         L2=normalize == "l2", BLOCK_N=BLOCK_N, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
@@ -249,7 +248,7 @@ def _clip_scores(
 ) -> None:
     clips, frames, blocks = mass.shape
     channels = 1 if sums is None else sums.shape[3]
-    _launch(
+    launch(
         kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
         mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
         BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=1,
@@ -270,7 +269,7 @@ def _score_gradient(
     slope, mean_slope = torch.empty_like(scores), scores.new_empty((clips, blocks))
     channels = 1 if sums is None else sums.shape[3]
     grad_scores = None if grad_scores is None else grad_scores.contiguous()
-    _launch(
+    launch(
         kernels.score_gradient, (clips, blocks),
         grad_scores, grad_pooled, sums, _mask(valid), scores, slope, mean_slope, frames, channels, size,
         BLOCK_T=BLOCK_T, BLOCK_C=4 * BLOCK_C,
@@ -292,7 +291,7 @@ def _energy_gradient(
     clips, frames, height, width = attention.shape
     weight = attention.new_empty(attention.shape)
     tile = _small_tile(height * width // blocks)
-    _launch(
+    launch(
         kernels.energy_gradient, (clips * frames,),
         None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
         _mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
@@ -316,7 +315,7 @@ def _map_gradient(
     dx = torch.empty_like(x)
     if grad_pooled is None:
         scores = choice = None
-    _launch(
+    launch(
         kernels.map_gradient, (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells)),
         x, dx, _mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
         *_walk(x), *_walk(dx)[1:], FLAT=_flat(x, dx), **tile._asdict(),
@@ -328,7 +327,7 @@ def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
     clips, count = pairs.shape[:2]
     distances = attention.new_empty((clips, count))
     size = attention.shape[2] * attention.shape[3]
-    _launch(
+    launch(
         kernels.pair_distance,
         (clips * count,),
         attention,
@@ -340,16 +339,6 @@ def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
         BLOCK_L=BLOCK_L,
     )
     return distances
-
-
-def _launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Run a kernel; multiply-adds are fused whatever this version of Triton does by default."""
-    kernel[grid](*args, **options, enable_fp_fusion=True)
-
-
-def _on(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 def _mask(valid: Tensor | None) -> Tensor | None:

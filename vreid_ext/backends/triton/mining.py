@@ -1,0 +1,165 @@
+"""Launches of the mining kernels: norms, means and sorting by torch. Contract: `vreid_ext.ops.mining`."""
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from vreid_ext.backends.addresses import adjacent
+from vreid_ext.backends.triton import mining_kernels as kernels
+from vreid_ext.backends.triton.configs import (
+    MINING,
+    MINING_ANCHORS,
+    MINING_D,
+    MINING_GROUP,
+    MINING_N,
+    product_tile,
+)
+from vreid_ext.backends.triton.launch import launch, on_device
+
+
+def batch_hard(
+    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
+) -> tuple[Tensor, Tensor]:
+    x, n = adjacent(x), len(x)
+    mean = None if metric == "cosine" else x.mean(0, dtype=torch.float32)
+    keys = labels.new_empty((2, n))
+    with on_device(x):
+        anchors = candidates = (*_prepared(x, mean, keys), labels.contiguous())
+        if ref is not None and ref_labels is not None:
+            ref = adjacent(ref)
+            candidates = (*_prepared(ref, mean, None), ref_labels.contiguous())
+        m = len(candidates[0])
+        tile = product_tile(MINING, n * m)
+        rows = ceil(n / tile.BLOCK_N)
+        columns = ceil(m / tile.BLOCK_M)
+        if ref is None:
+            columns = (rows // 2 + 1) * (tile.BLOCK_N // tile.BLOCK_M)
+        launch(
+            kernels.mine, (rows * columns,),
+            *anchors, *candidates, keys, n, m, x.shape[1], MIRRORED=ref is None, GROUP=MINING_GROUP,
+            **tile._asdict(),
+        )  # fmt: skip
+        index = torch.empty_like(keys)
+        return _pair_distances(x, ref, keys, index, metric), index
+
+
+def batch_hard_triplet(
+    x: Tensor,
+    labels: Tensor,
+    ref: Tensor | None,
+    ref_labels: Tensor | None,
+    metric: str,
+    margin: float,
+    soft: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    distance, index = batch_hard(x, labels, ref, ref_labels, metric)
+    loss, slope = distance.new_empty(()), torch.empty_like(distance)
+    with on_device(x):
+        launch(
+            kernels.triplet, (1,), distance, index, loss, slope, len(x), margin, SOFT=soft,
+            BLOCK_N=MINING_ANCHORS,
+        )  # fmt: skip
+    return loss, slope, distance, index
+
+
+def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
+    ref = None if ref is None else adjacent(ref)
+    with on_device(x):
+        return _pair_distances(adjacent(x), ref, None, index.contiguous(), metric)
+
+
+def mined_distance_backward(
+    grad: Tensor,
+    x: Tensor,
+    ref: Tensor | None,
+    index: Tensor,
+    distance: Tensor,
+    metric: str,
+    with_x: bool,
+    with_ref: bool,
+) -> tuple[Tensor, Tensor]:
+    x, ref = adjacent(x), None if ref is None else adjacent(ref)
+    anchors = candidates = x, _norms(x, metric)
+    if ref is not None:
+        candidates = ref, _norms(ref, metric)
+    pairs = [each.contiguous() for each in (grad, distance, index)]
+    by_candidate: tuple[Tensor | None, Tensor | None] = None, None
+    if ref is None or with_ref:
+        chosen, order = pairs[2].flatten().sort(stable=True)
+        rows = torch.arange(len(candidates[0]) + 1, device=x.device)
+        by_candidate = order, torch.searchsorted(chosen, rows)
+    dx = x.new_empty(x.shape if with_x else (0,))
+    dref = x.new_empty(ref.shape if ref is not None and with_ref else (0,))
+    with on_device(x):
+        if with_x:
+            sorted_pairs = by_candidate if ref is None else (None, None)
+            _pair_gradients(dx, pairs, anchors, candidates, sorted_pairs, metric, choose=True)
+        if len(dref):
+            _pair_gradients(dref, pairs, candidates, anchors, by_candidate, metric, choose=False)
+    return dx, dref
+
+
+def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
+    x = adjacent(x)
+    identities, order = labels.sort(stable=True)
+    begins = torch.searchsorted(identities, labels)
+    ends = torch.searchsorted(identities, labels, right=True)
+    index = labels.new_empty((2, len(x)))
+    with on_device(x):
+        launch(
+            kernels.identity_extremes, (len(x),),
+            x, _norms(x, metric), order, begins, ends, index, *x.shape, x.stride(0), **_flags(metric),
+            SELF=include_self, BLOCK_N=MINING_N, BLOCK_D=MINING_D // MINING_N,
+        )  # fmt: skip
+    return index
+
+
+def _prepared(x: Tensor, mean: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows for the product, and their squares: less the mean, or of length one, whose squares count alike."""
+    prepared = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    square = prepared.new_empty(len(x))
+    launch(
+        kernels.prepare_rows, (len(x),),
+        x, mean, prepared, square, keys, *x.shape, x.stride(0), BLOCK_D=MINING_D,
+    )  # fmt: skip
+    return prepared, square
+
+
+def _pair_distances(x: Tensor, ref: Tensor | None, keys: Tensor | None, index: Tensor, metric: str) -> Tensor:
+    distance = torch.empty(index.shape, dtype=torch.float32, device=x.device)
+    others = x if ref is None else ref
+    launch(
+        kernels.pair_distances, index.shape[::-1],
+        x, others, keys, index, distance, len(x), len(others), x.shape[1], x.stride(0), others.stride(0),
+        **_flags(metric), BLOCK_D=MINING_D,
+    )  # fmt: skip
+    return distance
+
+
+def _pair_gradients(
+    result: Tensor,
+    pairs: list[Tensor],
+    rows: tuple[Tensor, Tensor | None],
+    others: tuple[Tensor, Tensor | None],
+    sorted_pairs: tuple[Tensor | None, Tensor | None],
+    metric: str,
+    *,
+    choose: bool,
+) -> None:
+    """Of rows and norms, by the pairs in which they choose and, sorted, those in which they are chosen."""
+    x, other = rows[0], others[0]
+    size = x.shape[1]
+    launch(
+        kernels.pair_gradients, (len(x), ceil(size / MINING_D)),
+        *pairs, *rows, *others, *sorted_pairs, result, *pairs[2].shape[::-1], len(other), size, x.stride(0),
+        other.stride(0), CHOOSES=choose, **_flags(metric), BLOCK_D=MINING_D,
+    )  # fmt: skip
+
+
+def _norms(x: Tensor, metric: str) -> Tensor | None:
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) if metric == "cosine" else None
+
+
+def _flags(metric: str) -> dict[str, bool]:
+    return {"ROOT": metric == "euclidean", "COSINE": metric == "cosine"}
