@@ -193,7 +193,7 @@ def plot_parts(
         frames: (T,3,h,w) uint8, RGB.
         joints: (T,14,3) as shares of the frame's width and height, and confidence.
         path: the picture, ending in .png or .svg.
-        scores: (T,6) scores of the parts, written under the frame.
+        scores: (T,6) scores of the parts, non-negative, drawn as a matrix beside the frames.
         title: above the picture.
 
     Returns:
@@ -214,9 +214,14 @@ def plot_parts(
     boxes = (part_boxes(joints) * torch.tensor([width, height, width, height])).numpy() - 0.5
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         tall = 1.5 * height / width
-        figure = Figure(figsize=(max(1.5 * len(frames), 4), tall + 0.9), layout="constrained")
+        widths = [max(1.5 * len(frames), 4.5)] + ([4.0] if scores is not None else [])
+        figure = Figure(figsize=(sum(widths), max(tall + 0.9, 2.5)), layout="constrained")
         figure.suptitle(title)
-        for t, axes in enumerate(figure.subplots(1, len(frames), squeeze=False)[0]):
+        left, *right = figure.subfigures(1, len(widths), squeeze=False, width_ratios=widths)[0]
+        if scores is not None:
+            matrix = scores.detach().float().cpu().numpy()
+            _score_matrix(right[0].subplots(), matrix, "", right[0], names=PART_NAMES)
+        for t, axes in enumerate(left.subplots(1, len(frames), squeeze=False)[0]):
             axes.imshow(frames[t].permute(1, 2, 0).cpu().numpy())
             axes.set(xticks=[], yticks=[])
             for first, second in _BONES:
@@ -226,12 +231,8 @@ def plot_parts(
             for r, (x1, y1, x2, y2) in enumerate(boxes[t]):
                 style = "-" if counts[t, list(PART_JOINTS[r])].any() else ":"
                 axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], style, color=COLORS[r], linewidth=1.3)
-                if scores is not None:
-                    where = (0.02 + r % 3 / 3, -0.09 - 0.08 * (r // 3))
-                    text = f"{100 * float(scores[t, r]):.0f}"
-                    axes.text(*where, text, color=COLORS[r], transform=axes.transAxes, size=8)
         handles = [matplotlib.lines.Line2D([], [], color=COLORS[r]) for r in range(len(PART_NAMES))]
-        figure.legend(handles, PART_NAMES, loc="outside lower center", ncols=6, fontsize=8)
+        left.legend(handles, PART_NAMES, loc="outside lower center", ncols=6, fontsize=8)
         return save_figure(figure, path)
 
 
@@ -418,7 +419,9 @@ def plot_ranking(
         return save_figure(figure, path)
 
 
-def _score_matrix(axes: Axes, scores: np.ndarray, columns: str, figure: Any) -> None:
+def _score_matrix(
+    axes: Axes, scores: np.ndarray, columns: str, figure: Any, names: Sequence[str] = ()
+) -> None:
     count, blocks = scores.shape
     image = axes.imshow(scores, cmap="viridis", vmin=0, aspect="auto")
     middle = scores.max() / 2
@@ -426,7 +429,7 @@ def _score_matrix(axes: Axes, scores: np.ndarray, columns: str, figure: Any) -> 
         for (t, k), score in np.ndenumerate(scores):
             color = "white" if score < middle * 1.2 else "black"
             axes.text(k, t, f"{score:.2f}", ha="center", va="center", color=color)
-    axes.set_xticks(range(blocks), [str(k + 1) for k in range(blocks)])
+    axes.set_xticks(range(blocks), names or [str(k + 1) for k in range(blocks)], rotation=45 if names else 0)
     axes.set_yticks(range(count), [str(t + 1) for t in range(count)])
     axes.set(xlabel=columns, ylabel="frame t", title="scores")
     figure.colorbar(image, ax=axes)
