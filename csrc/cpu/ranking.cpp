@@ -52,7 +52,7 @@ inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& o
         between |= (key >= low) & (key <= high);
     }
     open = any(between);
-    return sum_halves(below);
+    return sum_lanes(below);
 }
 
 // The distance of a positive is known already.

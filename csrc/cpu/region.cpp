@@ -33,18 +33,16 @@ template <class T>
 Status pool(const RegionPool& op) {
     using A = Acc<T>;
     const int64_t frames = op.x.B * op.x.T, K = op.K, L = op.x.L, C = op.x.C;
-    const int64_t group = K < 8 ? K : 8, sums = op.x.planes() ? 0 : group * kTile;
-    const int64_t coefficients = arranged<T>(op.x, K);
-    const Scratch own(op.threads, (sums + coefficients + K * L + K * K) * int64_t(sizeof(A)));
+    const int64_t arranged = gather_scratch<T>(op.x, K);
+    const Scratch own(op.threads, (arranged + K * L + K * K) * int64_t(sizeof(A)));
     if (!own) return Status::out_of_memory;
 #pragma omp parallel for num_threads(op.threads) schedule(dynamic)
     for (int64_t frame = 0; frame < frames; ++frame) {
         A* scratch = own.of<A>(omp_get_thread_num());
-        A *weights = scratch + sums, *R = weights + coefficients, *products = R + K * L;
+        A *R = scratch + arranged, *products = R + K * L;
         const A* s = static_cast<const A*>(op.weights) + frame * K * L;
-        arrange<T>(op.x, K, s, weights);
-        gather<T>(op.x, address<T>(op.x, frame / op.x.T, frame % op.x.T), K, weights,
-                  static_cast<T*>(op.features) + frame * K * C, scratch);
+        gather<T>(op.x, frame / op.x.T, frame % op.x.T, K, s, static_cast<T*>(op.features) + frame * K * C,
+                  scratch);
         for (int64_t i = 0; i < K * L; ++i) R[i] = root(s[i]);
         residual(R, K, L, true, products);
         static_cast<A*>(op.overlap)[frame] = dot(products, products, K * K);
@@ -75,36 +73,38 @@ inline void logit_gradients(const A* s, const A* grad_weights, const A* grad_ove
     }
 }
 
+// The gradient of a frame's features as numbers of the accumulator type: itself, or a copy in `wide`.
+template <class T>
+inline const Acc<T>* widened(const T* gradient, int64_t size, Acc<T>* wide) {
+    if constexpr (sizeof(T) == sizeof(Acc<T>)) {
+        return gradient;
+    } else {
+        for_vectors<T>(size, [&](int64_t i, auto part) { part.store(wide + i, part.load(gradient + i)); });
+        return wide;
+    }
+}
+
 template <class T>
 Status pool_backward(const RegionPoolBackward& op) {
     using A = Acc<T>;
-    constexpr bool narrow = sizeof(T) < sizeof(A);
     const int64_t frames = op.x.B * op.x.T, K = op.K, L = op.x.L, C = op.x.C;
-    const int64_t lanes = op.x.planes() ? 0 : K * L * int64_t(sizeof(Vec<T>));
-    const Scratch own(op.threads, lanes + (K * L + K * K + L + (narrow ? K * C : 0)) * int64_t(sizeof(A)));
+    const int64_t wide = sizeof(T) < sizeof(A) ? K * C : 0;
+    const Scratch own(op.threads, (wide + K * L + K * K + L) * int64_t(sizeof(A)));
     if (!own) return Status::out_of_memory;
 #pragma omp parallel for num_threads(op.threads) schedule(dynamic)
     for (int64_t frame = 0; frame < frames; ++frame) {
-        char* scratch = own.of<char>(omp_get_thread_num());
-        A* R = reinterpret_cast<A*>(scratch + lanes);
-        A *products = R + K * L, *row = products + K * K, *wide = row + L;
+        A* scratch = own.of<A>(omp_get_thread_num());
+        A *R = scratch + wide, *products = R + K * L, *row = products + K * K;
         const int64_t b = frame / op.x.T, t = frame % op.x.T;
         const A* s = static_cast<const A*>(op.weights) + frame * K * L;
         A* de = static_cast<A*>(op.dlogits) + frame * K * L;
-        T* dx = address<T>(op.dx, b, t);
         if (op.grad_features) {
             const T* gradient = static_cast<const T*>(op.grad_features) + frame * K * C;
-            if constexpr (narrow) {
-                for_vectors<T>(K * C,
-                               [&](int64_t i, auto part) { part.store(wide + i, part.load(gradient + i)); });
-                project_and_spread<T>(op.x, address<T>(op.x, b, t), op.dx, dx, K, s, wide, de,
-                                      reinterpret_cast<Vec<T>*>(scratch));
-            } else {
-                project_and_spread<T>(op.x, address<T>(op.x, b, t), op.dx, dx, K, s, gradient, de,
-                                      reinterpret_cast<Vec<T>*>(scratch));
-            }
+            const A* G = widened(gradient, K * C, scratch);
+            project<T>(op.x, b, t, K, G, de);
+            spread<T>(op.dx, b, t, K, s, G);
         } else {
-            clear(op.dx, dx);
+            clear(op.dx, address<T>(op.dx, b, t));
             memset(de, 0, size_t(K * L) * sizeof(A));
         }
         const A* grad_weights =

@@ -22,10 +22,13 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
+constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
 constexpr int kVectorBytes = 32;
+constexpr int kRegisters = 16;
 #else
 constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 16;
 #endif
 
 struct bf16 {
@@ -238,28 +241,17 @@ VREID_INLINE V sum_each(V (&v)[N / Stop]) {
     }
 }
 
+// Halves upon halves: log2 N additions one after another instead of N.
 template <class V>
 inline auto sum_lanes(V v) {
     constexpr int N = sizeof(V) / sizeof(v[0]);
-    auto total = v[0];
-#pragma GCC unroll 16
-    for (int i = 1; i < N; ++i) total += v[i];
-    return total;
-}
-
-// The same in halves, for integers, where the order does not matter.
-template <class V>
-inline int64_t sum_halves(V v) {
-    constexpr int N = sizeof(V) / sizeof(v[0]);
-    if constexpr (sizeof(V) == 16) {
-        int64_t total = v[0];
-        for (int i = 1; i < N; ++i) total += v[i];
-        return total;
+    if constexpr (N == 2) {
+        return v[0] + v[1];
     } else {
         typedef decltype(v[0] + 0) Half __attribute__((vector_size(sizeof(V) / 2)));
         Half halves[2];
         memcpy(halves, &v, sizeof v);
-        return sum_halves(halves[0] + halves[1]);
+        return sum_lanes(halves[0] + halves[1]);
     }
 }
 
