@@ -63,18 +63,35 @@ inline void for_blocks(int64_t size, F f, int64_t i = 0) {
 template <int K>
 constexpr int kBlock = (kRegisters - 2) / (K + 1) < 4 ? (kRegisters - 2) / (K + 1) : 4;
 
+// Two places of n in turn: prefetchers stop at the end of a page, and run ahead on two pages at once.
+inline int64_t in_turn(int64_t i, int64_t n) {
+    return i % 2 * ((n + 1) / 2) + i / 2;
+}
+
+// Short rows lie on one page, and the next ones have to be asked for; long rows are pages of their own.
+template <class T>
+inline int64_t ahead(const Matrix<T>& x) {
+    constexpr int64_t kPage = 4096 / sizeof(T);
+    return x.stride < kPage ? kPage / 2 : 0;
+}
+
 // out[k,j] = sum_r u[k,r] x[r,j], a block of columns after another.
 template <class T, int K, class Out>
 inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out) {
     constexpr int N = Lanes<T>::N;
+    const int64_t next = ahead(x);
     const auto block = [&](int64_t j, auto vectors, auto part) {
         constexpr int V = decltype(vectors)::value;
-        const T* p = x.data + j;
         Vec<T> total[K][V] = {};
-        for (int64_t r = 0; r < x.rows; ++r, p += x.stride) {
+        for (int64_t i = 0; i < x.rows; ++i) {
+            const int64_t r = in_turn(i, x.rows);
+            const T* p = x.data + r * x.stride + j;
             Vec<T> v[V];
 #pragma GCC unroll 4
-            for (int n = 0; n < V; ++n) v[n] = part.load(p + n * N);
+            for (int n = 0; n < V; ++n) {
+                v[n] = part.load(p + n * N);
+                __builtin_prefetch(p + n * N + next);
+            }
 #pragma GCC unroll 8
             for (int k = 0; k < K; ++k) {
                 const Vec<T> factor = broadcast<T>(u[k * x.rows + r]);
@@ -102,7 +119,11 @@ inline void dot_rows(const Matrix<T>& x, const Acc<T>* v, Acc<T>* out) {
         for_vectors<T>(x.columns, [&](int64_t j, auto part) {
             Vec<T> row[R];
 #pragma GCC unroll 4
-            for (int n = 0; n < R; ++n) row[n] = part.load(x.data + (r + n) * x.stride + j);
+            for (int n = 0; n < R; ++n) {
+                const T* p = x.data + (r + n) * x.stride + j;
+                row[n] = part.load(p);
+                __builtin_prefetch(p + 512 / sizeof(T));
+            }
 #pragma GCC unroll 8
             for (int k = 0; k < K; ++k) {
                 const Vec<T> factor = part.load(v + k * x.columns + j);
@@ -118,11 +139,11 @@ inline void dot_rows(const Matrix<T>& x, const Acc<T>* v, Acc<T>* out) {
     });
 }
 
-// dx[r,j] = sum_k u[k,r] v[k,j], a block of four rows after another.
+// dx[r,j] = sum_k u[k,r] v[k,j], a block of rows after another.
 template <class T>
-inline void outer_products(int64_t K, const Acc<T>* u, const Acc<T>* v, const Matrix<T>& dx) {
+inline void outer_products(int64_t K, const Acc<T>* u, const Acc<T>* v, const Matrix<T>& dx, bool streamed) {
     constexpr int N = Lanes<T>::N;
-    for_blocks<4>(dx.rows, [&](int64_t r, auto rows) {
+    for_blocks<kRegisters / 4>(dx.rows, [&](int64_t r, auto rows) {
         constexpr int R = decltype(rows)::value;
         const auto block = [&](int64_t j, auto vectors, auto part) {
             constexpr int V = decltype(vectors)::value;
@@ -131,18 +152,24 @@ inline void outer_products(int64_t K, const Acc<T>* u, const Acc<T>* v, const Ma
                 Vec<T> column[V];
 #pragma GCC unroll 2
                 for (int n = 0; n < V; ++n) column[n] = part.load(v + k * dx.columns + j + n * N);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int m = 0; m < R; ++m) {
                     const Vec<T> factor = broadcast<T>(u[k * dx.rows + r + m]);
 #pragma GCC unroll 2
                     for (int n = 0; n < V; ++n) total[m][n] += factor * column[n];
                 }
             }
-#pragma GCC unroll 4
+            T* target = dx.data + r * dx.stride + j;
+#pragma GCC unroll 8
             for (int m = 0; m < R; ++m) {
 #pragma GCC unroll 2
-                for (int n = 0; n < V; ++n)
-                    part.store(dx.data + (r + m) * dx.stride + j + n * N, total[m][n]);
+                for (int n = 0; n < V; ++n) {
+                    if (streamed) {
+                        part.stream(target + m * dx.stride + n * N, total[m][n]);
+                    } else {
+                        part.store(target + m * dx.stride + n * N, total[m][n]);
+                    }
+                }
             }
         };
         const int64_t whole = dx.columns / N;
@@ -207,14 +234,14 @@ inline void arrange(const Acc<T>* v, int64_t columns, Acc<T>* out) {
 template <class T, int K>
 VREID_INLINE void dot_lanes(const Matrix<T>& x, int64_t r, const Acc<T>* weights, Vec<T> (&sums)[K]) {
     constexpr int N = Lanes<T>::N, P = kLane<T>;
-    constexpr int64_t kAhead = 2048 / sizeof(T);
+    const int64_t next = ahead(x);
     for_vectors<T>(x.columns, [&](int64_t j, auto part) {
         Vec<T> v[P];
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
             const T* row = x.data + (r + p) * x.stride + j;
             v[p] = r + p < x.rows ? part.load(row) : Vec<T>{};
-            __builtin_prefetch(row + kAhead);
+            __builtin_prefetch(row + next);
         }
         transpose_lanes<N>(v);
 #pragma GCC unroll 4
@@ -241,11 +268,8 @@ inline void dot_short_rows(const Matrix<T>& x, const Acc<T>* weights, T* out) {
             part.store(out + k * x.rows + r, sum_each<N, N, P>(groups));
         }
     };
-    // Two places are read in turn: prefetchers stop at the end of a page, and start on two pages at once.
-    const int64_t whole = x.rows / N, half = (whole + 1) / 2;
-    for (int64_t i = 0; i < half; ++i) {
-        for (int64_t place = i; place < whole; place += half) block(place * N, Whole{});
-    }
+    const int64_t whole = x.rows / N;
+    for (int64_t i = 0; i < whole; ++i) block(in_turn(i, whole) * N, Whole{});
     if (whole * N < x.rows) block(whole * N, Partial{int(x.rows - whole * N)});
 }
 
@@ -285,7 +309,10 @@ inline void project(const FeatureMap& map, int64_t b, int64_t t, int64_t K, cons
 
 template <class T>
 inline void spread(const FeatureMap& map, int64_t b, int64_t t, int64_t K, const Acc<T>* s, const Acc<T>* G) {
-    outer_products<T>(K, map.planes() ? G : s, map.planes() ? s : G, matrix<T>(map, b, t));
+    const Matrix<T> dx = matrix<T>(map, b, t);
+    const bool streamed = streams(map, dx.data, dx.stride);
+    outer_products<T>(K, map.planes() ? G : s, map.planes() ? s : G, dx, streamed);
+    if (streamed) end_streams();
 }
 
 }  // namespace

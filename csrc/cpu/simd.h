@@ -175,6 +175,44 @@ inline void store(T* p, Vec<T> v, int n) {
 }
 #endif
 
+// Past the caches, which need not read first what is then written whole: for results larger than they are.
+// Aligned addresses only; end_streams() before anybody else reads.
+#if defined(__AVX512F__)
+inline void stream(float* p, FloatVector v) {
+    _mm512_stream_ps(p, (__m512)v);
+}
+inline void stream(double* p, DoubleVector v) {
+    _mm512_stream_pd(p, (__m512d)v);
+}
+template <class Half>
+inline void stream(Half* p, FloatVector v) {
+    _mm256_stream_si256((__m256i*)p, (__m256i)narrow(v, Half{}));
+}
+inline void end_streams() {
+    _mm_sfence();
+}
+#elif defined(__AVX2__)
+inline void stream(float* p, FloatVector v) {
+    _mm256_stream_ps(p, (__m256)v);
+}
+inline void stream(double* p, DoubleVector v) {
+    _mm256_stream_pd(p, (__m256d)v);
+}
+template <class Half>
+inline void stream(Half* p, FloatVector v) {
+    _mm_stream_si128((__m128i*)p, (__m128i)narrow(v, Half{}));
+}
+inline void end_streams() {
+    _mm_sfence();
+}
+#else
+template <class T>
+inline void stream(T* p, Vec<T> v) {
+    store(p, v);
+}
+inline void end_streams() {}
+#endif
+
 template <class T>
 inline Vec<T> broadcast(Acc<T> value) {
     return value - Vec<T>{};  // x - 0 is x even for -0, which the compiler makes one instruction
@@ -190,6 +228,10 @@ struct Whole {
     static void store(T* p, Vec<T> v) {
         VREID_ISA::store(p, v);
     }
+    template <class T>
+    static void stream(T* p, Vec<T> v) {
+        VREID_ISA::stream(p, v);
+    }
 };
 struct Partial {
     int n;
@@ -200,6 +242,10 @@ struct Partial {
     template <class T>
     void store(T* p, Vec<T> v) const {
         VREID_ISA::store(p, v, n);
+    }
+    template <class T>
+    void stream(T* p, Vec<T> v) const {
+        store(p, v);
     }
 };
 template <class T, class F>
@@ -290,6 +336,16 @@ inline T difference_norm(const T* p, const T* q, int64_t size) {
 template <class T>
 inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
     return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
+}
+
+// Whether rows of `stride` elements may be streamed: whole vectors from aligned addresses, and more of them
+// than caches would keep until they are read.
+template <class T>
+inline bool streams(const FeatureMap& map, const T* first, int64_t stride) {
+    constexpr int64_t kLarge = 8 << 20;  // bytes
+    const int64_t vector = Lanes<T>::N * int64_t(sizeof(T)), size = map.B * map.T * map.C * map.L;
+    return size * int64_t(sizeof(T)) >= kLarge && reinterpret_cast<uintptr_t>(first) % uintptr_t(vector) == 0 &&
+           stride * int64_t(sizeof(T)) % vector == 0;
 }
 
 // Memory for every thread, taken before the threads start: an exception must not cross a parallel region.
