@@ -344,7 +344,8 @@ template <class T>
 inline bool streams(const FeatureMap& map, const T* first, int64_t stride) {
     constexpr int64_t kLarge = 8 << 20;  // bytes
     const int64_t vector = Lanes<T>::N * int64_t(sizeof(T)), size = map.B * map.T * map.C * map.L;
-    return size * int64_t(sizeof(T)) >= kLarge && reinterpret_cast<uintptr_t>(first) % uintptr_t(vector) == 0 &&
+    return size * int64_t(sizeof(T)) >= kLarge &&
+           reinterpret_cast<uintptr_t>(first) % uintptr_t(vector) == 0 &&
            stride * int64_t(sizeof(T)) % vector == 0;
 }
 
