@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(kThreads)
     normalize(float* scores, const bool* valid, int64_t B, int64_t T, int64_t K, float* total) {
     const int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (index >= B * K) return;
-    const Column column{valid ? valid + index / K * T : nullptr, T, K};
-    total[index] = normalize_scores(scores + index / K * T * K + index % K, column);
+    const Column column(index, valid, T, K);
+    total[index] = normalize_scores(scores, column);
 }
 
 // One warp per (frame, k): dg = sign(g) ds, ds = (dS - sum_t dS S) / total.

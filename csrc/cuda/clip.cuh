@@ -7,16 +7,23 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-// The thread's own (clip, k), one of B K, as one runs over the frames.
+// The scores of one (clip, k), as one runs over the frames.
 struct Column {
     const bool* valid;  // of the clip, or null
     int64_t T, K;
+    int64_t first;  // place of the first frame's score
 
+    __device__ Column(int64_t index, const bool* valid, int64_t T, int64_t K) : T(T), K(K) {
+        const int64_t clip = index / K;
+        this->valid = valid ? valid + clip * T : nullptr;
+        first = clip * T * K + index - clip * K;
+    }
     __device__ bool counts(int64_t t) const { return !valid || valid[t]; }
 };
 
 // In place s -> S = s / total; where that is 0, uniform over the valid frames. Returns the total.
 __device__ inline float normalize_scores(float* scores, const Column& column) {
+    scores += column.first;
     float sum = 0, frames = 0;
     for (int64_t t = 0; t < column.T; ++t) {
         if (!column.counts(t)) continue;
@@ -32,6 +39,7 @@ __device__ inline float normalize_scores(float* scores, const Column& column) {
 
 // The first frame of the largest score, NaN being the largest as in torch.argmax; -1 without a valid frame.
 __device__ inline int64_t chosen_frame(const float* scores, const Column& column) {
+    scores += column.first;
     float best = 0;
     int64_t frame = -1;
     for (int64_t t = 0; t < column.T; ++t) {

@@ -14,8 +14,8 @@ __global__ void __launch_bounds__(kThreads)
     choose(const float* scores, const bool* valid, int64_t B, int64_t T, int64_t K, int64_t* choice) {
     const int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (index >= B * K) return;
-    const Column column{valid ? valid + index / K * T : nullptr, T, K};
-    choice[index] = chosen_frame(scores + index / K * T * K + index % K, column);
+    const Column column(index, valid, T, K);
+    choice[index] = chosen_frame(scores, column);
 }
 
 // The walk's frames are the clips.

@@ -44,21 +44,21 @@ __global__ void __launch_bounds__(kThreads) mine_tiles(Mine op) {
         for (int n = 0; n < NT; ++n) {
 #pragma unroll
             for (int side = 0; side < 2; ++side) {
-                const int64_t j = left + Tile::column(n, side);
-                if (j >= op.M) continue;
+                const int j = int(left) + Tile::column(n, side);
+                if (j >= int(op.M)) continue;
                 const float square = op.squares[j];
                 const int64_t label = op.candidate_labels[j];
 #pragma unroll
                 for (int m = 0; m < MT; ++m) {
 #pragma unroll
                     for (int half = 0; half < 2; ++half) {
-                        const int64_t i = top + Tile::row(m, 2 * half);
-                        if (i >= op.N) continue;
+                        const int i = int(top) + Tile::row(m, 2 * half);
+                        if (i >= int(op.N)) continue;
                         const float score = 2 * product.sum[m][n][2 * half + side] - square;
                         if (op.labels[i] != label)
-                            negative[m][half].take(score, int(j));
+                            negative[m][half].take(score, j);
                         else if (!op.mirrored || i != j)
-                            positive[m][half].take(-score, int(j));
+                            positive[m][half].take(-score, j);
                     }
                 }
             }
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads) best_of_splits(Mine op) {
 // Large tiles read less, small ones keep more multiprocessors at work.
 template <class F>
 auto with_tile(int64_t N, int64_t M, const F& function) {
-    if (ceil_div(N, 128) * ceil_div(M, 128) >= kThreadBlocks) return function(Product<4, 4>());
+    if (ceil_div(N, 64) * ceil_div(M, 128) >= kThreadBlocks) return function(Product<2, 4>());
     return function(Product<1, 2>());
 }
 
@@ -124,7 +124,7 @@ int64_t mine_splits(int64_t N, int64_t M) {
 }
 
 cudaError_t batch_hard(const Mine& op, cudaStream_t stream) {
-    if (op.N > INT32_MAX || op.M > INT32_MAX) return cudaErrorInvalidValue;
+    if (op.N > INT32_MAX - 128 || op.M > INT32_MAX - 128) return cudaErrorInvalidValue;
     const cudaError_t status = with_tile(op.N, op.M, [&](auto tile) { return mine(op, tile, stream); });
     if (status != cudaSuccess) return status;
     return launch(best_of_splits, ceil_div(2 * op.N, kThreads), stream, op);

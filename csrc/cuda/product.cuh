@@ -82,7 +82,7 @@ struct Product {
             }
             __syncthreads();
             if (depth + kDepth < D) fetch(a, top, b, left, depth + kDepth, D, next);
-#pragma unroll
+#pragma unroll 1  // more steps at a time take more registers than there are
             for (int k = 0; k < kDepth; k += 8) step(shared, k);
         }
         __syncthreads();  // the caller may write to the shared memory
@@ -94,11 +94,12 @@ struct Product {
 #pragma unroll
         for (int u = 0; u < kLoads; ++u) {
             const int place = u * kThreads + threadIdx.x, line = place / (kDepth / 4);
-            const Matrix& matrix = line < kRows ? a : b;
-            const int64_t row = line < kRows ? top + line : left + line - kRows;
+            const bool first = line < kRows;  // field by field: a choice of structs would lie on the stack
+            const float* data = first ? a.data : b.data;
+            const int64_t row = first ? top + line : left + line - kRows, rows = first ? a.rows : b.rows;
             const int64_t d = depth + 4 * (place % (kDepth / 4));
             next[u] = {};
-            if (row < matrix.rows && d < D) next[u] = load<4>(matrix.data + row * matrix.stride + d);
+            if (row < rows && d < D) next[u] = load<4>(data + row * (first ? a.stride : b.stride) + d);
         }
     }
 

@@ -33,7 +33,7 @@ struct Matrices {
 // for the regions from `first` on; dx is written with the first ones. parts[frame,piece,k,.] takes the sums,
 // or, if it is null, features.
 template <class T, bool PLANES, int VEC, bool GRADIENT>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     region_products(FeatureMap x, FeatureMap dx, Walk walk, const float* weights, const T* grad, int64_t K,
                     int64_t first, float* parts, T* features) {
     constexpr bool ALONG = PLANES != GRADIENT;
@@ -94,16 +94,18 @@ __global__ void __launch_bounds__(kThreads)
                     if (at.lane == 0 && inside) put(k, outer, row);
                 }
             }
-            if (!GRADIENT || first > 0 || !inside) continue;
-            for (int64_t k = kRegions; k < K; ++k) {
-                const float factor = matrix.outer(k, outer);
+            if constexpr (GRADIENT) {
+                if (first > 0 || !inside) continue;
+                for (int64_t k = kRegions; k < K; ++k) {
+                    const float factor = matrix.outer(k, outer);
 #pragma unroll
-                for (int v = 0; v < VEC; ++v) gradient[v] += factor * matrix.inner(k, at.inner + v);
+                    for (int v = 0; v < VEC; ++v) gradient[v] += factor * matrix.inner(k, at.inner + v);
+                }
+                Pack<T, VEC> result;
+#pragma unroll
+                for (int v = 0; v < VEC; ++v) assign(result.element[v], gradient[v]);
+                store(target + outer * target_stride, result);
             }
-            Pack<T, VEC> result;
-#pragma unroll
-            for (int v = 0; v < VEC; ++v) assign(result.element[v], gradient[v]);
-            store(target + outer * target_stride, result);
         }
     }
     if constexpr (!ALONG) {

@@ -17,8 +17,7 @@ __global__ void __launch_bounds__(kThreads)
                  int64_t* choice) {
     const int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
     if (index >= B * K) return;
-    const Column column{valid ? valid + index / K * T : nullptr, T, K};
-    scores += index / K * T * K + index % K;
+    const Column column(index, valid, T, K);
     total[index] = normalize_scores(scores, column);
     choice[index] = chosen_frame(scores, column);
 }

@@ -79,13 +79,14 @@ struct Place {
 
     __device__ explicit Place(const Walk& walk) {
         const int columns = walk.lanes * walk.runs, column = threadIdx.x % columns;
-        int64_t index = blockIdx.x;
-        split = index % walk.splits;
-        index /= walk.splits;
-        block = index % walk.groups * walk.runs + column / walk.lanes;
-        index /= walk.groups;
-        chunk = index % walk.chunks;
-        frame = index / walk.chunks;
+        // Numbers of thread blocks have 31 bits, and short divisions are fast.
+        unsigned index = blockIdx.x;
+        split = index % unsigned(walk.splits);
+        index /= unsigned(walk.splits);
+        block = int64_t(index % unsigned(walk.groups)) * walk.runs + column / walk.lanes;
+        index /= unsigned(walk.groups);
+        chunk = index % unsigned(walk.chunks);
+        frame = index / unsigned(walk.chunks);
         lane = column % walk.lanes;
         row = threadIdx.x / columns;
         inner = (split * walk.lanes + lane) * VEC;
@@ -103,7 +104,8 @@ struct Place {
 
 template <class T>
 __device__ T* frame_of(const FeatureMap& x, int64_t frame) {
-    return static_cast<T*>(x.data) + frame / x.T * x.stride_b + frame % x.T * x.stride_t;
+    const unsigned number = unsigned(frame), frames = unsigned(x.T);
+    return static_cast<T*>(x.data) + number / frames * x.stride_b + number % frames * x.stride_t;
 }
 
 int64_t thread_blocks(const FeatureMap& x, const Walk& walk) {

@@ -127,11 +127,11 @@ def test_bad_arguments_are_exceptions():
     with pytest.raises(ValueError, match="pooled: got a null address for 2 elements"):
         _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
     with pytest.raises(ValueError, match="dtype: got code 1, wanted 0, 2 or 3"):
-        _cuda.partials((16, 1, *[1] * 8), 1)
+        _cuda.pieces((16, 1, *[1] * 8), 1)
     with pytest.raises(ValueError, match="neither cells nor channels are adjacent"):
-        _cuda.partials((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
+        _cuda.pieces((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
     with pytest.raises(ValueError, match="blocks: got 2 for 3 cells"):
-        _cuda.partials((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)
+        _cuda.pieces((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)
 
 
 @needs_module

@@ -1,0 +1,118 @@
+"""What ptxas says of the CUDA kernels: registers, shared memory, stack and spills, per architecture.
+
+    python benchmarks/kernel_resources.py [--arch sm_90 ...] [--source mining.cu ...] [--markdown]
+
+Compiles each source with nvcc, which needs no GPU, and ends with 1 if a kernel has a stack frame or spills.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+CSRC = Path(__file__).parents[1] / "csrc"
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+
+class Resources(NamedTuple):
+    source: str
+    arch: str
+    kernel: str
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resources]:
+    """The kernels of one source for one architecture.
+
+    Raises:
+        RuntimeError: nvcc cannot compile it, with its message.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            nvcc, "-std=c++17", "-O3", f"-arch={arch}", "-cubin", "-Xptxas=-v", f"-I{CSRC}",
+            "-o", str(Path(folder, "kernels.cubin")), str(source),
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"{source.name} for {arch}:\n{result.stderr}")
+    report = re.findall(
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill"
+        r" loads.*?Used (\d+) registers([^\n]*)",
+        result.stderr,
+        re.DOTALL,
+    )
+    names = subprocess.run(
+        ["c++filt"], input="\n".join(row[0] for row in report), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    rows = []
+    for name, (_, stack, stores, loads, registers, rest) in zip(names, report, strict=True):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        rows.append(
+            Resources(
+                source.name, arch, _short(name), int(registers), int(shared[1]) if shared else 0, int(stack),
+                int(stores) + int(loads),
+            )
+        )  # fmt: skip
+    return sorted(rows, key=lambda row: row.kernel)
+
+
+def _short(name: str) -> str:
+    """Without its namespaces, arguments and result."""
+    name = re.sub(r"\(anonymous namespace\)::|vreid::|cuda::|^void ", "", name)
+    return name.partition("(")[0]
+
+
+def table(rows: list[Resources]) -> str:
+    """Markdown, a line for each source, architecture and kernel; of a template's variants the range."""
+    groups: dict[tuple[str, str], dict[str, list[Resources]]] = {}
+    for row in rows:
+        key = row.source, row.kernel.partition("<")[0]
+        groups.setdefault(key, {}).setdefault(row.arch, []).append(row)
+    archs = list(dict.fromkeys(row.arch for row in rows))
+    lines = [
+        "| source | kernel | variants | shared bytes | " + " | ".join(f"registers {a}" for a in archs) + " |",
+        "|---" * (4 + len(archs)) + "|",
+    ]
+    for (source, kernel), variants in groups.items():
+        some = next(iter(variants.values()))
+        cells = [
+            source, f"`{kernel}`", str(len(some)), _range([row.shared for row in some]),
+            *(_range([row.registers for row in variants.get(arch, [])]) for arch in archs),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _range(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="+", default=ARCHITECTURES)
+    parser.add_argument("--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu")))
+    parser.add_argument("--markdown", action="store_true", help="a table rather than a line for each kernel")
+    parser.add_argument("--nvcc", default="nvcc")
+    options = parser.parse_args()
+    rows = [
+        row
+        for source in options.source
+        for arch in options.arch
+        for row in compile_source(CSRC / "cuda" / source, arch, options.nvcc)
+    ]
+    print(table(rows) if options.markdown else "\n".join(map(str, rows)))
+    bad = [row for row in rows if row.stack or row.spills]
+    for row in bad:
+        print("stack or spills:", row, file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
