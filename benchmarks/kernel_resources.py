@@ -42,8 +42,8 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
     if result.returncode:
         raise RuntimeError(f"{source.name} for {arch}:\n{result.stderr}")
     report = re.findall(
-        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill"
-        r" loads.*?Used (\d+) registers([^\n]*)",
+        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes"
+        r" spill loads.*?Used (\d+) registers([^\n]*)",
         result.stderr,
         re.DOTALL,
     )
@@ -95,9 +95,13 @@ def _range(numbers: list[int]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", nargs="+", default=ARCHITECTURES)
-    parser.add_argument("--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu")))
+    parser.add_argument(
+        "--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
+    )
     parser.add_argument("--markdown", action="store_true", help="a table rather than a line for each kernel")
     parser.add_argument("--nvcc", default="nvcc")
     options = parser.parse_args()

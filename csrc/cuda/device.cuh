@@ -13,6 +13,8 @@
 namespace vreid {
 namespace {
 
+// Some kernels also state how many of their blocks a multiprocessor is to hold at least: left to itself,
+// ptxas spills a few registers for one more.
 constexpr int kWarp = 32, kThreads = 256;
 
 __device__ inline float to_float(float value) {

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads)
 // One thread block per frame. ds = (dS - sum_t dS S) / total, dg = grad_attention + ds, weight = dx / x from
 // de = (dg - sum_j dg g u) / N with u = 1 for the sum and g for the norm. slope (dS) may be null; ds is
 // scratch.
-__global__ void __launch_bounds__(kThreads) energy_gradient(EnergyGradient op, Energy form) {
+__global__ void __launch_bounds__(kThreads, 4) energy_gradient(EnergyGradient op, Energy form) {
     const int64_t frame = blockIdx.x, clip = frame / op.T, cells = op.L / op.K;
     float* ds = op.ds + frame * op.K;
     for (int64_t k = threadIdx.x; k < op.K && op.slope; k += kThreads) {

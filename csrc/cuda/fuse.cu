@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // The walk's frames are the clips.
 template <class T, bool PLANES, int VEC>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     fuse_frames(FeatureMap x, FeatureMap fused, const bool* valid, Walk walk, const float* scores,
                 const int64_t* choice) {
     const Place<PLANES, VEC> at(walk);

@@ -26,7 +26,7 @@ struct Best {
 
 // Thread block (rows, split): the best of a piece of the candidates.
 template <int MT, int NT>
-__global__ void __launch_bounds__(kThreads) mine_tiles(Mine op) {
+__global__ void __launch_bounds__(kThreads, 1) mine_tiles(Mine op) {
     using Tile = Product<MT, NT>;
     __shared__ typename Tile::Shared shared;
     __shared__ float scores[4][Tile::kRows];

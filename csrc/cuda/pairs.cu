@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads)
 // both. One warp per row and kWarp numbers of it; the row's pairs one after another, so always in the same
 // order.
 template <class T>
-__global__ void __launch_bounds__(kThreads) pair_gradient(PairGradient g) {
+__global__ void __launch_bounds__(kThreads, 4) pair_gradient(PairGradient g) {
     const MinedDistanceBackward& op = g.op;
     const Rows& rows = g.of_ref ? op.ref : op.x;
     const Rows& candidates = op.ref.data ? op.ref : op.x;

@@ -55,7 +55,7 @@ __device__ inline int64_t left_of(const PartMetric& op) {
     return blockIdx.x % ceil_div(op.G, Tile::kColumns) * Tile::kColumns;
 }
 
-__global__ void __launch_bounds__(kThreads) part_distances(PartMetric op, float* distance) {
+__global__ void __launch_bounds__(kThreads, 1) part_distances(PartMetric op, float* distance) {
     __shared__ Tile::Shared shared;
     const int64_t top = top_of(op), left = left_of(op);
     float total[2][4][4] = {};
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) part_distances(PartMetric op, float*
               [&](int64_t q, int64_t g, int m, int n, int i) { distance[q * op.G + g] = total[m][n][i]; });
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     part_gradients(PartMetric op, int64_t r, const float* grad, float* slope, float* length) {
     __shared__ Tile::Shared shared;
     const int64_t top = top_of(op), left = left_of(op);

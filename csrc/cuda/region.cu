@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One warp per (frame, k): with t = s (dS + pieces' sums) + 2 dQ R (A R), dlogits = t - s sum_l t. Each
 // gradient may be null.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     logit_gradient(const float* weights, const float* grad_weights, const float* parts, int64_t pieces,
                    const float* grad_overlap, const float* residual, int64_t rows, int64_t K, int64_t L,
                    float* dlogits) {

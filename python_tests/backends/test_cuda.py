@@ -107,15 +107,54 @@ assert "vreid_ext._cuda" in sys.modules
 
 
 @needs_module
-def test_no_kernel_has_a_stack_or_spills():
+def test_no_kernel_of_the_module_has_a_stack_or_spills():
     program = cuobjdump()
     if program is None:
         pytest.skip("needs cuobjdump (CUDA toolkit)")
     command = [program, "--dump-resource-usage", MODULE.origin]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     kernels = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)", text)
-    assert all(any(part in name for name, *_ in kernels) for part in ("channel_sums", "map_gradient"))
+    assert all(any(part in name for name, *_ in kernels) for part in ("channel_sums", "mine_tiles"))
     assert [name for name, _, stack, local in kernels if (stack, local) != ("0", "0")] == []
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize(
+    ("arch", "sources"),
+    [
+        ("sm_90", ["mining.cu", "pairs.cu"]),
+        *(pytest.param(arch, [], marks=pytest.mark.slow) for arch in ("sm_80", "sm_90", "sm_100", "sm_120")),
+    ],
+)
+def test_every_kernel_compiles_without_stack_or_spills(arch, sources):
+    """In all sources where none is named."""
+    script = Path(__file__).parents[2] / "benchmarks" / "kernel_resources.py"
+    command = [sys.executable, str(script), "--arch", arch, *(["--source", *sources] if sources else [])]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "mine_tiles<2, 4>" in result.stdout
+
+
+@pytest.mark.parametrize(("capability", "first"), [((9, 0), "cuda"), ((8, 0), "triton")])
+def test_auto_follows_the_table_of_op_and_architecture(monkeypatch, capability, first):
+    table = {"batch_hard": {9: "cuda", None: "triton"}}
+    monkeypatch.setattr(backends, "_FIRST_ON_GPU", table)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    asked = []
+
+    def reason(op: str, name: str, device: str, dtype: torch.dtype) -> str | None:
+        asked.append(name)
+        return None if name == "reference" else "not now"
+
+    monkeypatch.setattr(backends, "_reason", reason)
+    backends._resolve.cache_clear()
+    try:
+        assert backends.choose("batch_hard", "auto", GPU, torch.float32) == "reference"
+    finally:
+        backends._resolve.cache_clear()
+    second = "triton" if first == "cuda" else "cuda"
+    assert asked == [first, second, "reference"]
 
 
 @needs_module

@@ -1,0 +1,371 @@
+"""Everything there is to know of a GPU in one run: builds, tests, times all ops against eager torch,
+`torch.compile` and the limits of the machine, and trains STA for a while.
+
+    python benchmarks/gpu_report.py --out DIR [--minutes 8] [--no-build] [--no-tests]
+
+Writes DIR/rows.json (machine, limits, rows, training), DIR/report.md and DIR/roofline.svg, and what the
+choice table of vreid_ext/backends should say. What the time does not suffice for is named in the report.
+With `--device cpu --tiny` it shows that it runs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gpu_cases import Case, cases
+from harness import machine
+
+ROOT = Path(__file__).parents[1]
+BACKENDS = {"cuda": ("cuda", "triton"), "cpu": ("native",)}
+ROUNDS = 15
+
+
+@dataclass
+class Row:
+    """Milliseconds of one provider at one case; limit: the share that memory and products must take."""
+
+    op: str
+    size: str
+    phase: str
+    provider: str
+    q20: float
+    median: float
+    q80: float
+    gigabytes_per_second: float
+    teraflops: float
+    of_limit: float
+
+
+@dataclass
+class Limits:
+    """Bytes per second of a large copy (read and written), operations per second of a large product."""
+
+    copy: float
+    product: float
+
+
+class Clock:
+    """What is left of the run's time."""
+
+    def __init__(self, minutes: float) -> None:
+        self.start, self.seconds = perf_counter(), 60 * minutes
+        self.skipped: list[str] = []
+
+    def left(self) -> float:
+        return self.seconds - (perf_counter() - self.start)
+
+    def allows(self, what: str, seconds: float) -> bool:
+        """Whether there is time for something; if not, the report will name it."""
+        if self.left() >= seconds:
+            return True
+        self.skipped.append(what)
+        return False
+
+
+def milliseconds(run: Callable[[], object], device: str) -> float:
+    """Of one run; on a GPU after its cache has been overwritten, and without the launch from Python."""
+    if device == "cpu":
+        start = perf_counter()
+        run()
+        return 1e3 * (perf_counter() - start)
+    torch.empty(2**28, dtype=torch.uint8, device=device).zero_()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    events[0].record()
+    run()
+    events[1].record()
+    events[1].synchronize()
+    return events[0].elapsed_time(events[1])
+
+
+def quantiles(runs: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
+    """20 %, median and 80 % of each run's times, taken in rounds of one run each."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(rounds + 2):
+        for name, run in runs.items():
+            spent = milliseconds(run, device)
+            if round_ >= 2:
+                times[name].append(spent)
+    at = torch.tensor([0.2, 0.5, 0.8])
+    return {name: torch.tensor(values).quantile(at).tolist() for name, values in times.items()}
+
+
+def measure_limits(device: str, tiny: bool) -> Limits:
+    x = torch.randn(2**12 if tiny else 2**28, device=device)
+    y, n = torch.empty_like(x), 64 if tiny else 8192
+    a = torch.randn(n, n, device=device)
+    found = quantiles({"copy": lambda: y.copy_(x), "product": lambda: a @ a}, device, 5)
+    return Limits(2 * x.nbytes / found["copy"][1] * 1e3, 2 * n**3 / found["product"][1] * 1e3)
+
+
+def with_backward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    leaves = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs)
+    upstream = torch.randn_like(function(*leaves))
+    return lambda: torch.autograd.grad(function(*leaves), leaves, upstream, allow_unused=True)
+
+
+def without_backward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Callable[[], object]:
+    def run() -> Tensor:
+        with torch.no_grad():
+            return function(*inputs)
+
+    return run
+
+
+def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: list[str]) -> list[Row]:
+    """Rows of a case: every provider that gives the right result, forward, and with the backward pass."""
+    functions = {name: case.ours(name) for name in BACKENDS[device]} | case.rivals
+    if case.compiled and device == "cuda" and clock.allows(f"torch.compile of {case.op} {case.size}", 60):
+        functions["compiled"] = torch.compile(case.rivals[case.compiled], dynamic=False)
+    wanted = case.ours("reference")(*case.inputs)
+    good = {}
+    for name, function in functions.items():
+        try:
+            got = function(*case.inputs)
+            torch.testing.assert_close(
+                got.double(), wanted.double(), rtol=5e-2, atol=2e-2 * float(wanted.double().abs().max())
+            )
+        except Exception as error:  # the others are timed all the same
+            problems.append(f"{case.op} {case.size}, {name}: {error}")
+            continue
+        good[name] = function
+    rows = []
+    for phase, prepare, factor in (("forward", without_backward, 1), ("both", with_backward, 3)):
+        if phase == "both" and not case.backward:
+            continue
+        runs = {name: prepare(function, case.inputs) for name, function in good.items()}
+        product = case.product  # the gradients of mined pairs take none
+        if case.op == "part_distance" and phase == "both":
+            product *= 4
+        least = 1e3 * max(factor * case.read / limits.copy, product / limits.product)
+        for name, (q20, median, q80) in quantiles(runs, device, ROUNDS).items():
+            rows.append(
+                Row(
+                    case.op, case.size, phase, name, q20, median, q80,
+                    factor * case.read / median / 1e6, product / median / 1e9, least / median,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def train(device: str, tiny: bool, seconds: float) -> dict[str, Any]:
+    """Steps of STA on drawn clips: clips per second, and the step's share outside the backbone."""
+    from vreid_ext.losses import CrossEntropyLoss, TripletLoss
+    from vreid_ext.models.sta import STA
+
+    people, clips, frames, height, width = (2, 4, 2, 64, 32) if tiny else (16, 64, 4, 256, 128)
+    labels = torch.arange(clips, device=device) // (clips // people)
+    batch = torch.randn(clips, frames, 3, height, width, device=device)
+    batch = batch.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (clips, frames))
+    result: dict[str, Any] = {"clips": clips, "frames": frames, "size": [height, width]}
+    torch.manual_seed(0)
+    model = STA(people, backbone="resnet18" if tiny else "resnet50").to(
+        device, memory_format=torch.channels_last
+    )
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9)
+
+    def step(backend: str) -> Tensor:
+        model.sta.backend = backend
+        assert model.inter_frame is not None
+        model.inter_frame.backend = backend
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16):
+            output = model(batch)
+            loss = CrossEntropyLoss()(output.logits, labels) + output.extras["inter_frame"].mean()
+        loss = loss + TripletLoss(0.3, backend=backend)(output.feature.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    gradient: list[Tensor] = []
+
+    def backbone_only() -> None:
+        """The same without anything between the maps and their gradient."""
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16):
+            maps = model.maps(batch)
+        if not gradient:
+            gradient.append(torch.randn_like(maps))
+        maps.backward(gradient[0])
+        optimizer.step()
+
+    runs = {"ours": lambda: step("auto"), "eager head": lambda: step("reference"), "backbone": backbone_only}
+    losses = [step("auto").item()]
+    each = max(milliseconds(run, device) for run in runs.values()) / 1e3
+    rounds = max(2, min(100, int(seconds / (3 * each)))) if not tiny else 2
+    times = {name: found[1] for name, found in quantiles(runs, device, rounds).items()}
+    losses.append(step("auto").item())
+    result["rounds"] = rounds
+    result["loss"] = losses
+    result["milliseconds"] = times
+    result["clips per second"] = 1e3 * clips / times["ours"]
+    result["share outside the backbone"] = 1 - times["backbone"] / times["ours"]
+    result["share with the eager head"] = 1 - times["backbone"] / times["eager head"]
+    return result
+
+
+def run_command(command: list[str], seconds: float) -> dict[str, Any]:
+    start = perf_counter()
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=max(1.0, seconds), check=False
+        )
+        code, tail = done.returncode, (done.stdout + done.stderr)[-2000:]
+    except subprocess.TimeoutExpired:
+        code, tail = None, f"stopped after {seconds:.0f} s"
+    return {"command": " ".join(command), "code": code, "seconds": perf_counter() - start, "tail": tail}
+
+
+def build(seconds: float) -> dict[str, Any]:
+    """The CUDA module for this GPU alone."""
+    major, minor = torch.cuda.get_device_capability()
+    return run_command(
+        [
+            "env", "VREID_CUDA=1", f"VREID_CUDA_ARCHS={major}{minor}", "CMAKE_BUILD_PARALLEL_LEVEL=8",
+            sys.executable, "-m", "pip", "install", "-q", "-e", ".", "--no-build-isolation", "--no-deps",
+        ],
+        seconds,
+    )  # fmt: skip
+
+
+def choices(rows: list[Row]) -> dict[str, str]:
+    """Per op the backend of the two for GPUs that was faster, by the geometric mean over its cases."""
+    medians: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in rows:
+        medians.setdefault((row.op, row.size, row.phase), {})[row.provider] = row.median
+    ratios: dict[str, list[float]] = {}
+    for (op, *_), found in medians.items():
+        if {"cuda", "triton"} <= found.keys():
+            ratios.setdefault(op, []).append(found["cuda"] / found["triton"])
+    return {
+        op: "cuda" if torch.tensor(values).log().mean() < 0 else "triton" for op, values in ratios.items()
+    }
+
+
+def report(content: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    limits = content["limits"]
+    lines = [
+        "# GPU report", "", *(f"- {name}: {value}" for name, value in content["machine"].items()),
+        f"- copy {limits['copy'] / 1e9:.0f} GB/s, float32 product {limits['product'] / 1e12:.1f} Tflop/s", "",
+        "| op | size | phase | provider | ms 20 % | median | 80 % | GB/s | Tflop/s | of the limit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [
+        f"| {row['op']} | {row['size']} | {row['phase']} | {row['provider']} | {row['q20']:.4f} | "
+        f"{row['median']:.4f} | {row['q80']:.4f} | {row['gigabytes_per_second']:.0f} | "
+        f"{row['teraflops']:.2f} | {row['of_limit']:.0%} |"
+        for row in content["rows"]
+    ]
+    lines += ["", "## Training", "", *(f"- {name}: {value}" for name, value in content["training"].items())]
+    lines += [
+        "",
+        "## Faster of cuda and triton",
+        "",
+        *(f"- {op}: {b}" for op, b in content["choices"].items()),
+    ]
+    for title in ("problems", "skipped"):
+        lines += ["", f"## {title.capitalize()}", "", *(f"- {each}" for each in content[title] or ["none"])]
+    for name in ("build", "tests"):
+        if content[name]:
+            lines += ["", f"## {name.capitalize()}", "", "```", content[name]["tail"].strip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def roofline(content: dict[str, Any], path: Path) -> None:
+    """Each provider's rate over what a case computes per byte, under the two limits."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from vreid_ext.report.plots import COLORS, STYLE, save_figure
+
+    limits = content["limits"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((9, 5.5), layout="constrained")
+        axes = figure.subplots()
+        intensity = [10.0**e for e in range(-2, 5)]
+        # A sum costs one operation per number: what has no product is drawn at one per four bytes.
+        roof = [min(limits["copy"] * each, limits["product"]) / 1e12 for each in intensity]
+        axes.loglog(intensity, roof, color="black", label="limits")
+        providers = list(dict.fromkeys(row["provider"] for row in content["rows"]))
+        for color, provider in zip(COLORS * 2, providers):
+            points = [
+                (
+                    1e3 * row["teraflops"] / row["gigabytes_per_second"] if row["teraflops"] else 0.25,
+                    row["teraflops"] or row["gigabytes_per_second"] / 4e3,
+                )
+                for row in content["rows"]
+                if row["provider"] == provider
+            ]
+            axes.loglog(*zip(*points), "o", color=color, label=provider)
+        axes.set_xlabel("operations per byte")
+        axes.set_ylabel("Tflop/s")
+        axes.legend()
+        save_figure(figure, path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0, help="the most the run may take")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that show whether everything runs")
+    parser.add_argument("--no-build", action="store_true")
+    parser.add_argument("--no-tests", action="store_true")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no CUDA device (--device cpu --tiny shows that the report runs)")
+    options.out.mkdir(parents=True, exist_ok=True)
+    clock = Clock(options.minutes)
+    content: dict[str, Any] = {"build": None, "tests": None, "problems": [], "skipped": clock.skipped}
+    on_gpu = options.device == "cuda"
+    if on_gpu and not options.no_build:
+        content["build"] = build(0.3 * clock.seconds)
+    if on_gpu and not options.no_tests:
+        # In a process of their own, so that the module just built is the one they load.
+        content["tests"] = run_command(
+            [sys.executable, "-m", "pytest", "python_tests/backends", "-q", "-m", "gpu"], 0.35 * clock.seconds
+        )
+    content["machine"] = machine() | {"backend versions": str(_build_info())}
+    limits = measure_limits(options.device, options.tiny)
+    content["limits"] = asdict(limits)
+    training_time = 0.15 * clock.seconds
+    rows: list[Row] = []
+    for case in cases(options.device, options.tiny):
+        if clock.allows(f"{case.op} {case.size}", training_time + 5):
+            rows += measure(case, options.device, limits, clock, content["problems"])
+    content["rows"] = [asdict(row) for row in rows]
+    content["choices"] = choices(rows)
+    content["training"] = (
+        train(options.device, options.tiny, 0.5 * training_time) if clock.allows("training", 20) else {}
+    )
+    content["seconds"] = perf_counter() - clock.start
+    (options.out / "rows.json").write_text(json.dumps(content, indent=1) + "\n")
+    (options.out / "report.md").write_text(report(content))
+    roofline(content, options.out / "roofline.svg")
+    print((options.out / "report.md").read_text())
+    failed = any(part and part["code"] != 0 for part in (content["build"], content["tests"]))
+    return 1 if failed or content["problems"] else 0
+
+
+def _build_info() -> dict[str, str]:
+    from vreid_ext import backends
+
+    return backends.build_info()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
