@@ -77,3 +77,11 @@ def test_missing_split_is_named(root):
     (root / "query").rename(root / "probe")
     with pytest.raises(DatasetError, match="query is missing"):
         build_dataset("dukev", root)
+
+
+def test_an_image_of_somebody_else_is_named(root):
+    Image.new("RGB", (8, 16)).save(root / "train/0001/0001/0007_C2_F0009_X1.jpg")
+    with pytest.raises(
+        DatasetError, match=r"0007_C2_F0009_X1\.jpg: an image of person 0007 in the folder of person 1"
+    ):
+        build_dataset("dukev", root)

@@ -193,6 +193,15 @@ def test_short_name_list_is_refused(root):
         build_dataset("mars", root)
 
 
+def test_a_name_that_leads_out_of_the_set_is_refused(root):
+    file = root / "info" / "train_name.txt"
+    names = file.read_text().split()
+    last = names[0][:6] + "T0001/../../../elsewhere/" + names[1]
+    file.write_text("\n".join([names[0], last, *names[2:]]))
+    with pytest.raises(DatasetError, match=r"train_name.txt, line 2: .* is no MARS image name"):
+        build_dataset("mars", root, check="none")
+
+
 def wrong_key(info):
     savemat(info / "tracks_test_info.mat", {"track_train_info": matrix(TEST)})
 

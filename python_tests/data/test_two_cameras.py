@@ -178,6 +178,11 @@ def test_damaged_ilids_is_named(ilids, damage, message):
     [
         ("[", "splits_prid2011.json: is no list"),
         ('[{"train": ["person_0001"]}]', "splits_prid2011.json: is no list"),
+        ("[" * 100_000, "splits_prid2011.json: is no list"),
+        (
+            '[{"train": ["../person_0001"], "test": []}]',
+            "splits_prid2011.json: .*'../person_0001' is not the name",
+        ),
         ('[{"train": ["person_0001"], "test": []}]', "the test half of split 0 is empty"),
         ('[{"train": ["person_0001"], "test": ["person_0777"]}]', "person_0777"),
     ],

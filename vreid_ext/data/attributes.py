@@ -6,7 +6,6 @@ per attribute. Columns are taken by position, because the spelling of the header
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,9 +104,8 @@ def read_attributes(
         raise DatasetError(
             f"{os.fspath(path)}: cannot read the attribute table ({error.strerror})"
         ) from error
-    rows = csv.reader(text.splitlines())
-    next(rows, None)
-    for line, row in enumerate(rows, start=2):
+    # Numbers need no quotes, and csv.reader fails on a long cell.
+    for line, row in enumerate((line.split(",") for line in text.splitlines()[1:]), start=2):
         if not any(row):
             continue
         where = f"{os.fspath(path)}, line {line}"

@@ -43,7 +43,7 @@ def read_boxes(
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"boxes: {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("tracklets"), list):
         raise ValueError(f"boxes: {path} has no list 'tracklets'; want a file as `vreid tracklets` writes it")

@@ -20,7 +20,7 @@ from .registry import register_dataset
 
 # Distractors carry a D in their names.
 _PERSON = re.compile(r"D?(\d*)D?")
-_IMAGE = re.compile(r"[\dD]+_?C(\d+)_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
+_IMAGE = re.compile(r"D?(\d*)D?_?C(\d+)_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
 
 
 @register_dataset("dukev")
@@ -86,8 +86,10 @@ def _tracklet(
             raise DatasetError(
                 f"{path / image}: no image name like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg"
             )
-        frames.append((int(match[2]), os.fspath(path / image)))
-        cameras.add(int(match[1]))
+        if match[1] and int(match[1]) != pid:
+            raise DatasetError(f"{path / image}: an image of person {match[1]} in the folder of person {pid}")
+        frames.append((int(match[3]), os.fspath(path / image)))
+        cameras.add(int(match[2]))
     if not frames:
         raise DatasetError(f"{path}: an empty folder, no images in it")
     if len(cameras) > 1:

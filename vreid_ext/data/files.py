@@ -28,9 +28,16 @@ def list_folder(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
             continue
         if entry.name.lower().endswith(IMAGE_SUFFIXES):
             images.append(entry.name)
-        elif entry.is_dir():
+        elif _is_folder(entry):
             folders.append(entry.name)
     return sorted(folders), sorted(images)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link that leads to itself
+        raise DatasetError(f"{entry.path}: cannot be looked at ({error.strerror})") from error
 
 
 def find_root(root: str | os.PathLike[str], layout: str, needed: Iterable[str] = ()) -> Path:

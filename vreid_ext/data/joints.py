@@ -143,14 +143,14 @@ class _Reader:
 
     def _open(self) -> Any:
         try:
-            return open(self.path, encoding="utf-8")
+            return open(self.path, encoding="utf-8", errors="replace")  # other bytes are then no JSON
         except OSError as error:
             raise DatasetError(f"{self.path}: cannot be read ({error.strerror})") from error
 
     def _json(self, text: str, place: str) -> Any:
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DatasetError(f"{self.path}: {place} is no JSON ({error})") from error
 
     def _check_skeleton(self, content: Any) -> None:

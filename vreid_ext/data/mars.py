@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from .attributes import find_attributes
 from .files import Check, OnError, Screen, find_root
+from .matlab import load_matrix
 from .records import DatasetError, Tracklet, TrackletDataset
 from .registry import register_dataset
 
@@ -96,10 +97,12 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
         if pid == _JUNK:
             continue
         frames = names[start - 1 : end]
-        match = _NAME.fullmatch(frames[0])
-        if match is None:
+        matches = [_NAME.fullmatch(name) for name in frames]
+        if None in matches:
+            wrong = matches.index(None)
             raise DatasetError(
-                f"{names_file}, line {start}: {frames[0]!r} is no MARS image name like 0001C1T0001F001.jpg"
+                f"{names_file}, line {start + wrong}: {frames[wrong]!r:.60} is no MARS image name like "
+                "0001C1T0001F001.jpg"
             )
         stem = f"{pid:04}C{camid}"
         if not all(name.startswith(stem) for name in frames):
@@ -114,7 +117,7 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
             pid=pid,
             camid=camid,
             name=frames[0][:11],
-            attributes=labels.get((pid, camid, int(match[1]))),
+            attributes=labels.get((pid, camid, int(frames[0][7:11]))),
         )
     return tracklets
 
@@ -148,20 +151,3 @@ def _query_rows(path: Path, num_test: int) -> set[int]:
     if not len(index) or index.min() < 1 or index.max() > num_test:
         raise DatasetError(f"{path}: query_IDX has to point at rows 1 to {num_test} of the test matrix")
     return set((index - 1).tolist())
-
-
-def load_matrix(path: Path, key: str) -> np.ndarray:
-    """Variable `key` of a MATLAB file, or a DatasetError that says what is wrong with it."""
-    try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("MATLAB files need scipy: pip install 'vreid-ext[train]'") from error
-    try:
-        content: dict[str, Any] = loadmat(path, variable_names=[key])
-    except Exception as error:  # scipy raises a dozen kinds for a file that is not a .mat file
-        raise DatasetError(
-            f"{path}: cannot be read as a MATLAB file ({error}); restore it from its data set"
-        ) from error
-    if key not in content:
-        raise DatasetError(f"{path}: holds no matrix {key!r}; is it another file under this name?")
-    return np.asarray(content[key])

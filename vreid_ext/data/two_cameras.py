@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .files import Check, OnError, Screen, find_root, list_folder
-from .mars import load_matrix
+from .matlab import load_matrix
 from .records import DatasetError, Tracklet, TrackletDataset
 from .registry import register_dataset
 
@@ -158,8 +158,12 @@ def _splits(
 def _read_splits(path: Path) -> list[Split]:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
-        return [{part: [str(name) for name in split[part]] for part in ("train", "test")} for split in splits]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        read = [{part: [str(name) for name in split[part]] for part in ("train", "test")} for split in splits]
+        for name in {name for split in read for names in split.values() for name in names}:
+            if Path(name).name != name:
+                raise ValueError(f"{name!r:.60} is not the name of a folder")
+        return read
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
             f'{path}: is no list of {{"train": [folders], "test": [folders]}} ({error}); restore it'
         ) from error
