@@ -17,7 +17,7 @@ triton_compiler = pytest.importorskip("triton.compiler")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from vreid_ext.backends.triton import configs, kernels, mining, region, sta  # noqa: E402
+from vreid_ext.backends.triton import configs, kernels, mining, part_metric, region, sta  # noqa: E402
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
 
@@ -47,26 +47,27 @@ Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 def recorded(monkeypatch) -> list[Launch]:
     """(kernel, arguments, options) of every launch that the ops make, in place of the launch."""
     launches: list[Launch] = []
-    for module in (sta, region, mining):
+    for module in (sta, region, mining, part_metric):
         monkeypatch.setattr(
             module, "launch", lambda kernel, _, *args, **options: launches.append((kernel, args, options))
         )
     return launches
 
 
-def run_map_ops(
-    shape: tuple[int, ...], blocks: int, dtype: torch.dtype, layout: str, masked: bool, *counts: int
-) -> None:
-    """The ops on feature maps, for each count of regions, forward and backward, on tensors without memory."""
+def feature_map(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tensor:
+    """A map without memory."""
     b, t, c, h, w = shape
-    x = torch.empty(shape, dtype=dtype, device="meta")
     if layout == "channels_last":
-        x = torch.empty(b, t, h, w, c, dtype=dtype, device="meta").permute(0, 1, 4, 2, 3)
-    elif layout == "strided":
-        x = torch.empty(b, t, h + 1, w + 1, c, dtype=dtype, device="meta")[:, :, 1:, 1:].permute(
-            0, 1, 4, 2, 3
-        )
-    valid = torch.empty(b, t, dtype=torch.bool, device="meta") if masked else None
+        return torch.empty(b, t, h, w, c, dtype=dtype, device="meta").permute(0, 1, 4, 2, 3)
+    if layout == "strided":
+        x = torch.empty(b, t, h + 1, w + 1, c, dtype=dtype, device="meta")
+        return x[:, :, 1:, 1:].permute(0, 1, 4, 2, 3)
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def run_sta(x: Tensor, blocks: int, masked: bool) -> None:
+    """The STA ops forward and backward."""
+    valid = torch.empty(x.shape[:2], dtype=torch.bool, device="meta") if masked else None
     pooled, scores, attention, *saved = sta.sta_pool(x, valid, blocks)
     for grads in ((pooled, scores, attention), (pooled, None, None), (None, None, attention)):
         sta.sta_pool_backward(*grads, x, valid, scores, attention, *saved)
@@ -77,16 +78,20 @@ def run_map_ops(
     sta.block_scores_backward(scores, attention, valid, scores, total)
     fused, choice = sta.fuse(x, scores, valid)
     sta.fuse_backward(fused, x, scores, choice, valid)
-    pairs = torch.empty(b, 3, 2, dtype=torch.int64, device="meta")
+    pairs = torch.empty(len(x), 3, 2, dtype=torch.int64, device="meta")
     sta.inter_frame_distance_backward(sta.inter_frame_distance(attention, pairs), attention, pairs)
-    for regions in counts:
-        logits = torch.empty(b, t, regions, h * w, device="meta")
-        features, weights, overlap = region.region_pool(logits, x)
-        region.region_pool_backward(features, weights, overlap, weights, x)
-        for form in ("hellinger", "text"):
-            region.hellinger_overlap_backward(region.hellinger_overlap(weights, form), weights, form)
-        pooled, weights = region.temporal_pool(logits[..., 0], features, valid)
-        region.temporal_pool_backward(pooled, weights, features, valid)
+
+
+def run_region(x: Tensor, regions: int, masked: bool) -> None:
+    b, t, _, h, w = x.shape
+    valid = torch.empty(b, t, dtype=torch.bool, device="meta") if masked else None
+    logits = torch.empty(b, t, regions, h * w, device="meta")
+    features, weights, overlap = region.region_pool(logits, x)
+    region.region_pool_backward(features, weights, overlap, weights, x)
+    for form in ("hellinger", "text"):
+        region.hellinger_overlap_backward(region.hellinger_overlap(weights, form), weights, form)
+    pooled, weights = region.temporal_pool(logits[..., 0], features, valid)
+    region.temporal_pool_backward(pooled, weights, features, valid)
 
 
 def run_mining(n: int, size: int, m: int | None, dtype: torch.dtype, metric: str) -> None:
@@ -103,6 +108,15 @@ def run_mining(n: int, size: int, m: int | None, dtype: torch.dtype, metric: str
     mining.mined_distance_backward(distance, x, ref, index, distance, metric, True, True)
     for include_self in (False, True):
         mining.identity_hard(x, labels, metric, include_self)
+
+
+def run_part_metric(queries: int, items: int, parts: int, size: int, dtype: torch.dtype) -> None:
+    def side(count: int) -> tuple[Tensor, Tensor]:
+        features = torch.empty(count, parts, size, dtype=dtype, device="meta")
+        return features, torch.empty(count, parts, device="meta")
+
+    sides = *side(queries), *side(items)
+    part_metric.part_distance_backward(part_metric.part_distance(*sides), *sides)
 
 
 def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -174,17 +188,15 @@ def check(build: Callable[..., Path | None], launches: list[Launch], architectur
     ],
     ids=str,
 )
-def test_kernels_on_maps_do_not_spill(build, recorded, dtype, layout):
-    run_map_ops(*PAPER, dtype, layout, False, 6)
+def test_sta_kernels_do_not_spill(build, recorded, dtype, layout):
+    run_sta(feature_map(PAPER[0], dtype, layout), PAPER[1], False)
     registers = check(build, recorded, 90)
     streaming = [name for name in registers if "channel_sums" in name or "map_gradient" in name]
     assert streaming
     assert max(registers[name] for name in streaming) <= 128  # four blocks of 128 threads on an SM
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90, 100])
-@pytest.mark.parametrize(
+CASES = pytest.mark.parametrize(
     ("dtype", "layout", "masked"),
     [
         (torch.float32, "contiguous", True),
@@ -196,9 +208,29 @@ def test_kernels_on_maps_do_not_spill(build, recorded, dtype, layout):
     ],
     ids=str,
 )
-def test_no_configuration_on_maps_spills(build, recorded, architecture, dtype, layout, masked):
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@CASES
+def test_no_configuration_of_sta_spills(build, recorded, architecture, dtype, layout, masked):
     for shape, blocks in SHAPES:
-        run_map_ops(shape, blocks, dtype, layout, masked, 1, 6, 8, 9)
+        run_sta(feature_map(shape, dtype, layout), blocks, masked)
+    check(build, recorded, architecture)
+
+
+def test_kernels_of_regions_do_not_spill(build, recorded):
+    run_region(feature_map((8, 6, 2048, 8, 4), torch.float32, "contiguous"), 6, False)
+    check(build, recorded, 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@CASES
+def test_no_configuration_of_regions_spills(build, recorded, architecture, dtype, layout, masked):
+    for shape in ((8, 6, 2048, 8, 4), (2, 5, 65, 9, 7), (1, 1, 1, 1, 1), (4096, 8, 2048, 16, 8)):
+        for regions in (1, 6, 8, 9):
+            run_region(feature_map(shape, dtype, layout), regions, masked)
     check(build, recorded, architecture)
 
 
@@ -225,10 +257,25 @@ def test_no_configuration_of_mining_spills(build, recorded, architecture, dtype)
     check(build, recorded, architecture)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_kernels_of_the_part_metric_do_not_spill(build, recorded, dtype):
+    run_part_metric(990, 2048, 6, 1024, dtype)
+    check(build, recorded, 90)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_no_configuration_of_the_part_metric_spills(build, recorded, architecture, dtype):
+    for shape in ((64, 64, 6, 1024), (1, 1, 1, 1), (33, 999, 3, 19), (2000, 10000, 6, 1024)):
+        run_part_metric(*shape, dtype)
+    check(build, recorded, architecture)
+
+
 def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(recorded):
     for dtype, layout in itertools.product((torch.float32, torch.bfloat16), ("contiguous", "channels_last")):
         recorded.clear()
-        run_map_ops(*PAPER, dtype, layout, False)
+        run_sta(feature_map(PAPER[0], dtype, layout), PAPER[1], False)
         for launch in recorded:
             if launch[0] not in (kernels.channel_sums, kernels.map_gradient):
                 continue

@@ -13,6 +13,7 @@ import torch
 MODULES = {
     **dict.fromkeys(("attention_map", "block_scores", "fuse", "sta_pool", "inter_frame_distance"), "sta"),
     **dict.fromkeys(("batch_hard", "batch_hard_triplet", "identity_hard", "mined_distance"), "mining"),
+    "part_distance": "part_metric",
     **dict.fromkeys(("region_pool", "hellinger_overlap", "temporal_pool"), "region"),
 }
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -68,9 +68,16 @@ MINING = (
     (2048 * 2048, ProductTile(64, 64, 32, 4, 3)),
     (2**63, ProductTile(128, 64, 32, 8, 3)),
 )
+PART = (
+    (256 * 256, ProductTile(32, 32, 32, 8, 3)),
+    (2**63, ProductTile(64, 64, 32, 8, 3)),
+)
+# Rows, numbers of a feature, and others at a time.
+PART_GRADIENTS = ProductTile(64, 32, 32, 4, 3)
+PRODUCT_GROUP = 8  # tile rows that run together
 # Mining reads rows of embeddings MINING_D numbers at a time, of an identity MINING_N rows, of the batch
-# MINING_ANCHORS pairs; MINING_GROUP tile rows run together.
-MINING_D, MINING_N, MINING_ANCHORS, MINING_GROUP = 1024, 8, 1024, 8
+# MINING_ANCHORS pairs.
+MINING_D, MINING_N, MINING_ANCHORS = 1024, 8, 1024
 
 
 def product_tile(table: tuple[tuple[int, ProductTile], ...], pairs: int) -> ProductTile:

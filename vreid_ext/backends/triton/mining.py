@@ -11,8 +11,8 @@ from vreid_ext.backends.triton.configs import (
     MINING,
     MINING_ANCHORS,
     MINING_D,
-    MINING_GROUP,
     MINING_N,
+    PRODUCT_GROUP,
     product_tile,
 )
 from vreid_ext.backends.triton.launch import launch, on_device
@@ -22,22 +22,23 @@ def batch_hard(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
 ) -> tuple[Tensor, Tensor]:
     x, n = adjacent(x), len(x)
+    m = n if ref is None else len(ref)
+    tile = product_tile(MINING, n * m)
+    width = ceil(x.shape[1] / tile.BLOCK_K) * tile.BLOCK_K
     mean = None if metric == "cosine" else x.mean(0, dtype=torch.float32)
     keys = labels.new_empty((2, n))
     with on_device(x):
-        anchors = candidates = (*_prepared(x, mean, keys), labels.contiguous())
+        anchors = candidates = (*_prepared(x, width, mean, keys), labels.contiguous())
         if ref is not None and ref_labels is not None:
             ref = adjacent(ref)
-            candidates = (*_prepared(ref, mean, None), ref_labels.contiguous())
-        m = len(candidates[0])
-        tile = product_tile(MINING, n * m)
+            candidates = (*_prepared(ref, width, mean, None), ref_labels.contiguous())
         rows = ceil(n / tile.BLOCK_N)
         columns = ceil(m / tile.BLOCK_M)
         if ref is None:
             columns = (rows // 2 + 1) * (tile.BLOCK_N // tile.BLOCK_M)
         launch(
             kernels.mine, (rows * columns,),
-            *anchors, *candidates, keys, n, m, x.shape[1], MIRRORED=ref is None, GROUP=MINING_GROUP,
+            *anchors, *candidates, keys, n, m, width, MIRRORED=ref is None, GROUP=PRODUCT_GROUP,
             **tile._asdict(),
         )  # fmt: skip
         index = torch.empty_like(keys)
@@ -115,13 +116,13 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
     return index
 
 
-def _prepared(x: Tensor, mean: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+def _prepared(x: Tensor, width: int, mean: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows for the product, and their squares: less the mean, or of length one, whose squares count alike."""
-    prepared = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    prepared = torch.empty((len(x), width), dtype=torch.float32, device=x.device)
     square = prepared.new_empty(len(x))
     launch(
         kernels.prepare_rows, (len(x),),
-        x, mean, prepared, square, keys, *x.shape, x.stride(0), BLOCK_D=MINING_D,
+        x, mean, prepared, square, keys, *x.shape, x.stride(0), width, BLOCK_D=MINING_D,
     )  # fmt: skip
     return prepared, square
 

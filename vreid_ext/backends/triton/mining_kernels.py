@@ -14,6 +14,8 @@ same inputs, same bits, and of equal scores the smallest index. Sums have a fixe
 import triton
 import triton.language as tl
 
+from vreid_ext.backends.triton.products import grouped_tile, row_products
+
 _NO_KEY = tl.constexpr(-(2**63))
 
 
@@ -34,17 +36,17 @@ def _inverse(norm):
 
 
 @triton.jit
-def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, BLOCK_D: tl.constexpr):
+def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, width, BLOCK_D: tl.constexpr):
     """Program (row): the row less `mean` and the square of its norm or, without `mean`, the row of length one
-    and zero. `keys` (left out when None) are emptied.
+    and zero; zeros fill it up to `width`. `keys` (left out when None) are emptied.
     """
     row = tl.program_id(0).to(tl.int64)
     x += row * stride
-    prepared += row * size
+    prepared += row * width
     if mean is None:
         scale = _inverse(tl.sqrt(_square_norm(x, size, BLOCK_D)))
     total = tl.zeros([BLOCK_D], tl.float32)
-    for start in range(0, size, BLOCK_D):
+    for start in range(0, width, BLOCK_D):
         place = start + tl.arange(0, BLOCK_D)
         inside = place < size
         value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
@@ -53,7 +55,7 @@ def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, BLOCK_D: t
         else:
             value -= tl.load(mean + place, mask=inside, other=0.0)
             total += value * value
-        tl.store(prepared + place, value, mask=inside)
+        tl.store(prepared + place, value, mask=place < width)
     tl.store(square + row, tl.sum(total, 0))
     if keys is not None:
         tl.store(keys + row, _NO_KEY)
@@ -82,7 +84,7 @@ def mine(
     keys,
     n,
     m,
-    size,
+    width,
     MIRRORED: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -94,18 +96,12 @@ def mine(
     Anchors that are their own candidates are MIRRORED: a tile then serves its rows and its columns, and of T
     runs of BLOCK_N rows the i-th meets the runs i, i + 1, ..., i + T // 2 (modulo T), so that any two meet
     once, or twice, which changes nothing.
-
-    Consecutive programs share GROUP tile rows, so that what they read stays in the cache.
     """
     row_tiles = tl.cdiv(n, BLOCK_N)
     columns = tl.cdiv(m, BLOCK_M)
     if MIRRORED:
         columns = (row_tiles // 2 + 1) * (BLOCK_N // BLOCK_M)
-    group = tl.program_id(0) // (GROUP * columns)
-    height = tl.minimum(row_tiles - group * GROUP, GROUP)
-    within = tl.program_id(0) - group * (GROUP * columns)
-    row_tile = group * GROUP + within % height
-    column_tile = within // height
+    row_tile, column_tile = grouped_tile(row_tiles, columns, GROUP)
     if MIRRORED:
         column_tile = (row_tile * (BLOCK_N // BLOCK_M) + column_tile) % (row_tiles * (BLOCK_N // BLOCK_M))
     first_anchor = row_tile.to(tl.int64) * BLOCK_N
@@ -114,21 +110,9 @@ def mine(
     candidate = first_candidate + tl.arange(0, BLOCK_M)
     has_anchor = anchor < n
     has_candidate = candidate < m
-    product = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for start in range(0, size, BLOCK_K):
-        place = start + tl.arange(0, BLOCK_K)
-        inside = place < size
-        left = tl.load(
-            anchors + anchor[:, None] * size + place[None, :],
-            mask=has_anchor[:, None] & inside[None, :],
-            other=0.0,
-        )
-        right = tl.load(
-            candidates + candidate[None, :] * size + place[:, None],
-            mask=has_candidate[None, :] & inside[:, None],
-            other=0.0,
-        )
-        product = tl.dot(left, right, product, input_precision="tf32x3")
+    product = row_products(
+        anchors, candidates, anchor, candidate, has_anchor, has_candidate, width, width, width, BLOCK_K
+    )
     label = tl.load(anchor_label + anchor, mask=has_anchor, other=0)[:, None]
     other_label = tl.load(candidate_label + candidate, mask=has_candidate, other=0)[None, :]
     pair = has_anchor[:, None] & has_candidate[None, :]
