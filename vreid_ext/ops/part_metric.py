@@ -39,9 +39,10 @@ def part_distance(
 
     Returns:
         (Q,G), float32 (float64 for float64 features), differentiable in all four. Equal features are at
-        distance exactly zero, with gradient zero. Distances below 3 % of the features' norms (in Triton, whose
-        float32 products are of three TF32 products each, 6 %) are summed from differences; the gradient of a pair at distance d is exact to (norm / d) times a rounding.
-        The same inputs give the same bits. NaN and infinity propagate.
+        distance exactly zero, with gradient zero. Distances below 3 % of the features' norms (6 % in Triton,
+        whose float32 products are of three TF32 products each) are summed from differences; the gradient of a
+        pair at distance d is exact to (norm / d) times a rounding. The same inputs give the same bits. NaN
+        and infinity propagate.
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
