@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from vreid_ext import data
+from vreid_ext import data, engine
 from vreid_ext.data import Tracklet, read_clip
 from vreid_ext.engine import extract_features
+from vreid_ext.engine.build import dataset_of
 
 transform = data.test_transform(16, 8)
 
@@ -65,3 +66,15 @@ def test_bad_arguments_are_named(one_image):
         extract_features(
             Counting(), [Tracklet((str(one_image),), 1, 1, "a")], frames=4, transform=transform, chunk=0
         )
+
+
+def test_a_set_of_strangers_has_no_figures_and_says_what_to_do(tmp_path):
+    from PIL import Image
+
+    for person in ("a", "b"):
+        folder = tmp_path / person / "cam1" / "0"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 16)).save(folder / "0.jpg")
+    recipe = engine.load_recipe("vtest_sta", [f"dataset.root={tmp_path}", "model.backbone=resnet18"])
+    with pytest.raises(ValueError, match=r"no query of tracklet_folder has a match.*vreid search"):
+        engine.evaluate_model(torch.nn.Identity(), dataset_of(recipe.dataset), recipe)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,8 +28,8 @@ def rows(n):
 
 
 def test_lists_name_the_nearest():
-    query = Split(torch.tensor([[1.0, 0.0]]), rows(1), "euclidean")
-    gallery = Split(torch.tensor([[3.0, 0.0], [1.0, 0.5], [1.0, 0.0]]), rows(3), "euclidean")
+    query = Split(torch.tensor([[1.0, 0.0]]), rows(1), "euclidean", Path("queries"))
+    gallery = Split(torch.tensor([[3.0, 0.0], [1.0, 0.5], [1.0, 0.0]]), rows(3), "euclidean", Path("gallery"))
     (entry,) = search(query, gallery, top=2)
     assert entry["query"] == "t0"
     assert [(item["name"], item["distance"]) for item in entry["nearest"]] == [("t2", 0.0), ("t1", 0.5)]
@@ -36,7 +38,13 @@ def test_lists_name_the_nearest():
         search(query, gallery, top=0)
 
 
+def test_a_tracklet_is_not_its_own_neighbour():
+    whole = Split(torch.tensor([[1.0], [1.0], [3.0]]), rows(3), "euclidean", Path("features"))
+    found = {entry["query"]: [item["name"] for item in entry["nearest"]] for entry in search(whole, whole, 2)}
+    assert found == {"t0": ["t1", "t2"], "t1": ["t0", "t2"], "t2": ["t0", "t1"]}
+
+
 def test_features_of_two_metrics_do_not_mix():
-    split = Split(torch.ones(1, 2), rows(1), "cosine")
+    split = Split(torch.ones(1, 2), rows(1), "cosine", Path("a"))
     with pytest.raises(ValueError, match=r"^gallery: got features for the euclidean metric"):
         search(split, split._replace(metric="euclidean"))

@@ -18,6 +18,7 @@ from vreid_ext.engine.extract import extract_blocks, extract_features
 from vreid_ext.engine.store import identity_of, store_features
 from vreid_ext.losses.gather import world
 from vreid_ext.metrics.features import DistanceFunction
+from vreid_ext.metrics.protocol import Protocol
 from vreid_ext.metrics.stored import StoredFeatures, StoredRows
 
 RANKS = (1, 5, 10, 20)
@@ -63,6 +64,18 @@ class TestSet:
         self.query, self.gallery = ([place[each.paths] for each in part] for part in (query, gallery))
         in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
         self.itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
+
+    def has_matches(self) -> bool:
+        """Whether any query has a gallery item of its person that counts."""
+        sizes = len(self.dataset.query), len(self.dataset.gallery)
+        protocol = Protocol(
+            *ids(self.dataset),
+            sizes=sizes,
+            junk=self.dataset.junk,
+            exclude=self.itself,
+            device=torch.device("cpu"),
+        )
+        return len(protocol.row) > 0
 
     def evaluate(
         self,
@@ -125,6 +138,11 @@ def evaluate_model(
         tracklets that have the stream's attributes.
     """
     test = TestSet(dataset)
+    if not test.has_matches():
+        raise ValueError(
+            f"dataset: no query of {dataset.name} has a match in the gallery, so there are no figures; name "
+            "the persons (`vreid tracklets --boxes`), or use `vreid extract` and `vreid search`"
+        )
     metric = metric_of(model, recipe)
     streams = _streams(model)
     rows = []

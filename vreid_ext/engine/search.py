@@ -15,11 +15,12 @@ from vreid_ext.metrics.stored import StoredFeatures
 
 
 class Split(NamedTuple):
-    """Rows of one split: features (N,D), what each is, and the metric they are compared by."""
+    """Rows of one split: features (N,D), what each is, the metric they are compared by, and the folder."""
 
     features: Rows
     tracklets: list[dict[str, Any]]
     metric: str
+    folder: Path
 
 
 def read_split(folder: str | Path, split: str) -> Split:
@@ -39,14 +40,14 @@ def read_split(folder: str | Path, split: str) -> Split:
         )
     rows = stored.rows(split)
     stored.verify()
-    return Split(rows, stored.tracklets(split), metric)
+    return Split(rows, stored.tracklets(split), metric, Path(folder).resolve())
 
 
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
     """For each query its name and the `top` nearest of the gallery: name, pid, camid and distance.
 
-    On faiss where it is installed, else on `ops.top_k`; the answers are the same. The gallery is read in
-    pieces.
+    Where both come from one folder, a tracklet is not its own neighbour. On faiss where it is installed, else
+    on `ops.top_k`; the answers are the same. The gallery is read in pieces.
 
     Raises:
         ValueError: top below 1, or features of different models.
@@ -57,18 +58,17 @@ def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
         raise ValueError(f"gallery: got features for the {gallery.metric} metric, wanted {query.metric}")
     rows, items = pair(query.features, gallery.features)
     top_k = faiss_top_k if find_spec("faiss") else ops.top_k
-    indices, distances = nearest(rows, items, top, query.metric, top_k=top_k)
-    return [
-        {
-            "query": tracklet["name"],
-            "nearest": [
-                {key: gallery.tracklets[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
-                for d, j in zip(near, places, strict=True)
-                if j >= 0
-            ],
-        }
-        for tracklet, near, places in zip(query.tracklets, distances.tolist(), indices.tolist(), strict=True)
-    ]
+    same = query.folder == gallery.folder
+    indices, distances = nearest(rows, items, top + same, query.metric, top_k=top_k)
+    lists = []
+    for tracklet, near, places in zip(query.tracklets, distances.tolist(), indices.tolist(), strict=True):
+        found = [
+            {key: gallery.tracklets[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
+            for d, j in zip(near, places, strict=True)
+            if j >= 0 and not (same and gallery.tracklets[j]["name"] == tracklet["name"])
+        ]
+        lists.append({"query": tracklet["name"], "nearest": found[:top]})
+    return lists
 
 
 def faiss_top_k(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
