@@ -61,9 +61,25 @@ using Acc = typename Lanes<T>::Acc;
 template <class T>
 using Vec = typename Lanes<T>::V;
 
+// Half a vector of 16-bit numbers to a vector of 32-bit ones and back. GCC takes the conversion of a whole
+// AVX-512 vector apart into halves.
+inline WordVector words(HalfVector bits) {
+#if defined(__AVX512F__)
+    return (WordVector)_mm512_cvtepu16_epi32((__m256i)bits);
+#else
+    return __builtin_convertvector(bits, WordVector);
+#endif
+}
+inline HalfVector low_halves(WordVector words) {
+#if defined(__AVX512F__)
+    return (HalfVector)_mm512_cvtepi32_epi16((__m512i)words);
+#else
+    return __builtin_convertvector(words, HalfVector);
+#endif
+}
+
 inline FloatVector widen(HalfVector bits, bf16) {
-    WordVector words = __builtin_convertvector(bits, WordVector) << 16;
-    return (FloatVector)words;
+    return (FloatVector)(words(bits) << 16);
 }
 
 inline FloatVector widen(HalfVector bits, f16) {
@@ -73,8 +89,7 @@ inline FloatVector widen(HalfVector bits, f16) {
     return (FloatVector)_mm256_cvtph_ps((__m128i)bits);
 #else
     // Shift the exponent into place, rebias it by a product (which also normalises subnormals).
-    WordVector words = __builtin_convertvector(bits, WordVector);
-    WordVector magnitude = (words & 0x7fff) << 13, sign = (words & 0x8000) << 16;
+    WordVector value = words(bits), magnitude = (value & 0x7fff) << 13, sign = (value & 0x8000) << 16;
     FloatVector scaled = (FloatVector)magnitude * 0x1p112f;
     WordVector special = (WordVector)(magnitude >= 0x0f800000u);
     WordVector result = (special & (magnitude | 0x7f800000u)) | (~special & (WordVector)scaled);
@@ -87,7 +102,7 @@ inline HalfVector narrow(FloatVector value, bf16) {
     WordVector words = (WordVector)value;
     WordVector rounded = (words + 0x7fffu + ((words >> 16) & 1)) >> 16;
     WordVector nan = (WordVector)(value != value);
-    return __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), HalfVector);
+    return low_halves((nan & 0x7fc0u) | (~nan & rounded));
 }
 
 inline HalfVector narrow(FloatVector value, f16) {
@@ -105,7 +120,7 @@ inline HalfVector narrow(FloatVector value, f16) {
     WordVector is_large = (WordVector)(magnitude >= 0x477ff000u), nan = (WordVector)(magnitude > 0x7f800000u);
     WordVector finite = (is_small & small) | (~is_small & normal);
     WordVector result = (is_large & (0x7c00u | (nan & 0x200u))) | (~is_large & finite);
-    return __builtin_convertvector(result | sign, HalfVector);
+    return low_halves(result | sign);
 #endif
 }
 
