@@ -189,41 +189,46 @@ void inter_frame_distance_backward(int64_t code, int64_t B, int64_t T, int64_t L
     run(&Table::inter_frame_distance_backward, op);
 }
 
-// (dtype code, rows, cols, D, query, stride, gallery, stride, squared norms, weights of both)
-using PartTuple = std::array<int64_t, 12>;
+// (address of features, strides of their rows and parts, squared norms, weights, stride of the parts of both)
+using PartSideTuple = std::array<int64_t, 6>;
 
-PartTile part_tile(const PartTuple& p, int threads) {
-    const auto [code, rows, cols, D, query, query_stride, gallery, gallery_stride, query_square,
-                gallery_square, query_weight, gallery_weight] = p;
+PartSide part_side(const char* name, const PartSideTuple& side, int64_t size) {
+    const auto [features, row_stride, part_stride, squares, weights, stride] = side;
+    return {address(name, features, size), row_stride, part_stride, address(name, squares, size),
+            address(name, weights, size),  stride};
+}
+
+// (dtype code, parts, rows, cols, D)
+using PartTuple = std::array<int64_t, 5>;
+
+PartTile part_tile(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
+                   int threads) {
+    const auto [code, parts, rows, cols, D] = part;
     return {dtype(code),
+            parts,
             rows,
             cols,
             D,
-            address("query", query, rows * D),
-            address("gallery", gallery, cols * D),
-            query_stride,
-            gallery_stride,
-            address("query_square", query_square, rows),
-            address("gallery_square", gallery_square, cols),
-            address("query_weight", query_weight, rows),
-            address("gallery_weight", gallery_weight, cols),
+            part_side("query", query, parts * rows),
+            part_side("gallery", gallery, parts * cols),
             check_threads(threads)};
 }
 
-void part_distance(const PartTuple& part, int64_t products, int64_t distance, int64_t distance_stride,
-                   int threads) {
-    const PartTile tile = part_tile(part, threads);
-    const int64_t size = tile.rows * tile.cols;
-    PartDistance op{tile, address("products", products, size), address("distance", distance, size),
+void part_distance(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
+                   int64_t products, int64_t distance, int64_t distance_stride, int threads) {
+    const PartTile tile = part_tile(part, query, gallery, threads);
+    const int64_t pairs = tile.rows * tile.cols, size = tile.parts * pairs;
+    PartDistance op{tile, address("products", products, size), address("distance", distance, pairs),
                     distance_stride};
     run(&Table::part_distance, op);
 }
 
-void part_distance_backward(const PartTuple& part, int64_t grad, int64_t grad_stride, int64_t products,
-                            int64_t lengths, int threads) {
-    const PartTile tile = part_tile(part, threads);
-    const int64_t size = tile.rows * tile.cols;
-    PartDistanceBackward op{tile, address("grad", grad, size), grad_stride,
+void part_distance_backward(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
+                            int64_t grad, int64_t grad_stride, int64_t products, int64_t lengths,
+                            int threads) {
+    const PartTile tile = part_tile(part, query, gallery, threads);
+    const int64_t pairs = tile.rows * tile.cols, size = tile.parts * pairs;
+    PartDistanceBackward op{tile, address("grad", grad, pairs), grad_stride,
                             address("products", products, size), address("lengths", lengths, size)};
     run(&Table::part_distance_backward, op);
 }

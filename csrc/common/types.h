@@ -121,22 +121,26 @@ struct InterFrameDistanceBackward {
     int threads;
 };
 
-// One tile of one part: the products f . g of `rows` x `cols` pairs are there, from a matrix product. "acc"
-// is float or double. Feature rows hold D adjacent numbers; everything else is contiguous unless it has a
-// stride.
+// One tile of `parts` parts: the products f . g of `rows` x `cols` pairs are there, from matrix products.
+// "acc" is float or double. Feature rows hold D adjacent numbers, those of the next part lie as far on as
+// `part_stride` says; the rest has (parts,rows) or (parts,cols) numbers, the last ones adjacent.
+struct PartSide {
+    const void* features;  // acc
+    int64_t row_stride, part_stride;
+    const void *squares, *weights;  // acc: squared norms, weights
+    int64_t stride;                 // of the parts of both
+};
+
 struct PartTile {
     DType dtype;
-    int64_t rows, cols, D;
-    const void *query, *gallery;  // features, acc
-    int64_t query_stride, gallery_stride;
-    const void *query_square, *gallery_square;  // (rows,), (cols,) acc: squared norms
-    const void *query_weight, *gallery_weight;  // (rows,), (cols,) acc
+    int64_t parts, rows, cols, D;
+    PartSide query, gallery;
     int threads;
 };
 
 struct PartDistance {
     PartTile tile;
-    void* products;  // (rows,cols) acc; becomes the distances of this part
+    void* products;  // (parts,rows,cols) acc; become the distances of the parts
     void* distance;  // (rows,cols) acc; w_q w_g times those are added
     int64_t distance_stride;
 };
@@ -145,8 +149,8 @@ struct PartDistanceBackward {
     PartTile tile;
     const void* grad;  // (rows,cols) acc
     int64_t grad_stride;
-    void* products;  // (rows,cols) acc; becomes grad w_q w_g / distance, 0 for distance 0
-    void* lengths;   // (rows,cols) acc: grad * distance
+    void* products;  // (parts,rows,cols) acc; become grad w_q w_g / distance, 0 for distance 0
+    void* lengths;   // (parts,rows,cols) acc: grad * distance
 };
 
 enum class Metric : int32_t { cosine = 0, euclidean = 1 };

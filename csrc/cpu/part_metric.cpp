@@ -1,4 +1,4 @@
-// The weighted part metric (STAL, Eq. 8) of one tile and one part, after the matrix product that gives f . g.
+// The weighted part metric (STAL, Eq. 8) of one tile, after the matrix products that give f . g.
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -11,36 +11,60 @@ namespace {
 // exactly zero.
 constexpr double kClose = 1e-3;
 
-// Row i of the products becomes the distances ||f_i - g_j||.
+// A row of a tile in one part.
 template <class A>
-inline void to_distances(const PartTile& tile, int64_t i, A* row) {
-    const A square = static_cast<const A*>(tile.query_square)[i];
-    const A* squares = static_cast<const A*>(tile.gallery_square);
-    int any_close = 0;
-    for (int64_t j = 0; j < tile.cols; ++j) {
-        const A sum = square + squares[j], squared = sum - 2 * row[j];
-        const bool close = !(squared >= A(kClose) * sum);  // true for NaN, too
-        any_close |= close;
-        row[j] = close ? A(-1) : root(squared);
+struct Row {
+    Row(const PartTile& tile, void* products, int64_t part, int64_t i)
+        : tile(tile),
+          values(static_cast<A*>(products) + (part * tile.rows + i) * tile.cols),
+          query(features(tile.query, part) + i * tile.query.row_stride),
+          gallery(features(tile.gallery, part)),
+          square(numbers(tile.query.squares, tile.query, part)[i]),
+          weight(numbers(tile.query.weights, tile.query, part)[i]),
+          squares(numbers(tile.gallery.squares, tile.gallery, part)),
+          weights(numbers(tile.gallery.weights, tile.gallery, part)) {}
+
+    // The products become the distances ||f_i - g_j||.
+    void to_distances() const {
+        int any_close = 0;
+        for (int64_t j = 0; j < tile.cols; ++j) {
+            const A sum = square + squares[j], squared = sum - 2 * values[j];
+            const bool close = !(squared >= A(kClose) * sum);  // true for NaN, too
+            any_close |= close;
+            values[j] = close ? A(-1) : root(squared);
+        }
+        if (!any_close) return;
+        for (int64_t j = 0; j < tile.cols; ++j)
+            if (values[j] < 0)
+                values[j] = difference_norm(query, gallery + j * tile.gallery.row_stride, tile.D);
     }
-    if (!any_close) return;
-    const A* query = static_cast<const A*>(tile.query) + i * tile.query_stride;
-    const A* gallery = static_cast<const A*>(tile.gallery);
-    for (int64_t j = 0; j < tile.cols; ++j)
-        if (row[j] < 0) row[j] = difference_norm(query, gallery + j * tile.gallery_stride, tile.D);
-}
+
+    const PartTile& tile;
+    A* values;
+    const A *query, *gallery;
+    A square, weight;
+    const A *squares, *weights;
+
+  private:
+    static const A* features(const PartSide& side, int64_t part) {
+        return static_cast<const A*>(side.features) + part * side.part_stride;
+    }
+    static const A* numbers(const void* data, const PartSide& side, int64_t part) {
+        return static_cast<const A*>(data) + part * side.stride;
+    }
+};
 
 template <class A>
 Status distance(const PartDistance& op) {
     const PartTile& tile = op.tile;
-    const A* weights = static_cast<const A*>(tile.gallery_weight);
 #pragma omp parallel for num_threads(tile.threads) schedule(static)
     for (int64_t i = 0; i < tile.rows; ++i) {
-        A* row = static_cast<A*>(op.products) + i * tile.cols;
         A* out = static_cast<A*>(op.distance) + i * op.distance_stride;
-        const A weight = static_cast<const A*>(tile.query_weight)[i];
-        to_distances(tile, i, row);
-        for (int64_t j = 0; j < tile.cols; ++j) out[j] += weight * weights[j] * row[j];
+        for (int64_t part = 0; part < tile.parts; ++part) {
+            const Row<A> row(tile, op.products, part, i);
+            row.to_distances();
+            for (int64_t j = 0; j < tile.cols; ++j) out[j] += row.weight * row.weights[j] * row.values[j];
+        }
     }
     return Status::ok;
 }
@@ -48,18 +72,18 @@ Status distance(const PartDistance& op) {
 template <class A>
 Status distance_backward(const PartDistanceBackward& op) {
     const PartTile& tile = op.tile;
-    const A* weights = static_cast<const A*>(tile.gallery_weight);
 #pragma omp parallel for num_threads(tile.threads) schedule(static)
     for (int64_t i = 0; i < tile.rows; ++i) {
-        A* row = static_cast<A*>(op.products) + i * tile.cols;
-        A* lengths = static_cast<A*>(op.lengths) + i * tile.cols;
         const A* grad = static_cast<const A*>(op.grad) + i * op.grad_stride;
-        const A weight = static_cast<const A*>(tile.query_weight)[i];
-        to_distances(tile, i, row);
-        for (int64_t j = 0; j < tile.cols; ++j) {
-            const A length = row[j];
-            lengths[j] = grad[j] * length;
-            row[j] = length == 0 ? A(0) : grad[j] * weight * weights[j] / length;
+        for (int64_t part = 0; part < tile.parts; ++part) {
+            const Row<A> row(tile, op.products, part, i);
+            A* lengths = static_cast<A*>(op.lengths) + (part * tile.rows + i) * tile.cols;
+            row.to_distances();
+            for (int64_t j = 0; j < tile.cols; ++j) {
+                const A length = row.values[j];
+                lengths[j] = grad[j] * length;
+                row.values[j] = length == 0 ? A(0) : grad[j] * row.weight * row.weights[j] / length;
+            }
         }
     }
     return Status::ok;
