@@ -25,6 +25,55 @@ def vreid(monkeypatch, capsys):
     return run
 
 
+def test_splits_are_trained_evaluated_and_averaged(vreid, tmp_path):
+    """The protocol of iLIDS-VID on two of its splits, and a model of it on all ten of PRID2011."""
+    for layout, frames in (("ilids", 3), ("prid", 28)):
+        made = vreid(
+            "synth", tmp_path / layout, "--layout", layout, "--ids", 6, "--frames", frames, "--size", "32x16"
+        )
+        assert made[0] == 0, made[2]
+    run = tmp_path / "run"
+    small = [
+        "model.backbone=resnet18",
+        "model.weights=none",
+        "input.height=64",
+        "input.width=16",
+        "input.frames=2",
+        "batch.p=2",
+        "batch.k=2",
+        "train.epochs=1",
+        "train.workers=0",
+    ]
+    asked = ("train", "drsta_ilids_baseline", f"dataset.root={tmp_path / 'ilids'}", *small)
+    code, output, errors = vreid(*asked, "--out", run, "--splits", "0,3", "--json")
+    assert code == 0, errors
+    trained = json.loads(output)
+    assert trained["splits"] == [0, 3]
+    assert (run / "split-0").is_dir()
+    assert (run / "split-3").is_dir()
+
+    code, output, errors = vreid("eval", run, "--splits", "0,3")
+    assert code == 0, errors
+    row = trained["rows"][0]["rank1"]
+    assert "2 splits" in output
+    assert f"{100 * row['mean']:.1f} ({100 * row['deviation']:.1f})" in output
+    assert "split 4 of 10" in output
+
+    code, _, errors = vreid("eval", run, "--splits", "all")
+    assert code == 1
+    assert "holds no run of split 1; train it first" in errors
+
+    other = ("dataset.name=prid", f"dataset.root={tmp_path / 'prid'}")
+    code, output, errors = vreid("eval", run / "split-0", *other, "--splits", "all", "--json")
+    assert code == 0, errors
+    summary = json.loads(output)
+    assert summary["splits"] == list(range(10))
+    for name in ("mAP", "rank1", "rank5"):
+        figure = summary["rows"][0][name]
+        assert len(figure["splits"]) == 10
+        assert figure["mean"] == pytest.approx(sum(figure["splits"]) / 10)
+
+
 def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     monkeypatch.setattr("vreid_ext.report.page.PICTURES", 2)
     data, run = tmp_path / "a set", tmp_path / "run"

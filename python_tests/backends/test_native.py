@@ -32,7 +32,9 @@ def run(backend, dtype, last):
     logits = torch.randn(2, 3, 7, 42, generator=generator).requires_grad_()
     pool = ops.region_pool(logits, x, backend=backend)
     results += [*pool, ops.hellinger_overlap(pool.weights, "text", backend=backend),
-                ops.temporal_pool(pool.overlap[..., None].expand(2, 3, 7), pool.features, backend=backend)]
+                ops.temporal_pool(pool.overlap[..., None].expand(2, 3, 7), pool.features, backend=backend),
+                ops.part_distance(*(side for clip in (0, 1) for side in (
+                    pool.features[clip], logits[clip, :, :, 0].sigmoid())), backend=backend)]
     upstream = [torch.randn(y.shape, generator=generator).to(y.dtype) for y in results]
     return [*results, *torch.autograd.grad(results, (x, logits), upstream)]
 

@@ -44,8 +44,8 @@ class _Lent(np.ndarray):
     """A block that torch uses; it comes back when torch frees the last tensor on it, on whatever thread."""
 
     def __del__(self) -> None:
-        if self.base is not None:  # an empty array, which NumPy makes of the class itself, has none
-            _keep(self.base)
+        assert self.base is not None
+        _keep(self.base)
 
 
 def _lend(size: int, dtype: torch.dtype) -> Tensor:
