@@ -260,6 +260,7 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
         "plot",
         "demo",
         "recipes",
+        "tune",
         "info",
     ],
 )

@@ -605,6 +605,36 @@ def _app() -> "Typer":
             table.add_row(name, source)
         console.print(table)
 
+    @app.command(epilog="Example: vreid tune")
+    def tune(
+        out: Annotated[
+            Path | None,
+            typer.Option(
+                help="Where to write; unless given, where the kernels look: VREID_TRITON_TABLES, or "
+                "vreid_ext/triton.json in the user's configuration folder."
+            ),
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Measure tiles of the Triton kernels on this GPU and write the fastest beside those of other GPUs."""
+        import torch
+
+        from vreid_ext import backends
+
+        reason = backends.load("triton").unavailable("sta_pool", torch.device("cuda"), torch.float32)
+        if reason is not None:
+            raise RuntimeError(f"there is nothing to tune: {reason}")
+        from vreid_ext.backends.triton import configs, tune
+        from vreid_ext.engine.evaluate import write_json
+
+        path = out or configs.tables_file()
+        tables = configs.read_tables(path) if path.exists() else {}
+        gpu = torch.cuda.get_device_name()
+        tables[gpu] = tune.tune(tune.measure, lambda line: typer.echo(line, err=True))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, tune.as_json(tables))
+        tell(as_json, {"gpu": gpu, "tables": str(path)}, f"tables of {gpu}: {path}")
+
     @app.command(epilog="Example: vreid info")
     def info(as_json: Json = False) -> None:
         """Say what is built, what it runs on, and for each op which backends are usable and why not."""

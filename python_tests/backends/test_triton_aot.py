@@ -32,7 +32,7 @@ TYPES = {
 # (Triton specialises on both), and a map whose offsets need 64 bits.
 PAPER = ((16, 4, 2048, 16, 8), 4)
 SHAPES = [
-    *(((2, 4, 256, 16, tile.BLOCK_I // 2), 8) for tile in configs.PLANES),
+    *(((2, 4, 256, 16, tile.BLOCK_I // 2), 8) for _, tile in configs.TABLES["planes"]),
     ((2, 3, 130, 64, 32), 1),
     ((2, 5, 65, 9, 7), 3),
     ((1, 1, 1, 1, 1), 1),

@@ -10,7 +10,7 @@ from vreid_ext.ops.mining import METRICS
 pytest.importorskip("triton")
 
 from vreid_ext.backends import triton as backend
-from vreid_ext.backends.triton.configs import ProductTile
+from vreid_ext.backends.triton.configs import ProductTile, only
 
 # n, D, m (None: the anchors themselves): several tiles, sizes that no tile divides, one row.
 SHAPES = [(36, 40, None), (7, 33, None), (1, 3, None), (1, 1, 1), (9, 24, 70)]
@@ -67,11 +67,11 @@ def test_rows_that_are_not_contiguous(check, device, layout):
 
 @pytest.mark.parametrize("tile", [(16, 16), (32, 16), (64, 16), (128, 64)], ids=str)
 @pytest.mark.parametrize("n", [33, 60, 70])
-def test_any_two_rows_meet_in_some_tile(monkeypatch, device, tile, n):
+def test_any_two_rows_meet_in_some_tile(device, tile, n):
     x, labels, *_ = make(n, 8, None, device)
     wanted = ops.batch_hard(x.double(), labels, backend="reference")
-    monkeypatch.setattr("vreid_ext.backends.triton.mining.MINING", ((2**63, ProductTile(*tile, 16, 4, 2)),))
-    got = ops.batch_hard(x, labels, backend="triton")
+    with only("mining", ProductTile(*tile, 16, 4, 2)):
+        got = ops.batch_hard(x, labels, backend="triton")
     assert torch.equal(got.positive_index, wanted.positive_index)
     assert torch.equal(got.negative_index, wanted.negative_index)
 

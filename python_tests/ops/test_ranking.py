@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vreid_ext import ops
 
@@ -203,6 +205,35 @@ def test_the_same_bits_with_any_number_of_threads(metric):
         results.append((distance, counts, *ops.top_k(query, gallery, 30, metric)))
     torch.set_num_threads(threads)
     assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_reference_holds_a_tile_at_a_time(metric, monkeypatch):
+    monkeypatch.setattr("vreid_ext.backends.reference.ranking._ELEMENTS", 512)
+    query, gallery = embeddings(60, 200, 3)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            sizes.extend(each.numel() for each in tree_leaves(result) if isinstance(each, torch.Tensor))
+            return result
+
+    row, index = torch.arange(60), torch.arange(60)
+    distance = ops.pair_distances(query, gallery, row, index, metric)
+    with Sizes():
+        got = ops.feature_rank_counts(
+            query, gallery, torch.arange(61), index, distance, metric=metric, backend="reference"
+        )
+        nearest = ops.top_k(query, gallery, 5, metric, backend="reference")
+    assert 512 - 60 < max(sizes) <= 3 * 200  # a tile, or the gallery; 12,000 is the matrix
+    assert torch.equal(
+        got,
+        ops.feature_rank_counts(
+            query, gallery, torch.arange(61), index, distance, metric=metric, backend="native"
+        ),
+    )
+    assert torch.equal(nearest[1], ops.top_k(query, gallery, 5, metric, backend="native")[1])
 
 
 def test_low_precision_products_and_autocast_change_nothing():

@@ -15,6 +15,9 @@ The bound is that of independent rounding errors at twelve standard deviations,
 
 Features are float16, bfloat16, float32 (all widened exactly to float32) or float64. Nothing here has a
 gradient. `backend` is "auto", "reference" or "native".
+
+On a GPU there is no kernel for features: plain torch takes one query after the other and waits for each, with
+temporaries of at most 2^24 float64 numbers (128 MiB) or, in `top_k`, G. `vreid eval` ranks on the CPU.
 """
 
 from typing import Any

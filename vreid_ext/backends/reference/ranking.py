@@ -53,8 +53,9 @@ def feature_rank_counts(
 ) -> Tensor:
     _check_finite(query, gallery, metric)
     counts = torch.zeros_like(index)
-    for begin in range(0, len(gallery), _rows(gallery)):
-        columns = slice(begin, begin + _rows(gallery))
+    step = max(1, min(_rows(gallery), _ELEMENTS // max(1, len(query))))
+    for begin in range(0, len(gallery), step):
+        columns = slice(begin, begin + step)
         tile = torch.stack([_distances(q, gallery[columns], metric) for q in query])
         part = None if kept is None else kept[columns]
         counts += rank_counts(tile, start, index, distance, left_start, left, part, offset + begin)
@@ -111,4 +112,4 @@ def _rows(gallery: Tensor) -> int:
 
 def _check_finite(query: Tensor, gallery: Tensor, metric: str) -> None:
     for name, x in (("query", query), ("gallery", gallery)):
-        finite_rows(name, x.double().square().sum(1), metric)
+        finite_rows(name, torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square(), metric)

@@ -8,12 +8,11 @@ from torch import Tensor
 from vreid_ext.backends.addresses import adjacent
 from vreid_ext.backends.triton import mining_kernels as kernels
 from vreid_ext.backends.triton.configs import (
-    MINING,
     MINING_ANCHORS,
     MINING_D,
     MINING_N,
     PRODUCT_GROUP,
-    product_tile,
+    chosen,
 )
 from vreid_ext.backends.triton.launch import launch, on_device
 
@@ -23,7 +22,7 @@ def batch_hard(
 ) -> tuple[Tensor, Tensor]:
     x, n = adjacent(x), len(x)
     m = n if ref is None else len(ref)
-    tile = product_tile(MINING, n * m)
+    tile = chosen("mining", n * m, x.device)
     width = ceil(x.shape[1] / tile.BLOCK_K) * tile.BLOCK_K
     mean = None if metric == "cosine" else x.mean(0, dtype=torch.float32)
     keys = labels.new_empty((2, n))

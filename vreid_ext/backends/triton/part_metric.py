@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext.backends.triton import part_kernels as kernels
-from vreid_ext.backends.triton.configs import PART, PART_GRADIENTS, PRODUCT_GROUP, product_tile
+from vreid_ext.backends.triton.configs import PART_GRADIENTS, PRODUCT_GROUP, chosen
 from vreid_ext.backends.triton.launch import launch, on_device
 
 # Slopes of as many parts at a time as fit in so many numbers, or of one: memory stays that of the result.
@@ -15,7 +15,7 @@ _SLOPES = 2**22
 
 def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
     queries, items = len(q_features), len(g_features)
-    tile = product_tile(PART, queries * items)
+    tile = chosen("part_metric", queries * items, q_features.device)
     q_features, g_features = _padded(q_features, tile.BLOCK_K), _padded(g_features, tile.BLOCK_K)
     distance = q_weights.new_empty((queries, items))
     with on_device(distance):
@@ -33,7 +33,7 @@ def part_distance_backward(
     queries, items, parts = len(q_features), len(g_features), q_features.shape[1]
     dq, dg = q_features.new_empty(q_features.shape), g_features.new_empty(g_features.shape)
     dwq, dwg = q_weights.new_empty(q_weights.shape), g_weights.new_empty(g_weights.shape)
-    tile = product_tile(PART, queries * items)
+    tile = chosen("part_metric", queries * items, q_features.device)
     q_features, g_features = _padded(q_features, tile.BLOCK_K), _padded(g_features, tile.BLOCK_K)
     sides = *_side(q_features, q_weights), *_side(g_features, g_weights)
     grad = grad.contiguous()

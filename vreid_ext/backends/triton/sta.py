@@ -13,8 +13,8 @@ from vreid_ext.backends.triton.configs import (
     BLOCK_M,
     BLOCK_N,
     BLOCK_T,
-    PLANES,
     Tile,
+    small_tile,
     streaming_tile,
 )
 from vreid_ext.backends.triton.launch import launch, on_device
@@ -42,7 +42,7 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[
     mass = attention.new_empty((clips, frames, blocks))
     scores, total = torch.empty_like(mass), attention.new_empty((clips, blocks))
     cells = height * width // blocks
-    tile = _small_tile(cells)
+    tile = small_tile(cells)
     with on_device(attention):
         launch(
             kernels.block_mass,
@@ -65,7 +65,7 @@ def block_scores_backward(
     clips, frames, blocks = scores.shape
     cells = attention[0, 0].numel() // blocks
     dattention = attention.new_empty(attention.shape)
-    tile = _small_tile(cells)
+    tile = small_tile(cells)
     with on_device(attention):
         slope, mean_slope = _score_gradient(grad, None, None, valid, scores)
         launch(
@@ -228,7 +228,7 @@ def _normalize(
     normalize: str,
 ) -> None:
     chunks, size = squares.shape[2:]
-    tile = _small_tile(size // blocks)
+    tile = small_tile(size // blocks)
     launch(
         kernels.normalize_energy, (norm.numel(),),
         squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
@@ -290,7 +290,7 @@ def _energy_gradient(
     """Factor of x in its gradient (B,T,H,W)."""
     clips, frames, height, width = attention.shape
     weight = attention.new_empty(attention.shape)
-    tile = _small_tile(height * width // blocks)
+    tile = small_tile(height * width // blocks)
     launch(
         kernels.energy_gradient, (clips * frames,),
         None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
@@ -347,11 +347,6 @@ def _mask(valid: Tensor | None) -> Tensor | None:
 
 def _tiles(tile: Tile, blocks: int, cells: int) -> int:
     return ceil(blocks / tile.BLOCK_K) * ceil(cells / tile.BLOCK_I)
-
-
-def _small_tile(cells: int) -> Tile:
-    """Tile of the contiguous maps of numbers that have one per cell."""
-    return next((tile for tile in PLANES if cells <= tile.BLOCK_I), PLANES[-1])
 
 
 def _walk(x: Tensor) -> tuple[int, ...]:
