@@ -616,7 +616,7 @@ def _app() -> "Typer":
         ] = None,
         as_json: Json = False,
     ) -> None:
-        """Measure tiles of the Triton kernels on this GPU and write the fastest beside those of other GPUs."""
+        """Measure tiles of the Triton kernels on this GPU; write the fastest beside those of other GPUs."""
         import torch
 
         from vreid_ext import backends

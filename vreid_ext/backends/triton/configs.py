@@ -1,7 +1,8 @@
 """Tile sizes, in fixed tables: tuning at run time would change the order of sums between runs and ranks.
 
-The tables here are for any GPU. `vreid tune` measures tiles on one GPU and writes a file that takes their place
-on GPUs of that name: `VREID_TRITON_TABLES`, or vreid_ext/triton.json in the user's configuration folder.
+The tables here are for any GPU. `vreid tune` measures tiles on one GPU and writes a file that takes their
+place on GPUs of that name. It is where `VREID_TRITON_TABLES` says, or vreid_ext/triton.json in the user's
+configuration folder.
 """
 
 import json
