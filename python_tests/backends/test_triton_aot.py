@@ -272,6 +272,7 @@ def test_no_configuration_of_the_part_metric_spills(build, recorded, architectur
     check(build, recorded, architecture)
 
 
+@pytest.mark.usefixtures("build")  # for its empty cache
 def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(recorded):
     for dtype, layout in itertools.product((torch.float32, torch.bfloat16), ("contiguous", "channels_last")):
         recorded.clear()
