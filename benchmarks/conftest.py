@@ -4,6 +4,7 @@
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,20 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def side_by_side(request, benchmark):
-    """Compare providers, keep the rows for the closing table, and hand ours to pytest-benchmark."""
+    """Compare providers, keep the rows for the closing table, and hand ours to pytest-benchmark.
 
-    def run(case, providers, group):
-        rows = compare(case, providers, request.config.getoption("--rounds"))
+    long: the number of rounds for what takes seconds, without a warm-up; once: see `compare`; memory: by
+    provider, what `peak` found.
+    """
+
+    def run(case, providers, group, *, long=None, once=(), memory=None):
+        rounds = long or request.config.getoption("--rounds")
+        rows = compare(case, providers, rounds, 0 if long else 3, once)
+        rows = [replace(row, **(memory or {}).get(row.provider, {})) for row in rows]
         _rows.extend(rows)
         benchmark.group = group
         benchmark.extra_info.update({r.provider: r.per_ours for r in rows})
-        benchmark.pedantic(providers["ours"], rounds=3, warmup_rounds=1)
+        benchmark.pedantic(providers["ours"], rounds=1 if long else 3, warmup_rounds=0 if long else 1)
         return {r.provider: r.per_ours for r in rows}
 
     return run

@@ -4,7 +4,8 @@ changes all of them alike and the ratios hold."""
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,11 @@ import vreid_ext
 
 @dataclass(frozen=True)
 class Row:
-    """Times of one provider in milliseconds, and how many times ours goes into each of its rounds."""
+    """Times of one provider in milliseconds, and how many times ours goes into each of its rounds.
+
+    resident_mb, beyond_mb: the peak of resident memory of a process that does nothing else, in all and beyond
+    what it held before the call (inputs and libraries), where that was measured.
+    """
 
     case: str
     provider: str
@@ -26,29 +31,68 @@ class Row:
     median: float
     q80: float
     per_ours: float
+    rounds: int = 0
+    resident_mb: float | None = None
+    beyond_mb: float | None = None
 
 
-def compare(case: str, providers: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 3) -> list[Row]:
+def compare(
+    case: str,
+    providers: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warmup: int = 3,
+    once: Collection[str] = (),
+) -> list[Row]:
     """Time every provider in `rounds` interleaved rounds; "ours" must be among them.
 
-    `per_ours` is the median over the rounds of provider time / our time in the same round.
+    `per_ours` is the median over the rounds of provider time / our time in the same round. Providers named in
+    `once` take too long for that: they run in the first round alone.
     """
     times: dict[str, list[float]] = {name: [] for name in providers}
-    for round_ in range(warmup + rounds):
+    for round_ in range(-warmup, rounds):
         for name, run in providers.items():
+            if name in once and round_ != 0:
+                continue
             synchronize()
             start = perf_counter()
             run()
             synchronize()
-            if round_ >= warmup:
+            if round_ >= 0:
                 times[name].append(1e3 * (perf_counter() - start))
     ours = torch.tensor(times["ours"])
     rows = []
     for name, values in times.items():
         t = torch.tensor(values)
         q20, median, q80 = t.quantile(torch.tensor([0.2, 0.5, 0.8])).tolist()
-        rows.append(Row(case, name, q20, median, q80, (t / ours).median().item()))
+        rows.append(Row(case, name, q20, median, q80, (t / ours[: len(t)]).median().item(), len(t)))
     return rows
+
+
+_PEAK = """
+import importlib, json, re, sys
+sys.path.insert(0, sys.argv[1])
+
+def status(field):
+    with open("/proc/self/status") as file:
+        return int(re.search(field + r":\\s+(\\d+)", file.read())[1]) * 1024 / 1e6
+
+call = getattr(importlib.import_module(sys.argv[2]), sys.argv[3])(*json.loads(sys.argv[4]))
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # resets the peak
+before = status("VmRSS")
+call()
+print(json.dumps({"resident_mb": status("VmHWM"), "beyond_mb": status("VmHWM") - before}))
+"""
+
+
+def peak(module: str, prepare: str, *arguments: Any) -> dict[str, float]:
+    """`resident_mb` and `beyond_mb` of a row, from a process of its own; Linux.
+
+    `prepare` is a function of a module of this folder that gives the call to measure.
+    """
+    command = [sys.executable, "-c", _PEAK, str(Path(__file__).parent), module, prepare]
+    done = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def synchronize() -> None:
@@ -80,11 +124,12 @@ def machine() -> dict[str, Any]:
 
 def show(rows: list[Row]) -> str:
     """A table, one line a row."""
-    lines = [f"{'case':34} {'provider':22} {'20 %':>9} {'median':>9} {'80 %':>9} {'/ ours':>8}"]
-    lines += [
-        f"{r.case:34} {r.provider:22} {r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f}"
-        for r in rows
-    ]
+    heading = f"{'20 %':>9} {'median':>9} {'80 %':>9} {'/ ours':>8} {'rounds':>6}  peak MB"
+    lines = [f"{'case':34} {'provider':22} {heading}"]
+    for r in rows:
+        memory = f"  {r.resident_mb:.0f}, {r.beyond_mb:.0f} of that for the call" if r.resident_mb else ""
+        times = f"{r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f} {r.rounds:6}"
+        lines.append(f"{r.case:34} {r.provider:22} {times}{memory}")
     return "\n".join(lines)
 
 

@@ -5,8 +5,11 @@
 
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -22,7 +25,10 @@ def torchreid(module: str) -> ModuleType | None:
     (root,) = found.submodule_search_locations
     for name in ("pyppbox_torchreid", package):
         shell = ModuleType(name)
-        shell.__path__ = [root + name.removeprefix("pyppbox_torchreid").replace(".", "/")]
+        shell.__spec__ = ModuleSpec(name, None)
+        shell.__spec__.submodule_search_locations = shell.__path__ = [
+            root + name.removeprefix("pyppbox_torchreid").replace(".", "/")
+        ]
         sys.modules.setdefault(name, shell)
     return importlib.import_module(f"pyppbox_torchreid.{module}")
 
@@ -40,8 +46,26 @@ def by_sorting(
     return float(((precision * hits).sum(1) / positives)[positives > 0].mean())
 
 
+def products(items: Tensor, queries: int) -> None:
+    """The matrix products that re-ranking contains, all against all and queries against gallery, at full
+    speed: a tile at a time into memory that is there."""
+    tile = torch.empty(2048 * 2048)
+    for left, right in ((items, items), (items[:queries], items[queries:])):
+        for rows in left.split(2048):
+            for columns in right.split(2048):
+                torch.mm(rows, columns.T, out=tile[: len(rows) * len(columns)].view(len(rows), -1))
+
+
 def products_and_top_k(items: Tensor, queries: int, k: int) -> None:
-    """The matrix products that re-ranking contains, and the k nearest of each row by torch."""
-    for first in range(0, len(items), 2048):
-        (items[first : first + 2048] @ items.T).topk(k)
+    """The same by whole rows, and the k nearest of each row."""
+    for rows in items.split(2048):
+        (rows @ items.T).topk(k)
     items[:queries] @ items[queries:].T
+
+
+def numpy_re_ranking(peer: ModuleType, items: Tensor, queries: int) -> np.ndarray:
+    """torchreid's re-ranking, with the matrices that it is to be given."""
+    query, gallery = items[:queries], items[queries:]
+    pairs = ((query, gallery), (query, query), (gallery, gallery))
+    result: np.ndarray = peer.re_ranking(*(torch.cdist(a, b).numpy() for a, b in pairs))
+    return result

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from rivals_ranking import by_sorting, products_and_top_k, torchreid
+from harness import peak
+from rivals_ranking import by_sorting, numpy_re_ranking, products, products_and_top_k, torchreid
 
 from vreid_ext import metrics, ops
 from vreid_ext.compat.torchreid import evaluate_rank, re_ranking
 
-QUERIES, GALLERY, D, IDS, CAMERAS = 1980, 9330, 2048, 625, 6
+QUERIES, GALLERY, D, SMALL_D, IDS, CAMERAS = 1980, 9330, 2048, 512, 625, 6
 
 
 def tracklets(n, seed, dimensions=D):
@@ -72,31 +73,121 @@ def test_count(side_by_side, mars):
         assert ours[1] == pytest.approx(mean_ap, abs=1e-5)
         providers["torchreid, compiled"] = lambda: rank.evaluate_rank(*arrays)
         providers["torchreid, python"] = lambda: rank.evaluate_rank(*arrays, use_cython=False)
-    side_by_side(f"count {QUERIES} x {GALLERY}", providers, group="count")
+    side_by_side(f"count {QUERIES} x {GALLERY}", providers, group="count", once=("torchreid, python",))
 
 
-@pytest.mark.parametrize("n", [4800, QUERIES + 11310])
-def test_rerank(side_by_side, n):
+def reranking(n, queries, dimensions):
+    """Re-ranked distances of all queries, for `peak`."""
+    items, _, _ = tracklets(n, 3, dimensions)
+    return lambda: ops.k_reciprocal(items[:queries], items[queries:]).rows(0, queries)
+
+
+def torchreid_reranking(n, queries, dimensions):
+    items, _, _ = tracklets(n, 3, dimensions)
+    return lambda: numpy_re_ranking(torchreid("utils.rerank"), items, queries)
+
+
+@pytest.mark.parametrize(("n", "queries"), [(4800, 800), (QUERIES + 11310, QUERIES)])
+def test_rerank(side_by_side, n, queries):
     items, _, _ = tracklets(n, 3)
-    queries = 1980 if n > 10_000 else 800
     query, gallery = items[:queries], items[queries:]
     providers = {
         "ours": lambda: ops.k_reciprocal(query, gallery).rows(0, queries),
         "products and top-k": lambda: products_and_top_k(items, queries, 21),
     }
+    memory = {"ours": peak("test_ranking", "reranking", n, queries, D)}
+    once = ()
     peer = torchreid("utils.rerank")
-    if peer is not None and n < 10_000:  # beyond, its matrices take gigabytes
+    if peer is not None:
+        providers["torchreid, NumPy"] = lambda: numpy_re_ranking(peer, items, queries)
+        memory["torchreid, NumPy"] = peak("test_ranking", "torchreid_reranking", n, queries, D)
+        if n < 10_000:
+            pairs = ((query, gallery), (query, query), (gallery, gallery))
+            exact = [torch.cdist(a.double(), b.double()).float().numpy() for a, b in pairs]
+            np.testing.assert_allclose(re_ranking(*exact), peer.re_ranking(*exact), atol=1e-4)
+        else:
+            once = ("torchreid, NumPy",)
+    side_by_side(
+        f"re-rank {queries} + {n - queries}, D = {D}", providers, group="re-rank",
+        long=3, once=once, memory=memory,
+    )  # fmt: skip
 
-        def numpy():
-            matrices = [
-                torch.cdist(a, b).numpy() for a, b in ((query, gallery), (query, query), (gallery, gallery))
-            ]
-            return peer.re_ranking(*matrices)
 
-        matrices = [
-            torch.cdist(a.double(), b.double()).float().numpy()
-            for a, b in ((query, gallery), (query, query), (gallery, gallery))
-        ]
-        np.testing.assert_allclose(re_ranking(*matrices), peer.re_ranking(*matrices), atol=1e-4)
-        providers["torchreid, NumPy"] = numpy
-    side_by_side(f"re-rank {queries} + {n - queries}, D = {D}", providers, group="re-rank")
+@pytest.mark.parametrize(("n", "rounds"), [(5000, 3), (QUERIES + 11310, 3), (50_000, 1)])
+def test_rerank_grows_linearly_beyond_the_products(side_by_side, n, rounds):
+    items, _, _ = tracklets(n, 3, SMALL_D)
+    side_by_side(
+        f"re-rank {QUERIES} + {n - QUERIES}, D = {SMALL_D}",
+        {
+            "ours": reranking(n, QUERIES, SMALL_D),
+            "products": lambda: products(items, QUERIES),
+            "products and top-k": lambda: products_and_top_k(items, QUERIES, 21),
+        },
+        group="re-rank",
+        long=rounds,
+        memory={"ours": peak("test_ranking", "reranking", n, QUERIES, SMALL_D)},
+    )
+
+
+MILLION, MANY_IDS = 1_000_000, 20_000
+
+
+def many(n, seed):
+    """(features, pids, camids) of n tracklets, of `MANY_IDS` persons."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(MANY_IDS, SMALL_D, generator=torch.Generator().manual_seed(0))
+    pids = torch.randint(MANY_IDS, (n,), generator=generator)
+    features = torch.randn(n, SMALL_D, generator=generator).mul_(1.8).add_(centres[pids])
+    return features, pids, torch.randint(CAMERAS, (n,), generator=generator)
+
+
+def write_gallery(path, rows=MILLION):
+    """Write features to a .npy file, a piece at a time; gives pids and camids."""
+    file = np.lib.format.open_memmap(path, "w+", np.float32, (rows, SMALL_D))
+    labels = []
+    for first in range(0, rows, 50_000):
+        features, *label = many(50_000, 1000 + first)
+        file[first : first + 50_000] = features.numpy()
+        labels.append(label)
+    return [torch.cat(part) for part in zip(*labels, strict=True)]
+
+
+def evaluation_of_a_file(folder):
+    """For `peak`."""
+    query, labels = torch.load(f"{folder}/labels.pt")
+    return lambda: metrics.evaluate(query, f"{folder}/gallery.npy", *labels)
+
+
+def test_million(side_by_side, tmp_path):
+    """2,000 queries against a memory-mapped gallery of 10^6 rows, 2 GB; the file is in the system's cache."""
+    g_pids, g_camids = write_gallery(tmp_path / "gallery.npy")
+    query, q_pids, q_camids = many(2000, 1)
+    labels = (q_pids, g_pids, q_camids, g_camids)
+    torch.save((query, labels), tmp_path / "labels.pt")
+    result = metrics.evaluate(query, tmp_path / "gallery.npy", *labels)
+    print(result)
+    assert 0.2 < result.mAP < 0.95
+    piece = torch.from_numpy(np.load(tmp_path / "gallery.npy", "r")[:32768].copy())
+    buffer = torch.empty(2000, len(piece))
+
+    def product():
+        for first in range(0, MILLION, len(piece)):
+            rows = min(len(piece), MILLION - first)
+            torch.mm(query, piece[:rows].T, out=buffer[:, :rows])
+
+    def product_from_file():
+        file = np.load(tmp_path / "gallery.npy", "r")
+        for first in range(0, MILLION, len(piece)):
+            query @ torch.from_numpy(file[first : first + len(piece)].copy()).T
+
+    memory = {"ours": peak("test_ranking", "evaluation_of_a_file", str(tmp_path))}
+    assert memory["ours"]["resident_mb"] < 1000
+    side_by_side(
+        f"evaluate 2000 x {MILLION} from a file, D = {SMALL_D}",
+        {
+            "ours": lambda: metrics.evaluate(query, tmp_path / "gallery.npy", *labels),
+            "the matrix product": product,
+            "the matrix product, from the file": product_from_file,
+        },
+        group="evaluate", long=3, memory=memory,
+    )  # fmt: skip

@@ -21,24 +21,52 @@ struct Mask<double> {
     typedef int64_t V __attribute__((vector_size(kVectorBytes)));
 };
 
-// What of a piece can come before a positive, side by side, filled up to whole vectors with kNone.
+// Appends the keys of a vector that are not above `highest`, and their columns from `column` on; the new
+// size.
+template <class K>
+inline int append(const K* vector, int32_t column, K highest, K* keys, int32_t* columns, int size) {
+    const auto within = load(vector) <= broadcast<K>(highest);
+    if (!any(within)) return size;
+    for (int j = 0; j < Lanes<K>::N; ++j) {
+        keys[size] = vector[j];
+        columns[size] = column + j;
+        size -= int(within[j]);
+    }
+    return size;
+}
+
+#if defined(__AVX512F__)
+inline int append(const float* vector, int32_t column, float highest, float* keys, int32_t* columns,
+                  int size) {
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512 key = _mm512_loadu_ps(vector);
+    const __mmask16 within = _mm512_cmp_ps_mask(key, _mm512_set1_ps(highest), _CMP_LE_OQ);
+    const __m512i places = _mm512_add_epi32(lanes, _mm512_set1_epi32(column));
+    _mm512_storeu_ps(keys + size, _mm512_maskz_compress_ps(within, key));
+    _mm512_storeu_si512(columns + size, _mm512_maskz_compress_epi32(within, places));
+    return size + __builtin_popcount(within);
+}
+#endif
+
+// What of a row can come before a positive, side by side: the keys of some pieces, and their columns from
+// `base` on.
 template <class K>
 struct Near {
-    alignas(64) K keys[kPiece];
-    int32_t column[kPiece];
-    int size;
+    alignas(64) K keys[4 * kPiece];
+    int32_t columns[4 * kPiece];
+    int64_t base = 0;
+    int size = 0;
 
-    Near(const K* piece, K highest) : size(0) {
-        for (int c = 0; c < kPiece; c += Lanes<K>::N) {
-            const auto within = load(piece + c) <= broadcast<K>(highest);
-            if (!any(within)) continue;
-            for (int j = 0; j < Lanes<K>::N; ++j) {
-                keys[size] = piece[c + j];
-                column[size] = c + j;
-                size -= int(within[j]);
-            }
-        }
-        for (; size % Lanes<K>::N; ++size) keys[size] = kNone<K>;
+    void add(int64_t begin, const K* piece, K highest) {
+        if (size == 0) base = begin;
+        for (int c = 0; c < kPiece; c += Lanes<K>::N)
+            size = append(piece + c, int32_t(begin - base) + c, highest, keys, columns, size);
+    }
+    // Whether the next piece may not fit.
+    bool full(int64_t begin) const { return size > 3 * kPiece || begin - base > (1 << 30); }
+    // Fills up to whole vectors.
+    void pad() {
+        for (int n = size; n % Lanes<K>::N; ++n) keys[n] = kNone<K>;
     }
 };
 
@@ -68,8 +96,7 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
 
 // How many of the keys between `low` and `high` come before positive p.
 template <class K>
-int64_t settle(const RankCounts& op, int64_t row, int64_t p, int64_t begin, const Near<K>& near, Vec<K> low,
-               Vec<K> high) {
+int64_t settle(const RankCounts& op, int64_t row, int64_t p, const Near<K>& near, Vec<K> low, Vec<K> high) {
     int64_t before = 0;
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
@@ -77,7 +104,7 @@ int64_t settle(const RankCounts& op, int64_t row, int64_t p, int64_t begin, cons
         if (!any(between)) continue;
         for (int j = 0; j < Lanes<K>::N; ++j) {
             if (!between[j]) continue;
-            const int64_t column = begin + near.column[n + j], item = op.tile.offset + column;
+            const int64_t column = near.base + near.columns[n + j], item = op.tile.offset + column;
             double exact = double(near.keys[n + j]);
             if (op.features.query && !find_positive(op, row, item, exact))
                 exact = distance(op.features, row, column);
@@ -88,22 +115,32 @@ int64_t settle(const RankCounts& op, int64_t row, int64_t p, int64_t begin, cons
 }
 
 template <class K>
+void count_near(const RankCounts& op, int64_t row, Near<K>& near) {
+    if (near.size == 0) return;
+    near.pad();
+    for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
+        const Vec<K> from = broadcast<K>(static_cast<const K*>(op.low)[p]);
+        const Vec<K> to = broadcast<K>(static_cast<const K*>(op.high)[p]);
+        bool open;
+        op.counts[p] += count_below(near, from, to, open);
+        if (open) op.counts[p] += settle(op, row, p, near, from, to);
+    }
+    near.size = 0;
+}
+
+template <class K>
 void count_row(const RankCounts& op, int64_t row) {
     const int64_t start = op.start[row], end = op.start[row + 1];
     if (start == end) return;
-    const K *low = static_cast<const K*>(op.low), *high = static_cast<const K*>(op.high);
+    const K* high = static_cast<const K*>(op.high);
     K highest = high[start];
     for (int64_t p = start; p < end; ++p) highest = high[p] > highest ? high[p] : highest;
+    Near<K> near;
     for_pieces<K>(op.tile, row, [&](int64_t begin, int, const K* keys) {
-        const Near<K> near(keys, highest);
-        if (near.size == 0) return;
-        for (int64_t p = start; p < end; ++p) {
-            const Vec<K> from = broadcast<K>(low[p]), to = broadcast<K>(high[p]);
-            bool open;
-            op.counts[p] += count_below(near, from, to, open);
-            if (open) op.counts[p] += settle(op, row, p, begin, near, from, to);
-        }
+        if (near.full(begin)) count_near(op, row, near);
+        near.add(begin, keys, highest);
     });
+    count_near(op, row, near);
 }
 
 template <class T>

@@ -41,6 +41,11 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     for (int64_t begin = 0; begin < tile.G; begin += kPiece) {
         const int64_t rest = tile.G - begin;
         const int size = rest < kPiece ? int(rest) : kPiece;
+        const bool some_left = left < end && *left < tile.offset + begin + size;
+        if (!tile.scale && !tile.kept && !some_left && size == kPiece) {
+            f(begin, size, values + begin);
+            continue;
+        }
         if (tile.scale) {
             for (int c = 0; c < size; ++c)
                 keys[c] = K(tile.shift[begin + c]) + K(tile.scale[begin + c]) * values[begin + c];

@@ -180,6 +180,22 @@ def test_tiles_add_up_at_offsets_beyond_32_bits():
     assert whole.tolist() == wanted
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_infinite_distances_and_items_left_out_in_a_later_piece(dtype):
+    generator = torch.Generator().manual_seed(0)
+    distances = torch.rand(3, 2500, generator=generator, dtype=dtype)
+    distances[torch.rand(3, 2500, generator=generator) < 0.1] = torch.inf
+    start, index = torch.tensor([0, 40, 80, 120]), torch.arange(0, 2400, 20)
+    distance = distances[torch.arange(3).repeat_interleave(40), index].double()
+    distance[50] = torch.inf
+    left_out = groups([[2000, 2001], [], list(range(1000, 1100))])
+    native, reference = (
+        ops.rank_counts(distances, start, index, distance, left_out, backend=backend)
+        for backend in ("native", "reference")
+    )
+    assert torch.equal(native, reference)
+
+
 def test_pieces_of_a_gallery_add_up():
     query, gallery = embeddings(6, 333, 20)
     start, index, row = all_pairs(query, gallery)

@@ -42,7 +42,7 @@ def identity_of(
         "eval.sampling": recipe.eval.sampling,
         "eval.frames": frames,
         "dataset.name": recipe.dataset.name,
-        "dataset.options": recipe.dataset.options,
+        "dataset.options": {key: value for key, value in recipe.dataset.options.items() if value is not None},
         "dataset.joints": _sha256(joints) if joints else None,
         "dataset.black_box": [recipe.dataset.black_box, recipe.dataset.black_box_seed],
     }

@@ -15,7 +15,7 @@ from vreid_ext.metrics.stored import StoredRows
 Rows: TypeAlias = Tensor | np.ndarray | StoredRows | str | PathLike[str]
 DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-_PIECE = 2**26  # bytes of a file read at once
+_PIECE = 2**25  # bytes of a file read at once
 
 
 class Shard(NamedTuple):
@@ -72,7 +72,7 @@ class Features:
         return torch.from_numpy(self._file[rows if isinstance(rows, slice) else rows.numpy()])
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first row, rows) of what is here: at once, or of a file 64 MB at a time."""
+        """(number of the first row, rows) of what is here: at once, or of a file 32 MB at a time."""
         start = self.shard or 0
         if self._file is None:
             yield start, self._rows

@@ -84,7 +84,7 @@ def evaluate(
 
     Args:
         query: features (Q,D), floating: torch, NumPy, memory-mapped NumPy or the path of a `.npy` file.
-        gallery: features (G,D), likewise. A file is read once, in pieces of 64 MB. A `Shard` is the part of
+        gallery: features (G,D), likewise. A file is read once, in pieces of 32 MB. A `Shard` is the part of
             the gallery that this process of a torch.distributed group holds: all processes call with the
             same other arguments and get the same result, which is that of one process bit for bit, for 16
             bytes exchanged per positive.

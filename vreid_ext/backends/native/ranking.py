@@ -13,7 +13,7 @@ from vreid_ext.backends.errors import finite_rows
 
 _METRICS = {"cosine": 0, "euclidean": 1}  # Metric in csrc/common/types.h
 _UNIT = 2.0**-24  # of rounding in float32
-_TILE_ROWS, _TILE_COLUMNS = 2048, 1024  # a product of this size runs at full speed and takes 8 MiB
+_TILE_ROWS, _TILE_COLUMNS = 2048, 2048  # a product of this size runs at full speed and takes 16 MiB
 
 _NO_FEATURES = (DTYPE_CODES[torch.float32], 0, 0, 0, 0)
 
