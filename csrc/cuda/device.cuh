@@ -43,13 +43,23 @@ struct alignas(N * sizeof(T)) Pack {
     T element[N];
 };
 
+// A GPU faults where an access is not aligned to its size; a CPU would go on.
+template <class T, int N>
+__device__ void check_alignment([[maybe_unused]] const T* pointer) {
+#ifdef VREID_SIMT
+    simt::check_alignment(pointer, sizeof(Pack<T, N>));
+#endif
+}
+
 template <int N, class T>
 __device__ Pack<T, N> load(const T* source) {
+    check_alignment<T, N>(source);
     return *reinterpret_cast<const Pack<T, N>*>(source);
 }
 
 template <class T, int N>
 __device__ void store(T* target, const Pack<T, N>& pack) {
+    check_alignment<T, N>(target);
     *reinterpret_cast<Pack<T, N>*>(target) = pack;
 }
 

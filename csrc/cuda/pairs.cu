@@ -1,5 +1,7 @@
 // Distances of chosen pairs with their gradient, and the hardest pairs within an identity. Formulas:
 // vreid_ext/ops/mining.py.
+#include <type_traits>
+
 #include "cuda/device.cuh"
 #include "cuda/kernels.h"
 
@@ -19,13 +21,18 @@ __device__ inline float scale_of(const float* scale, int64_t i) {
 }
 
 // Of two rows, each scaled; by a warp, in every lane. A zero row has the cosine distance 1 to every row.
-template <class T>
+template <int VEC, class T>
 __device__ float distance(const T* x, float scale_x, const T* y, float scale_y, int64_t D,
                           MiningMetric metric) {
     float sum = 0;
-    for (int64_t d = threadIdx.x % kWarp; d < D; d += kWarp) {
-        const float difference = to_float(x[d]) * scale_x - to_float(y[d]) * scale_y;
-        sum += difference * difference;
+    for (int64_t d = threadIdx.x % kWarp * VEC; d < D; d += kWarp * VEC) {
+        const auto first = load<VEC>(x + d), second = load<VEC>(y + d);
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) {
+            const float difference =
+                to_float(first.element[v]) * scale_x - to_float(second.element[v]) * scale_y;
+            sum += difference * difference;
+        }
     }
     sum = sum_over_lanes(sum, kWarp);
     if (metric == MiningMetric::euclidean) return sqrtf(sum);
@@ -34,7 +41,7 @@ __device__ float distance(const T* x, float scale_x, const T* y, float scale_y, 
 }
 
 // One warp per pair.
-template <class T>
+template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads)
     pair_distances(Rows x, Rows ref, const int64_t* index, int64_t pairs, MiningMetric metric,
                    const float* scale, const float* ref_scale, float* result) {
@@ -43,15 +50,14 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t i = pair % x.N, j = index[pair];
     float value = 0;
     if (j >= 0)
-        value = distance(row_of<T>(x, i), scale_of(scale, i), row_of<T>(ref, j), scale_of(ref_scale, j), x.D,
-                         metric);
+        value = distance<VEC>(row_of<T>(x, i), scale_of(scale, i), row_of<T>(ref, j), scale_of(ref_scale, j),
+                              x.D, metric);
     if (threadIdx.x % kWarp == 0) result[pair] = value;
 }
 
 // The gradient of a row u is s sum_pairs factor (u s - other s' - shrink u s), with the scales s and s' of
-// both. One warp per row and kWarp numbers of it; the row's pairs one after another, so always in the same
-// order.
-template <class T>
+// both. One thread per VEC numbers of a row; its pairs one after another, so always in the same order.
+template <class T, int VEC>
 __global__ void __launch_bounds__(kThreads, 4) pair_gradient(PairGradient g) {
     const MinedDistanceBackward& op = g.op;
     const Rows& rows = g.of_ref ? op.ref : op.x;
@@ -60,14 +66,14 @@ __global__ void __launch_bounds__(kThreads, 4) pair_gradient(PairGradient g) {
     const float* candidate_scale = op.ref.data ? g.ref_scale : g.scale;
     const float *grad = static_cast<const float*>(op.grad),
                 *distances = static_cast<const float*>(op.distance);
-    const int64_t N = op.x.N, columns = ceil_div(rows.D, kWarp);
-    const int64_t item = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-    const int64_t row = item / columns, d = item % columns * kWarp + threadIdx.x % kWarp;
-    if (row >= rows.N || d >= rows.D) return;
+    const int64_t N = op.x.N, columns = rows.D / VEC;
+    const int64_t item = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+    const int64_t row = item / columns, d = item % columns * VEC;
+    if (row >= rows.N) return;
     const float scale = scale_of(g.of_ref ? g.ref_scale : g.scale, row);
-    const float own = to_float(row_of<T>(rows, row)[d]) * scale;
+    const auto own = load<VEC>(row_of<T>(rows, row) + d);
 
-    float sum = 0;
+    float sum[VEC] = {};
     const auto add = [&](int64_t pair, int64_t i, int64_t j, bool as_anchor) {
         const float distance = distances[pair];
         if (j < 0 || distance == 0) return;
@@ -77,16 +83,23 @@ __global__ void __launch_bounds__(kThreads, 4) pair_gradient(PairGradient g) {
                              : op.metric == MiningMetric::squared ? 2 * grad[pair]
                                                                   : grad[pair];
         const float shrink = op.metric == MiningMetric::cosine ? distance : 0;
-        const float other = as_anchor ? to_float(row_of<T>(candidates, j)[d]) * scale_j
-                                      : to_float(row_of<T>(op.x, i)[d]) * scale_i;
-        sum += factor * (own - other - shrink * own);
+        const auto other = load<VEC>((as_anchor ? row_of<T>(candidates, j) : row_of<T>(op.x, i)) + d);
+        const float other_scale = as_anchor ? scale_j : scale_i;
+#pragma unroll
+        for (int v = 0; v < VEC; ++v) {
+            const float number = to_float(own.element[v]) * scale;
+            sum[v] += factor * (number - to_float(other.element[v]) * other_scale - shrink * number);
+        }
     };
     if (anchor)
         for (int64_t m = 0; m < op.M; ++m) add(m * N + row, row, op.index[m * N + row], true);
     if (chosen)
         for (int64_t place = g.begin[row]; place < g.begin[row + 1]; ++place)
             add(g.order[place], g.order[place] % N, row, false);
-    assign((static_cast<T*>(g.of_ref ? op.dref : op.dx))[row * rows.D + d], sum * scale);
+    Pack<T, VEC> result;
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) assign(result.element[v], sum[v] * scale);
+    store(static_cast<T*>(g.of_ref ? op.dref : op.dx) + row * rows.D + d, result);
 }
 
 // One thread block: the mean loss over the anchors that have both, and its slope by each distance.
@@ -116,8 +129,8 @@ __global__ void __launch_bounds__(kThreads) triplet_loss(Triplet op) {
 }
 
 // One warp per anchor, over the rows of its identity.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
+template <class T, int VEC>
+__global__ void __launch_bounds__(kThreads, 4)
     identity_extremes(IdentityHard op, const float* scale, const int64_t* begin, const int64_t* end) {
     const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
     if (i >= op.x.N) return;
@@ -126,8 +139,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t place = begin[i]; place < end[i]; ++place) {
         const int64_t j = op.order[place];
         if (j == i && !op.include_self) continue;
-        const float value = distance(row_of<T>(op.x, i), scale_of(scale, i), row_of<T>(op.x, j),
-                                     scale_of(scale, j), op.x.D, op.metric);
+        const float value = distance<VEC>(row_of<T>(op.x, i), scale_of(scale, i), row_of<T>(op.x, j),
+                                          scale_of(scale, j), op.x.D, op.metric);
         if (farthest < 0 || value > far) far = value, farthest = j;
         if (nearest < 0 || value < near) near = value, nearest = j;
     }
@@ -136,23 +149,39 @@ __global__ void __launch_bounds__(kThreads)
     op.index[op.x.N + i] = nearest;
 }
 
+// Calls `function(element, vec)` with the type, and the elements of a 16-byte access or, where rows are not
+// aligned, 1.
+template <class F>
+cudaError_t for_rows(const Rows& x, const Rows& ref, const F& function) {
+    return dispatch(x.dtype, [&](auto element) {
+        using Vector = std::integral_constant<int, 16 / sizeof(element)>;
+        const auto fits = [](const Rows& rows) {
+            return reinterpret_cast<uintptr_t>(rows.data) % 16 == 0 && rows.D % Vector() == 0 &&
+                   rows.stride % Vector() == 0;
+        };
+        return fits(x) && fits(ref) ? function(element, Vector())
+                                    : function(element, std::integral_constant<int, 1>());
+    });
+}
+
 }  // namespace
 
 cudaError_t mined_distance(const MinedDistance& op, const float* scale, const float* ref_scale,
                            cudaStream_t stream) {
     const bool own = !op.ref.data;
     const int64_t pairs = op.M * op.x.N;
-    return dispatch(op.x.dtype, [&](auto element) {
-        return launch(pair_distances<decltype(element)>, ceil_div(pairs, kWarps), stream, op.x,
+    return for_rows(op.x, op.ref, [&](auto element, auto vec) {
+        return launch(pair_distances<decltype(element), vec()>, ceil_div(pairs, kWarps), stream, op.x,
                       own ? op.x : op.ref, op.index, pairs, op.metric, scale, own ? scale : ref_scale,
                       static_cast<float*>(op.distance));
     });
 }
 
 cudaError_t mined_distance_backward(const PairGradient& gradient, cudaStream_t stream) {
-    const Rows& rows = gradient.of_ref ? gradient.op.ref : gradient.op.x;
-    return dispatch(rows.dtype, [&](auto element) {
-        return launch(pair_gradient<decltype(element)>, ceil_div(rows.N * ceil_div(rows.D, kWarp), kWarps),
+    const MinedDistanceBackward& op = gradient.op;
+    const Rows& rows = gradient.of_ref ? op.ref : op.x;
+    return for_rows(op.x, op.ref, [&](auto element, auto vec) {
+        return launch(pair_gradient<decltype(element), vec()>, ceil_div(rows.N * (rows.D / vec()), kThreads),
                       stream, gradient);
     });
 }
@@ -163,9 +192,9 @@ cudaError_t triplet(const Triplet& op, cudaStream_t stream) {
 
 cudaError_t identity_hard(const IdentityHard& op, const float* scale, const int64_t* begin,
                           const int64_t* end, cudaStream_t stream) {
-    return dispatch(op.x.dtype, [&](auto element) {
-        return launch(identity_extremes<decltype(element)>, ceil_div(op.x.N, kWarps), stream, op, scale,
-                      begin, end);
+    return for_rows(op.x, Rows{}, [&](auto element, auto vec) {
+        return launch(identity_extremes<decltype(element), vec()>, ceil_div(op.x.N, kWarps), stream, op,
+                      scale, begin, end);
     });
 }
 

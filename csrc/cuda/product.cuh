@@ -47,7 +47,7 @@ struct Product {
     static constexpr int kRows = 2 * 16 * MT, kColumns = 4 * 8 * NT;
     static constexpr int kDepth = 32, kStride = kDepth + 4;  // padded, so that fragments lie in 32 banks
     static constexpr int kLoads = (kRows + kColumns) * kDepth / 4 / kThreads;
-    struct Shared {
+    struct alignas(16) Shared {  // it is written 16 bytes at a time
         float a[kRows][kStride], b[kColumns][kStride];
     };
 

@@ -94,6 +94,12 @@ void end_of_launch() {
     shadow().pages.clear();
 }
 
+void check_alignment(const void* pointer, size_t size) {
+    if (reinterpret_cast<uintptr_t>(pointer) % size == 0) return;
+    fail("an access of %zu bytes is not aligned to its size, by thread %u of block %u", size, here().thread,
+         here().block);
+}
+
 void touch(const void* pointer, size_t size, Access access) {
     if (!running() || on_a_fiber_stack(pointer)) return;
     const Place& place = here();
@@ -105,7 +111,7 @@ void touch(const void* pointer, size_t size, Access access) {
     now.thread = place.thread;
     now.atomic = access == Access::atomic;
     const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
-    const bool shared = is_static_shared(begin);
+    const bool shared = is_static_shared(begin) || is_dynamic_shared(pointer);
     const char* memory = shared ? "shared" : "global";
     if (!shared && __asan_region_is_poisoned && __asan_region_is_poisoned(const_cast<void*>(pointer), size))
         return fail("AddressSanitizer: %s of %zu bytes outside every allocation, by thread %u of block %u",

@@ -265,10 +265,10 @@ bool launch(Index grid, Index block, size_t shared_bytes, const std::function<vo
     gridDim = grid;
     ++m.place.launch;
     m.running = true;
+    m.dynamic.assign(shared_bytes, 0);
     for (const uint64_t number : permutation(blocks, seed ? &generator : nullptr)) {
         m.place.block = uint32_t(number);
         blockIdx = split(number, grid);
-        m.dynamic.assign(shared_bytes, char(0xff));
         run_block(threads);
         if (m.failed) break;
     }
@@ -279,6 +279,11 @@ bool launch(Index grid, Index block, size_t shared_bytes, const std::function<vo
 
 void* dynamic_shared() {
     return machine().dynamic.data();
+}
+
+bool is_dynamic_shared(const void* address) {
+    const std::vector<char>& memory = machine().dynamic;
+    return address >= memory.data() && address < memory.data() + memory.size();
 }
 
 void barrier(const char* file, int line) {

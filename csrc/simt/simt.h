@@ -6,6 +6,7 @@
 // - a warp operation whose mask names a lane that does not take part, or leaves out one that does;
 // - two threads that touch the same memory, one of them writing, with no barrier between (races.cpp);
 // - a read of shared memory that the block has not written;
+// - an access that is not aligned to its size;
 // - an access outside every allocation, where AddressSanitizer's runtime is loaded.
 //
 // VREID_SIMT_ORDER, a number, permutes the order of blocks and threads.
@@ -41,7 +42,10 @@ const char* failure();
 
 // Runs `kernel` for every thread; false after a complaint.
 bool launch(Index grid, Index block, size_t shared_bytes, const std::function<void()>& kernel);
+// What a kernel on a GPU declares as `extern __shared__`; one address for all blocks, as for static shared
+// memory.
 void* dynamic_shared();
+bool is_dynamic_shared(const void* address);
 
 void barrier(const char* file, int line);
 
@@ -52,6 +56,7 @@ uint64_t warp(Combine combine, unsigned mask, uint64_t sent, int64_t argument, c
 void warp_barrier(unsigned mask, const char* file, int line);
 
 enum class Access { read, write, atomic };
+void check_alignment(const void* address, size_t size);
 void touch(const void* address, size_t size, Access access);
 void end_of_launch();
 

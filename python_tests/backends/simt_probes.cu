@@ -28,6 +28,14 @@ __global__ void neighbouring_lanes(float* out) {
     out[blockIdx.x * kThreads + threadIdx.x] = numbers[threadIdx.x ^ 1];
 }
 
+template <bool BARRIER>
+__global__ void dynamic_neighbours(float* out) {
+    float* numbers = static_cast<float*>(simt::dynamic_shared());
+    numbers[threadIdx.x] = float(threadIdx.x);
+    if (BARRIER) __syncthreads();
+    out[blockIdx.x * kThreads + threadIdx.x] = numbers[(threadIdx.x + 1) % kThreads];
+}
+
 // A read before the next round's write is as bad as the other way round.
 template <bool BARRIER>
 __global__ void rounds(float* out) {
@@ -82,6 +90,14 @@ __global__ void unwritten(float* out) {
     out[threadIdx.x] = numbers[threadIdx.x + 1];
 }
 
+template <int OFFSET>
+__global__ void sixteen_bytes(float* out) {
+    alignas(16) __shared__ float numbers[8];
+    if (threadIdx.x == 0) vreid::store(numbers + OFFSET, vreid::load<4>(out + kThreads));
+    __syncthreads();
+    out[threadIdx.x] = numbers[OFFSET + threadIdx.x % 4] + 1;
+}
+
 __global__ void blocks_share_a_result(float* out) {
     if (threadIdx.x == 0) out[0] = float(blockIdx.x);
 }
@@ -129,13 +145,19 @@ int main(int count_of_arguments, char** arguments) {
     float* out = new float[kSize]();
     int* total = new int[2]();
     cudaError_t status = cudaErrorInvalidValue;
-    const auto probe = [&](const char* this_one, auto kernel, auto* memory, int blocks = 2) {
-        if (!strcmp(name, this_one)) status = vreid::launch(kernel, blocks, nullptr, memory);
+    cudaLaunchConfig_t config{};
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = kThreads * sizeof(float);
+    const auto probe = [&](const char* this_one, auto kernel, auto* memory, unsigned blocks = 2) {
+        config.gridDim = dim3(blocks);
+        if (!strcmp(name, this_one)) status = cudaLaunchKernelEx(&config, kernel, memory);
     };
     probe("neighbours", neighbours<true>, out);
     probe("neighbours without a barrier", neighbours<false>, out);
     probe("neighbouring lanes", neighbouring_lanes<true>, out);
     probe("neighbouring lanes without a barrier", neighbouring_lanes<false>, out);
+    probe("dynamic neighbours", dynamic_neighbours<true>, out);
+    probe("dynamic neighbours without a barrier", dynamic_neighbours<false>, out);
     probe("rounds", rounds<true>, out);
     probe("rounds without a barrier", rounds<false>, out);
     probe("divergent barrier", divergent_barrier, out);
@@ -145,6 +167,8 @@ int main(int count_of_arguments, char** arguments) {
     probe("lane outside its mask", lane_outside_its_mask, out);
     probe("source outside the mask", source_outside_the_mask, out);
     probe("unwritten", unwritten, out);
+    probe("sixteen bytes", sixteen_bytes<4>, out, 1);
+    probe("sixteen bytes off their place", sixteen_bytes<3>, out, 1);
     probe("blocks share a result", blocks_share_a_result, out);
     probe("count", count<true>, total);
     probe("count without atomics", count<false>, total);

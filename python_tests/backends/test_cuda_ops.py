@@ -279,13 +279,14 @@ def embeddings(n: int, dim: int, device: str, dtype=torch.float32, seed: int = 0
 
 # n, D, m (None: the anchors themselves): several tiles and pieces of the depth, one row.
 MINED = [(70, 40, None), (7, 5, None), (1, 3, None), (40, 24, 150), (130, 36, 90)]
+# Every size in float32, and one in the halves: what differs is how the rows are read.
+MINED_DTYPES = [(shape, torch.float32) for shape in MINED] + [((40, 24, 70), dtype) for dtype in DTYPES[1:]]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
-@pytest.mark.parametrize("shape", MINED, ids=str)
-def test_batch_hard(device, shape, metric, dtype):
+@pytest.mark.parametrize(("shape", "dtype"), MINED_DTYPES, ids=str)
+def test_batch_hard(device, shape, dtype, metric):
     n, dim, m = shape
     x, labels = embeddings(n, dim, device, dtype)
     if m is None:
@@ -354,8 +355,15 @@ def test_mined_distance(device, metric):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(66, 130, 2, 8), (5, 7, 2, 35), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((66, 130, 2, 8), torch.float32),
+        ((1, 1, 1, 1), torch.float32),
+        *(((5, 7, 2, 35), dtype) for dtype in DTYPES),
+    ],
+    ids=str,
+)
 def test_part_distance(device, shape, dtype):
     queries, items, parts, dim = shape
     generator = torch.Generator().manual_seed(3)

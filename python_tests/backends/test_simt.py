@@ -29,9 +29,11 @@ def probe(simt: Path) -> Probe:
     [
         ("neighbours", 2 * 255 * 128, 0),
         ("neighbouring lanes", 2 * 255 * 128, 0),
+        ("dynamic neighbours", 2 * 255 * 128, 0),
         ("rounds", 512 * 3, 0),
         ("count", 0, 512),
         ("warp operations", 512, 0),
+        ("sixteen bytes", 256, 0),
     ],
 )
 @pytest.mark.parametrize("order", ["0", "1", "2"])
@@ -44,6 +46,7 @@ def test_what_is_right_runs_in_any_order(probe, name, floats, integer, order):
     [
         ("neighbours without a barrier", "shared memory that the block has not written"),
         ("neighbouring lanes without a barrier", "shared memory that the block has not written"),
+        ("dynamic neighbours without a barrier", "shared memory that the block has not written"),
         ("rounds without a barrier", "in shared memory by thread"),
         ("divergent barrier", "barrier reached by 100 of the block's 256 threads"),
         ("two barriers", "barrier reached by 100 of the block's 256 threads"),
@@ -51,6 +54,7 @@ def test_what_is_right_runs_in_any_order(probe, name, floats, integer, order):
         ("absent lane", "__shfl_xor_sync: the lanes of mask ffffffff do not all come to it"),
         ("lane outside its mask", "lane 16 is not in its own mask 0000ffff"),
         ("source outside the mask", "a shuffle reads lane 20, which is not in its mask 0000ffff"),
+        ("sixteen bytes off their place", "an access of 16 bytes is not aligned to its size, by thread 0"),
         ("unwritten", "thread 255 of block 0 reads shared memory that the block has not written"),
         (
             "blocks share a result",

@@ -10,8 +10,8 @@ is changed. Pairs are chosen by distances that are exact to a rounding in the pr
 for halves): of samples whose distances differ by less, any may be chosen. The distances given are
 those of the chosen pairs, taken from differences, in float32 or wider. A distance of zero has the gradient
 zero, and a zero row the cosine distance 1 to every row, with gradient zero. Gradients are summed in a fixed
-order. `backend` is "auto", "reference", "native" or, without float64, "triton", whose float32 products are of
-three TF32 products each: seven digits.
+order. `backend` is "auto", "reference", "native" or, without float64, "triton" or "cuda", whose float32
+products are of three TF32 products each: seven digits.
 """
 
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ The bound is that of independent rounding errors at twelve standard deviations,
 4 sqrt(D) u |q| |g| with u = 2^-24 (Higham and Mary, SIAM J. Sci. Comput. 2019, Theorem 2.4).
 
 Features are float16, bfloat16, float32 (all widened exactly to float32) or float64. Nothing here has a
-gradient. `backend` is "auto", "reference" or "native".
+gradient. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and narrower, "cuda".
 
 On a GPU there is no kernel for features: plain torch takes one query after the other and waits for each, with
 temporaries of at most 2^24 float64 numbers (128 MiB) or, in `top_k`, G. `vreid eval` ranks on the CPU.

@@ -8,7 +8,7 @@ Re-identification", CVPR 2018; DRSTA below).
 Common to all: tensors are float16, bfloat16, float32 or float64 and are never changed; sums run in float32
 or wider, in an order that depends on the shapes alone, so the same inputs give the same bits. `x` may be
 contiguous or channels_last (or a slice of either) and is then not copied. NaN and infinity propagate.
-`backend` is "auto", "reference", "native" or "triton".
+`backend` is "auto", "reference", "native", "triton" or "cuda".
 """
 
 from typing import Any, NamedTuple
