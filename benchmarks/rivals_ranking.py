@@ -46,20 +46,12 @@ def by_sorting(
     return float(((precision * hits).sum(1) / positives)[positives > 0].mean())
 
 
-def products(items: Tensor, queries: int) -> None:
-    """The matrix products that re-ranking contains, all against all and queries against gallery, at full
-    speed: a tile at a time into memory that is there."""
-    tile = torch.empty(2048 * 2048)
-    for left, right in ((items, items), (items[:queries], items[queries:])):
-        for rows in left.split(2048):
-            for columns in right.split(2048):
-                torch.mm(rows, columns.T, out=tile[: len(rows) * len(columns)].view(len(rows), -1))
-
-
-def products_and_top_k(items: Tensor, queries: int, k: int) -> None:
-    """The same by whole rows, and the k nearest of each row."""
+def products(items: Tensor, queries: int, k: int = 0) -> None:
+    """The matrix products that re-ranking contains, by whole rows, and with k the k nearest of each row."""
     for rows in items.split(2048):
-        (rows @ items.T).topk(k)
+        product = rows @ items.T
+        if k:
+            product.topk(k)
     items[:queries] @ items[queries:].T
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from harness import peak
-from rivals_ranking import by_sorting, numpy_re_ranking, products, products_and_top_k, torchreid
+from rivals_ranking import by_sorting, numpy_re_ranking, products, torchreid
 
 from vreid_ext import metrics, ops
 from vreid_ext.compat.torchreid import evaluate_rank, re_ranking
@@ -93,7 +93,7 @@ def test_rerank(side_by_side, n, queries):
     query, gallery = items[:queries], items[queries:]
     providers = {
         "ours": lambda: ops.k_reciprocal(query, gallery).rows(0, queries),
-        "products and top-k": lambda: products_and_top_k(items, queries, 21),
+        "products and top-k": lambda: products(items, queries, 21),
     }
     memory = {"ours": peak("test_ranking", "reranking", n, queries, D)}
     once = ()
@@ -114,14 +114,14 @@ def test_rerank(side_by_side, n, queries):
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(5000, 3), (QUERIES + 11310, 3), (50_000, 1)])
-def test_rerank_grows_linearly_beyond_the_products(side_by_side, n, rounds):
+def test_rerank_of_growing_sets(side_by_side, n, rounds):
     items, _, _ = tracklets(n, 3, SMALL_D)
     side_by_side(
         f"re-rank {QUERIES} + {n - QUERIES}, D = {SMALL_D}",
         {
             "ours": reranking(n, QUERIES, SMALL_D),
             "products": lambda: products(items, QUERIES),
-            "products and top-k": lambda: products_and_top_k(items, QUERIES, 21),
+            "products and top-k": lambda: products(items, QUERIES, 21),
         },
         group="re-rank",
         long=rounds,

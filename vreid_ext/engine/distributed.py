@@ -21,12 +21,12 @@ def join_processes() -> None:
     """Join the process group that `torchrun` describes; does nothing outside of it or within a group."""
     if not dist.is_available() or dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        # Numbers on the host are exchanged as well as those on the GPUs.
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_PATIENCE)
-    else:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+    gpus = torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
+    # NCCL wants a GPU for each process. Numbers on the host are exchanged in any case.
+    own_gpu = gpus >= int(os.environ["LOCAL_WORLD_SIZE"])
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=_PATIENCE)
 
 
 def is_main() -> bool:
