@@ -73,6 +73,29 @@ for case in itertools.product((30, 301), ("euclidean", "squared", "cosine"), dty
         assert (got.double() - wanted.double()).abs().max() <= tolerance * scale, case
 """
 
+# Gradients so large that they are written past the caches.
+LARGE = """
+import itertools, torch
+from vreid_ext import ops
+
+dtypes = torch.float32, torch.float64, torch.bfloat16, torch.float16
+for dtype, last in itertools.product(dtypes, (False, True)):
+    x, logits = torch.randn(2, 4, 1024, 32, 16).to(dtype), torch.randn(2, 4, 3, 512).requires_grad_()
+    assert x.nbytes >= 2**23
+    tolerance = {4: 1e-4, 8: 1e-12, 2: 4e-2}[dtype.itemsize]
+    if last:
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    x.requires_grad_()
+    results = []
+    for backend in ("native", "reference"):
+        features = ops.region_pool(logits, x, backend=backend).features
+        results.append(torch.autograd.grad(features.double().square().sum(), (x, logits)))
+    for got, wanted in zip(*results, strict=True):
+        scale = wanted.double().abs().max()
+        assert scale > 0
+        assert (got.double() - wanted.double()).abs().max() <= tolerance * scale, (dtype, last)
+"""
+
 # All 65536 half-precision numbers through a load, a sum over one cell and a store.
 HALVES = """
 import torch
@@ -130,8 +153,8 @@ def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "code",
-    [COMPARISON, MINING, RANKINGS, HALVES],
-    ids=["ops", "mining", "rankings", "half-precision numbers"],
+    [COMPARISON, MINING, RANKINGS, HALVES, LARGE],
+    ids=["ops", "mining", "rankings", "half-precision numbers", "large gradients"],
 )
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set_gives_the_answer(isa, code):
