@@ -398,7 +398,7 @@ def _app() -> "Typer":
         as_json: Json = False,
     ) -> None:
         """Write the model as one file that runs without this package, and check it against the checkpoint."""
-        from vreid_ext.engine.export_model import export_model
+        from vreid_ext.engine.export import export_model
 
         told = export_model(checkpoint, out, format=format, overrides=overrides or [])
         checked = f"differs by {told['largest_difference']:.1e} of the largest feature"
@@ -419,7 +419,7 @@ def _app() -> "Typer":
         Several processes: torchrun --nproc-per-node N -m vreid_ext extract ...
         """
         from vreid_ext import engine
-        from vreid_ext.engine.export import export_features
+        from vreid_ext.engine.features import export_features
 
         engine.join_processes()
         with bars("clips", after=GOES_ON) as (clips,):

@@ -7,7 +7,7 @@ from torch import nn
 from vreid_ext import engine
 from vreid_ext.data import build_dataset
 from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
-from vreid_ext.engine.export import export_features
+from vreid_ext.engine.features import export_features
 from vreid_ext.engine.length_grid import evaluate_lengths
 from vreid_ext.engine.search import read_split
 from vreid_ext.report.ranked import ranked_lists

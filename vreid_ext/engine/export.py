@@ -1,38 +1,185 @@
-"""Features of a checkpoint on disk, for searching and for other programs."""
+"""A trained model as one file that runs without this package: ONNX, or torch's exported program."""
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
-from vreid_ext.engine.build import dataset_of
-from vreid_ext.engine.distributed import default_device
-from vreid_ext.engine.evaluate import TestSet, open_checkpoint, stored_features
-from vreid_ext.metrics.stored import StoredFeatures
+import torch
+from torch import Tensor, nn
+
+from vreid_ext import backends
+from vreid_ext.data.joints import JOINTS
+from vreid_ext.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from vreid_ext.engine.build import takes
+from vreid_ext.engine.evaluate import metric_of, open_checkpoint
+
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
+TOLERANCE = 1e-4
+_TRACED = (2, 3)  # clips and frames; neither is 0 or 1, which an export takes for a constant
+_CHECKED = (_TRACED, (1, 1), (3, 5))
 
 
-def export_features(
+class Deployed(nn.Module):
+    """The model from frames as they are stored: clips (B,T,3,H,W) uint8 RGB, H x W being the input's size.
+
+    A model that takes joints gets (B,T,14,3) as `nn.part_boxes` takes them; zeros stand for standing
+    proportions.
+    """
+
+    def __init__(self, model: nn.Module, with_joints: bool) -> None:
+        super().__init__()
+        self.model, self.with_joints = model, with_joints
+        self.normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)
+
+    def forward(self, clips: Tensor, joints: Tensor | None = None) -> Tensor:
+        extras = {"joints": joints} if self.with_joints else {}
+        feature: Tensor = self.model(self.normalize(clips), **extras)
+        return feature
+
+
+def export_model(
     checkpoint: str | Path,
-    out: str | Path,
-    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[StoredFeatures]:
-    """Embed query and gallery of a checkpoint's data set into `out`, as `metrics.stored` describes it.
+    format: Literal["onnx", "torch"] = "onnx",
+    overrides: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Write a checkpoint's model with dynamic numbers of clips and frames, and check it against the model.
 
-    What `out` holds already, because an earlier call was interrupted, is not embedded again. A recipe of
-    several test lengths gets a folder for each, `out/<frames>`. Under `torchrun` the processes share the
-    work.
+    The file takes what `Deployed` takes and gives the feature (B,D) of a clip. Every op of this package is
+    written as the standard operators of its reference, so neither file needs the package; the exported
+    program of a model with ROI pooling (STAL) needs torchvision to be imported. What the input is and how
+    features compare is in the metadata: `metadata_props["vreid_ext"]` of the ONNX model, the extra file
+    `vreid_ext.json` of the exported program.
+
+    Args:
+        checkpoint, overrides: as for `evaluate_checkpoint`.
+        out: the file; `model.onnx` or `model.pt2` in the run unless given.
+        format: "onnx", run by onnxruntime for the check, or "torch", loaded by `torch.export.load`.
 
     Returns:
-        What was written, a folder for each test length.
+        The metadata, with `file` and `largest_difference` from the model, over clips of several sizes, as a
+        share of the largest feature.
 
     Raises:
-        ValueError: `out` holds something else.
+        ValueError: another format.
+        RuntimeError: the file's features differ by more than 1e-4 of the largest; nothing is written then.
     """
-    model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    test = TestSet(dataset_of(recipe.dataset, recipe.model))
-    device = default_device()
-    model.to(device)
-    return [
-        stored_features(model, test, recipe, frames, Path(out), device=device, progress=progress)
-        for frames in recipe.eval.frames
-    ]
+    if format not in FORMATS:
+        raise ValueError(f"format: got {format!r}, wanted one of {', '.join(FORMATS)}")
+    model, recipe, folder = open_checkpoint(checkpoint, overrides)
+    file = Path(out) if out is not None else folder.parent.parent / FORMATS[format]
+    with_joints = "joints" in takes(recipe.model)
+    deployed = Deployed(model, with_joints).eval()
+    size = (recipe.input.height, recipe.input.width)
+    cases = [_inputs(clips, frames, size, with_joints) for clips, frames in _CHECKED]
+    with torch.no_grad():
+        wanted = [deployed(*case) for case in cases]
+
+    metric = metric_of(model, recipe)
+    about = {
+        "recipe": recipe.name,
+        "model": recipe.model["name"],
+        "clips": f"uint8 RGB (clips, frames, 3, {size[0]}, {size[1]})",
+        "dimensions": wanted[0].shape[1],
+        "metric": "the model's `distance`" if callable(metric) else metric,
+    }
+    if with_joints:
+        about["joints"] = (
+            "float32 (clips, frames, 14, 3): x and y as shares of the frame, and confidence, of "
+            + ", ".join(JOINTS)
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.partial")
+    try:
+        run = (_write_onnx if format == "onnx" else _write_torch)(deployed, cases[0], temporary, about)
+        with torch.no_grad():
+            difference = max(
+                float((run(*case) - feature).abs().max() / feature.abs().max())
+                for case, feature in zip(cases, wanted, strict=True)
+            )
+        if not difference <= TOLERANCE:
+            raise RuntimeError(
+                f"the exported model differs from the checkpoint's by {difference:.1e} of the largest "
+                f"feature, wanted at most {TOLERANCE}; nothing is written"
+            )
+        temporary.rename(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return about | {"file": str(file), "largest_difference": difference}
+
+
+def _inputs(clips: int, frames: int, size: tuple[int, int], with_joints: bool) -> tuple[Tensor, ...]:
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (clips, frames, 3, *size), dtype=torch.uint8, generator=draw)
+    return (pixels, torch.rand(clips, frames, 14, 3, generator=draw)) if with_joints else (pixels,)
+
+
+def _write_onnx(
+    deployed: Deployed, case: tuple[Tensor, ...], file: Path, about: dict[str, Any]
+) -> Callable[..., Tensor]:
+    import onnxruntime
+    import torchvision  # registers the operators that the table names
+    from onnxscript import opset18
+
+    assert torchvision.ops
+
+    def roi_pool(maps: Any, boxes: Any, scale: float, height: int, width: int) -> Any:
+        pooled = opset18.MaxRoiPool(maps, boxes, pooled_shape=[height, width], spatial_scale=scale)
+        return pooled, pooled  # in the second's place the operator has the cells of the maxima; nobody asks
+
+    with _plain(deployed):
+        program = torch.onnx.export(
+            deployed,
+            case,
+            dynamo=True,
+            verbose=False,
+            opset_version=18,
+            input_names=["clips", "joints"][: len(case)],
+            output_names=["feature"],
+            dynamic_shapes=_dynamic(case),
+            custom_translation_table={torch.ops.torchvision.roi_pool.default: roi_pool},
+        )
+    assert program is not None
+    program.model.metadata_props["vreid_ext"] = json.dumps(about)
+    program.save(file)
+    session = onnxruntime.InferenceSession(file)
+
+    def run(*inputs: Tensor) -> Tensor:
+        given = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
+        return torch.from_numpy(session.run(None, given)[0])
+
+    return run
+
+
+def _write_torch(
+    deployed: Deployed, case: tuple[Tensor, ...], file: Path, about: dict[str, Any]
+) -> Callable[..., Tensor]:
+    with _plain(deployed):
+        program = torch.export.export(deployed, case, dynamic_shapes=_dynamic(case))
+    with file.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={"vreid_ext.json": json.dumps(about)})
+    with file.open("rb") as stream:
+        run: Callable[..., Tensor] = torch.export.load(stream).module()
+    return run
+
+
+@contextmanager
+def _plain(deployed: Deployed) -> Iterator[None]:
+    """Every op of the package as the plain torch of its reference, also where a recipe named a backend."""
+    named = [(module, module.backend) for module in deployed.modules() if hasattr(module, "backend")]
+    for module, _ in named:
+        module.backend = "reference"  # type: ignore[assignment]
+    try:
+        with backends.use_backend("reference"), torch.no_grad():
+            yield
+    finally:
+        for module, backend in named:
+            module.backend = backend
+
+
+def _dynamic(case: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+    dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("frames")}
+    return (dims,) * len(case)
