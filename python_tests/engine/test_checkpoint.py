@@ -101,7 +101,7 @@ def test_a_killed_write_leaves_no_checkpoint_and_does_not_disturb_the_next(tmp_p
 
     folder = tmp_path / "checkpoints" / "step-00000001"
     with monkeypatch.context() as patch:
-        patch.setattr("vreid_ext.engine.checkpoint._flush", killed)
+        patch.setattr("vreid_ext.engine.checkpoint.flush", killed)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(folder, network(), RECIPE, 7)
     assert list(folder.parent.iterdir())
