@@ -67,7 +67,7 @@ def dukev_root(tmp_path_factory):
     """Random images in the layout of DukeMTMC-VideoReID, and a table with attributes of most."""
     root = random_images(
         tmp_path_factory.mktemp("data") / "dukev",
-        "{pid:04d}/{camera:04d}/{frame:04d}_C{camera}_F{frame:04d}_X1.jpg",
+        "{pid:04d}/{camera:04d}/{pid:04d}_C{camera}_F{frame:04d}_X1.jpg",
     )
     rows = [f"{pid},{camera},{camera}" + f",{pid % 2}" * 19 for pid in range(1, 7) for camera in (1, 2)]
     (root / "duke_attributes.csv").write_text("\n".join(["," * 21, *rows[1:]]))
