@@ -1,5 +1,10 @@
 """Tiny data sets and recipes, so that whole runs take a second."""
 
+import json
+import os
+import runpy
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -119,3 +124,98 @@ def one_image(tmp_path) -> Path:
     torch.manual_seed(0)
     Image.fromarray(torch.randint(256, (16, 8, 3), dtype=torch.uint8).numpy()).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def files():
+    """What a run leaves, as bytes by name; the one checkpoint's files by theirs."""
+
+    def read(run: Path) -> dict[str, bytes]:
+        (checkpoint,) = (run / "checkpoints").iterdir()
+        names = ("weights.safetensors", "optimizer.safetensors", "state.json")
+        found = {name: (checkpoint / name).read_bytes() for name in names}
+        return found | {name: (run / name).read_bytes() for name in ("log.jsonl", "result.json")}
+
+    return read
+
+
+class Runs:
+    """Trainings of one recipe in children of a process that has imported everything (`train_and_die.py`)."""
+
+    SCRIPT = Path(__file__).with_name("train_and_die.py")
+
+    def __init__(self, recipe: Path, *prefix: str) -> None:
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, str(self.SCRIPT), str(recipe)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def attempt(self, out: Path, **how) -> dict:
+        """The answer to one job of the script."""
+        print(json.dumps({"out": str(out), **how}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def train(self, out: Path, **how) -> None:
+        answer = self.attempt(out, **how)
+        assert answer["code"] == 0, answer
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def small_recipe(mars_root, tmp_path_factory) -> Path:
+    """The recipe of runs with eight steps, a checkpoint after each, and two evaluations."""
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(
+        f"""
+        dataset: {{name: mars, root: "{mars_root}"}}
+        model: {{name: forgetful}}
+        input: {{height: 32, width: 16, frames: 2, erase: 0.5, crop: 2}}
+        batch: {{p: 1, k: 2}}
+        loss: {{triplet: 0}}
+        optim: {{lr: 0.001}}
+        train: {{epochs: 2, workers: 0, eval_every: 1, checkpoint_steps: 1}}
+        """
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(small_recipe):
+    server = Runs(small_recipe)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def runs_on_a_small_disk(small_recipe, tmp_path_factory):
+    """Runs that see a file system of 32 MiB at `disk`, which others see at `seen`."""
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], check=False).returncode:
+        pytest.skip("no file system may be mounted here, not even in a namespace of its own")
+    disk = tmp_path_factory.mktemp("disk")
+    mount = f'mount -t tmpfs -o size=32m tmpfs \'{disk}\' && exec "$0" "$@"'
+    server = Runs(small_recipe, "unshare", "-rm", "sh", "-c", mount)
+    server.disk, server.seen = disk, Path(f"/proc/{server.process.pid}/root", *disk.parts[1:])
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def small(small_recipe):
+    """The small recipe for runs in this process; more overrides as arguments."""
+    runpy.run_path(str(Runs.SCRIPT))  # registers its model
+    return lambda *overrides: engine.load_recipe(small_recipe, overrides)
+
+
+@pytest.fixture(scope="session")
+def whole(runs, tmp_path_factory) -> Path:
+    """The small recipe's run that nothing has disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    runs.train(run)
+    return run

@@ -1,5 +1,6 @@
 import json
 import resource
+from functools import partial
 
 import pytest
 import torch
@@ -120,6 +121,24 @@ def test_a_damaged_or_foreign_state_is_an_error_of_one_line(tmp_path):
         read_state(tmp_path / "c")
     with pytest.raises(ValueError, match="neither a checkpoint nor a run"):
         resolve_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("file", ["weights", "optimizer"])
+@pytest.mark.parametrize("harm", [lambda content: content[:-1], lambda _: b"", lambda _: b"\xff" * 99])
+def test_damaged_tensors_are_an_error_that_names_the_file(tmp_path, file, harm):
+    torch.manual_seed(0)
+    model, optimizer = trained(torch.optim.Adam)
+    save_checkpoint(tmp_path / "c", model, RECIPE, 7, optimizer=optimizer)
+    path = tmp_path / "c" / f"{file}.safetensors"
+    path.write_bytes(harm(path.read_bytes()))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load, into = {
+        "weights": (partial(load_weights, description="the same"), model),
+        "optimizer": (load_optimizer, optimizer),
+    }[file]
+    with pytest.raises(ValueError, match=rf"^checkpoint: .*{file}\.safetensors' is damaged"):
+        load(tmp_path / "c", into)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_foreign_weights_are_matched_by_name_and_nothing_is_unpickled(tmp_path):

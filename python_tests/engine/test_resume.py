@@ -2,24 +2,18 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from vreid_ext import engine
+from vreid_ext.engine.checkpoint import checkpoints, read_state
 from vreid_ext.engine.runlog import RunLog
-
-
-def files(run: Path) -> dict[str, bytes]:
-    (checkpoint,) = (run / "checkpoints").iterdir()
-    names = ("weights.safetensors", "optimizer.safetensors", "state.json")
-    found = {name: (checkpoint / name).read_bytes() for name in names}
-    return found | {name: (run / name).read_bytes() for name in ("log.jsonl", "result.json")}
-
 
 OVERRIDES = [
     "train.epochs=4",
@@ -30,7 +24,7 @@ OVERRIDES = [
 ]
 
 
-def test_a_run_killed_at_random_ends_with_the_same_bits(tiny_recipe, tmp_path):
+def test_a_run_killed_at_random_ends_with_the_same_bits(tiny_recipe, files, tmp_path):
     recipe = tiny_recipe(*OVERRIDES)
     recipe.save(tmp_path / "recipe.yaml")
     recipe = engine.load_recipe(tmp_path / "recipe.yaml")
@@ -74,7 +68,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_run_stopped_over_and_over_ends_with_the_same_bits(tiny_recipe, tmp_path, monkeypatch, accumulate):
+def test_a_run_stopped_over_and_over_ends_with_the_same_bits(
+    tiny_recipe, files, tmp_path, monkeypatch, accumulate
+):
     recipe = tiny_recipe(
         *OVERRIDES, f"batch.accumulate={accumulate}", "train.epochs=2", "batch.p=1", "loss.triplet=0"
     )
@@ -94,3 +90,43 @@ def test_a_run_stopped_over_and_over_ends_with_the_same_bits(tiny_recipe, tmp_pa
                 engine.train(recipe, tmp_path / "often", quiet=True)
     engine.train(recipe, tmp_path / "often", quiet=True)
     assert files(tmp_path / "often") == files(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def places(runs, tmp_path_factory):
+    """How many lines of the engine a run executes, in all and in the saving of checkpoints."""
+    answer = runs.attempt(tmp_path_factory.mktemp("counted") / "run", count=True)
+    return answer["lines"], answer["saves"]
+
+
+def kill_and_resume(runs, run, places, draw):
+    """Kill a run one to three times, by one of three ways; what is on the disk then is whole. End it."""
+    for again in range(draw.choice((1, 1, 2, 3))):
+        lines, saves = (count // (2 if again else 1) for count in places)
+        how = draw.choice(
+            (
+                {"at_line": draw.randint(1, lines)},
+                {"at_save": draw.randint(1, saves)},
+                {"in_write": [draw.randint(1, 3 if again else 7), draw.random() * 0.02]},
+            )
+        )
+        answer = runs.attempt(run, **how)
+        assert answer["code"] == -signal.SIGKILL or again, (how, answer)
+        for checkpoint in checkpoints(run):
+            assert read_state(checkpoint)["position"]["step"] == int(checkpoint.name.removeprefix("step-"))
+            for name in ("weights", "optimizer"):
+                load_file(checkpoint / f"{name}.safetensors")
+    runs.train(run)
+
+
+# Several tests, since one may take ten minutes at most.
+HUNDREDS = [pytest.param(range(n, n + 100), marks=pytest.mark.slow, id=f"{n}") for n in range(100, 600, 100)]
+
+
+@pytest.mark.parametrize("numbers", [range(6), *HUNDREDS])
+def test_runs_killed_at_any_line_and_inside_a_write(runs, whole, files, places, tmp_path, numbers):
+    for number in numbers:
+        run = tmp_path / "run"
+        kill_and_resume(runs, run, places, random.Random(number))
+        assert files(run) == files(whole), f"number {number}"
+        shutil.rmtree(run)

@@ -101,6 +101,13 @@ def test_missing_file(tmp_path):
         build_backbone("resnet18", tmp_path / "none.pth")
 
 
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+def test_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x80 no weights")
+    with pytest.raises(ValueError, match=rf"^weights: .*{name}' cannot be read: "):
+        build_backbone("resnet18", tmp_path / name)
+
+
 def test_imagenet_from_the_cache(resnet, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1

@@ -40,16 +40,18 @@ def test_a_wide_frame_keeps_its_shape(tmp_path):
     assert abs(image.getpixel((32, 10))[0] - 128) < 5
 
 
-def test_strips_are_drawn_again_only_when_an_image_has_changed(tmp_path):
-    red = tracklet(tmp_path, ["red"])
-    write_strips([red], tmp_path)
-    file = tmp_path / strip_name(red)
-    for path in (file, *red.paths):
+@pytest.mark.parametrize("later", [2000, 500], ids=["newer", "the clock went back"])
+def test_strips_are_drawn_again_only_when_an_image_has_changed(tmp_path, later):
+    two = tracklet(tmp_path, ["red", "lime"])
+    for path in two.paths:
         os.utime(path, (1000, 1000))
-    write_strips([red], tmp_path)
-    assert file.stat().st_mtime == 1000
-    os.utime(red.paths[0], (2000, 2000))
-    write_strips([red], tmp_path)
+    write_strips([two], tmp_path)
+    file = tmp_path / strip_name(two)
+    os.utime(file, (1500, 1500))
+    write_strips([two], tmp_path)
+    assert file.stat().st_mtime == 1500
+    os.utime(two.paths[0], (later, later))
+    write_strips([two], tmp_path)
     assert file.stat().st_mtime > 2000
 
 

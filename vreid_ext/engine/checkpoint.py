@@ -120,11 +120,9 @@ def load_weights(folder: Path, model: nn.Module, description: str) -> None:
         description: what `model` is, for the error.
 
     Raises:
-        ValueError: the checkpoint is of another model; the message names both.
+        ValueError: the checkpoint is of another model, and the message names both; or its file is damaged.
     """
-    from safetensors.torch import load_file
-
-    weights = load_file(folder / "weights.safetensors")
+    weights = _read(folder / "weights.safetensors")
     wanted = model.state_dict()
     odd = sorted(
         key for key in wanted.keys() | weights.keys()
@@ -142,11 +140,9 @@ def load_weights(folder: Path, model: nn.Module, description: str) -> None:
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put an optimizer back to where the checkpoint left it."""
-    from safetensors.torch import load_file
-
     groups = read_state(folder)["optimizer"]
     state: dict[int, dict[str, Any]] = {}
-    for key, tensor in load_file(folder / "optimizer.safetensors").items():
+    for key, tensor in _read(folder / "optimizer.safetensors").items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -154,10 +150,8 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 def load_objective(folder: Path, objective: nn.Module) -> None:
     """Put the tables of the losses back, where they keep any."""
-    from safetensors.torch import load_file
-
     if objective.state_dict():
-        objective.load_state_dict(load_file(folder / "objective.safetensors"))
+        objective.load_state_dict(_read(folder / "objective.safetensors"))
 
 
 def load_foreign(path: Path, model: nn.Module) -> list[str]:
@@ -191,6 +185,16 @@ def describe_model(model: Mapping[str, Any], num_classes: int) -> str:
     """A model in words: its name, options and classes."""
     options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "name")
     return f"model {model['name']!r} ({options or 'default options'}; {num_classes} classes)"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: {str(path)!r} is damaged: {error}") from error
 
 
 def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

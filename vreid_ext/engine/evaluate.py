@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
 from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
-from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
+from vreid_ext.engine.checkpoint import describe_model, flush, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import default_device, is_main
 from vreid_ext.engine.extract import extract_blocks, extract_features
@@ -345,6 +345,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write through a temporary name, so that the file is never half there."""
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    flush(temporary)
     temporary.rename(path)
 
 

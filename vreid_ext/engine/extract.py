@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from vreid_ext.data.clip_dataset import ClipDataset
 from vreid_ext.data.occlusion import BlackBox
 from vreid_ext.data.records import Tracklet
 from vreid_ext.engine.distributed import interleave
+from vreid_ext.engine.loader import load
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.losses.gather import world
 
@@ -98,7 +98,7 @@ def extract_blocks(
         [(next(number), seed_of(seed, place)) for place in block for _ in clips_of(place)] for block in blocks
     ]
     batches = [[part[i : i + chunk] for i in range(0, len(part), chunk)] for part in items]
-    loader = iter(DataLoader(dataset, batch_sampler=list(itertools.chain(*batches)), num_workers=workers))
+    loader = load(dataset, list(itertools.chain(*batches)), workers)
     was_training = model.training
     model.eval()
     first = done = 0

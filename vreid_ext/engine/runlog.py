@@ -14,12 +14,22 @@ class RunLog:
         length: bytes of the log to keep. A resumed run passes the length at its checkpoint, so that the
             steps it repeats are logged once.
         step: the optimizer step the run continues from.
+
+    Raises:
+        ValueError: the log is shorter than `length`.
     """
 
     def __init__(self, run: Path, length: int = 0, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._file = (run / "log.jsonl").open("ab")
+        path = run / "log.jsonl"
+        there = path.stat().st_size if path.is_file() else 0
+        if there < length:
+            raise ValueError(
+                f"out: {str(path)!r} has {there} bytes, the checkpoint is from when it had {length}; restore "
+                "it, or choose another folder"
+            )
+        self._file = path.open("ab")
         self._file.truncate(length)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 

@@ -72,6 +72,7 @@ def store_features(
 
     Raises:
         ValueError: the folder holds features of something else, or other files; nothing is written then.
+        OSError: the disk is full or cannot be written; the shards that are there stay.
     """
     rows = [
         {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)} for item in tracklets
@@ -138,13 +139,18 @@ def _is_whole(path: Path, of: str) -> bool:
 
 
 def _write_shard(path: Path, tensors: Mapping[str, Tensor], of: str) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
     total = checksum({name: tensor.numpy() for name, tensor in plain.items()})
     temporary = path.with_name(f".{path.name}.partial")
-    save_file(plain, temporary, {"of": of, "sha256": total})
-    flush(temporary)
+    try:
+        save_file(plain, temporary, {"of": of, "sha256": total})
+        flush(temporary)
+    except (SafetensorError, OSError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"features: {str(path)!r} could not be written: {error}") from error
     temporary.rename(path)
 
 

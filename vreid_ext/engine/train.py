@@ -9,14 +9,12 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
@@ -34,6 +32,7 @@ from vreid_ext.engine.checkpoint import (
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, mean_over_processes
 from vreid_ext.engine.evaluate import evaluate_model, write_json
+from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.runlog import RunLog
@@ -59,7 +58,8 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
 
     Raises:
         ValueError: data or recipe cannot be used, or `out` holds something else; nothing is written then.
-        FloatingPointError: a loss is not finite. The last checkpoint is from before.
+        FloatingPointError: a loss is not finite, and `out`/not_finite-<process>.json names the tracklets of
+            the batch; or a weight is not. The last checkpoint is from before.
     """
     out = Path(out)
     _claim(out, recipe)
@@ -148,6 +148,8 @@ class _Run:
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
             recipe.save(out / "recipe.yaml")
+            for path in out.glob("not_finite-*.json"):  # of an earlier start
+                path.unlink()
         self.log = RunLog(out, self.position.log_bytes, self.position.step) if self.main else None
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
 
@@ -188,9 +190,10 @@ class _Run:
             group["lr"] = self._lr(epoch)
         self.model.train()
         self.stages.enter(epoch)
-        batches = self._batches(epoch, start=position.batch)
+        self.sampler.set_epoch(epoch)
+        rest = list(self.sampler)[position.batch :]
         self.optimizer.zero_grad()
-        for batch in batches:
+        for batch in load(self.clips, rest, self.recipe.train.workers):
             first = position.batch - position.batch % accumulate
             group_size = min(accumulate, len(self.sampler) - first)
             closes = position.batch + 1 == first + group_size
@@ -208,11 +211,6 @@ class _Run:
             if every and position.step % every == 0 and position.batch < len(self.sampler):
                 self._save()
 
-    def _batches(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
-        self.sampler.set_epoch(epoch)
-        rest = list(self.sampler)[start:]
-        yield from DataLoader(self.clips, batch_sampler=rest, num_workers=self.recipe.train.workers)
-
     def _backward(
         self, batch: dict[str, Tensor], epoch: int, group_size: int, closes: bool
     ) -> dict[str, float]:
@@ -226,21 +224,41 @@ class _Run:
                 attributes = batch["attributes"].to(device) if self.attributes else None
                 terms = self.objective(output, batch["label"].to(device), attributes)
             except NotFiniteError as error:
-                raise self._not_finite(epoch, str(error)) from error
+                raise self._not_finite(str(error)) from error
             values = mean_over_processes(terms)
             for name, value in values.items():
                 if not math.isfinite(value):
-                    raise self._not_finite(epoch, f"{name} is {value}")
+                    raise self._not_finite(f"{name} is {value}")
             self.accelerator.backward(terms["loss"] / group_size)
         return values
 
-    def _not_finite(self, epoch: int, what: str) -> FloatingPointError:
+    def _not_finite(self, what: str) -> FloatingPointError:
+        """The error of the batch at hand, whose tracklets are written down: one of them may be the cause."""
+        epoch, number = self.position.epoch, self.position.batch
+        batch = list(self.sampler)[number]
+        tracklets = [
+            {"name": item.name, "pid": item.pid, "camid": item.camid, "seed": seed}
+            for item, seed in ((self.data.train[index], seed) for index, seed in batch)
+        ]
+        path = self.out / f"not_finite-{self.rank}.json"
+        write_json(path, {"epoch": epoch, "batch": number, "what": what, "tracklets": tracklets})
         return FloatingPointError(
-            f"epoch {epoch}, batch {self.position.batch}: {what}; the last checkpoint is older: lower "
-            "optim.lr, raise schedule.warmup_epochs or check the data"
+            f"epoch {epoch}, batch {number}: {what}; its tracklets are named in {path}; the last checkpoint "
+            "is older: lower optim.lr, raise schedule.warmup_epochs or check the data"
         )
 
+    def _check_weights(self) -> None:
+        """Finite losses may have gradients that are not. No such weights are saved, nor figures of them."""
+        for name, value in self.accelerator.unwrap_model(self.model).state_dict().items():
+            if not value.isfinite().all():
+                raise FloatingPointError(
+                    f"epoch {self.position.epoch}, after {self.position.batch} batches: {name} is not "
+                    "finite, while the losses were; the last checkpoint is older: lower optim.lr or raise "
+                    "schedule.warmup_epochs"
+                )
+
     def _evaluate(self, epoch: int) -> dict[str, Any]:
+        self._check_weights()
         model = self.accelerator.unwrap_model(self.model)
         result = evaluate_model(
             model, self.data, self.recipe, device=self.accelerator.device, progress=self.progress.evaluation
@@ -257,6 +275,7 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint, then drop the older ones."""
+        self._check_weights()
         if self.main:
             assert self.log is not None
             self.position.log_bytes = self.log.length()
@@ -273,7 +292,9 @@ class _Run:
                     objective=self.objective,
                     position=self.position,
                 )
-            for old in checkpoints(self.out)[:-1]:
+            newest = checkpoints(self.out)[-1]
+            # Not only whole ones: a kill may have left one half removed or half written.
+            for old in set(newest.parent.iterdir()) - {newest}:
                 shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 

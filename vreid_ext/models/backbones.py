@@ -1,8 +1,9 @@
 """Image backbones that return feature maps, and the weights they start from."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -191,13 +192,18 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     """A state dict from a file; nothing is unpickled but tensors."""
     if not path.is_file():
         raise FileNotFoundError(f"weights: got {str(path)!r}, wanted 'none', 'imagenet' or an existing file")
+    load: Callable[[Path], Any]
     if path.suffix == ".safetensors":
         try:
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file as load
         except ImportError as error:
             raise ImportError(f"{path} needs safetensors: pip install 'vreid-ext[train]'") from error
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        load = partial(torch.load, map_location="cpu", weights_only=True)
+    try:
+        state = load(path)
+    except Exception as error:  # a dozen kinds for a file that is damaged or no such file
+        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
     for key in ("state_dict", "model"):  # how training scripts commonly wrap it
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]

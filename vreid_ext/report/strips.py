@@ -1,6 +1,7 @@
 """Thumbnails: the frames of a tracklet side by side in one small JPEG."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,7 @@ def strip_name(tracklet: Tracklet) -> str:
 def write_strips(
     tracklets: Iterable[Tracklet], folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the strips that are not there yet, or older than their images.
+    """Write the strips that are not there yet, or whose images have changed.
 
     Args:
         progress: called with (strips done, strips in all).
@@ -49,12 +50,26 @@ def _write(tracklet: Tracklet, folder: Path) -> None:
     count = strip_frames(tracklet)
     paths = [tracklet.paths[index] for index in sample_clip(len(tracklet), count, "evenly").tolist()]
     file = folder / strip_name(tracklet)
-    if file.is_file() and file.stat().st_mtime >= max(Path(path).stat().st_mtime for path in paths):
+    stamp = _stamp(paths)
+    if _stamp_in(file) == stamp:
         return
     width, height = CELL
     strip = Image.new("RGB", (count * width, height))
     for place, path in enumerate(paths):
         strip.paste(ImageOps.pad(to_pil_image(read_image(path)), CELL, color=_BORDER), (place * width, 0))
     temporary = file.with_name(f".{file.name}.partial")
-    strip.save(temporary, "JPEG", quality=80)
+    strip.save(temporary, "JPEG", quality=80, comment=stamp)
     temporary.rename(file)
+
+
+def _stamp(paths: Iterable[str]) -> bytes:
+    """What changes when an image does. Not whether it is newer: clocks are set back."""
+    states = [os.stat(path) for path in paths]
+    return repr([(state.st_mtime_ns, state.st_size) for state in states]).encode()
+
+
+def _stamp_in(file: Path) -> bytes | None:
+    if not file.is_file():
+        return None
+    with Image.open(file) as strip:
+        return strip.info.get("comment")
