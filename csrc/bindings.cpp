@@ -358,12 +358,13 @@ void check_regions(int64_t K) {
     if (K < 1) throw std::invalid_argument("regions: got " + std::to_string(K));
 }
 
-void region_pool(const MapTuple& map, int64_t K, int64_t weights, int64_t features, int64_t overlap,
-                 int threads) {
+void region_pool(const MapTuple& map, int64_t K, int64_t logits, int64_t weights, int64_t features,
+                 int64_t overlap, int threads) {
     const FeatureMap x = feature_map("x", map);
     check_regions(K);
     RegionPool op{x,
                   K,
+                  address("logits", logits, x.B * x.T * K * x.L),
                   address("weights", weights, x.B * x.T * K * x.L),
                   address("features", features, x.B * x.T * K * x.C),
                   address("overlap", overlap, x.B * x.T),

@@ -201,6 +201,7 @@ void region_pool(const MapTuple& map, int64_t K, int64_t weights, int64_t featur
     const FeatureMap x = float_map("x", map);
     const RegionPool op{x,
                         K,
+                        /*logits=*/nullptr,
                         address("weights", weights, x.B * x.T * K * x.L),
                         address("features", features, x.B * x.T * K * x.C),
                         address("overlap", overlap, x.B * x.T),

@@ -367,9 +367,10 @@ struct Overlap {
 struct RegionPool {
     FeatureMap x;
     int64_t K;
-    const void* weights;  // (B,T,K,L) acc, each row a distribution
-    void* features;       // (B,T,K,C), dtype of x
-    void* overlap;        // (B,T) acc
+    const void* logits;  // (B,T,K,L) acc; null where the weights are there already
+    void* weights;       // (B,T,K,L) acc, each row a distribution
+    void* features;      // (B,T,K,C), dtype of x
+    void* overlap;       // (B,T) acc
     int threads;
 };
 

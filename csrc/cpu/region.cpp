@@ -5,6 +5,7 @@
 #include "cpu/frame.h"
 #include "cpu/kernels.h"
 #include "cpu/regions.h"
+#include "cpu/softmax.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -40,7 +41,9 @@ Status pool(const RegionPool& op) {
     for (int64_t frame = 0; frame < frames; ++frame) {
         A* scratch = own.of<A>(omp_get_thread_num());
         A *R = scratch + arranged, *products = R + K * L;
-        const A* s = static_cast<const A*>(op.weights) + frame * K * L;
+        A* s = static_cast<A*>(op.weights) + frame * K * L;
+        const A* logits = static_cast<const A*>(op.logits) + frame * K * L;
+        for (int64_t k = 0; k < K; ++k) softmax(logits + k * L, L, s + k * L);
         gather<T>(op.x, frame / op.x.T, frame % op.x.T, K, s, static_cast<T*>(op.features) + frame * K * C,
                   scratch);
         for (int64_t i = 0; i < K * L; ++i) R[i] = root(s[i]);

@@ -75,9 +75,18 @@ inline int64_t ahead(const Matrix<T>& x) {
     return x.stride < kPage ? kPage / 2 : 0;
 }
 
+template <class Part, class Out, class V>
+VREID_INLINE void write(Part part, Out* out, V v, bool streamed) {
+    if (streamed) {
+        part.stream(out, v);
+    } else {
+        part.store(out, v);
+    }
+}
+
 // out[k,j] = sum_r u[k,r] x[r,j], a block of columns after another.
 template <class T, int K, class Out>
-inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out) {
+inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out, bool streamed) {
     constexpr int N = Lanes<T>::N;
     const int64_t next = ahead(x);
     const auto block = [&](int64_t j, auto vectors, auto part) {
@@ -102,7 +111,7 @@ inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out) {
 #pragma GCC unroll 8
         for (int k = 0; k < K; ++k) {
 #pragma GCC unroll 4
-            for (int n = 0; n < V; ++n) part.store(out + k * x.columns + j + n * N, total[k][n]);
+            for (int n = 0; n < V; ++n) write(part, out + k * x.columns + j + n * N, total[k][n], streamed);
         }
     };
     const int64_t whole = x.columns / N;
@@ -164,11 +173,7 @@ inline void outer_products(int64_t K, const Acc<T>* u, const Acc<T>* v, const Ma
             for (int m = 0; m < R; ++m) {
 #pragma GCC unroll 2
                 for (int n = 0; n < V; ++n) {
-                    if (streamed) {
-                        part.stream(target + m * dx.stride + n * N, total[m][n]);
-                    } else {
-                        part.store(target + m * dx.stride + n * N, total[m][n]);
-                    }
+                    write(part, target + m * dx.stride + n * N, total[m][n], streamed);
                 }
             }
         };
@@ -254,7 +259,7 @@ VREID_INLINE void dot_lanes(const Matrix<T>& x, int64_t r, const Acc<T>* weights
 
 // out[k,r] = sum_j v[k,j] x[r,j], N rows at a time; `weights` are v arranged.
 template <class T, int K>
-inline void dot_short_rows(const Matrix<T>& x, const Acc<T>* weights, T* out) {
+inline void dot_short_rows(const Matrix<T>& x, const Acc<T>* weights, T* out, bool streamed) {
     constexpr int N = Lanes<T>::N, P = kLane<T>;
     const auto block = [&](int64_t r, auto part) {
         Vec<T> sums[N / P][K] = {};
@@ -265,7 +270,7 @@ inline void dot_short_rows(const Matrix<T>& x, const Acc<T>* weights, T* out) {
             Vec<T> groups[N / P];
 #pragma GCC unroll 4
             for (int g = 0; g < N / P; ++g) groups[g] = sums[g][k];
-            part.store(out + k * x.rows + r, sum_each<N, N, P>(groups));
+            write(part, out + k * x.rows + r, sum_each<N, N, P>(groups), streamed);
         }
     };
     const int64_t whole = x.rows / N;
@@ -283,15 +288,17 @@ template <class T>
 inline void gather(const FeatureMap& map, int64_t b, int64_t t, int64_t K, const Acc<T>* s, T* features,
                    Acc<T>* scratch) {
     const Matrix<T> x = matrix<T>(map, b, t);
+    const bool streamed = streams(features, map.C, map.B * map.T * K * map.C);
     for_regions(K, [&](int64_t k, auto group) {
         constexpr int count = decltype(group)::value;
         if (map.planes()) {
             arrange<T, count>(s + k * map.L, map.L, scratch);
-            dot_short_rows<T, count>(x, scratch, features + k * map.C);
+            dot_short_rows<T, count>(x, scratch, features + k * map.C, streamed);
         } else {
-            add_rows<T, count>(x, s + k * map.L, features + k * map.C);
+            add_rows<T, count>(x, s + k * map.L, features + k * map.C, streamed);
         }
     });
+    if (streamed) end_streams();
 }
 
 template <class T>
@@ -300,7 +307,7 @@ inline void project(const FeatureMap& map, int64_t b, int64_t t, int64_t K, cons
     for_regions(K, [&](int64_t k, auto group) {
         constexpr int count = decltype(group)::value;
         if (map.planes()) {
-            add_rows<T, count>(x, G + k * map.C, ds + k * map.L);
+            add_rows<T, count>(x, G + k * map.C, ds + k * map.L, false);
         } else {
             dot_rows<T, count>(x, G + k * map.C, ds + k * map.L);
         }
@@ -310,7 +317,7 @@ inline void project(const FeatureMap& map, int64_t b, int64_t t, int64_t K, cons
 template <class T>
 inline void spread(const FeatureMap& map, int64_t b, int64_t t, int64_t K, const Acc<T>* s, const Acc<T>* G) {
     const Matrix<T> dx = matrix<T>(map, b, t);
-    const bool streamed = streams(map, dx.data, dx.stride);
+    const bool streamed = streams(dx.data, dx.stride, map.B * map.T * map.C * map.L);
     outer_products<T>(K, map.planes() ? G : s, map.planes() ? s : G, dx, streamed);
     if (streamed) end_streams();
 }

@@ -353,12 +353,12 @@ inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
     return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
 }
 
-// Whether rows of `stride` elements may be streamed: whole vectors from aligned addresses, and more of them
-// than caches would keep until they are read.
+// Whether rows of `stride` elements, `size` in all, may be streamed: whole vectors from aligned addresses,
+// and more of them than caches would keep until they are read.
 template <class T>
-inline bool streams(const FeatureMap& map, const T* first, int64_t stride) {
-    constexpr int64_t kLarge = 8 << 20;  // bytes
-    const int64_t vector = Lanes<T>::N * int64_t(sizeof(T)), size = map.B * map.T * map.C * map.L;
+inline bool streams(const T* first, int64_t stride, int64_t size) {
+    constexpr int64_t kLarge = 4 << 20;  // bytes
+    const int64_t vector = Lanes<T>::N * int64_t(sizeof(T));
     return size * int64_t(sizeof(T)) >= kLarge &&
            reinterpret_cast<uintptr_t>(first) % uintptr_t(vector) == 0 &&
            stride * int64_t(sizeof(T)) % vector == 0;

@@ -137,6 +137,17 @@ def test_one_region_has_no_overlap_and_no_gradient_from_it(backend):
     assert gradient.abs().sum() == 0
 
 
+@pytest.mark.parametrize("size", [1, 7, 16, 37])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_weights_are_the_softmax_of_any_logits(dtype, size):
+    inf, rounding = torch.inf, 4 * torch.finfo(dtype).eps
+    logits = torch.randn(1, 1, 9, size, dtype=dtype) * 50 - 200
+    logits[0, 0, 1, 0], logits[0, 0, 2, -1], logits[0, 0, 3, -1] = torch.nan, inf, -inf
+    logits[0, 0, 4], logits[0, 0, 5], logits[0, 0, 6] = -inf, 1e30, -1e30
+    got = ops.region_pool(logits, torch.ones(1, 1, 1, size, 1, dtype=dtype)).weights
+    torch.testing.assert_close(got, logits.softmax(-1), rtol=rounding, atol=1e-37, equal_nan=True)
+
+
 @pytest.mark.parametrize("form", ["hellinger", "text"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_hellinger_overlap_equals_reference(backend, form, dtype):

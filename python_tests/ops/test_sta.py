@@ -1,6 +1,9 @@
 """Every backend of the STA ops against the reference, on the axes every op keeps (docs/design.md)."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -393,15 +396,24 @@ def test_unusable_backend_lists_every_reason():
     assert all(f"  {name}: " in text for name in ("cuda", "triton", "native"))
 
 
-def test_environment_and_context_choose_the_backend(monkeypatch):
-    monkeypatch.setenv("VREID_BACKEND", "cuda")
-    with pytest.raises(RuntimeError, match="backend='cuda'"):
-        ops.sta_pool(MAP)
-    with use_backend("reference"):
-        ops.sta_pool(MAP)
-    ops.sta_pool(MAP, backend="reference")
-    monkeypatch.setenv("VREID_BACKEND", "fast")
-    with pytest.raises(ValueError, match="VREID_BACKEND: got 'fast'"):
-        ops.sta_pool(MAP)
+def test_call_over_context_over_default():
+    with use_backend("cuda"):
+        with pytest.raises(RuntimeError, match="backend='cuda'"):
+            ops.sta_pool(MAP)
+        with use_backend("reference"):
+            ops.sta_pool(MAP)
+        ops.sta_pool(MAP, backend="reference")
     with pytest.raises(ValueError, match="name: got 'quick'"), use_backend("quick"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("cuda", "RuntimeError: backend='cuda' cannot run"), ("fast", "ValueError: VREID_BACKEND: got 'fast'")],
+)
+def test_the_environment_chooses_the_backend(name, says):
+    code = "import torch, vreid_ext; vreid_ext.ops.attention_map(torch.zeros(1, 1, 1, 1, 1))"
+    environment = {**os.environ, "VREID_BACKEND": name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert says in done.stderr

@@ -29,7 +29,14 @@ _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
     "sta_pool": {None: "cuda"},
 }
 
-_override: str | None = None
+
+def _check_name(name: str, argument: str) -> None:
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *BACKENDS)}")
+
+
+_setting = os.environ.get("VREID_BACKEND", "auto")
+_check_name(_setting, "VREID_BACKEND")
 
 
 @contextmanager
@@ -40,29 +47,29 @@ def use_backend(name: str) -> Iterator[None]:
         name: "auto", "reference", "native", "triton" or "cuda".
 
     The setting belongs to the process, so threads that run at the same time share it. Over it stands
-    the `backend=` argument of a call; under it the environment variable `VREID_BACKEND`.
+    the `backend=` argument of a call; under it the environment variable `VREID_BACKEND`, read when vreid_ext
+    is imported.
     """
-    global _override
+    global _setting
     _check_name(name, "name")
-    previous, _override = _override, name
+    previous, _setting = _setting, name
     try:
         yield
     finally:
-        _override = previous
+        _setting = previous
 
 
 def choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
     """The backend that is to run `op`.
 
     Raises:
-        ValueError: `requested` (or `VREID_BACKEND`) is no backend's name.
+        ValueError: `requested` is no backend's name.
         RuntimeError: the backend asked for cannot run this op; the message lists every reason.
     """
-    if requested == "auto" and _override is not None:
-        requested = _override
-    return _choose(op, requested, device.type, dtype)
+    return _choose(op, _setting if requested == "auto" else requested, device, dtype)
 
 
+@cache
 def load(name: str) -> ModuleType:
     """The backend's package, imported on first use."""
     return import_module(f"vreid_ext.backends.{name}")
@@ -80,7 +87,11 @@ def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list
     triton and cuda about the GPU.
     """
     home = {"reference": "cpu", "native": "cpu", "triton": "cuda", "cuda": "cuda"}
-    return [(op, name, _reason(op, name, device or home[name], dtype)) for op in ops() for name in BACKENDS]
+    return [
+        (op, name, _reason(op, name, torch.device(device or home[name]), dtype))
+        for op in ops()
+        for name in BACKENDS
+    ]
 
 
 def build_info() -> dict[str, str]:
@@ -97,22 +108,19 @@ def build_info() -> dict[str, str]:
 
 
 @torch.compiler.assume_constant_result
-def _choose(op: str, requested: str, device: str, dtype: torch.dtype) -> str:
-    source = "backend"
-    if requested == "auto" and "VREID_BACKEND" in os.environ:
-        source, requested = "VREID_BACKEND", os.environ["VREID_BACKEND"]
-    _check_name(requested, source)
+def _choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
     return _resolve(op, requested, device, dtype)
 
 
 @cache
-def _resolve(op: str, requested: str, device: str, dtype: torch.dtype) -> str:
-    wanted = _preference(op, device) if requested == "auto" else (requested,)
+def _resolve(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
+    _check_name(requested, "backend")
+    wanted = _preference(op, device.type) if requested == "auto" else (requested,)
     for name in wanted:
         if _reason(op, name, device, dtype) is None:
             return name
     reasons = "\n".join(f"  {name}: {_reason(op, name, device, dtype) or 'usable'}" for name in BACKENDS)
-    raise RuntimeError(f"backend={requested!r} cannot run {op} on {device} in {dtype}:\n{reasons}")
+    raise RuntimeError(f"backend={requested!r} cannot run {op} on {device.type} in {dtype}:\n{reasons}")
 
 
 def _preference(op: str, device: str) -> tuple[str, ...]:
@@ -127,11 +135,6 @@ def _preference(op: str, device: str) -> tuple[str, ...]:
     return first, "triton" if first == "cuda" else "cuda", "reference"
 
 
-def _reason(op: str, name: str, device: str, dtype: torch.dtype) -> str | None:
-    reason: str | None = load(name).unavailable(op, torch.device(device), dtype)
+def _reason(op: str, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    reason: str | None = load(name).unavailable(op, device, dtype)
     return reason
-
-
-def _check_name(name: str, argument: str) -> None:
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *BACKENDS)}")

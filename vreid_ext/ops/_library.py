@@ -17,7 +17,11 @@ from torch.library import Library, register_autograd, register_fake
 
 from vreid_ext import backends
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+# Arguments that leave an op between autograd and the kernel; whatever else may want to see the operator.
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
+
+_modes = torch._C._len_torch_dispatch_stack
+_transform = torch._C._functorch.peek_interpreter_stack
 
 _library = Library("vreid_ext", "FRAGMENT")
 
@@ -54,12 +58,12 @@ def register(
     if backward is not None:
         register_autograd(f"vreid_ext::{name}", backward, setup_context=setup_context, lib=_library)
     overload = getattr(torch.ops.vreid_ext, name).default
-    direct = _function(name, kernel, setup_context, backward)
+    differentiable = _function(name, kernel, setup_context, backward)
 
     def call(*args: Any) -> Any:
         if _observed(args):
             return overload(*args)
-        return direct(*args)
+        return differentiable(*args) if torch.is_grad_enabled() else kernel(*args)
 
     return call
 
@@ -87,9 +91,6 @@ def _function(
 
 def _observed(args: tuple[Any, ...]) -> bool:
     """Whether somebody has to see the operator: a compiler, a mode, a transform, another tensor type."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or any(isinstance(arg, torch.Tensor) and type(arg) not in _PLAIN for arg in args)
-    )
+    if torch.compiler.is_compiling() or _modes() > 0 or _transform() is not None:
+        return True
+    return not _PLAIN.issuperset(map(type, args))

@@ -9,7 +9,13 @@ from torch import Tensor
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype of sums: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """`value` as sums over numbers of `dtype` take it; `value` itself where it is so already."""
+    wanted = accumulator(dtype)
+    return value if value.dtype == wanted else value.to(wanted)
 
 
 def in_full(function: Callable[..., Any], x: Tensor, *args: Any) -> Any:

@@ -20,7 +20,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import accumulator, in_full
+from vreid_ext.ops._precision import in_full, widened
 
 
 class RegionPool(NamedTuple):
@@ -71,7 +71,7 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
         raise ValueError(
             f"logits: got shape {tuple(logits.shape)}, wanted (B,T,K,L) with (B,T,L) = {tuple(wanted)} of x"
         )
-    logits = logits.to(accumulator(x.dtype))
+    logits = widened(logits, x.dtype)
     backend = backends.choose("region_pool", backend, x.device, x.dtype)
     if backend == "reference":
         return RegionPool(*in_full(reference.region_pool, x, logits, x))
@@ -97,7 +97,7 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     """
     _checks.floating("weights", weights, "(B,T,K,L)")
     _checks.choice("form", form, ("hellinger", "text"))
-    weights = weights.to(accumulator(weights.dtype))
+    weights = widened(weights, weights.dtype)
     backend = backends.choose("hellinger_overlap", backend, weights.device, weights.dtype)
     if backend == "reference":
         return in_full(reference.hellinger_overlap, weights, weights, form)
@@ -133,7 +133,7 @@ def temporal_pool(
             f"(B,T,K) = {tuple(features.shape[:3])}"
         )
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
-    scores = scores.to(accumulator(features.dtype))
+    scores = widened(scores, features.dtype)
     backend = backends.choose("temporal_pool", backend, features.device, features.dtype)
     if backend == "reference":
         return in_full(reference.temporal_pool, features, scores, features, valid)

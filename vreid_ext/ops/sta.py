@@ -19,7 +19,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import accumulator, in_full
+from vreid_ext.ops._precision import accumulator, in_full, widened
 
 
 class STAPool(NamedTuple):
@@ -87,7 +87,7 @@ def block_scores(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.row_blocks("blocks", blocks, attention.shape[2])
     _checks.mask("valid", valid, tuple(attention.shape[:2]), attention.device)
-    attention = attention.to(accumulator(attention.dtype))
+    attention = widened(attention, attention.dtype)
     backend = backends.choose("block_scores", backend, attention.device, attention.dtype)
     if backend == "reference":
         return in_full(reference.block_scores, attention, attention, valid, blocks)
@@ -120,7 +120,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         )
     _checks.row_blocks("scores.shape[2]", scores.shape[2], x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
-    scores = scores.to(accumulator(x.dtype))
+    scores = widened(scores, x.dtype)
     backend = backends.choose("fuse", backend, x.device, x.dtype)
     if backend == "reference":
         return in_full(reference.fuse, x, x, scores, valid)
@@ -185,7 +185,7 @@ def inter_frame_distance(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))
     clips, frames = attention.shape[:2]
-    attention = attention.to(accumulator(attention.dtype))
+    attention = widened(attention, attention.dtype)
     if frames == 1:
         return attention.sum((1, 2, 3)) * 0
     if pairs == "all":

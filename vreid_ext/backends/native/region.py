@@ -1,4 +1,4 @@
-"""DRSTA kernels: softmaxes by torch, the rest handed over as addresses, strides and torch's thread count."""
+"""DRSTA kernels: allocates the results and hands over addresses, strides and torch's thread count."""
 
 import torch
 from torch import Tensor
@@ -13,10 +13,12 @@ def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, x_map = readable(x)
     b, t, c = x.shape[:3]
     regions = logits.shape[2]
-    weights = logits.contiguous().softmax(-1)
+    logits = logits.contiguous()
+    weights = logits.new_empty(logits.shape)
     features = memory.empty((b, t, regions, c), x.dtype)
-    overlap = weights.new_empty((b, t))
-    _native.region_pool(x_map, regions, *map(address, (weights, features, overlap)), torch.get_num_threads())
+    overlap = logits.new_empty((b, t))
+    outputs = (weights, features, overlap)
+    _native.region_pool(x_map, regions, *map(address, (logits, *outputs)), torch.get_num_threads())
     return features, weights, overlap
 
 
