@@ -1,9 +1,23 @@
 """What every test and every process it starts runs under."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 # Import the installed package, not the source folder the process is started in.
 os.environ["PYTHONSAFEPATH"] = "1"
 # A machine that is shared, or has fewer cores than it shows, spends its time in threads that spin and wait.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A build of the native module to test in the place of the installed one (backends/test_sanitizers.py).
+if _build := os.environ.get("VREID_TEST_NATIVE"):
+    import torch  # noqa: F401  its OpenMP runtime comes first, as in vreid_ext.backends.native
+
+    (_module,) = Path(_build).glob("_native.*.so")
+    _spec = importlib.util.spec_from_file_location("vreid_ext._native", _module)
+    assert _spec is not None
+    assert _spec.loader is not None
+    sys.modules["vreid_ext._native"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["vreid_ext._native"])

@@ -54,6 +54,19 @@ def test_module_uses_no_torch_symbol_and_exports_only_its_entry(module):
     assert symbols(module, defined=True) == [f"PyInit_{module.name.partition('.')[0]}"]
 
 
+@needs_binutils
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_module_is_hardened(module):
+    segments = {line.split()[0]: line.split() for line in readelf("--segments", module) if line.strip()}
+    assert segments["GNU_STACK"][-2] == "RW"  # no code on the stack
+    assert "GNU_RELRO" in segments
+    flags = " ".join(line for line in readelf("--dynamic", module) if "FLAGS" in line)
+    assert "NOW" in flags  # all of the table of addresses is read-only once the module is loaded
+    assert {"__stack_chk_fail", "__memcpy_chk"} & {
+        name.partition("@")[0] for name in symbols(module, defined=False)
+    }
+
+
 def build(kind: str, out: Path, source: Path = ROOT) -> Path:
     options = [f"--{kind}", "--no-isolation", "--outdir", str(out), str(source)]
     command = [sys.executable, "-m", "build", *options]

@@ -7,6 +7,7 @@
 from importlib import import_module
 from typing import Any
 
+import vreid_ext._process  # noqa: F401  before torch
 from vreid_ext import ops
 from vreid_ext.backends import use_backend
 

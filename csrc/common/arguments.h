@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -15,6 +16,8 @@ using MapTuple = std::array<int64_t, 10>;
 
 template <class T = void>
 T* address(const char* name, int64_t value, int64_t size) {
+    if (size < 0)
+        throw std::invalid_argument(std::string(name) + ": got " + std::to_string(size) + " elements");
     if (value == 0 && size > 0)
         throw std::invalid_argument(std::string(name) + ": got a null address for " + std::to_string(size) +
                                     " elements");
@@ -27,8 +30,15 @@ inline DType dtype(int64_t code) {
     return static_cast<DType>(code);
 }
 
+inline void check_sizes(const char* name, std::initializer_list<int64_t> sizes) {
+    for (const int64_t size : sizes) {
+        if (size < 0) throw std::invalid_argument(std::string(name) + ": got size " + std::to_string(size));
+    }
+}
+
 inline FeatureMap feature_map(const char* name, const MapTuple& m) {
     const auto [data, code, B, T, C, L, stride_b, stride_t, stride_c, stride_l] = m;
+    check_sizes(name, {B, T, C, L});
     if (stride_l != 1 && stride_c != 1)
         throw std::invalid_argument(std::string(name) + ": neither cells nor channels are adjacent");
     return {
@@ -40,6 +50,7 @@ using RowsTuple = std::array<int64_t, 5>;
 
 inline Rows rows(const char* name, const RowsTuple& r) {
     const auto [data, code, N, D, stride] = r;
+    check_sizes(name, {N, D});
     return {address(name, data, N * D), dtype(code), N, D, stride};
 }
 

@@ -153,8 +153,9 @@ inline void store(Half* p, FloatVector v) {
     memcpy(p, &bits, sizeof bits);
 }
 
-// The first n < N lanes; a load fills the rest with zeros.
-#if defined(__AVX512BW__)
+// The first n < N lanes; a load fills the rest with zeros. Sanitizers do not see what masked and streaming
+// instructions touch, so their builds do without.
+#if defined(__AVX512BW__) && !defined(VREID_SANITIZED)
 inline FloatVector load(const float* p, int n) {
     return (FloatVector)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }
@@ -192,7 +193,7 @@ inline void store(T* p, Vec<T> v, int n) {
 
 // Past the caches, which need not read first what is then written whole: for results larger than they are.
 // Aligned addresses only; end_streams() before anybody else reads.
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && !defined(VREID_SANITIZED)
 inline void stream(float* p, FloatVector v) {
     _mm512_stream_ps(p, (__m512)v);
 }
@@ -206,7 +207,7 @@ inline void stream(Half* p, FloatVector v) {
 inline void end_streams() {
     _mm_sfence();
 }
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(VREID_SANITIZED)
 inline void stream(float* p, FloatVector v) {
     _mm256_stream_ps(p, (__m256)v);
 }

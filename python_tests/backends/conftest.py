@@ -107,12 +107,59 @@ def simt() -> Path:
 
 
 @pytest.fixture(scope="session")
-def address_sanitizer() -> dict[str, str]:
+def preload() -> Callable[..., dict[str, str]]:
+    """The environment of a process into which a sanitizer's runtime is loaded before everything else."""
+
+    def environment(runtime: str, **options: str) -> dict[str, str]:
+        found = [
+            subprocess.run(
+                ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for name in (runtime, "libstdc++.so")
+        ]
+        if not all(Path(each).is_absolute() for each in found):
+            pytest.skip(f"needs GCC's {runtime}")
+        return {"LD_PRELOAD": ":".join(found), **options}
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def address_sanitizer(preload) -> dict[str, str]:
     """The environment of a process in which AddressSanitizer's runtime is the allocator."""
-    found = [
-        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
-        for name in ("libasan.so", "libstdc++.so")
-    ]
-    if not all(Path(each.strip()).is_absolute() for each in found):
-        pytest.skip("needs GCC's AddressSanitizer")
-    return {"LD_PRELOAD": ":".join(map(str.strip, found)), "ASAN_OPTIONS": "detect_leaks=0"}
+    return preload("libasan.so", ASAN_OPTIONS="detect_leaks=0")
+
+
+def build_preset(preset: str, target: str = "all") -> Path:
+    """Build a preset of CMakePresets.json; its folder."""
+    pybind11 = pytest.importorskip("pybind11")
+    locations = f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"
+    for command in (
+        ["cmake", "--preset", preset, *locations],
+        ["cmake", "--build", "--preset", preset, "--target", target, "--parallel", "2"],
+    ):
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return ROOT / "build" / preset
+
+
+@pytest.fixture(scope="session")
+def openmp_probes(preload) -> Path:
+    preload("libtsan.so")  # or there is none
+    return build_preset("tsan", "openmp_probes") / "openmp_probes"
+
+
+@pytest.fixture(scope="session", params=["asan", "ubsan", "tsan"])
+def sanitized(request, preload) -> dict[str, str]:
+    """The environment of a process whose native module is built under a sanitizer: the tests' conftest.py
+    looks at VREID_TEST_NATIVE. What the sanitizer finds ends that process.
+    """
+    environment = {
+        "asan": lambda: request.getfixturevalue("address_sanitizer"),
+        "ubsan": lambda: {"UBSAN_OPTIONS": "print_stacktrace=1"},
+        # torch and Python are not built for ThreadSanitizer: what they do among themselves is left out.
+        "tsan": lambda: preload(
+            "libtsan.so", TSAN_OPTIONS="ignore_noninstrumented_modules=1 halt_on_error=1"
+        ),
+    }[request.param]()
+    return environment | {"VREID_TEST_NATIVE": str(build_preset(request.param))}

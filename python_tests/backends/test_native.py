@@ -232,3 +232,23 @@ def test_mining_refuses_what_would_crash():
         native.mined_distance(rows, none, index.zero_().data_ptr(), 1, 3, x.data_ptr(), 1)
     with pytest.raises(ValueError, match=r"tile: rows 1 \+ 2 of 2"):
         native.mine_tile(0, x.data_ptr(), 2, 2, 1, 2, 0, *[x.data_ptr()] * 4, True, *[x.data_ptr()] * 2, 1)
+
+
+def test_negative_sizes_are_exceptions():
+    x = torch.ones(1).data_ptr()
+    with pytest.raises(ValueError, match="x: got size -1"):
+        native.attention_map((x, 0, 1, 1, -1, 1, 1, 1, 1, 1), False, False, x, x, 1)
+    with pytest.raises(ValueError, match="x: got size -2"):
+        native.prepare_rows((x, 0, 2, -2, 1), 0, False, x, x, 1)
+    with pytest.raises(ValueError, match="attention: got -1 elements"):
+        native.block_scores(0, -1, 1, 1, 1, x, 0, x, x, 1)
+
+
+@pytest.mark.parametrize("wrong", [None, "1", 1.5, 2**70, [1], b"", object()], ids=str)
+def test_arguments_of_other_types_are_exceptions(wrong):
+    functions = [each for name, each in vars(native).items() if callable(each) and name != "build_info"]
+    assert len(functions) > 30
+    for function in functions:
+        for count in range(20):
+            with pytest.raises(TypeError):
+                function(*[wrong] * count)

@@ -88,6 +88,12 @@ def broken(content, how):
     if how == "another number of frames":
         content["tracklets"][train].append(content["tracklets"][train][0])
         return rf"tracklet {train} has joints of shape \(4, 14, 3\), wanted \(3, 14, 3\)"
+    if how in ("1e999", "NaN", "1" + "0" * 400):
+        content["tracklets"][train][0][0][1] = json.loads(how)
+        return f"tracklet {train} has joints"
+    if how == "names that are none":
+        content["joints"] = 5
+        return "got joints 5, wanted"
     if how == "a joint too few":
         content["tracklets"][train][0].pop()
         return f"tracklet {train} has joints of shape rows of unequal length"
@@ -103,6 +109,10 @@ def broken(content, how):
         "missing",
         "another number of frames",
         "a joint too few",
+        "names that are none",
+        "1e999",
+        "NaN",
+        "1" + "0" * 400,
         "list",
     ],
 )
@@ -115,8 +125,12 @@ def test_a_wrong_file_is_named(dataset, content, tmp_path, how):
     assert str(path) in str(error.value)
 
 
+UNNAMED = json.dumps({"joints": JOINTS}) + '\n{"tracklet": [], "frames": []}\n'
+
+
 @pytest.mark.parametrize(
-    ("name", "text"), [("a.json", "{"), ("a.jsonl", "{}\n"), ("a.jsonl", ""), ("b.json", None)]
+    ("name", "text"),
+    [("a.json", "{"), ("a.jsonl", "{}\n"), ("a.jsonl", ""), ("a.jsonl", UNNAMED), ("b.json", None)],
 )
 def test_an_unreadable_file_is_named(dataset, tmp_path, name, text):
     path = tmp_path / name
@@ -185,6 +199,6 @@ def test_the_black_box_is_the_same_every_time_and_inside_the_frame(dataset):
             assert ((changed.max(0).values - changed.min(0).values) < 5).all()
             places.add((top, left))
     assert len(places) > 6
-    assert BlackBox(99)(plain[0]["clip"][0], "any", 0).eq(0).all()
+    assert BlackBox(99)(plain[0]["clip"][0], "any \udcff", 0).eq(0).all()
     with pytest.raises(ValueError, match="side: got 0"):
         BlackBox(0)

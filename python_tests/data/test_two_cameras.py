@@ -183,6 +183,8 @@ def test_damaged_ilids_is_named(ilids, damage, message):
             '[{"train": ["../person_0001"], "test": []}]',
             "splits_prid2011.json: .*'../person_0001' is not the name",
         ),
+        ('[{"train": [".."], "test": []}]', "'..' is not the name"),
+        (r'[{"train": ["a\u0000"], "test": []}]', "is not the name"),
         ('[{"train": ["person_0001"], "test": []}]', "the test half of split 0 is empty"),
         ('[{"train": ["person_0001"], "test": ["person_0777"]}]', "person_0777"),
     ],

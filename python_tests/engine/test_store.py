@@ -185,6 +185,7 @@ def test_bad_folders_are_named(tmp_path, data, recipe):
     manifest.write_text(json.dumps(stored.manifest | {"format": 9}))
     with pytest.raises(ValueError, match=r"^features: got format 9"):
         metrics.StoredFeatures(tmp_path / "f")
-    manifest.write_text("{")
-    with pytest.raises(ValueError, match=r"manifest\.json' is damaged"):
-        metrics.StoredFeatures(tmp_path / "f")
+    for text in ("{", "[]", "[" * 100_000):
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json' is damaged"):
+            metrics.StoredFeatures(tmp_path / "f")

@@ -9,18 +9,26 @@ from PIL import Image
 from vreid_ext import engine
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> & 'q'"
+# A line break, a byte that is no UTF-8, what would keep a script from ending, and half a formula.
+ODD = "line\nbreak \udcff <!--<script> $\\frac{$"
 
 
 @pytest.fixture(scope="session")
 def own_tracklets(tmp_path_factory):
     """Four persons to train on, four to find; from each, two tracklets in each of two cameras."""
-    root = tmp_path_factory.mktemp("data") / '<i>my "set" & co #1'
+    root = (
+        tmp_path_factory.mktemp("data")
+        / "<"
+        / "script><script>document.title='owned'<"
+        / 'script>"set" & co #1'
+    )
     rng = np.random.default_rng(0)
     for person, camera, tracklet, frame in product(range(8), (1, 2), (1, 2), range(3)):
         splits = ["train"] if person < 4 else ["gallery"] + ["query"] * (tracklet == 1)
         image = Image.fromarray(rng.integers(0, 256, (32, 16, 3), dtype=np.uint8))
         for split in splits:
-            folder = root / split / f"{person} {HOSTILE}" / f"cam{camera}" / str(tracklet)
+            name = f"{person} {ODD if person == 7 else HOSTILE}"
+            folder = root / split / name / f"cam{camera}" / str(tracklet)
             folder.mkdir(parents=True, exist_ok=True)
             image.save(folder / f"{frame}.png")
     return root
@@ -46,5 +54,5 @@ def page(run, tmp_path_factory):
     from vreid_ext.report.page import report_checkpoint
 
     figures = tmp_path_factory.mktemp("pages") / '100% "it" & #.json'
-    result = report_checkpoint(run, figures=figures, ranks=3, beside={"<u>beside</u>": run})
+    result = report_checkpoint(run, figures=figures, ranks=3, beside={"<u>beside</u></script>": run})
     return figures.with_suffix(".html"), result

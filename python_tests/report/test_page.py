@@ -63,11 +63,14 @@ def test_nothing_comes_from_elsewhere(page, read):
     assert "url(http" not in page[0].read_text()
 
 
-def test_names_are_text_never_markup(read):
+def test_names_are_text_never_markup(page, read):
     assert not any("onerror" in attributes for _, attributes, _ in read.elements)
     assert len(read.scripts) == 2
     names = [name for name, *_ in read.data["tracklets"]]
-    assert all("<img src=x onerror=\"document.title='owned'\"> & 'q'" in name for name in names)
+    hostile, odd = "<img src=x onerror=\"document.title='owned'\"> & 'q'", "line\nbreak \udcff <!--<script> $"
+    assert all((odd if name.startswith(("query/7", "gallery/7")) else hostile) in name for name in names)
+    assert "document.title='owned'<" not in page[0].read_text()  # the data set's path, in the recipe
+    assert "&lt;/script&gt;&lt;script&gt;" in page[0].read_text()
 
 
 def test_lists_hold_the_asked_ranks_and_their_thumbnails_alone(page, read):

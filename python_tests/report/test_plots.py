@@ -80,6 +80,14 @@ def test_attention_writes_every_block_score(tmp_path, clip):
     assert {"0002C1T0001", "t = 3"} <= shown
 
 
+def test_names_are_neither_formulas_nor_always_utf8(tmp_path, clip):
+    frames, pool = clip
+    shown = svg_text(plot_attention(frames, pool, tmp_path / "a.svg", title="a $\\frac{$ \udcff"))
+    assert "a $\\frac{$ ?" in shown
+    shown = svg_text(plot_cmc({"$x_1$": [0.5, 1.0]}, tmp_path / "b.svg"))
+    assert any(text.startswith("$x_1$, rank-1") for text in shown)
+
+
 def test_the_heat_map_covers_the_frame(tmp_path):
     frames = torch.zeros(1, 3, 32, 16, dtype=torch.uint8)
     attention = torch.zeros(1, 4, 2)

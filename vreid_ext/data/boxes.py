@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,20 @@ def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
 
 
 def is_folder_name(name: object) -> bool:
-    """Whether `name` can be one folder's visible name: neither a path nor hidden."""
-    return isinstance(name, str) and bool(name) and Path(name).name == name and not name.startswith(".")
+    """Whether `name` can be one folder's visible name: no path, not hidden, what file systems take."""
+    if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
+        return False
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return 0 < len(encoded) < 256 and b"\0" not in encoded
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False

@@ -128,6 +128,8 @@ class _Reader:
                 entry = self._json(line, f"line {number}")
                 if not isinstance(entry, dict) or not {"tracklet", "frames"} <= entry.keys():
                     raise DatasetError(f"{self.path}, line {number}: wanted 'tracklet' and 'frames'")
+                if not isinstance(entry["tracklet"], str):
+                    raise DatasetError(f"{self.path}, line {number}: wanted the name of a tracklet")
                 yield entry["tracklet"], entry["frames"]
 
     def _entries(self) -> Iterable[tuple[str, Any]]:
@@ -155,18 +157,21 @@ class _Reader:
 
     def _check_skeleton(self, content: Any) -> None:
         names = content.get("joints") if isinstance(content, dict) else None
-        if names is None or tuple(names) != JOINTS:
-            raise DatasetError(f"{self.path}: got joints {names}, wanted {list(JOINTS)}")
+        if names != list(JOINTS):
+            raise DatasetError(f"{self.path}: got joints {names!r:.300}, wanted {list(JOINTS)}")
 
     def _checked(self, name: str, value: Any, frames: int) -> Tensor:
         try:
-            joints = torch.from_numpy(np.asarray(value, np.float32))
-        except (TypeError, ValueError):
+            with np.errstate(over="ignore"):  # becomes infinite
+                joints = torch.from_numpy(np.asarray(value, np.float32))
+        except (TypeError, ValueError, OverflowError):
             shape: Any = "rows of unequal length or no numbers"
         else:
             shape = tuple(joints.shape)
             if shape == (frames, len(JOINTS), 3):
-                return joints
+                if joints.isfinite().all():
+                    return joints
+                raise DatasetError(f"{self.path}: tracklet {name} has joints that are NaN or infinite")
         raise DatasetError(
             f"{self.path}: tracklet {name} has joints of shape {shape}, wanted {(frames, len(JOINTS), 3)}: "
             f"{frames} frames, {len(JOINTS)} joints, x, y and confidence"

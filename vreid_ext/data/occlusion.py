@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class BlackBox:
 
     def __call__(self, image: Tensor, tracklet: str, frame: int) -> Tensor:
         """A copy of the image (3,h,w) with the box; an image smaller than the box is black."""
-        digest = hashlib.blake2b(f"{self.seed}/{tracklet}/{frame}".encode(), digest_size=16).digest()
+        digest = hashlib.blake2b(os.fsencode(f"{self.seed}/{tracklet}/{frame}"), digest_size=16).digest()
         height, width = image.shape[-2:]
         top = int.from_bytes(digest[:8], "little") % (max(height - self.side, 0) + 1)
         left = int.from_bytes(digest[8:], "little") % (max(width - self.side, 0) + 1)

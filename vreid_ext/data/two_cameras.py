@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .boxes import is_folder_name
 from .files import Check, OnError, Screen, find_root, list_folder
 from .matlab import load_matrix
 from .records import DatasetError, Tracklet, TrackletDataset
@@ -160,7 +161,7 @@ def _read_splits(path: Path) -> list[Split]:
         splits = json.loads(path.read_text(encoding="utf-8"))
         read = [{part: [str(name) for name in split[part]] for part in ("train", "test")} for split in splits]
         for name in {name for split in read for names in split.values() for name in names}:
-            if Path(name).name != name:
+            if not is_folder_name(name):
                 raise ValueError(f"{name!r:.60} is not the name of a folder")
         return read
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -130,8 +130,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"features: {str(path)!r} is damaged: it holds no keys and values")
     if manifest.get("format") != FORMAT:
         raise ValueError(f"features: got format {manifest.get('format')!r} in {str(path)!r}, wanted {FORMAT}")
     return manifest
@@ -174,7 +176,16 @@ def damage_of(path: Path, of: str) -> str | None:
     """What is wrong with a shard of the manifest whose digest is `of`, None if nothing is."""
     try:
         tensors, notes = map_shard(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         return f"cannot be read ({error})"
     if notes.get("of") != of:
         return "belongs to other features"

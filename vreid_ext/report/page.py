@@ -137,7 +137,9 @@ def write_page(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
     temporary = page.with_name(f".{page.name}.partial")
-    temporary.write_text(content, encoding="utf-8")
+    temporary.write_text(
+        content, encoding="utf-8", errors="replace"
+    )  # names may hold bytes that are no UTF-8
     temporary.rename(page)
 
 

@@ -23,7 +23,7 @@ def strip_frames(tracklet: Tracklet) -> int:
 
 def strip_name(tracklet: Tracklet) -> str:
     """The file of a tracklet's strip: the same for the same images, and free of the names of the data."""
-    return hashlib.blake2b("\0".join(tracklet.paths).encode(), digest_size=8).hexdigest() + ".jpg"
+    return hashlib.blake2b(os.fsencode("\0".join(tracklet.paths)), digest_size=8).hexdigest() + ".jpg"
 
 
 def write_strips(
