@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
-from rivals_mining import cdist
+from rivals_mining import cdist, metric_learning
 from rivals_region import matmul as region_matmul
 from rivals_sta import block_sums, naive
 from torch import Tensor
@@ -55,6 +56,10 @@ def cases(device: str, tiny: bool = False) -> Iterator[Case]:
     yield _rank_counts(device, tiny)
 
 
+def metric_learning_is_installed() -> bool:
+    return find_spec("pytorch_metric_learning") is not None
+
+
 def _maps(device: str, dtype: torch.dtype, layout: str, tiny: bool) -> tuple[Tensor, str]:
     shape = (2, 2, 8, 8, 4) if tiny else (16, 4, 2048, 16, 8)
     x = torch.randn(shape, device=device).relu().to(dtype)
@@ -79,12 +84,16 @@ def _sta_pool(device: str, dtype: torch.dtype, layout: str, tiny: bool) -> Case:
 def _batch_hard(device: str, n: int, dim: int) -> Case:
     x = torch.randn(n, dim, device=device)
     labels = torch.arange(n, device=device) // 4
+    rivals: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
+    if metric_learning_is_installed():
+        peer = metric_learning()
+        rivals["pytorch-metric-learning"] = lambda x: peer(x, labels)
     return Case(
         "batch_hard_triplet",
         f"{n}x{dim} float32",
         (x,),
         lambda name: lambda x: ops.batch_hard_triplet(x, labels, backend=name),
-        {"eager": lambda x: cdist(x, labels)},
+        rivals,
         compiled="eager" if n == 2048 else None,
         read=x.nbytes,
         product=2 * n * n * dim,

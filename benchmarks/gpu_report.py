@@ -1,5 +1,5 @@
 """Everything there is to know of a GPU in one run: builds, tests, times all ops against eager torch,
-`torch.compile` and the limits of the machine, and trains STA for a while.
+`torch.compile`, the peers that are installed and the limits of the machine, and trains STA for a while.
 
     python benchmarks/gpu_report.py --out DIR [--minutes 8] [--no-build] [--no-tests]
 
@@ -10,8 +10,10 @@ With `--device cpu --tiny` it shows that it runs.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +25,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gpu_cases import Case, cases
+from gpu_cases import Case, cases, metric_learning_is_installed
+from gpu_timing import quantiles
+from gpu_training import train
 from harness import machine
 
 ROOT = Path(__file__).parents[1]
@@ -71,33 +75,6 @@ class Clock:
             return True
         self.skipped.append(what)
         return False
-
-
-def milliseconds(run: Callable[[], object], device: str) -> float:
-    """Of one run; on a GPU after its cache has been overwritten, and without the launch from Python."""
-    if device == "cpu":
-        start = perf_counter()
-        run()
-        return 1e3 * (perf_counter() - start)
-    torch.empty(2**28, dtype=torch.uint8, device=device).zero_()
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-    events[0].record()
-    run()
-    events[1].record()
-    events[1].synchronize()
-    return events[0].elapsed_time(events[1])
-
-
-def quantiles(runs: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
-    """20 %, median and 80 % of each run's times, taken in rounds of one run each."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(rounds + 2):
-        for name, run in runs.items():
-            spent = milliseconds(run, device)
-            if round_ >= 2:
-                times[name].append(spent)
-    at = torch.tensor([0.2, 0.5, 0.8])
-    return {name: torch.tensor(values).quantile(at).tolist() for name, values in times.items()}
 
 
 def measure_limits(device: str, tiny: bool) -> Limits:
@@ -156,63 +133,6 @@ def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: lis
                 )
             )  # fmt: skip
     return rows
-
-
-def train(device: str, tiny: bool, seconds: float) -> dict[str, Any]:
-    """Steps of STA on drawn clips: clips per second, and the step's share outside the backbone."""
-    from vreid_ext.losses import CrossEntropyLoss, TripletLoss
-    from vreid_ext.models.sta import STA
-
-    people, clips, frames, height, width = (2, 4, 2, 64, 32) if tiny else (16, 64, 4, 256, 128)
-    labels = torch.arange(clips, device=device) // (clips // people)
-    batch = torch.randn(clips, frames, 3, height, width, device=device)
-    batch = batch.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (clips, frames))
-    result: dict[str, Any] = {"clips": clips, "frames": frames, "size": [height, width]}
-    torch.manual_seed(0)
-    model = STA(people, backbone="resnet18" if tiny else "resnet50").to(
-        device, memory_format=torch.channels_last
-    )
-    model.train()
-    optimizer = torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9)
-
-    def step(backend: str) -> Tensor:
-        model.sta.backend = backend
-        assert model.inter_frame is not None
-        model.inter_frame.backend = backend
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16):
-            output = model(batch)
-            loss = CrossEntropyLoss()(output.logits, labels) + output.extras["inter_frame"].mean()
-        loss = loss + TripletLoss(0.3, backend=backend)(output.feature.float(), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    gradient: list[Tensor] = []
-
-    def backbone_only() -> None:
-        """The same without anything between the maps and their gradient."""
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16):
-            maps = model.maps(batch)
-        if not gradient:
-            gradient.append(torch.randn_like(maps))
-        maps.backward(gradient[0])
-        optimizer.step()
-
-    runs = {"ours": lambda: step("auto"), "eager head": lambda: step("reference"), "backbone": backbone_only}
-    losses = [step("auto").item()]
-    each = max(milliseconds(run, device) for run in runs.values()) / 1e3
-    rounds = max(2, min(100, int(seconds / (3 * each)))) if not tiny else 2
-    times = {name: found[1] for name, found in quantiles(runs, device, rounds).items()}
-    losses.append(step("auto").item())
-    result["rounds"] = rounds
-    result["loss"] = losses
-    result["milliseconds"] = times
-    result["clips per second"] = 1e3 * clips / times["ours"]
-    result["share outside the backbone"] = 1 - times["backbone"] / times["ours"]
-    result["share with the eager head"] = 1 - times["backbone"] / times["eager head"]
-    return result
 
 
 def run_command(command: list[str], seconds: float) -> dict[str, Any]:
@@ -343,15 +263,21 @@ def main() -> int:
     limits = measure_limits(options.device, options.tiny)
     content["limits"] = asdict(limits)
     training_time = 0.15 * clock.seconds
+    if not metric_learning_is_installed():
+        clock.skipped.append("the peer pytorch-metric-learning, which is not installed")
     rows: list[Row] = []
     for case in cases(options.device, options.tiny):
         if clock.allows(f"{case.op} {case.size}", training_time + 5):
             rows += measure(case, options.device, limits, clock, content["problems"])
     content["rows"] = [asdict(row) for row in rows]
     content["choices"] = choices(rows)
-    content["training"] = (
-        train(options.device, options.tiny, 0.5 * training_time) if clock.allows("training", 20) else {}
-    )
+    content["training"] = {}
+    if clock.allows("training", 20):
+        workers = 0 if options.tiny else min(16, os.cpu_count() or 1)
+        with tempfile.TemporaryDirectory() as folder:
+            content["training"] = train(
+                Path(folder), options.device, options.tiny, min(training_time, clock.left() - 15), workers
+            )
     content["seconds"] = perf_counter() - clock.start
     (options.out / "rows.json").write_text(json.dumps(content, indent=1) + "\n")
     (options.out / "report.md").write_text(report(content))

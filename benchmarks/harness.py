@@ -45,9 +45,6 @@ def compare(
 ) -> list[Row]:
     """Time every provider in `rounds` interleaved rounds; "ours" must be among them.
 
-    Each round calls a provider twice and times the second call, as in a loop: the others have sent its
-    threads to sleep and thrown its code out of the caches. Without `warmup` each is called once, as it is.
-
     `per_ours` is the median over the rounds of provider time / our time in the same round. Providers named in
     `once` take too long for that: they run in the first round alone.
     """
@@ -56,8 +53,6 @@ def compare(
         for name, run in providers.items():
             if name in once and round_ != 0:
                 continue
-            if warmup:
-                run()
             synchronize()
             start = perf_counter()
             run()

@@ -20,6 +20,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 def test_every_part_is_there(tmp_path):
     pytest.importorskip("torchvision")
     pytest.importorskip("matplotlib")
+    pytest.importorskip("pytorch_metric_learning")
     result = run("--device", "cpu", "--tiny", "--out", str(tmp_path))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     content = json.loads((tmp_path / "rows.json").read_text())
@@ -28,9 +29,10 @@ def test_every_part_is_there(tmp_path):
         *("sta_pool", "batch_hard_triplet", "region_pool", "attention_map", "fuse", "identity_hard"),
         *("part_distance", "rank_counts"),
     }
-    assert {row["provider"] for row in content["rows"]} >= {"native", "eager"}
+    assert {row["provider"] for row in content["rows"]} >= {"native", "eager", "pytorch-metric-learning"}
     assert all(0 < row["q20"] <= row["median"] <= row["q80"] for row in content["rows"])
     assert content["limits"]["copy"] > 0
+    assert content["training"]["steps"] == 4
     assert content["training"]["clips per second"] > 0
     assert content["training"]["share outside the backbone"] < 1
     table = (tmp_path / "report.md").read_text()

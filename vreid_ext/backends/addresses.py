@@ -74,3 +74,9 @@ def dense(tensor: Tensor | None) -> Tensor | None:
 
 def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def in_strides_of(model: Tensor, values: Tensor) -> Tensor:
+    """Contiguous values in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
+    out = torch.empty_like(model)
+    return values if out.stride() == values.stride() else out.copy_(values)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vreid_ext.precision import widened
+
 IGNORE = -1
 
 
@@ -44,7 +46,7 @@ class AttributeLoss(nn.Module):
         check_attributes(logits, targets, self.sizes)
         chosen = targets.index_select(1, self.attribute.to(targets.device))
         known = chosen >= 0
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = widened(logits)
         wanted = (chosen == self.class_.to(targets.device)).to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return loss.masked_fill(~known, 0).sum() / known.sum().clamp(min=1)

@@ -1,10 +1,10 @@
 """Softmax cross-entropy over identities."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vreid_ext.losses import _checks
+from vreid_ext.precision import widened
 
 
 class CrossEntropyLoss(nn.Module):
@@ -31,7 +31,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         _checks.batch("logits", logits, targets)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = widened(logits)
         return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vreid_ext.losses import _checks
 from vreid_ext.losses.gather import gather_with_gradient
+from vreid_ext.precision import widened
 
 
 class OIMLoss(nn.Module):
@@ -78,7 +79,7 @@ class OIMLoss(nn.Module):
                 f"inputs: got D = {inputs.shape[1]}, wanted num_features = {self.table.shape[1]}"
             )
         with torch.autocast(inputs.device.type, enabled=False):
-            features = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+            features = widened(inputs)
             everyone = gather_with_gradient(features.detach())
             labels: list[int] = gather_with_gradient(targets).tolist()
             self._check(labels)

@@ -25,7 +25,7 @@ from vreid_ext.backends import reference
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import accumulator, in_full
+from vreid_ext.precision import accumulator, in_full, widened
 
 METRICS = ("euclidean", "squared", "cosine")
 
@@ -293,7 +293,7 @@ def _finite(name: str, x: Tensor) -> None:
     """On a CPU, where looking costs no wait. The native kernels of `batch_hard` look for themselves."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    finite = x.detach().to(accumulator(x.dtype)).square().sum(1).isfinite()
+    finite = widened(x.detach()).square().sum(1).isfinite()
     if not finite.all():
         raise NotFiniteError(name, int((~finite).nonzero()[0]))
 

@@ -12,7 +12,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import accumulator, in_full
+from vreid_ext.precision import accumulator, in_full
 
 
 def part_distance(

@@ -20,7 +20,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import in_full, widened
+from vreid_ext.precision import in_full, widened
 
 
 class RegionPool(NamedTuple):
@@ -97,7 +97,7 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     """
     _checks.floating("weights", weights, "(B,T,K,L)")
     _checks.choice("form", form, ("hellinger", "text"))
-    weights = widened(weights, weights.dtype)
+    weights = widened(weights)
     backend = backends.choose("hellinger_overlap", backend, weights.device, weights.dtype)
     if backend == "reference":
         return in_full(reference.hellinger_overlap, weights, weights, form)

@@ -19,7 +19,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
-from vreid_ext.ops._precision import accumulator, in_full, widened
+from vreid_ext.precision import accumulator, in_full, widened
 
 
 class STAPool(NamedTuple):
@@ -87,7 +87,7 @@ def block_scores(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.row_blocks("blocks", blocks, attention.shape[2])
     _checks.mask("valid", valid, tuple(attention.shape[:2]), attention.device)
-    attention = widened(attention, attention.dtype)
+    attention = widened(attention)
     backend = backends.choose("block_scores", backend, attention.device, attention.dtype)
     if backend == "reference":
         return in_full(reference.block_scores, attention, attention, valid, blocks)
@@ -185,7 +185,7 @@ def inter_frame_distance(
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))
     clips, frames = attention.shape[:2]
-    attention = widened(attention, attention.dtype)
+    attention = widened(attention)
     if frames == 1:
         return attention.sum((1, 2, 3)) * 0
     if pairs == "all":

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
-from vreid_ext.backends.addresses import FeatureMap, address, dense, feature_map, readable, with_gradient
+from vreid_ext.backends.addresses import (
+    FeatureMap,
+    address,
+    dense,
+    feature_map,
+    in_strides_of,
+    readable,
+    with_gradient,
+)
 from vreid_ext.backends.cuda.launch import queue
 
 
@@ -100,7 +108,7 @@ def block_scores_backward(
     _cuda.block_scores_backward(
         b, t, h * w, scores.shape[2], *map(address, (*inputs, result)), *queue(attention)
     )
-    return _like(attention, result)
+    return in_strides_of(attention, result)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -126,7 +134,7 @@ def fuse_backward(
     _cuda.fuse_backward(
         x_map, result_map, grad_map, scores.shape[2], *map(address, (*inputs, dscores, parts)), *queue(x)
     )
-    return dx if dx is result else dx.copy_(result), _like(scores, dscores)
+    return dx if dx is result else dx.copy_(result), in_strides_of(scores, dscores)
 
 
 def _fused(maps: Tensor, x_map: FeatureMap) -> tuple[Tensor, FeatureMap]:
@@ -143,8 +151,3 @@ def _fused(maps: Tensor, x_map: FeatureMap) -> tuple[Tensor, FeatureMap]:
         own = feature_map(maps)
         assert own is not None
     return maps, own
-
-
-def _like(model: Tensor, values: Tensor) -> Tensor:
-    """`values` in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
-    return values if model.is_contiguous() else torch.empty_like(model).copy_(values)

@@ -7,6 +7,7 @@ from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, address, adjacent, dense, rows
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.backends.native import memory
+from vreid_ext.precision import accumulator, widened
 
 _METRICS = {"euclidean": 0, "squared": 1, "cosine": 2}  # MiningMetric in csrc/common/types.h
 
@@ -48,7 +49,7 @@ def batch_hard_triplet(
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
     x, ref, index = adjacent(x), None if ref is None else adjacent(ref), index.contiguous()
-    distance = torch.empty(index.shape, dtype=_accumulator(x))
+    distance = torch.empty(index.shape, dtype=accumulator(x.dtype))
     _native.mined_distance(
         rows(x), rows(ref), address(index), len(index), _METRICS[metric], address(distance),
         torch.get_num_threads(),
@@ -93,7 +94,7 @@ def _mine_small(x: Tensor, labels: Tensor) -> Tensor | None:
 
     None if the rows lie too far from the origin for that, or are not finite.
     """
-    x, labels = x.to(_accumulator(x)), labels.contiguous()
+    x, labels = widened(x), labels.contiguous()
     n = len(x)
     products = torch.mm(x, x.T, out=x.new_empty(n, n))  # `out`: autocast leaves it alone
     index = torch.empty((2, n), dtype=torch.int64)
@@ -108,7 +109,7 @@ def _mine(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, *, centre: bool
 ) -> Tensor:
     """Index (2,n), strip by strip, from rows less their mean or divided by their norms."""
-    acc = _accumulator(x)
+    acc = accumulator(x.dtype)
     offset = torch.empty(x.shape[1], dtype=acc) if centre else None
     anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
     if ref is None or ref_labels is None:
@@ -139,7 +140,8 @@ def _prepare(name: str, x: Tensor, offset: Tensor | None, *, mean_first: bool) -
     With `mean_first` the mean of x is put into offset before.
     """
     x = adjacent(x)
-    prepared, square = memory.empty(x.shape, _accumulator(x)), torch.empty(len(x), dtype=_accumulator(x))
+    acc = accumulator(x.dtype)
+    prepared, square = memory.empty(x.shape, acc), torch.empty(len(x), dtype=acc)
     bad = _native.prepare_rows(
         rows(x), address(offset), mean_first and offset is not None, address(prepared), address(square),
         torch.get_num_threads(),
@@ -157,7 +159,3 @@ def _ids(labels: Tensor, acc: torch.dtype) -> Tensor:
     if not torch.equal(ids.to(torch.int64), labels):  # some do not fit
         ids = torch.unique(labels, return_inverse=True)[1].to(torch.int32)
     return ids
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

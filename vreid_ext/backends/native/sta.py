@@ -4,14 +4,15 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address, dense, readable, with_gradient
+from vreid_ext.backends.addresses import DTYPE_CODES, address, dense, in_strides_of, readable, with_gradient
 from vreid_ext.backends.native import memory
+from vreid_ext.precision import accumulator
 
 
 def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]:
     x, x_map = readable(x)
     b, t, c, h, w = x.shape
-    acc = _accumulator(x.dtype)
+    acc = accumulator(x.dtype)
     pooled = x.new_empty((b, 2 * c))
     scores = x.new_empty((b, t, blocks), dtype=acc)
     attention = x.new_empty((b, t, h, w), dtype=acc)
@@ -58,7 +59,7 @@ def sta_pool_backward(
 def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
     x, x_map = readable(x)
     b, t, _, h, w = x.shape
-    attention = x.new_empty((b, t, h, w), dtype=_accumulator(x.dtype))
+    attention = x.new_empty((b, t, h, w), dtype=accumulator(x.dtype))
     norm = attention.new_empty((b, t))
     _native.attention_map(
         x_map,
@@ -114,7 +115,7 @@ def block_scores_backward(
         *map(address, (*inputs, result)),
         torch.get_num_threads(),
     )
-    return _like(attention, result)
+    return in_strides_of(attention, result)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -142,7 +143,7 @@ def fuse_backward(
         *map(address, (*inputs, dscores)),
         torch.get_num_threads(),
     )
-    return dx if dx is result else dx.copy_(result), _like(scores, dscores)
+    return dx if dx is result else dx.copy_(result), in_strides_of(scores, dscores)
 
 
 def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
@@ -168,13 +169,4 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
         *map(address, (*inputs, result)),
         torch.get_num_threads(),
     )
-    return _like(attention, result)
-
-
-def _like(model: Tensor, values: Tensor) -> Tensor:
-    """`values` in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
-    return values if model.is_contiguous() else torch.empty_like(model).copy_(values)
-
-
-def _accumulator(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+    return in_strides_of(attention, result)

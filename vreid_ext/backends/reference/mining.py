@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vreid_ext.precision import widened
+
 
 def batch_hard(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
@@ -56,7 +58,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
 
 def _rows(x: Tensor, metric: str) -> Tensor:
     """In float32 or wider; unit length for the cosine, where a zero row stays zero."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = widened(x)
     if metric != "cosine":
         return x
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)

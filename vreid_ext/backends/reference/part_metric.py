@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.precision import accumulator
+
 
 def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
     """Eq. 8 for weights that are normalised already: one part after the other."""
-    dtype = torch.promote_types(q_features.dtype, torch.float32)
+    dtype = accumulator(q_features.dtype)
     total = q_features.new_zeros((len(q_features), len(g_features)), dtype=dtype)
     for r in range(q_features.shape[1]):
         # Differences instead of a matrix product: exact, and of gradient zero at distance zero.

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.precision import widened
+
 
 def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eq. 2, 3 and 9: K distributions over the cells, the K weighted sums, and how much they overlap."""
-    log_weights = _accumulated(logits).log_softmax(-1)
+    log_weights = widened(logits).log_softmax(-1)
     weights = log_weights.exp()
-    features = weights @ _accumulated(x).flatten(3).mT
+    features = weights @ widened(x).flatten(3).mT
     # The root of the weights through their logarithm: its derivative is finite where a weight is zero.
     root = (log_weights / 2).exp()
     products = root @ root.mT
@@ -29,7 +31,7 @@ def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> Ten
     if valid is not None:
         features = torch.where(valid[:, :, None, None], features, 0)
     weights = frame_weights(scores, valid)
-    return (weights[..., None] * _accumulated(features)).sum(1).to(features.dtype)
+    return (weights[..., None] * widened(features)).sum(1).to(features.dtype)
 
 
 def frame_weights(scores: Tensor, valid: Tensor | None) -> Tensor:
@@ -40,11 +42,6 @@ def frame_weights(scores: Tensor, valid: Tensor | None) -> Tensor:
     # The lowest finite score and not -inf: the softmax of a clip without a valid frame would be NaN.
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(left_out, lowest).softmax(1).masked_fill(left_out, 0)
-
-
-def _accumulated(x: Tensor) -> Tensor:
-    """Half precision is summed in float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _sqrt(x: Tensor) -> Tensor:

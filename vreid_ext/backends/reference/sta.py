@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.precision import widened
+
 
 def attention_map(x: Tensor, energy: str, normalize: str) -> Tensor:
     """Eq. 1: per-cell energy over channels, normalised over the cells of a frame."""
-    q, cells = _accumulated(x).square().sum(2), x.shape[3] * x.shape[4]
+    q, cells = widened(x).square().sum(2), x.shape[3] * x.shape[4]
     if energy == "l2":
         q = _sqrt(q)
     if normalize == "sum":
@@ -28,7 +30,7 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
     """Algorithm 1: the best-scored block of all frames, and the score-weighted sum over frames."""
     valid = _all_valid(x) if valid is None else valid
-    blocks = _accumulated(x).unflatten(3, (scores.shape[2], -1))
+    blocks = widened(x).unflatten(3, (scores.shape[2], -1))
     blocks = torch.where(valid[:, :, None, None, None, None], blocks, 0)
     scores = torch.where(valid[..., None], scores, 0)
     best = scores.masked_fill(~valid[..., None], -torch.inf).argmax(1)
@@ -43,7 +45,7 @@ def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tens
     x = torch.where(valid[:, :, None, None, None], x, 0)
     attention = torch.where(valid[..., None, None], attention_map(x, "sum_square", "sum"), 0)
     scores = block_scores(attention, valid, blocks)
-    pooled = fuse(_accumulated(x), scores, valid).mean((2, 3))
+    pooled = fuse(widened(x), scores, valid).mean((2, 3))
     return pooled.to(x.dtype), scores, attention
 
 
@@ -53,11 +55,6 @@ def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
     index = pairs[..., None].expand(-1, -1, -1, flat.shape[2]).flatten(1, 2)
     first, second = flat.gather(1, index).unflatten(1, pairs.shape[1:]).unbind(2)
     return _sqrt((first - second).square().sum(2)).mean(1)
-
-
-def _accumulated(x: Tensor) -> Tensor:
-    """Half precision is summed in float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _all_valid(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from vreid_ext.backends.addresses import in_strides_of
 from vreid_ext.backends.triton import kernels
 from vreid_ext.backends.triton.configs import (
     BLOCK_C,
@@ -73,7 +74,7 @@ def block_scores_backward(
             slope, mean_slope, total, _mask(valid), attention.contiguous(), dattention, frames, blocks, cells,
             BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
         )  # fmt: skip
-    return _like(dattention, attention)
+    return in_strides_of(attention, dattention)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -111,7 +112,7 @@ def fuse_backward(
             *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
             FLAT=_flat(grad, x, dx), **tile._replace(BLOCK_C=tile.BLOCK_C // 2, num_warps=8)._asdict(),
         )  # fmt: skip
-        return dx, _like(parts.sum((3, 4)), scores)
+        return dx, in_strides_of(scores, parts.sum((3, 4)))
 
 
 def sta_pool(
@@ -180,7 +181,7 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
             cells,
             BLOCK_M=BLOCK_M, BLOCK_L=BLOCK_L,
         )  # fmt: skip
-    return _like(dattention, attention)
+    return in_strides_of(attention, dattention)
 
 
 def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[Tensor, Tensor]:
@@ -358,9 +359,3 @@ def _walk(x: Tensor) -> tuple[int, ...]:
 def _flat(*maps: Tensor) -> bool:
     """Whether the cells of every map are one run of equal steps."""
     return all(x.shape[3] == 1 or x.shape[4] == 1 or x.stride(3) == x.shape[4] * x.stride(4) for x in maps)
-
-
-def _like(contiguous: Tensor, model: Tensor) -> Tensor:
-    """The values in the strides torch promises for a result like `model`."""
-    out = torch.empty_like(model)
-    return contiguous if out.stride() == contiguous.stride() else out.copy_(contiguous)

@@ -1,4 +1,4 @@
-"""The precision that ops compute in."""
+"""The precision of sums: half precision is summed in float32, the others in their own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums: float32, or float64 for float64."""
+    """The dtype of sums of numbers of `dtype`: float32, or float64 for float64."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def widened(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """`value` as sums over numbers of `dtype` take it; `value` itself where it is so already."""
-    wanted = accumulator(dtype)
+def widened(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`value` as sums of numbers of `dtype` (its own) take it; `value` itself where it is so already."""
+    wanted = accumulator(dtype or value.dtype)
     return value if value.dtype == wanted else value.to(wanted)
 
 
