@@ -1,8 +1,10 @@
 """The native module itself: instruction sets, threads, and what it refuses. Its ops: ops/test_sta.py."""
 
 import os
+import shutil
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -141,10 +143,10 @@ for dtype in (torch.float32, torch.float64):
 """
 
 
-def python(code: str, isa: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, isa: str, *under: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "VREID_ISA": isa},
+        [*under, sys.executable, "-c", code],
+        env={**os.environ, "VREID_ISA": isa, "PYTHONMALLOC": "malloc" if under else "default"},
         capture_output=True,
         text=True,
         check=False,
@@ -163,6 +165,30 @@ def test_every_instruction_set_gives_the_answer(isa, code):
     forced = f"from vreid_ext import _native\nassert _native.build_info()['isa'] == {isa!r}\n"
     result = python("import torch\n" + forced + code, isa)
     assert result.returncode == 0, result.stderr
+
+
+# One number more than there are: valgrind is to find this, and nothing else.
+PLANTED = """
+from vreid_ext import _native
+_native.read_probe(torch.ones(101).data_ptr(), 102, 1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_valgrind_finds_nothing(tmp_path):
+    report = tmp_path / "report.xml"
+    valgrind = "valgrind", "--xml=yes", f"--xml-file={report}", "--error-limit=no", "--num-callers=40"
+    result = python("\n".join([COMPARISON, RANKINGS, HALVES, MINING, PLANTED]), "baseline", *valgrind)
+    assert result.returncode == 0, result.stderr[-4000:]
+    # Errors without a frame of the module are Python's and torch's own.
+    errors = [
+        [frame.findtext("fn", "") for frame in error.iter("frame")]
+        for error in ElementTree.parse(report).iter("error")
+        if any("/_native." in frame.findtext("obj", "") for frame in error.iter("frame"))
+    ]
+    assert errors
+    assert [functions for functions in errors if not any("probe" in each for each in functions)] == []
 
 
 def test_unknown_instruction_set_is_an_error_that_lists_the_usable_ones():

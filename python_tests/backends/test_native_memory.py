@@ -1,7 +1,9 @@
 """Large results use kept blocks, and never one that somebody still reads."""
 
+import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +61,27 @@ def test_threads_never_share_a_block():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_threads_keep_blocks_at_the_same_time():
+    wrong = []
+
+    def work(first: int) -> None:
+        try:
+            for number in range(200_000):
+                memory._keep(np.empty(10 + (7 * number + first) % 13, np.uint8))
+        except RuntimeError as error:
+            wrong.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    assert 0 < len(memory._kept) <= memory._SIZES

@@ -155,15 +155,18 @@ class Computed(torch.utils.data.Dataset[Tensor]):
         return 4
 
     def __getitem__(self, index: int) -> Tensor:
-        torch.set_num_threads(1)
         return torch.cat([each.flatten().double() for each in results(index)])
 
 
 def test_workers_of_a_data_loader_compute_after_their_parent_did():
-    data = Computed()
-    wanted = [data[index] for index in range(len(data))]
-    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
-    assert same(list(loader), wanted)
+    data, before = Computed(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        wanted = [data[index] for index in range(len(data))]
+        loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+        assert same(list(loader), wanted)
+    finally:
+        torch.set_num_threads(before)
 
 
 SUB_INTERPRETER = """

@@ -7,6 +7,7 @@ come from NumPy, which asks the system for large pages, and begin with a cache l
 """
 
 import math
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ _LARGE = 2**20  # bytes; smaller blocks stay with the C library
 _LINE = 64  # bytes
 _SIZES = 4  # sizes remembered at a time
 
-_kept: dict[int, np.ndarray] = {}
+_kept: OrderedDict[int, np.ndarray] = OrderedDict()  # by bytes, the first freed first
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -60,4 +61,4 @@ def _lend(size: int, dtype: torch.dtype) -> Tensor:
 def _keep(block: np.ndarray) -> None:
     _kept[block.nbytes] = block
     while len(_kept) > _SIZES:
-        _kept.pop(next(iter(_kept)), None)
+        _kept.popitem(last=False)  # in one step: other threads keep blocks at the same time
