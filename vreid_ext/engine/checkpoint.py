@@ -106,11 +106,33 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The numbers of a checkpoint: format, recipe, num_classes and, from training, position and optimizer."""
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint {str(folder)!r}: state.json is damaged: {error}") from error
-    if state.get("format") != FORMAT:
-        raise ValueError(f"checkpoint {str(folder)!r}: got format {state.get('format')!r}, wanted {FORMAT}")
+    if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"checkpoint {str(folder)!r}: got format {state['format']!r}, wanted {FORMAT}")
+    try:
+        state["recipe"]["model"]["name"], int(state["num_classes"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"checkpoint {str(folder)!r}: state.json is damaged: {error!r}") from error
     return state
+
+
+def read_position(folder: Path) -> Position:
+    """Where the run stood at a checkpoint.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    values: Any = read_state(folder).get("position")
+    try:
+        # Only to see that names and types fit: it would make floats of the whole numbers in `scaler`.
+        OmegaConf.merge(OmegaConf.structured(Position), values)
+        return Position(**values)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint {str(folder)!r}: its position is damaged: {error}") from error
 
 
 def load_weights(folder: Path, model: nn.Module, description: str) -> None:
@@ -139,13 +161,19 @@ def load_weights(folder: Path, model: nn.Module, description: str) -> None:
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Put an optimizer back to where the checkpoint left it."""
-    groups = read_state(folder)["optimizer"]
+    """Put an optimizer back to where the checkpoint left it.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or of another optimizer.
+    """
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in _read(folder / "optimizer.safetensors").items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": read_state(folder)["optimizer"]})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"checkpoint {str(folder)!r}: its optimizer is damaged: {error!r}") from error
 
 
 def load_objective(folder: Path, objective: nn.Module) -> None:

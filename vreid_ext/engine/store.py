@@ -122,6 +122,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         for number, (a, b) in enumerate(zip_longest(there["tracklets"], here["tracklets"]))
         if a != b
     ][:1]
+    odd += ["splits"] if there["splits"] != here["splits"] else []
     if odd:
         raise ValueError(
             f"features: {str(folder)!r} holds those of another model or data set; choose another folder. "

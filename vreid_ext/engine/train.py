@@ -26,7 +26,7 @@ from vreid_ext.engine.checkpoint import (
     load_objective,
     load_optimizer,
     load_weights,
-    read_state,
+    read_position,
     save_checkpoint,
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
@@ -135,11 +135,10 @@ class _Run:
         self.objective.to(self.accelerator.device)
         self.position = Position()
         if saved:
-            state = read_state(saved[-1])
             load_weights(saved[-1], model, describe_model(recipe.model, classes))
             load_optimizer(saved[-1], optimizer)
             load_objective(saved[-1], self.objective)
-            self.position = Position(**state["position"])
+            self.position = read_position(saved[-1])
         self.stages = Stages(model, recipe.stages)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         if self.accelerator.scaler is not None and self.position.scaler:

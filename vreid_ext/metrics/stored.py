@@ -132,16 +132,36 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"features: {str(path)!r} is damaged: it holds no keys and values")
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"features: got format {manifest.get('format')!r} in {str(path)!r}, wanted {FORMAT}")
+    if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"features: got format {manifest['format']!r} in {str(path)!r}, wanted {FORMAT}")
+    try:
+        whole = _has_all(manifest)
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"features: {str(path)!r} is damaged: what it holds is no manifest")
     return manifest
+
+
+def _has_all(manifest: dict[str, Any]) -> bool:
+    """Whether all is there that others read; a KeyError, TypeError or AttributeError says no as well."""
+    count = len(manifest["tracklets"])
+    splits, shards = manifest["splits"].values(), manifest.get("shards", [])
+    return (
+        isinstance(manifest["identity"], dict)
+        and all(type(row["pid"]) is type(row["camid"]) is int for row in manifest["tracklets"])
+        and all(isinstance(row["name"], str) for row in manifest["tracklets"])
+        and all(type(number) is int and 0 <= number < count for split in splits for number in split)
+        and manifest["shard_rows"] > 0
+        and all(type(shard["bytes"]) is int for shard in shards)
+        and [shard["file"] for shard in shards] == [shard_name(number) for number in range(len(shards))]
+        and ("shards" not in manifest or all(width > 0 for width in manifest["widths"].values()))
+    )
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of what the rows of a manifest are."""
-    what = {key: manifest[key] for key in ("identity", "tracklets", "shard_rows")}
+    what = {key: manifest[key] for key in ("identity", "tracklets", "splits", "shard_rows")}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
