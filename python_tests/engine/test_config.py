@@ -27,6 +27,7 @@ def test_overrides_have_the_last_word_and_keep_their_types():
         ("input.flip=2", "input.flip: got 2"),
         ("eval.frames=[]", "eval.frames"),
         ("input=3", "input: got 3, wanted a group"),
+        ("paper.rows=3", "paper.rows: got 3, wanted rows"),
         ("optim.lr", "wanted key=value"),
     ],
 )

@@ -300,6 +300,8 @@ def _typed(tree: Any, source: str) -> Recipe:
     if plain.get("train", {}).get("precision") is False:  # YAML reads a bare `no` as false
         plain["train"]["precision"] = "no"
     paper = plain.get("paper", {})
+    if not isinstance(paper.get("rows", {}), dict):
+        raise ValueError(f"{source}: paper.rows: got {paper['rows']!r}, wanted rows by their frames")
     if "rows" in paper:  # JSON has no integer keys
         paper["rows"] = {int(frames): row for frames, row in paper["rows"].items()}
     try:
