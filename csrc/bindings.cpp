@@ -292,8 +292,9 @@ const int64_t* row_index(const char* name, int64_t index, int64_t size, int64_t 
     const int64_t* values = address<const int64_t>(name, index, size);
     for (int64_t i = 0; i < size; ++i) {
         if (values[i] < least || values[i] >= rows)
-            throw py::index_error(std::string(name) + ": got row " + std::to_string(values[i]) + " of " +
-                                  std::to_string(rows));
+            throw std::invalid_argument(std::string(name) + ": got " + std::to_string(values[i]) +
+                                        ", wanted " + std::to_string(least) + " to " +
+                                        std::to_string(rows - 1));
     }
     return values;
 }

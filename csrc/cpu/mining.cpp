@@ -53,8 +53,8 @@ Prepared<T> subtract(const T* x, const Acc<T>* offset, Acc<T>* y, int64_t D) {
 
 template <class T>
 Prepared<T> divide(const T* x, Acc<T>* y, int64_t D) {
-    const Acc<T> square = squared_norm(x, D), norm = root(square);
-    const Vec<T> factor = broadcast<T>(norm > 0 ? 1 / norm : 0);
+    const Acc<T> square = squared_norm(x, D);
+    const Vec<T> factor = broadcast<T>(inverse_norm(square));
     for_vectors<T>(D, [&](int64_t d, auto part) { part.store(y + d, part.load(x + d) * factor); });
     return {square, 0};
 }

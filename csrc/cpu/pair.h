@@ -73,7 +73,7 @@ inline double cosine(const T* p, const T* q, int64_t D) {
     p2 += sum_lanes(first[0] + first[1]);
     q2 += sum_lanes(second[0] + second[1]);
     const double norms = sqrt(p2) * sqrt(q2);
-    return norms > 0 ? 1 - dot / norms : 1;
+    return norms == 0 ? 1 : 1 - dot / norms + (norms - norms);  // NaN where squares overflow
 }
 
 // Row i of the query against row c of the gallery.

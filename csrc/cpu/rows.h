@@ -22,12 +22,18 @@ inline Acc<T> squared_norm(const T* x, int64_t D) {
     return sum_lanes(total);
 }
 
-// What a row is multiplied with before rows are compared: 1 / norm for the cosine, zero for a zero row.
+// 1 / norm of a row with this squared norm; zero where the square is too small to have all its digits, NaN
+// where it overflowed or is NaN.
+template <class A>
+inline A inverse_norm(A square) {
+    constexpr A least = sizeof(A) == 8 ? A(0x1p-1022) : A(0x1p-126);
+    return square < least ? A(0) : square - square + 1 / root(square);
+}
+
+// What a row is multiplied with before rows are compared.
 template <class T>
 inline Acc<T> row_scale(const T* x, int64_t D, MiningMetric metric) {
-    if (metric != MiningMetric::cosine) return 1;
-    const Acc<T> norm = root(squared_norm(x, D));
-    return norm > 0 ? 1 / norm : 0;
+    return metric == MiningMetric::cosine ? inverse_norm(squared_norm(x, D)) : 1;
 }
 
 // || x sx - y sy ||^2

@@ -49,7 +49,7 @@ def test_random_protocol_is_refused():
         evaluate_rank(np.zeros((1, 1)), [1], [1], [0], [1], use_metric_cuhk03=True)
 
 
-@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (6, 1, 0.2)])
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (6, 1, 0.2), (3, 9, 0.3)])
 def test_re_ranking_equals_the_op_on_features(k1, k2, weight):
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(12, 16, generator=generator)

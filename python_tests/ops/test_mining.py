@@ -302,6 +302,43 @@ def test_rows_that_are_not_finite_are_named(backend, bad, metric):
         ops.batch_hard(ref[:30], ref_labels[:30], metric=metric, ref=x, ref_labels=labels, backend=backend)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
+def test_without_a_pair_gradients_are_zero(backend):
+    x, ref = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    none = torch.full((2, 4), -1)
+    for distance in (
+        ops.mined_distance(x, none[:0], ref=ref, backend=backend),
+        ops.mined_distance(x, none, ref=ref[:0], backend=backend),
+        ops.batch_hard(x[:0], Y[:0], ref=ref, ref_labels=torch.arange(5), backend=backend).positive_distance,
+    ):
+        assert (distance == 0).all()
+        for gradient in torch.autograd.grad(distance.sum(), (x, ref), materialize_grads=True):
+            assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+def test_the_cosine_of_a_row_that_is_not_finite_is_nan(backend, bad):
+    x, index = torch.randn(4, 3), torch.tensor([[1, 2, 3, -1]])
+    x[1, 2] = bad
+    distance = ops.mined_distance(x, index, metric="cosine", backend=backend)
+    assert distance.isnan().tolist() == [[True, True, False, False]]
+
+
+def test_rows_whose_squares_underflow_are_zero_rows(backend):
+    x = torch.randn(8, 3) * 1e-22
+    hard = ops.batch_hard(x, torch.arange(8) // 2, metric="cosine", backend=backend)
+    assert (hard.positive_distance == 1).all()
+    assert (hard.negative_distance == 1).all()
+
+
+def test_a_row_without_a_pair_takes_no_nan(backend):
+    x = torch.tensor([[math.inf, 1.0], [1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    distance = ops.mined_distance(x, torch.tensor([[-1, 2, 1]]), metric="squared", backend=backend)
+    distance.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 X, Y = torch.randn(4, 3), torch.arange(4)
 
 
@@ -323,7 +360,22 @@ X, Y = torch.randn(4, 3), torch.arange(4)
         (lambda: ops.identity_hard(X, Y[:3]), ValueError, "labels: got shape"),
         (lambda: ops.mined_distance(X, Y), ValueError, "index: got shape"),
         (lambda: ops.mined_distance(X, Y[None].int()), TypeError, "index: got torch.int32"),
-        (lambda: ops.mined_distance(X, Y[None] + 1), IndexError, "row 4 of 4"),
+        *(
+            (
+                lambda index=index, backend=backend: ops.mined_distance(X, index[None], backend=backend),
+                ValueError,
+                f"^index: got {got}, wanted -1 to 3",
+            )
+            for index, got in ((Y + 1, 4), (Y - 2, -2))
+            for backend in ("native", "reference")
+        ),
+        (lambda: ops.mined_distance(X, Y[None], ref=X[:0]), ValueError, "^index: got 3, wanted -1 to -1"),
+        (lambda: ops.batch_hard_triplet(X, Y, margin=math.nan), ValueError, "^margin: got nan"),
+        (lambda: ops.batch_hard_triplet(X, Y, margin=-1), ValueError, "^margin: got -1"),
+        (lambda: ops.batch_hard_triplet(X, Y, margin=None), TypeError, "^margin: got None"),
+        (lambda: ops.identity_hard(X, Y, include_self=1), TypeError, "^include_self: got int"),
+        (lambda: ops.dvdp(X.int(), Y), TypeError, "^embeddings: got dtype"),
+        (lambda: ops.batch_hard(X, Y.to_sparse()), TypeError, "^labels: got layout"),
     ],
 )
 def test_bad_input(call, error, message):

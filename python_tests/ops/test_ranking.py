@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vreid_ext import ops
+from vreid_ext import ops, use_backend
 
 METRICS = ["cosine", "euclidean"]
 
@@ -323,6 +323,36 @@ def test_nothing_to_count(backend):
     assert (indices == -1).all()
 
 
+def test_features_may_require_a_gradient(backend):
+    query, gallery = (x.requires_grad_() for x in embeddings(3, 10, 4))
+    start, index, row = all_pairs(query, gallery)
+    distance = ops.pair_distances(query, gallery, row, index, backend=backend)
+    values, _ = ops.top_k(query, gallery, 2, backend=backend)
+    counts = ops.feature_rank_counts(query, gallery, start, index, distance, backend=backend)
+    assert not distance.requires_grad
+    assert not values.requires_grad
+    assert counts.view(3, 10).sort().values.tolist() == [list(range(10))] * 3
+
+
+@pytest.mark.parametrize("scale", [1e-131, 1e131])
+def test_double_features_beyond_float32(scale):
+    query, gallery = embeddings(3, 50, 8, torch.float64)
+    start, index, row = all_pairs(query, gallery)
+    distance = ops.pair_distances(query, gallery, row, index)
+    wanted = ops.feature_rank_counts(query, gallery, start, index, distance)
+    got = ops.feature_rank_counts(query, gallery * scale, start, index, distance)
+    assert torch.equal(got, wanted)
+
+
+def test_rows_that_no_pair_reads_need_not_be_finite(backend):
+    query, gallery = embeddings(3, 10, 4)
+    gallery[7] = torch.nan
+    pairs = torch.tensor([0, 1]), torch.tensor([2, 3])
+    assert ops.pair_distances(query, gallery, *pairs, backend=backend).isfinite().all()
+    with pytest.raises(ValueError, match=r"^gallery: got NaN or infinity in 1 rows, the first 7"):
+        ops.pair_distances(query, gallery, pairs[0], torch.tensor([2, 7]), backend=backend)
+
+
 X, Y = torch.randn(2, 4), torch.randn(5, 4)
 START, TWO, INDEX = torch.tensor([0, 1, 2]), torch.tensor([0, 2, 2]), torch.tensor([0, 4])
 DISTANCE = torch.zeros(2, dtype=torch.float64)
@@ -348,13 +378,23 @@ DISTANCE = torch.zeros(2, dtype=torch.float64)
         (lambda: ops.top_k(X, Y * 1e20, 1, "euclidean"), ValueError, "gallery"),
         (lambda: ops.pair_distances(X, Y, INDEX, INDEX), ValueError, "row"),
         (lambda: ops.pair_distances(X, Y, INDEX * 0, INDEX + 1), ValueError, "index"),
+        (lambda: ops.pair_distances(X, Y, INDEX * 0, INDEX - 1), ValueError, "index"),
+        (lambda: ops.pair_distances(X[:0], Y, INDEX * 0, INDEX), ValueError, "row"),
         (lambda: ops.rank_counts(X, START, INDEX.int(), DISTANCE), TypeError, "index"),
         (lambda: ops.rank_counts(X, START, INDEX, DISTANCE.float()), TypeError, "distance"),
         (lambda: ops.rank_counts(X, START, INDEX, DISTANCE[:1]), ValueError, "distance"),
         (lambda: ops.rank_counts(X, START.flip(0), INDEX, DISTANCE), ValueError, "start"),
+        (lambda: ops.rank_counts(X, START - 1, INDEX, DISTANCE), ValueError, "start"),
+        (lambda: ops.rank_counts(X, START // 2, INDEX, DISTANCE), ValueError, "start"),
+        (lambda: ops.rank_counts(X, START, INDEX, DISTANCE, offset=2**63 - 1), ValueError, "offset"),
+        (lambda: ops.rank_counts(X, START, INDEX, DISTANCE, offset=1.0), TypeError, "offset"),
+        (lambda: ops.rank_counts(X.to("meta"), START, INDEX, DISTANCE), ValueError, "distances"),
+        (lambda: ops.top_k(X.to("meta"), Y, 1), ValueError, "query"),
+        (lambda: ops.top_k(X, Y, 2.0), TypeError, "k"),
+        (lambda: ops.top_k(X, Y, 2**63), ValueError, "k"),
     ],
 )
-def test_bad_input(call, error, name):
-    with pytest.raises(error) as raised:
+def test_bad_input(call, error, name, backend):
+    with use_backend(backend), pytest.raises(error) as raised:
         call()
     assert str(raised.value).startswith(f"{name}: ")

@@ -60,7 +60,7 @@ def test_reference_is_the_published_algorithm(k1, k2, weight):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("k1", "k2", "weight"), [(20, 6, 0.3), (50, 15, 0.3), (7, 1, 0.0), (5, 3, 1.0), (1, 1, 0.5)]
+    ("k1", "k2", "weight"), [(20, 6, 0.3), (50, 15, 0.3), (7, 1, 0.0), (5, 3, 1.0), (1, 1, 0.5), (3, 9, 0.3)]
 )
 def test_native_equals_the_dense_algorithm(k1, k2, weight, dtype):
     query, gallery = (x.to(dtype) for x in people(11, 170))
@@ -70,6 +70,35 @@ def test_native_equals_the_dense_algorithm(k1, k2, weight, dtype):
     assert_close(sparse.rows(0, 11).double(), dense.rows(0, 11), rtol=0, atol=1e-5)
     assert torch.equal(sparse.rows(5, 9), sparse.rows(5, 9))
     assert_close(sparse.rows(5, 9), sparse.rows(0, 11)[5:9], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "dtype"),
+    [
+        (1e-30, 0, torch.float32),
+        (1e15, 0, torch.float32),
+        (1e-140, 0, torch.float64),
+        (1e-3, 1000, torch.float64),
+        (1, 1000, torch.float32),
+    ],
+)
+def test_units_and_origin_do_not_matter(scale, offset, dtype):
+    query, gallery = ((x * scale + offset).to(dtype) for x in people(11, 170))
+    sparse = ops.k_reciprocal(query, gallery, backend="native").rows(0, 11)
+    dense = ops.k_reciprocal(query, gallery, backend="reference").rows(0, 11)
+    assert_close(sparse.double(), dense, rtol=0, atol=1e-5)
+
+
+def test_many_copies_of_one_item(backend):
+    """More than k1 of them: the last is none of its own nearest."""
+    query, gallery = torch.ones(2, 4), torch.ones(9, 4)
+    distances = ops.k_reciprocal(query, gallery, k1=3, k2=2, backend=backend).rows(0, 2)
+    assert_close(distances[:, :2].double(), torch.zeros(2, 2).double(), rtol=0, atol=1e-6)
+    assert distances.isfinite().all()
+    apart = torch.cat([gallery, torch.zeros(1, 4)])
+    others = ops.k_reciprocal(query, apart, k1=3, k2=2, backend=backend).rows(0, 2)
+    assert others.isfinite().all()
+    assert (others[:, -1] > others[:, 0] + 0.5).all()
 
 
 def test_fewer_items_than_neighbours():
@@ -97,13 +126,19 @@ def test_the_same_bits_with_any_number_of_threads():
     ("change", "error", "name"),
     [
         ({"k1": 0}, ValueError, "k1"),
-        ({"k2": 1.5}, ValueError, "k2"),
+        ({"k2": 1.5}, TypeError, "k2"),
+        ({"k1": 2**63}, ValueError, "k1"),
+        ({"lambda_value": "1"}, TypeError, "lambda_value"),
+        ({"gallery": torch.full((3, 4), torch.nan)}, ValueError, "gallery"),
+        ({"gallery": torch.full((3, 4), 1e19)}, ValueError, "gallery"),
+        ({"query": torch.zeros(2, 4, device="meta")}, ValueError, "query"),
         ({"lambda_value": 2}, ValueError, "lambda_value"),
         ({"query": torch.zeros(0, 4)}, ValueError, "query"),
         ({"gallery": torch.zeros(3, 5)}, ValueError, "gallery"),
         ({"gallery": torch.zeros(3, 4, dtype=torch.float64)}, TypeError, "gallery"),
     ],
 )
-def test_bad_input(change, error, name):
+def test_bad_input(change, error, name, backend):
+    arguments = {"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), "backend": backend, **change}
     with pytest.raises(error, match=rf"^{name}: "):
-        ops.k_reciprocal(**{"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), **change})
+        ops.k_reciprocal(**arguments)

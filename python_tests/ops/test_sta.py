@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -337,6 +338,39 @@ def test_thread_count_does_not_change_bits(native):
         assert torch.equal(a, b)
 
 
+def test_memory_that_holds_the_other_sign_is_read_as_such(backend):
+    """`torch.imag` of a conjugate is a view with the negative bit."""
+    x = torch.randn(2, 3, 4, 8, 4)
+    scores = torch.randn(2, 3, 4)
+    wanted = ops.fuse(x, scores, backend="reference")
+    got = ops.fuse(torch._neg_view(-x), torch._neg_view(-scores), backend=backend)
+    torch.testing.assert_close(got, wanted)
+
+
+def test_a_score_of_minus_infinity_is_better_than_a_frame_left_out(backend):
+    x, valid = torch.randn(1, 3, 2, 4, 2), torch.tensor([[False, True, True]])
+    scores = torch.full((1, 3, 2), -torch.inf)
+    fused = ops.fuse(x, scores, valid, backend=backend)
+    assert torch.equal(fused[:, :2], x[:, 1])
+
+
+@pytest.mark.parametrize("dispatched", [False, True])
+def test_a_second_derivative_is_an_error_and_not_a_zero(native, dispatched):
+    class Other(Tensor):  # takes the way through torch's dispatcher
+        pass
+
+    x = torch.randn(1, 2, 3, 4, 2, requires_grad=True)
+    y = ops.attention_map(x.as_subclass(Other) if dispatched else x, backend=native)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(gradient.square().sum() + x.sum(), x)
+
+
+def test_the_reference_gives_shapes_of_meta_tensors():
+    x = torch.empty(2, 3, 4, 8, 4, device="meta")
+    assert ops.sta_pool(x).pooled.shape == (2, 8)
+
+
 def test_random_pairs_are_two_different_frames():
     attention = torch.eye(3).view(1, 3, 3, 1).expand(500, -1, -1, -1)
     distance = ops.inter_frame_distance(attention, generator=torch.Generator().manual_seed(0))
@@ -376,6 +410,14 @@ ATTENTION = torch.zeros(2, 3, 8, 4)
         (lambda: ops.sta_pool(MAP, backend="cudnn"), ValueError, "backend: got 'cudnn', wanted one of"),
         (lambda: ops.attention_map(MAP, "l1"), ValueError, "energy: got 'l1'"),
         (lambda: ops.attention_map(MAP, normalize="max"), ValueError, "normalize: got 'max'"),
+        (lambda: ops.attention_map(MAP, np.ones(2)), TypeError, "energy: got ndarray"),
+        (lambda: ops.attention_map(MAP, backend=np.ones(2)), TypeError, "backend: got ndarray"),
+        (
+            lambda: ops.sta_pool(MAP, 4, torch.ones(2, 3).bool().to_sparse()),
+            TypeError,
+            "valid: got layout torch.sparse_coo",
+        ),
+        (lambda: ops.inter_frame_distance(ATTENTION, generator=3), TypeError, "generator: got int"),
         (lambda: ops.block_scores(MAP), ValueError, "attention: got shape"),
         (lambda: ops.fuse(MAP, torch.zeros(2, 2, 4)), ValueError, r"scores: got shape \(2, 2, 4\)"),
         (lambda: ops.fuse(MAP, torch.zeros(2, 3, 5)), ValueError, r"scores.shape\[2\]: got 5"),

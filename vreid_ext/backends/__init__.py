@@ -31,6 +31,8 @@ _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
 
 
 def _check_name(name: str, argument: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}: got {type(name).__name__}, wanted one of {('auto', *BACKENDS)}")
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *BACKENDS)}")
 
@@ -63,9 +65,11 @@ def choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) ->
     """The backend that is to run `op`.
 
     Raises:
-        ValueError: `requested` is no backend's name.
+        TypeError, ValueError: `requested` is no backend's name.
         RuntimeError: the backend asked for cannot run this op; the message lists every reason.
     """
+    if not isinstance(requested, str):
+        _check_name(requested, "backend")
     return _choose(op, _setting if requested == "auto" else requested, device, dtype)
 
 

@@ -66,7 +66,7 @@ def re_ranking(
     for name, part, size in (("q_q_dist", queries, q), ("g_g_dist", items, g)):
         if part.shape != (size, size):
             raise ValueError(f"{name}: got shape {tuple(part.shape)}, wanted ({size}, {size})")
-    k = min(k1 + 1, q + g)
+    k = min(max(k1 + 1, k2), q + g)
     nearest = []
     for left, right in ((queries, between), (between.T, items)):
         for first in range(0, len(left), 512):

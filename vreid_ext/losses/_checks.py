@@ -1,11 +1,14 @@
 """Argument checks shared by the losses."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from vreid_ext.ops._checks import choice, margin
 from vreid_ext.ops.mining import METRICS
+
+__all__ = ["batch", "margin", "metric"]
 
 
 def batch(name: str, inputs: Any, targets: Any) -> None:
@@ -28,18 +31,6 @@ def batch(name: str, inputs: Any, targets: Any) -> None:
         raise ValueError(f"targets: got device {targets.device}, wanted {inputs.device} as {name}")
 
 
-def margin(value: Any) -> float | Literal["soft"]:
-    """A finite number of at least 0, or "soft"."""
-    if value == "soft":
-        return "soft"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"margin: got {value!r}, wanted a number or 'soft'")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"margin: got {value}, wanted a finite number >= 0 or 'soft'")
-    return value
-
-
 def metric(value: Any) -> str:
-    if value not in METRICS:
-        raise ValueError(f"metric: got {value!r}, wanted one of {METRICS}")
+    choice("metric", value, METRICS)
     return str(value)

@@ -1,6 +1,7 @@
 """Argument checks shared by the ops. Each message names the argument, what was got and what is wanted."""
 
-from typing import Any
+import sys
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,8 +38,55 @@ def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) ->
 
 
 def same_device(name: str, value: Tensor, device: torch.device) -> None:
+    """`value` is a strided tensor on the given device."""
+    if value.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {value.layout}, wanted a strided tensor")
     if value.device != device:
         raise ValueError(f"{name}: got a tensor on {value.device}, wanted {device} like the first argument")
+
+
+def integer(name: str, value: Any, least: int) -> None:
+    """`value` is an int of 64 bits, `least` or more."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
+    if not least <= value < 2**63:
+        raise ValueError(f"{name}: got {value}, wanted an int of at least {least} that 64 bits hold")
+
+
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted a bool")
+
+
+def margin(value: Any) -> float | Literal["soft"]:
+    """A finite number of at least 0, or "soft"."""
+    if isinstance(value, str) and value == "soft":
+        return "soft"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"margin: got {value!r}, wanted a number or 'soft'")
+    if not 0 <= value <= sys.float_info.max:
+        raise ValueError(f"margin: got {value}, wanted a finite number >= 0 or 'soft'")
+    return float(value)
+
+
+def seen(value: Tensor) -> bool:
+    """Whether the numbers can be looked at without a wait: on a CPU, and not while a compiler traces."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def has_numbers(name: str, value: Tensor) -> None:
+    if value.device.type == "meta":
+        raise ValueError(f"{name}: got a tensor on meta, wanted one that holds numbers")
+
+
+def within(name: str, value: Tensor, least: int, end: int) -> None:
+    """Integers from `least` to `end` - 1, where they can be looked at."""
+    if not seen(value) or not value.numel():
+        return
+    low, high = (int(each) for each in value.aminmax())
+    if low < least or high >= end:
+        got = low if low < least else high
+        raise ValueError(f"{name}: got {got}, wanted {least} to {end - 1}")
 
 
 def row_blocks(name: str, value: Any, rows: int) -> None:
@@ -50,5 +98,7 @@ def row_blocks(name: str, value: Any, rows: int) -> None:
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted one of {allowed}")
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}, wanted one of {allowed}")

@@ -49,19 +49,27 @@ def register(
 
     def kernel(*args: Any) -> Any:
         *inputs, backend = args
-        if any(isinstance(value, torch.Tensor) and value.numel() == 0 for value in inputs):
-            return fake(*inputs)
+        for i, value in enumerate(inputs):
+            if isinstance(value, torch.Tensor):
+                if value.numel() == 0:
+                    return fake(*inputs)
+                if value.is_neg():  # its memory holds the numbers with the other sign
+                    inputs[i] = value.resolve_neg()
         return getattr(backends.load(backend), name)(*inputs)
 
     _library.impl(name, kernel, "CompositeExplicitAutograd")
     register_fake(f"vreid_ext::{name}", lambda *args: fake(*args[:-1]), lib=_library)
     if backward is not None:
         register_autograd(f"vreid_ext::{name}", backward, setup_context=setup_context, lib=_library)
+    gradient = name.endswith("_backward")
+    if gradient:
+        register_autograd(f"vreid_ext::{name}", _second_derivative, lib=_library)
     overload = getattr(torch.ops.vreid_ext, name).default
     differentiable = _function(name, kernel, setup_context, backward)
 
     def call(*args: Any) -> Any:
-        if _observed(args):
+        # Gradients are enabled while a gradient is computed if it is to be differentiated again.
+        if _observed(args) or (gradient and torch.is_grad_enabled()):
             return overload(*args)
         return differentiable(*args) if torch.is_grad_enabled() else kernel(*args)
 
@@ -87,6 +95,11 @@ def _function(
     function: Any = type(f"{name}_function", (torch.autograd.Function,), members)
     apply: Callable[..., Any] = function.apply
     return apply
+
+
+def _second_derivative(ctx: Any, *grads: Any) -> None:
+    """An error, since what is not differentiated would count as zero."""
+    raise RuntimeError("this op has no second derivative but in backend='reference'")
 
 
 def _observed(args: tuple[Any, ...]) -> bool:

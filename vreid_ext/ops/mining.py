@@ -6,12 +6,13 @@ Symbols: n anchors, m candidates, D numbers each. Metrics, for rows x and y:
     "euclidean"  ||x - y||        "squared"  ||x - y||^2        "cosine"  1 - x.y / (||x|| ||y||)
 
 Common to all: embeddings are float16, bfloat16, float32 or float64, labels int64 or int32; nothing
-is changed. Pairs are chosen by distances that are exact to a rounding in the precision of the input (float32
-for halves): of samples whose distances differ by less, any may be chosen. The distances given are
-those of the chosen pairs, taken from differences, in float32 or wider. A distance of zero has the gradient
-zero, and a zero row the cosine distance 1 to every row, with gradient zero. Gradients are summed in a fixed
-order. `backend` is "auto", "reference", "native" or, without float64, "triton" or "cuda", whose float32
-products are of three TF32 products each: seven digits.
+is changed. Pairs are chosen by squared distances that are exact to a rounding of the rows' squares in the
+precision of the input (float32 for halves): of samples whose squared distances differ by less, any may be
+chosen. The distances given are those of the chosen pairs, taken from differences, in float32 or wider. A
+distance of zero has the gradient zero. A row of zeros, or whose squares underflow (a norm below 1e-19 in
+float32), has the cosine distance 1 to every row, with gradient zero; the other metrics take differences that
+small for zero. Gradients are summed in a fixed order. `backend` is "auto", "reference", "native" or, without
+float64, "triton" or "cuda", whose float32 products are of three TF32 products each: seven digits.
 """
 
 from collections.abc import Callable, Sequence
@@ -124,8 +125,8 @@ def batch_hard_triplet(
     zero if no anchor has both a positive and a negative.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
-    soft = margin == "soft"
-    number = 0.0 if margin == "soft" else float(margin)
+    margin = _checks.margin(margin)
+    soft, number = (True, 0.0) if margin == "soft" else (False, margin)
     backend = backends.choose("batch_hard_triplet", backend, embeddings.device, embeddings.dtype)
     if backend == "reference":
         return _by_reference(reference.batch_hard_triplet, arguments, number, soft)
@@ -159,15 +160,23 @@ def identity_hard(
     Raises:
         TypeError, ValueError: as for `batch_hard`.
     """
-    _check("attributes", attributes, "labels", labels)
+    _checks.flag("include_self", include_self)
+    return _hard_of_identity("attributes", attributes, labels, metric, include_self, backend)
+
+
+def _hard_of_identity(
+    name: str, x: Tensor, labels: Tensor, metric: str, include_self: bool, backend: str
+) -> IdentityHard:
+    """`identity_hard` of the argument `name`."""
+    _check(name, x, "labels", labels)
     _checks.choice("metric", metric, METRICS)
-    backend = backends.choose("identity_hard", backend, attributes.device, attributes.dtype)
-    attributes, labels = attributes.detach(), labels.long()
-    _finite("attributes", attributes)
+    backend = backends.choose("identity_hard", backend, x.device, x.dtype)
+    x, labels = x.detach(), labels.long()
+    _finite(name, x)
     if backend == "reference":
-        index = in_full(reference.identity_hard, attributes, attributes, labels, metric, include_self)
+        index = in_full(reference.identity_hard, x, x, labels, metric, include_self)
     else:
-        index = _identity_hard(attributes, labels, metric, include_self, backend)
+        index = _identity_hard(x, labels, metric, include_self, backend)
     negative_index, positive_index = index.unbind()
     return IdentityHard(negative_index, positive_index, negative_index >= 0)
 
@@ -193,7 +202,7 @@ def dvdp(
     Raises:
         TypeError, ValueError: as for `batch_hard`.
     """
-    hard = identity_hard(embeddings, labels, metric=metric, backend=backend)
+    hard = _hard_of_identity("embeddings", embeddings, labels, metric, False, backend)
     index = torch.stack([hard.negative_index, hard.positive_index])
     far, near = mined_distance(embeddings, index, metric=metric, backend=backend)
     return (far - near).sum(), hard.valid.sum()
@@ -219,8 +228,8 @@ def mined_distance(
         (M,n), float32 (float64 for float64 input); zero where there is no pair.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
-        IndexError: an index out of range; on a GPU, which is not waited for, its distance is NaN.
+        TypeError, ValueError: naming the argument, what was got and what is wanted. An index out of range
+            is one; on a GPU, which is not waited for, its distance is NaN.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
     _checks.choice("metric", metric, METRICS)
@@ -235,7 +244,10 @@ def mined_distance(
         raise ValueError(f"index: got shape {tuple(index.shape)}, wanted (M,{len(embeddings)})")
     _checks.same_device("index", index, embeddings.device)
     backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
-    if backend == "reference":
+    count = len(embeddings if ref is None else ref)
+    if backend == "reference" or not count:
+        _checks.within("index", index, -1, count)
+    if backend == "reference" and count:
         return in_full(reference.mined_distance, embeddings, embeddings, ref, index, metric)
     return _mined_distance(embeddings, ref, index, metric, backend)
 
@@ -283,15 +295,16 @@ def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
 
 def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:
     embeddings, _, ref, *_ = arguments
-    _finite("embeddings", embeddings)
-    if ref is not None:
-        _finite("ref", ref)
+    if len(embeddings):
+        _finite("embeddings", embeddings)
+        if ref is not None:
+            _finite("ref", ref)
     return in_full(function, embeddings, *arguments, *options)
 
 
 def _finite(name: str, x: Tensor) -> None:
     """On a CPU, where looking costs no wait. The native kernels of `batch_hard` look for themselves."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not _checks.seen(x):
         return
     finite = widened(x.detach()).square().sum(1).isfinite()
     if not finite.all():
@@ -299,7 +312,8 @@ def _finite(name: str, x: Tensor) -> None:
 
 
 def _distance_fake(x: Tensor, index: Tensor) -> Tensor:
-    return x.new_empty(index.shape, dtype=accumulator(x.dtype))
+    # Not left empty: without candidates this is the answer.
+    return x.new_zeros(index.shape, dtype=accumulator(x.dtype))
 
 
 def _batch_hard_fake(
@@ -376,8 +390,9 @@ def _mined_distance_backward_fake(
     with_x: bool,
     with_ref: bool,
 ) -> tuple[Tensor, Tensor]:
-    dref = x.new_empty(0) if ref is None or not with_ref else x.new_empty(ref.shape)
-    return x.new_empty(x.shape if with_x else 0), dref
+    # Not left empty: without a pair this is the answer.
+    dref = x.new_zeros(0) if ref is None or not with_ref else x.new_zeros(ref.shape)
+    return x.new_zeros(x.shape if with_x else 0), dref
 
 
 _mined_distance_backward = register(

@@ -59,6 +59,8 @@ def pair_distances(
     _features(query, gallery, metric)
     _integers("row", row, None, query.device)
     _integers("index", index, row.shape, query.device)
+    _checks.within("row", row, 0, len(query))
+    _checks.within("index", index, 0, len(gallery))
     return _call("pair_distances", backend, query, query, gallery, row, index, metric)
 
 
@@ -82,13 +84,13 @@ def rank_counts(
 
     Args:
         distances: (Q,g), columns `offset` to `offset + g` of the distance matrix. Half precision is widened.
-        start: (Q+1,) int64; query i has the positives start[i] to start[i+1] - 1.
+        start: (Q+1,) int64, ascending from 0 to P; query i has the positives start[i] to start[i+1] - 1.
         index: (P,) int64, gallery indices of the positives, which may lie outside this tile.
         distance: (P,) float64, their distances.
-        left_out: start (Q+1,) and gallery indices, int64, ascending within a query: items that do not count
-            for this query, such as those of its own camera.
+        left_out: start (Q+1,) and gallery indices, int64, both ascending, the indices within a query: items
+            that do not count for this query, such as those of its own camera.
         kept: (g,) bool, the tile's items that count at all; None for all.
-        offset: gallery index of the first column, any int64.
+        offset: gallery index of the first column, any int64 that leaves room for the last one's.
 
     Returns:
         (P,) int64.
@@ -97,7 +99,9 @@ def rank_counts(
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
     _checks.floating("distances", distances, "(Q,G)")
+    _checks.has_numbers("distances", distances)
     rows, columns = distances.shape
+    _offset(offset, columns)
     _positives(start, index, distance, rows, distances.device)
     groups = _left_out(left_out, rows, distances.device)
     _kept(kept, columns, distances.device)
@@ -135,6 +139,7 @@ def feature_rank_counts(
             finite, or, for "euclidean", longer than 1e18.
     """
     _features(query, gallery, metric)
+    _offset(offset, len(gallery))
     _positives(start, index, distance, len(query), query.device)
     groups = _left_out(left_out, len(query), query.device)
     _kept(kept, len(gallery), query.device)
@@ -194,8 +199,7 @@ def nearest_and_farthest(
     Re-ranking divides by it. It is -infinity for a query of which nothing is kept.
     """
     _features(query, gallery, metric)
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k: got {k!r}, wanted an int of at least 1")
+    _checks.integer("k", k, 1)
     groups = _left_out(left_out, len(query), query.device)
     _kept(kept, len(gallery), query.device)
     result: tuple[Tensor, Tensor, Tensor] = _call(
@@ -206,13 +210,15 @@ def nearest_and_farthest(
 
 def _call(op: str, backend: str, leading: Tensor, *arguments: Any) -> Any:
     backend = backends.choose(op, backend, leading.device, leading.dtype)
-    if backend == "reference":
+    arguments = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
+    if backend == "reference" and all(each.numel() for each in arguments if isinstance(each, Tensor)):
         return getattr(reference, op)(*arguments)
     return _OPS[op](*arguments, backend)
 
 
 def _features(query: Any, gallery: Any, metric: Any) -> None:
     _checks.floating("query", query, "(Q,D)")
+    _checks.has_numbers("query", query)
     _checks.floating("gallery", gallery, "(G,D)")
     _checks.same_device("gallery", gallery, query.device)
     _checks.choice("metric", metric, ("cosine", "euclidean"))
@@ -233,9 +239,25 @@ def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torc
     _checks.same_device(name, value, device)
 
 
+def _offset(offset: Any, columns: int) -> None:
+    _checks.integer("offset", offset, -(2**63))
+    if offset + columns > 2**63:
+        raise ValueError(f"offset: got {offset} for {columns} columns, wanted indices that 64 bits hold")
+
+
+def _ascending(name: str, start: Tensor, total: int) -> None:
+    """`start` says where the entries of each query begin and end, among `total`."""
+    _checks.within(name, start, 0, total + 1)
+    if _checks.seen(start) and (start.diff() < 0).any():
+        raise ValueError(f"{name}: wanted ascending numbers from 0 to {total}")
+
+
 def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.device) -> None:
     _integers("start", start, (rows + 1,), device)
     _integers("index", index, None, device)
+    _ascending("start", start, len(index))
+    if _checks.seen(start) and (start[0] > 0 or start[-1] < len(index)):
+        raise ValueError(f"start: got {int(start[0])} to {int(start[-1])}, wanted 0 to {len(index)} = P")
     if not isinstance(distance, Tensor) or distance.dtype != torch.float64:
         got = distance.dtype if isinstance(distance, Tensor) else type(distance).__name__
         raise TypeError(f"distance: got {got}, wanted a float64 tensor")
@@ -252,7 +274,13 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
         raise TypeError(f"left_out: got {type(left_out).__name__}, wanted None or a pair (start, index)")
     _integers("left_out[0]", left_out[0], (rows + 1,), device)
     _integers("left_out[1]", left_out[1], None, device)
-    return left_out if len(left_out[1]) else (None, None)
+    start, index = left_out
+    _ascending("left_out[0]", start, len(index))
+    if _checks.seen(index):
+        falls = (index[start[0] : start[-1]].diff() < 0).nonzero()[:, 0] + start[0] + 1
+        if not torch.isin(falls, start).all():
+            raise ValueError("left_out[1]: wanted indices that ascend within a query")
+    return (start, index) if len(index) else (None, None)
 
 
 def _kept(kept: Any, columns: int, device: torch.device) -> None:

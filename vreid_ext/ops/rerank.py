@@ -68,6 +68,7 @@ def k_reciprocal(
         _checks.floating(name, value, "(N,D)")
         if not len(value):
             raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted at least one row")
+    _checks.has_numbers("query", query)
     _checks.same_device("gallery", gallery, query.device)
     if gallery.shape[1] != query.shape[1]:
         raise ValueError(f"gallery: got {gallery.shape[1]} columns, wanted {query.shape[1]} as query has")
@@ -84,10 +85,11 @@ def k_reciprocal(
 
 def check_options(k1: object, k2: object, lambda_value: object) -> None:
     for name, value in (("k1", k1), ("k2", k2)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: got {value!r}, wanted an int of at least 1")
-    if not isinstance(lambda_value, (int, float)) or not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value: got {lambda_value!r}, wanted a number from 0 to 1")
+        _checks.integer(name, value, 1)
+    if not isinstance(lambda_value, (int, float)):
+        raise TypeError(f"lambda_value: got {type(lambda_value).__name__}, wanted a number")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value: got {lambda_value}, wanted a number from 0 to 1")
 
 
 class _Dense:

@@ -184,6 +184,8 @@ def inter_frame_distance(
     """
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: got {type(generator).__name__}, wanted None or a torch.Generator")
     clips, frames = attention.shape[:2]
     attention = widened(attention)
     if frames == 1:

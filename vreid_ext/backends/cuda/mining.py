@@ -122,6 +122,7 @@ def _scale(x: Tensor | None, metric: str) -> Tensor | None:
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """1 / norm of each row, 0 for a row of zeros."""
+    """1 / norm of each row; 0 where squares underflow, NaN where they overflow."""
     norm = torch.linalg.vector_norm(x, dim=1)
-    return torch.where(norm == 0, 0, 1 / norm)
+    least = torch.finfo(norm.dtype).smallest_normal ** 0.5
+    return torch.where(norm < least, 0, norm - norm + 1 / norm)

@@ -19,7 +19,7 @@ _NO_FEATURES = (DTYPE_CODES[torch.float32], 0, 0, 0, 0)
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
-    query, gallery, row, index = _number(query), _number(gallery), row.contiguous(), index.contiguous()
+    query, gallery, row, index = number(query), number(gallery), row.contiguous(), index.contiguous()
     distance = torch.empty(row.shape, dtype=torch.float64)
     _native.pair_distances(
         _view(query, gallery, metric),
@@ -148,7 +148,7 @@ class _Products:
     """
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: str) -> None:
-        self.query, self.gallery, self.metric = _number(query), _number(gallery), metric
+        self.query, self.gallery, self.metric = number(query), number(gallery), metric
         self.query_squares, squares = squared_norms(self.query), squared_norms(self.gallery)
         finite_rows("query", self.query_squares, metric)
         finite_rows("gallery", squares, metric)
@@ -214,7 +214,7 @@ def _view(query: Tensor, gallery: Tensor, metric: str) -> tuple[int, ...]:
     return code, _METRICS[metric], query.shape[1], query.data_ptr(), gallery.data_ptr()
 
 
-def _number(x: Tensor) -> Tensor:
+def number(x: Tensor) -> Tensor:
     """Rows as the kernels read them: float32 or float64, contiguous."""
     return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
@@ -233,7 +233,7 @@ def _divisor(norms: Tensor) -> Tensor:
 
 def _unit(x: Tensor, norms: Tensor) -> Tensor:
     """Rows divided by their norms, in float32."""
-    if norms.min() < 1e-30:  # whose reciprocals float32 does not have
+    if norms.min() < 1e-30 or norms.max() > 1e30:  # which float32 does not have, or not their reciprocals
         return (x / norms[:, None]).float()
     return x.float() * norms.reciprocal().float()[:, None]
 

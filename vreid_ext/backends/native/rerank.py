@@ -1,5 +1,6 @@
 """Kernels of k-reciprocal re-ranking: sparse rows in, blocks of whole rows out."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,11 @@ from torch import Tensor
 
 from vreid_ext import _native
 from vreid_ext.backends.addresses import address
+from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import ranking
+
+# Features are centred where their squared norms are more than this many times their variance.
+_OFF_CENTRE = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class KReciprocal:
     """What re-ranked distances are computed from, a block of queries at a time.
 
     Args:
-        rank, distances: (N,k1+1), the nearest of every item and how far they are, queries before the gallery.
+        rank, distances: (N,max(k1+1,k2)) or all N, the nearest of every item and how far they are, queries
+            before the gallery.
         farthest: (N,) distance of each item's farthest.
         between: gives the distances of pairs (row, index) of items.
     """
@@ -44,10 +50,12 @@ class KReciprocal:
         k2: int,
         lambda_value: float,
     ) -> None:
-        n, k = rank.shape
+        n, k = len(rank), min(k1 + 1, rank.shape[1])
         threads = torch.get_num_threads()
+        farthest = torch.where(farthest == 0, 1, farthest)  # all items are the same
         start = torch.zeros(n + 1, dtype=torch.int64)
-        sizes = (n, k, min(k, round(k1 / 2) + 1), address(rank), address(distances))
+        nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
+        sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
         _native.reciprocal(*sizes, address(start), 0, 0, threads)
         start = start.cumsum(0)
         index = torch.empty(int(start[-1]), dtype=torch.int64)
@@ -60,7 +68,7 @@ class KReciprocal:
         weight /= torch.zeros(n, dtype=torch.float64).index_add_(0, row, weight)[row]
         rows = SparseRows(start, index, weight.float())
         if k2 > 1:
-            rows = _mean_rows(rows, rank, min(k2, k))
+            rows = _mean_rows(rows, rank, min(k2, rank.shape[1]))
         self.query = SparseRows(rows.start[: queries + 1], rows.index, rows.value)
         self.columns = _transpose(rows, queries)
         self.farthest = farthest[:queries].square().float()
@@ -87,9 +95,11 @@ class FeatureKReciprocal:
     """Re-ranked distances of features, see `vreid_ext.ops.rerank.ReRanked`."""
 
     def __init__(self, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
-        items = torch.cat([query, gallery])
+        for name, part in (("query", query), ("gallery", gallery)):
+            finite_rows(name, ranking.squared_norms(ranking.number(part)), "euclidean")
+        items = _comparable(ranking.number(torch.cat([query, gallery])))
         distances, rank, farthest = ranking.top_k(
-            items, items, min(k1 + 1, len(items)), "euclidean", None, None, None
+            items, items, min(max(k1 + 1, k2), len(items)), "euclidean", None, None, None
         )
         self._sparse = KReciprocal(
             rank,
@@ -111,6 +121,19 @@ class FeatureKReciprocal:
 
 def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> FeatureKReciprocal:
     return FeatureKReciprocal(query, gallery, k1, k2, lambda_value)
+
+
+def _comparable(items: Tensor) -> Tensor:
+    """Features with the same ratios of distances, moved and scaled to where float32 has the digits."""
+    squares = ranking.squared_norms(items)
+    mean = items.mean(0, dtype=torch.float64)
+    if mean.square().sum() > _OFF_CENTRE * (squares.mean() - mean.square().sum()):
+        items = items - mean
+        squares = ranking.squared_norms(items)
+    norm = float(squares.max().sqrt())
+    if norm > 0 and not 1e-9 < norm < 1e9:
+        items = items.double() * 2.0 ** -math.frexp(norm)[1]
+    return items
 
 
 def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:

@@ -46,10 +46,11 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
     """Distance (M,n) of row i of x to row index[m,i] of ref; zero where the index is -1."""
     first, second = _rows(x, metric), _rows(x if ref is None else ref, metric)[index.clamp(min=0)]
+    difference = torch.where(index[..., None] < 0, 0, first - second)
     if metric == "euclidean":
-        distance = torch.linalg.vector_norm(first - second, dim=2)  # the gradient at zero is zero
+        distance = torch.linalg.vector_norm(difference, dim=2)  # the gradient at zero is zero
     else:
-        distance = (first - second).square().sum(2)
+        distance = difference.square().sum(2)
     if metric == "cosine":
         zero = (first == 0).all(1) | (second == 0).all(2)
         distance = torch.where(zero, 1, distance / 2)
@@ -57,12 +58,14 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:
-    """In float32 or wider; unit length for the cosine, where a zero row stays zero."""
+    """In float32 or wider; unit length for the cosine, where a row whose squares underflow becomes zero."""
     x = widened(x)
     if metric != "cosine":
         return x
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / torch.where(norm == 0, 1, norm)
+    zero = norm < torch.finfo(x.dtype).smallest_normal ** 0.5
+    unit = torch.where(zero, 0, x / torch.where(zero, 1, norm))
+    return unit * torch.where(norm.isinf(), torch.nan, 1)
 
 
 def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:

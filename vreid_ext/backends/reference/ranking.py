@@ -9,13 +9,15 @@ _ELEMENTS = 2**24  # of the largest temporary
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
-    _check_finite(query, gallery, metric)
     pairs = max(1, _ELEMENTS // query.shape[1])
     parts = [
         _distances(query[rows], gallery[items], metric)
         for rows, items in zip(row.split(pairs), index.split(pairs), strict=True)
     ]
-    return torch.cat(parts)
+    distance = torch.cat(parts)
+    if not distance.isfinite().all():
+        check_finite(query, gallery, metric)
+    return distance
 
 
 def rank_counts(
@@ -51,7 +53,7 @@ def feature_rank_counts(
     metric: str,
     offset: int,
 ) -> Tensor:
-    _check_finite(query, gallery, metric)
+    check_finite(query, gallery, metric)
     counts = torch.zeros_like(index)
     step = max(1, min(_rows(gallery), _ELEMENTS // max(1, len(query))))
     for begin in range(0, len(gallery), step):
@@ -71,7 +73,7 @@ def top_k(
     left: Tensor | None,
     kept: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_finite(query, gallery, metric)
+    check_finite(query, gallery, metric)
     columns = torch.arange(len(gallery), device=query.device)
     nearest = query.new_full((len(query), k), torch.inf, dtype=torch.float64)
     indices = torch.full_like(nearest, -1, dtype=torch.int64)
@@ -88,12 +90,13 @@ def top_k(
 
 
 def _distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
-    """Of rows, in float64."""
-    a, b = a.double(), b.double()
+    """Of rows, in float64; the same bits for the same rows, however they lie."""
+    a, b = a.double().contiguous(), b.double().contiguous()
     if metric == "euclidean":
         return (a - b).square().sum(-1).sqrt()
     norms = a.square().sum(-1).sqrt() * b.square().sum(-1).sqrt()
-    return torch.where(norms > 0, 1 - (a * b).sum(-1) / norms.where(norms > 0, 1), 1)
+    cosine = (a * b).sum(-1) / norms.where(norms != 0, 1)
+    return torch.where(norms == 0, 1, 1 - cosine + (norms - norms))  # NaN where squares overflow
 
 
 def _counted(
@@ -110,6 +113,6 @@ def _rows(gallery: Tensor) -> int:
     return max(1, _ELEMENTS // gallery.shape[1])
 
 
-def _check_finite(query: Tensor, gallery: Tensor, metric: str) -> None:
+def check_finite(query: Tensor, gallery: Tensor, metric: str) -> None:
     for name, x in (("query", query), ("gallery", gallery)):
         finite_rows(name, torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).square(), metric)

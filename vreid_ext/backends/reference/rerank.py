@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from vreid_ext.backends.reference.ranking import pair_distances
+from vreid_ext.backends.reference.ranking import check_finite, pair_distances
 
 
 def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
     """(Q,G) float64 from features."""
+    check_finite(query, gallery, "euclidean")
     items = torch.cat([query, gallery])
     rows = torch.arange(len(items), device=items.device)
     distances = torch.stack(
@@ -19,7 +20,8 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, lambda_value: float) -> Tensor:
     """(Q,G) from the distances (N,N) between all, the queries before the gallery."""
     squares = distances.square()
-    scaled = squares / squares.amax(1, keepdim=True)
+    farthest = squares.amax(1, keepdim=True)
+    scaled = squares / torch.where(farthest == 0, 1, farthest)
     rank = squares.argsort(dim=1, stable=True)
 
     def mutual(k: int) -> Tensor:
@@ -32,7 +34,9 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
     taken = neighbours & (3 * shared > 2 * half.sum(1))
     expanded = neighbours | (taken.double() @ half.double() > 0)
     weights = torch.where(expanded, torch.exp(-scaled), 0)
-    weights /= weights.sum(1, keepdim=True)
+    # Of more than k1 copies of an item, some have no neighbour of whom they are one.
+    total = weights.sum(1, keepdim=True)
+    weights /= torch.where(total == 0, 1, total)
     if k2 > 1:
         weights = weights[rank[:, :k2]].mean(1)
     overlap = torch.stack([torch.minimum(row, weights[queries:]).sum(1) for row in weights[:queries]])

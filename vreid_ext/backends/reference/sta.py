@@ -33,7 +33,9 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
     blocks = widened(x).unflatten(3, (scores.shape[2], -1))
     blocks = torch.where(valid[:, :, None, None, None, None], blocks, 0)
     scores = torch.where(valid[..., None], scores, 0)
-    best = scores.masked_fill(~valid[..., None], -torch.inf).argmax(1)
+    # A score of -inf is not to tie with the frames left out.
+    lowest = scores.clamp(min=torch.finfo(scores.dtype).min)
+    best = lowest.masked_fill(~valid[..., None], -torch.inf).argmax(1)
     chosen = blocks.gather(1, best[:, None, None, :, None, None].expand_as(blocks[:, :1])).squeeze(1)
     weighted = (blocks * scores[:, :, None, :, None, None]).sum(1)
     return torch.cat([chosen, weighted], 1).flatten(2, 3).to(x.dtype)

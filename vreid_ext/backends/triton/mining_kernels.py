@@ -31,8 +31,9 @@ def _square_norm(row, size, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _inverse(norm):
-    """1 / norm; of a row of zeros, zero."""
-    return tl.where(norm == 0, 0.0, 1.0 / tl.where(norm == 0, 1.0, norm))
+    """1 / norm; zero for a row whose squares underflow, NaN for one whose squares overflow."""
+    zero = norm < 1.0842021724855044e-19  # the root of float32's smallest normal number
+    return tl.where(zero, 0.0, norm - norm + 1.0 / tl.where(zero, 1.0, norm))
 
 
 @triton.jit
@@ -188,7 +189,7 @@ def _pull(row, other, norm, other_norm, distance, grad, ROOT: tl.constexpr, COSI
     if COSINE:
         unit = row * _inverse(norm)
         slope = (unit - other * _inverse(other_norm) - distance * unit) * _inverse(norm)
-        return tl.where(other_norm == 0, 0.0, grad * slope)
+        return tl.where(_inverse(other_norm) == 0, 0.0, grad * slope)
     elif ROOT:  # noqa: RET505 (a branch at compile time)
         return grad * _inverse(distance) * (row - other)
     else:
