@@ -12,7 +12,6 @@ DIR gets `set`, `run`, `rows.jsonl` (one row a minute) and `summary.json`.
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -222,7 +221,7 @@ def run(out: Path, hours: float) -> None:
         try:
             watch(process, out, hours * 3600, evaluated)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # SIGINT is ignored by what a shell has started in the background
             process.wait()
 
 
