@@ -31,7 +31,7 @@ def dtype(request) -> torch.dtype:
     return request.param
 
 
-@pytest.fixture(params=["contiguous", "channels_last", "sliced", "strided", "expanded"])
+@pytest.fixture(params=["contiguous", "channels_last", "sliced", "cropped", "strided", "expanded"])
 def layout(request) -> str:
     return request.param
 
@@ -48,7 +48,8 @@ def feature_map() -> Callable[..., Tensor]:
         stored = {
             "contiguous": shape,
             "channels_last": (b, t, h, w, c),
-            "sliced": (b, t + 1, c + 2, h, w + 3),
+            "sliced": (b, t + 1, c + 2, h, w),
+            "cropped": (b, t + 1, c + 2, h, w + 3),
             "strided": (b, t, h, 2 * w, c + 1),
             "expanded": (b, 1, c, h, w),
         }[layout]
@@ -56,6 +57,8 @@ def feature_map() -> Callable[..., Tensor]:
         if layout == "channels_last":
             return x.permute(0, 1, 4, 2, 3)
         if layout == "sliced":
+            return x[:, 1:, 1:-1]
+        if layout == "cropped":
             return x[:, 1:, 1:-1, :, 1:-2]
         if layout == "strided":
             return x[:, :, :, ::2, 1:].permute(0, 1, 4, 2, 3)
@@ -65,24 +68,34 @@ def feature_map() -> Callable[..., Tensor]:
 
 
 @pytest.fixture
-def check() -> Callable[..., None]:
+def run() -> Callable[..., tuple[Tensor, ...]]:
+    """Outputs of `function(backend, *inputs)`, and the gradients of the inputs from the outputs chosen."""
+
+    def outputs_and_gradients(
+        function, backend: str, inputs: tuple[Tensor, ...], which: list[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        leaves = tuple(each.detach().requires_grad_() for each in inputs)
+        outputs = function(backend, *leaves)
+        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        chosen = [outputs[i] for i in which] if which is not None else [y for y in outputs if y.requires_grad]
+        generator = torch.Generator().manual_seed(1)
+        upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
+        gradients = torch.autograd.grad(chosen, leaves, upstream, allow_unused=True, materialize_grads=True)
+        return *outputs, *gradients
+
+    return outputs_and_gradients
+
+
+@pytest.fixture
+def check(run) -> Callable[..., None]:
     """Values and gradients of `function(backend, *inputs)`, or of some outputs alone, against the reference.
 
     The rule for half precision: at most twice the error of the reference in that dtype, plus roundings.
     """
 
     def compare(function, inputs: tuple[Tensor, ...], which: list[int] | None = None) -> None:
-        def run(name: str, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
-            outputs = function(name, *leaves)
-            outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-            chosen = [outputs[i] for i in which] if which is not None else outputs
-            generator = torch.Generator().manual_seed(1)
-            upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
-            return *outputs, *torch.autograd.grad(chosen, leaves, upstream, materialize_grads=True)
-
-        got, rival = run("triton", inputs), run("reference", inputs)
-        exact = run("reference", tuple(value.double() for value in inputs))
+        got, rival = run(function, "triton", inputs, which), run(function, "reference", inputs, which)
+        exact = run(function, "reference", tuple(value.double() for value in inputs), which)
         for a, b, e in zip(got, rival, exact, strict=True):
             assert (a.dtype, a.shape) == (b.dtype, b.shape)
             rounding = torch.finfo(a.dtype).eps * e.abs().max().clamp(min=0.1)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,6 @@ if SIMT:
 
 DEVICES = ["cpu"] if SIMT else [pytest.param("cuda", marks=pytest.mark.gpu)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LAYOUTS = ["contiguous", "channels_last", "sliced", "strided", "expanded"]
 # (B, T, C, H, W), K: 16-byte accesses and single ones, blocks longer than a warp's reach, K that is no power
 # of two, more channels than one thread block passes, one of everything.
 SHAPES = [
@@ -43,62 +43,33 @@ SHAPES = [
 VALID = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
 
 
-def feature_map(
-    shape: tuple[int, ...], device: str, dtype=torch.float32, layout: str = "contiguous"
-) -> Tensor:
-    """Maps as after a ReLU, in the memory layout named."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    b, t, c, h, w = shape
-    stored = {
-        "contiguous": shape,
-        "channels_last": (b, t, h, w, c),
-        "sliced": (b, t + 1, c + 2, h, w),
-        "strided": (b, t, h, 2 * w, c + 1),
-        "expanded": (b, 1, c, h, w),
-    }[layout]
-    x = torch.randn(stored, generator=generator).relu().to(device, dtype)
-    if layout == "channels_last":
-        return x.permute(0, 1, 4, 2, 3)
-    if layout == "sliced":
-        return x[:, 1:, 1:-1]
-    if layout == "strided":
-        return x[:, :, :, ::2, 1:].permute(0, 1, 4, 2, 3)
-    return x.expand(shape)
-
-
-def run(
-    function, name: str, inputs: tuple[Tensor, ...], which: list[int] | None = None
-) -> tuple[Tensor, ...]:
-    """Outputs of `function(name, *inputs)`, and the gradients of the inputs from the outputs chosen."""
-    leaves = tuple(each.detach().requires_grad_() for each in inputs)
-    outputs = function(name, *leaves)
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    chosen = [outputs[i] for i in which] if which is not None else [y for y in outputs if y.requires_grad]
-    generator = torch.Generator().manual_seed(1)
-    upstream = [torch.randn(y.shape, generator=generator).to(y) for y in chosen]
-    return *outputs, *torch.autograd.grad(chosen, leaves, upstream, allow_unused=True, materialize_grads=True)
-
-
-def check(function, inputs: tuple[Tensor, ...], which: list[int] | None = None, roundings: int = 8) -> None:
+@pytest.fixture
+def check(run) -> Callable[..., None]:
     """Values and gradients against the reference, every element written, the same bits again.
 
     At most twice the error of the reference in the inputs' dtype, plus `roundings` of the largest number. On
     the host the second run has blocks and threads in another order.
     """
-    got, rival = run(function, "cuda", inputs, which), run(function, "reference", inputs, which)
-    exact = run(function, "reference", tuple(value.double() for value in inputs), which)
-    for a, b, e in zip(got, rival, exact, strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        if not a.is_floating_point():
-            assert torch.equal(a, e)
-            continue
-        eps = torch.finfo(a.dtype).eps
-        allowed = 2 * (b.double() - e).abs().max() + roundings * eps * e.abs().max()
-        assert (a.double() - e).abs().max() <= allowed
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VREID_SIMT_ORDER", "3")
-        again = run(function, "cuda", inputs, which)
-    assert all(map(torch.equal, got, again))
+
+    def compare(
+        function, inputs: tuple[Tensor, ...], which: list[int] | None = None, roundings: int = 8
+    ) -> None:
+        got, rival = run(function, "cuda", inputs, which), run(function, "reference", inputs, which)
+        exact = run(function, "reference", tuple(value.double() for value in inputs), which)
+        for a, b, e in zip(got, rival, exact, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            if not a.is_floating_point():
+                assert torch.equal(a, e)
+                continue
+            eps = torch.finfo(a.dtype).eps
+            allowed = 2 * (b.double() - e).abs().max() + roundings * eps * e.abs().max()
+            assert (a.double() - e).abs().max() <= allowed
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VREID_SIMT_ORDER", "3")
+            again = run(function, "cuda", inputs, which)
+        assert all(map(torch.equal, got, again))
+
+    return compare
 
 
 @pytest.fixture(autouse=True)
@@ -123,29 +94,28 @@ def test_on_the_host(simt, address_sanitizer):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("shape", "blocks"), SHAPES, ids=str)
-def test_sta_pool_of_any_shape(device, shape, blocks, layout):
+def test_sta_pool_of_any_shape(check, feature_map, device, shape, blocks, layout):
     x = feature_map(shape, device, layout=layout)
     check(lambda name, x: ops.sta_pool(x, blocks, backend=name), (x,))
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_sta_pool_in_any_layout(device, layout, dtype):
+def test_sta_pool_in_any_layout(check, feature_map, device, layout, dtype):
     x = feature_map((1, 3, 24, 8, 4), device, dtype, layout)
     check(lambda name, x: ops.sta_pool(x, 2, backend=name), (x,))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_each_output_of_sta_pool_carries_gradient_alone(device, which):
+def test_each_output_of_sta_pool_carries_gradient_alone(check, feature_map, device, which):
     x = feature_map((1, 3, 19, 8, 4), device)
     check(lambda name, x: ops.sta_pool(x, 4, backend=name), (x,), [which])
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_invalid_frames_are_never_read(device, layout):
+def test_invalid_frames_are_never_read(feature_map, run, device, layout):
     x = feature_map((3, 4, 16, 8, 4), device, layout=layout).clone(memory_format=torch.preserve_format)
     x[~VALID] = float("nan")
     valid = VALID.to(device)
@@ -160,7 +130,7 @@ def test_invalid_frames_are_never_read(device, layout):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(device):
+def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(check, feature_map, device):
     x = feature_map((2, 3, 16, 8, 4), device)
     x[0, 1] = 0
     x[1] = 0
@@ -169,7 +139,7 @@ def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_ties_choose_the_first_frame_and_nan_propagates(device):
+def test_ties_choose_the_first_frame_and_nan_propagates(feature_map, device):
     x = feature_map((1, 1, 8, 4, 4), device).repeat(1, 6, 1, 1, 1)
     assert backend.sta_pool(x, None, 2)[-1].tolist() == [[0, 0]]
     valid = torch.tensor([[0, 0, 0, 0, 0, 1]], device=device).bool()
@@ -194,7 +164,7 @@ def test_empty_batch(device):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 @pytest.mark.parametrize("energy", ["sum_square", "l2"])
 @pytest.mark.parametrize("normalize", ["sum", "l2"])
-def test_attention_map(device, layout, energy, normalize):
+def test_attention_map(check, feature_map, device, layout, energy, normalize):
     x = feature_map((1, 3, 20, 8, 4), device, layout=layout).clone(memory_format=torch.preserve_format)
     x[0, 0] = 0
     check(lambda name, x: ops.attention_map(x, energy, normalize, backend=name), (x,))
@@ -203,7 +173,7 @@ def test_attention_map(device, layout, energy, normalize):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("masked", [False, True])
-def test_block_scores(device, masked):
+def test_block_scores(check, device, masked):
     attention = torch.randn(3, 4, 12, 5, generator=torch.Generator().manual_seed(0)).to(device)
     attention[0, :, :3] = 0
     if masked:
@@ -215,9 +185,8 @@ def test_block_scores(device, masked):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("shape", "blocks"), [((3, 4, 8, 12, 8), 4), ((2, 4, 9, 6, 5), 2)], ids=str)
-def test_fuse(device, shape, blocks, layout, dtype):
+def test_fuse(check, feature_map, device, shape, blocks, layout, dtype):
     x = feature_map(shape, device, dtype, layout)
     scores = torch.rand(*shape[:2], blocks, generator=torch.Generator().manual_seed(0)).to(device)
     scores[0, :, 1] = 0.25
@@ -226,7 +195,7 @@ def test_fuse(device, shape, blocks, layout, dtype):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_fuse_reads_no_invalid_frame(device, layout):
+def test_fuse_reads_no_invalid_frame(check, feature_map, device, layout):
     x = feature_map((3, 4, 8, 12, 8), device, layout=layout).clone(memory_format=torch.preserve_format)
     x[~VALID] = float("nan")
     scores = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0)).to(device)
@@ -234,7 +203,6 @@ def test_fuse_reads_no_invalid_frame(device, layout):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("shape", "regions"),
     [
@@ -246,7 +214,7 @@ def test_fuse_reads_no_invalid_frame(device, layout):
     ],
     ids=str,
 )
-def test_region_pool_of_any_shape(device, shape, regions, layout):
+def test_region_pool_of_any_shape(check, feature_map, device, shape, regions, layout):
     x = feature_map(shape, device, layout=layout)
     logits = torch.randn(*shape[:2], regions, shape[3] * shape[4], generator=torch.Generator().manual_seed(2))
     check(lambda name, e, x: ops.region_pool(e, x, backend=name), (2 * logits.to(device), x))
@@ -256,14 +224,14 @@ def test_region_pool_of_any_shape(device, shape, regions, layout):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("which", [[0], [1], [2], None], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_region_pool_in_any_dtype(device, dtype, which, layout):
+def test_region_pool_in_any_dtype(check, feature_map, device, dtype, which, layout):
     x = feature_map((1, 3, 24, 8, 4), device, dtype, layout)
     logits = torch.randn(1, 3, 5, 32, generator=torch.Generator().manual_seed(2)).to(device, dtype)
     check(lambda name, e, x: ops.region_pool(e, x, backend=name), (logits, x), which)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_an_underflown_weight_takes_a_finite_gradient(device):
+def test_an_underflown_weight_takes_a_finite_gradient(check, device):
     logits = torch.full((1, 1, 2, 32), -100.0, device=device)
     logits[..., 0], logits[..., 0, 1] = 100, 100
     x = torch.randn(1, 1, 4, 8, 4, device=device)
@@ -286,7 +254,7 @@ MINED_DTYPES = [(shape, torch.float32) for shape in MINED] + [((40, 24, 70), dty
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
 @pytest.mark.parametrize(("shape", "dtype"), MINED_DTYPES, ids=str)
-def test_batch_hard(device, shape, dtype, metric):
+def test_batch_hard(check, device, shape, dtype, metric):
     n, dim, m = shape
     x, labels = embeddings(n, dim, device, dtype)
     if m is None:
@@ -325,7 +293,7 @@ def test_hard_pairs_of_equal_rows_far_from_the_origin_and_not_finite(device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("margin", [0.0, 0.3, "soft"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_batch_hard_triplet(device, margin, dtype):
+def test_batch_hard_triplet(check, device, margin, dtype):
     x, labels = embeddings(70, 40, device, dtype)
     check(lambda name, x: ops.batch_hard_triplet(x, labels, margin=margin, backend=name), (x,))
 
@@ -345,7 +313,7 @@ def test_identity_hard(device, include_self, metric, dtype):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("metric", ["euclidean", "squared", "cosine"])
-def test_mined_distance(device, metric):
+def test_mined_distance(check, device, metric):
     (x, _), (ref, _) = embeddings(30, 34, device), embeddings(20, 34, device)
     index = torch.randint(-1, 20, (3, 30), generator=torch.Generator().manual_seed(0)).to(device)
     check(lambda name, x, ref: ops.mined_distance(x, index, metric=metric, ref=ref, backend=name), (x, ref))
@@ -364,7 +332,7 @@ def test_mined_distance(device, metric):
     ],
     ids=str,
 )
-def test_part_distance(device, shape, dtype):
+def test_part_distance(check, device, shape, dtype):
     queries, items, parts, dim = shape
     generator = torch.Generator().manual_seed(3)
 
@@ -435,6 +403,6 @@ def test_rank_counts(device, columns, with_mask):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_sta_pool_at_the_size_of_the_paper(dtype, layout):
+def test_sta_pool_at_the_size_of_the_paper(check, feature_map, dtype, layout):
     x = feature_map((16, 4, 2048, 16, 8), "cuda", dtype, layout)
     check(lambda name, x: ops.sta_pool(x, 4, backend=name), (x,))

@@ -162,7 +162,7 @@ def test_block_scores(check, device, masked):
     check(lambda name, g: ops.block_scores(g, 5, None, backend=name), (attention.nan_to_num().mT,))
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "cropped"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_fuse(check, feature_map, device, dtype, layout, masked):
     x = feature_map((3, 4, 5, 12, 5), device, dtype, layout)
