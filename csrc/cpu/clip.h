@@ -21,7 +21,7 @@ inline void normalize_scores(A* scores, const bool* valid, int64_t T, int64_t K,
         for (int64_t t = 0; t < T; ++t) sum += scores[t * K + k];
         for (int64_t t = 0; t < T; ++t) {
             A& s = scores[t * K + k];
-            s = sum != 0 ? s / sum : is_valid(valid, t) ? A(1) / A(frames) : A(0);
+            s = !is_valid(valid, t) ? A(0) : sum != 0 ? s / sum : A(1) / A(frames);
         }
         total[k] = sum;
     }

@@ -133,7 +133,7 @@ void count_row(const RankCounts& op, int64_t row) {
     const int64_t start = op.start[row], end = op.start[row + 1];
     if (start == end) return;
     const K* high = static_cast<const K*>(op.high);
-    K highest = high[start];
+    K highest = -K(__builtin_inf());
     for (int64_t p = start; p < end; ++p) highest = high[p] > highest ? high[p] : highest;
     Near<K> near;
     for_pieces<K>(op.tile, row, [&](int64_t begin, int, const K* keys) {

@@ -33,6 +33,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vreid_ext import backends, ops
+from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.backends.native import memory
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -698,10 +699,15 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
             if name == "reference":
                 raise FindingError(str(error))
             return
-        if type(error) not in (TypeError, ValueError) and not isinstance(error, ValueError):
+        if not isinstance(error, (TypeError, ValueError)):
             raise FindingError(f"{name}: {type(error).__name__}: {error}") from error
         if named(error, call) is None:
             raise FindingError(f"{name}: no argument is named: {type(error).__name__}: {error}") from error
+    # A GPU is not waited for, so that nobody looks at the numbers there.
+    unseen = isinstance(same.error, NotFiniteError) or str(same.error).startswith("index: got ")
+    if same.error and not got.error and unseen and backend in ("triton", "cuda"):
+        counts["unseen"] += 1
+        return
     if same.error or got.error:
         if not (same.error and got.error):
             raise FindingError(f"reference {same.error or 'answers'}; {backend} {got.error or 'answers'}")
@@ -804,7 +810,7 @@ def least(call: Call, tie: bool) -> float:
     if tie:  # candidates are compared by squares that are good to a rounding of the largest
         euclidean = call.arguments.get("metric") == "euclidean"
         smallest = max(smallest, largest * (limits.eps**0.5 if euclidean else limits.eps * largest))
-    differences = 4 * largest ** (2 if call.arguments.get("metric") == "squared" else 1)
+    differences = 4 * (largest * largest if call.arguments.get("metric") == "squared" else largest)
     return max(smallest / limits.eps, differences if call.op in ("batch_hard_triplet", "dvdp") else 0.0)
 
 
@@ -944,8 +950,7 @@ def supervised(
     return counts, findings
 
 
-def report(counts: Counter[str], findings: list[dict[str, Any]]) -> None:
-    print(dict(counts), f"{len(findings)} findings")
+def report(findings: list[dict[str, Any]]) -> None:
     for finding in findings:
         print(finding["number"], finding["what"].partition("\n")[0])
     assert not findings, "\n\n".join(f"{f['number']}: {f['what']}\n{f['call']}" for f in findings[:5])
@@ -981,7 +986,8 @@ def test_a_million_calls(tmp_path):
         environment = {"VREID_ISA": isas[i % len(isas)], "VREID_FUZZ_KEPT": "1" if i % 2 else ""}
         counts, found = supervised("native", seed, first, chunk, tmp_path, **environment)
         total, findings = total + counts, findings + found
-    report(total, findings)
+        print(dict(total), f"{len(findings)} findings", flush=True)
+    report(findings)
 
 
 if __name__ == "__main__":

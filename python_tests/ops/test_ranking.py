@@ -344,6 +344,15 @@ def test_double_features_beyond_float32(scale):
     assert torch.equal(got, wanted)
 
 
+def test_a_positive_at_nan_hides_no_other(backend):
+    distances = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+    distance = torch.tensor([torch.nan, 0.3], dtype=torch.float64)
+    counts = ops.rank_counts(
+        distances, torch.tensor([0, 2]), torch.tensor([1, 2]), distance + 0.01, backend=backend
+    )
+    assert counts.tolist() == [0, 3]
+
+
 def test_rows_that_no_pair_reads_need_not_be_finite(backend):
     query, gallery = embeddings(3, 10, 4)
     gallery[7] = torch.nan

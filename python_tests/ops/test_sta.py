@@ -112,6 +112,15 @@ def test_invalid_frames_are_never_read_into_the_result(backend, layout):
     torch.testing.assert_close(got[0][:1], alone[0])
 
 
+def test_a_frame_left_out_scores_zero_beside_nan(backend):
+    x, valid = torch.randn(1, 3, 2, 4, 2), torch.tensor([[True, False, True]])
+    x[0, 0, 0, 0, 0] = torch.nan
+    scores = ops.sta_pool(x, 2, valid, backend=backend).scores
+    assert scores[0, [0, 2]].isnan().all()
+    assert (scores[0, 1] == 0).all()
+    assert (ops.block_scores(x[:, :, 0], 2, valid, backend=backend)[0, 1] == 0).all()
+
+
 def test_zero_frame_has_uniform_attention_and_no_nan(backend):
     x = make((2, 3, 16, 8, 4))
     x[0, 1] = 0

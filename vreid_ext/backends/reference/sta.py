@@ -24,7 +24,7 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor
     attention = torch.where(valid[..., None, None], attention, 0)
     s = attention.unflatten(2, (blocks, -1)).abs().sum((3, 4))
     uniform = valid.to(s.dtype) / valid.sum(1, keepdim=True).clamp(min=1)
-    return _ratio(s, s.sum(1, keepdim=True), uniform[..., None])
+    return torch.where(valid[..., None], _ratio(s, s.sum(1, keepdim=True), uniform[..., None]), 0)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
