@@ -225,3 +225,8 @@ def test_no_launch_waits_for_the_gpu(feature_map):
         ops.fuse(x, pool.scores, valid, backend="triton").sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="as many calls take a GPU's tests longer than they tell")
+def test_calls_that_nobody_would_write_down(fuzz):
+    fuzz.some_calls("triton", sorted(backend.MODULES), (torch.float32, torch.float16), 120)

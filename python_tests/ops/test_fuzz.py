@@ -19,9 +19,10 @@ import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -576,7 +577,7 @@ def run(call: Call, backend: str) -> Outcome:
             result = getattr(ops, call.op)(**arguments)
             if call.op == "k_reciprocal":
                 result = result.rows(0, result.shape[0])
-    except (TypeError, ValueError, RuntimeError, MemoryError, OverflowError, IndexError) as error:
+    except Exception as error:
         return Outcome(error=error)
     outputs = [result] if isinstance(result, Tensor) else list(result)
     outputs = [y.as_subclass(Tensor) for y in outputs]
@@ -618,7 +619,7 @@ def as_good(
     kind: str,
     floor: float,
     overflows: bool = False,
-    roundings: Callable[[], Iterator[Tensor]] = lambda: iter(()),
+    roundings: Callable[[], Iterable[Tensor]] = tuple,
 ) -> str | None:
     """What is wrong with a result, given the reference's in this dtype and in float64.
 
@@ -636,9 +637,8 @@ def as_good(
     finite = s.isfinite() & e.isfinite()
     if kind == "output" and not g[s.isnan() & e.isnan()].isnan().all():
         return "a number in the place of NaN"
-    if (
-        kind == "gradient"
-    ):  # which numbers an overflow reaches depends on the order of sums, but not which items
+    if kind == "gradient":
+        # Which numbers an overflow reaches depends on the order of sums, but not which items.
         finite &= finite.flatten(1).all(1).view(-1, *[1] * (g.dim() - 1)) if g.dim() > 1 else finite.all()
     limits = torch.finfo(got.dtype)
     if overflows or 64 * limits.eps * floor > limits.max:
@@ -750,7 +750,7 @@ def compare(call: Call, backend: str, outcomes: list[Outcome], counts: Counter[s
             floor = least(call, tie)
         else:
             floor = 4 * max(1.0, y) * slope(call, leaves[i]) * coarser(call, got.dtype)
-        others = lambda i=i, kind=kind, got=got: rounded(call, got, f"{kind}s", i)  # noqa: E731
+        others = partial(rounded, call, got, f"{kind}s", i)
         wrong = as_good(got, same, exact, kind, floor, overflowing(call), others)
         if wrong:
             raise FindingError(f"{kind} {i}: {wrong}\ngot {got}\nreference {same}\nfloat64 {exact}")
@@ -917,6 +917,20 @@ def campaign(backend: str, seed: int, first: int, count: int, at: Path) -> None:
                     json.dumps({"number": number, "op": call.op, "what": what, "call": str(call)}), flush=True
                 )
     print(json.dumps(counts))
+
+
+def some_calls(backend: str, names: list[str], floats: tuple[torch.dtype, ...], count: int) -> None:
+    """Judge calls of a backend's ops in its dtypes."""
+    global FLOATS
+    FLOATS = floats
+    with poisoned_memory(), warnings.catch_warnings(action="ignore"):
+        for number in range(count):
+            r = random.Random(f"{backend} {number}")
+            call = draw_call(r, r.choice(names))
+            try:
+                judge(call, backend, Counter())
+            except FindingError as error:
+                raise AssertionError(f"{number}: {error}\n{call}") from error
 
 
 HANG = 300  # seconds for a hundred calls
