@@ -96,6 +96,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole_and_nothing_else(tmp_path, 
     load_weights(old, network(), "the same")
 
 
+def test_an_error_from_elsewhere_is_not_taken_for_the_disks(tmp_path, monkeypatch):
+    """A data loader tells of a killed worker by an exception at whatever line the main process is."""
+
+    def lost(path):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr("vreid_ext.engine.checkpoint.flush", lost)
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker .* Killed\.$"):
+        save_checkpoint(tmp_path / "step-00000001", network(), RECIPE, 4)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_write_leaves_no_checkpoint_and_does_not_disturb_the_next(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt  # as a signal would: no clean-up code runs

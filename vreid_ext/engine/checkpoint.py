@@ -57,6 +57,7 @@ def save_checkpoint(
         ValueError: `folder` exists.
         OSError: the disk is full or cannot be written; what was there before is untouched.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if folder.exists():
@@ -82,9 +83,9 @@ def save_checkpoint(
         flush(folder.parent)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise
-        raise OSError(f"checkpoint {str(folder)!r} could not be written: {error}") from error
+        if isinstance(error, SafetensorError):  # which is how it tells of a full disk
+            raise OSError(f"checkpoint {str(folder)!r} could not be written: {error}") from error
+        raise
 
 
 def checkpoints(run: Path) -> list[Path]:
