@@ -641,7 +641,8 @@ def as_good(
         # Which numbers an overflow reaches depends on the order of sums, but not which items.
         finite &= finite.flatten(1).all(1).view(-1, *[1] * (g.dim() - 1)) if g.dim() > 1 else finite.all()
     limits = torch.finfo(got.dtype)
-    if overflows or 64 * limits.eps * floor > limits.max:
+    # A gradient as large as the root of the largest number has met its square on the way.
+    if overflows or 64 * limits.eps * floor > limits.max or (kind == "gradient" and floor > limits.max**0.5):
         finite &= g.isfinite()
     if not g[finite].isfinite().all():
         return "not finite where the reference is"
@@ -736,7 +737,7 @@ def compare(call: Call, backend: str, outcomes: list[Outcome], counts: Counter[s
         counts["ties"] += 1
         if call.op == "sta_pool":
             compared = compared[1:]
-    else:
+    elif not underflowing(call):
         compared += [("gradient", i) for i in range(len(outcomes[0].gradients))]
     y = max((magnitude(each) for each in outcomes[2].outputs), default=0.0)
     leaves = [call.arguments[name] for name in call.leaves]
@@ -774,6 +775,8 @@ def slope(call: Call, x: Tensor) -> float:
     """What roundings are multiplied with on the way back: ops of degree zero divide by the size of a frame
     or, for the cosine, of a row, and squares multiply.
     """
+    if x.device.type == "meta":
+        return 1.0
     metric, x = call.arguments.get("metric"), x.as_subclass(Tensor).detach().double().nan_to_num().abs()
     if metric == "squared":
         return max(1.0, magnitude(x))
@@ -799,6 +802,12 @@ def overflowing(call: Call) -> bool:
     return call.op in PAIRED and largest > limits.max**0.5 / 1e3
 
 
+def underflowing(call: Call) -> bool:
+    """Whether squares may underflow, and differences count as zero; torch's norm of one number takes none."""
+    largest, limits = embedded(call)
+    return call.op in PAIRED and largest < limits.smallest_normal**0.5 * 1e3
+
+
 def least(call: Call, tie: bool) -> float:
     """Numbers below which an op's outputs have no digits, over a rounding."""
     if call.arguments.get("metric") == "cosine" or call.op == "k_reciprocal":
@@ -811,7 +820,8 @@ def least(call: Call, tie: bool) -> float:
         euclidean = call.arguments.get("metric") == "euclidean"
         smallest = max(smallest, largest * (limits.eps**0.5 if euclidean else limits.eps * largest))
     differences = 4 * (largest * largest if call.arguments.get("metric") == "squared" else largest)
-    return max(smallest / limits.eps, differences if call.op in ("batch_hard_triplet", "dvdp") else 0.0)
+    of_differences = call.op in ("batch_hard_triplet", "dvdp", "part_distance")
+    return max(smallest / limits.eps, differences if of_differences else 0.0)
 
 
 def nearly_tied(call: Call, got: Tensor, counts: Tensor) -> Tensor:

@@ -331,6 +331,13 @@ def test_rows_whose_squares_underflow_are_zero_rows(backend):
     assert (hard.negative_distance == 1).all()
 
 
+def test_the_soft_loss_of_a_wide_gap_has_all_its_digits(backend):
+    x = torch.tensor([[0.0], [22.0], [1.0]], dtype=torch.float64)
+    loss = ops.batch_hard_triplet(x, torch.tensor([0, 0, 1]), margin="soft", backend=backend)
+    exact = (math.log1p(math.exp(-21)) + 21 + math.log1p(math.exp(-1)) + 1) / 2
+    assert loss.item() == pytest.approx(exact, rel=1e-14)
+
+
 def test_a_row_without_a_pair_takes_no_nan(backend):
     x = torch.tensor([[math.inf, 1.0], [1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     distance = ops.mined_distance(x, torch.tensor([[-1, 2, 1]]), metric="squared", backend=backend)

@@ -30,7 +30,8 @@ def batch_hard_triplet(
     """Mean over the anchors with both of [margin + positive - negative]_+, or of its softplus."""
     (positive, negative), index = batch_hard(x, labels, ref, ref_labels, metric)
     gap, valid = positive - negative, (index >= 0).all(0)
-    loss = F.softplus(gap) if soft else F.relu(margin + gap)
+    # Beyond its threshold torch's softplus is the identity: at 20, the default, that is off by 2e-9.
+    loss = F.softplus(gap, threshold=40) if soft else F.relu(margin + gap)
     return torch.where(valid, loss, 0).sum() / valid.sum().clamp(min=1)
 
 
