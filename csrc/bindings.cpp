@@ -225,11 +225,19 @@ void part_distance(const PartTuple& part, const PartSideTuple& query, const Part
 
 void part_distance_backward(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
                             int64_t grad, int64_t grad_stride, int64_t products, int64_t lengths,
+                            int64_t dquery, int64_t dgallery, int64_t row_stride, int64_t part_stride,
                             int threads) {
     const PartTile tile = part_tile(part, query, gallery, threads);
     const int64_t pairs = tile.rows * tile.cols, size = tile.parts * pairs;
-    PartDistanceBackward op{tile, address("grad", grad, pairs), grad_stride,
-                            address("products", products, size), address("lengths", lengths, size)};
+    PartDistanceBackward op{tile,
+                            address("grad", grad, pairs),
+                            grad_stride,
+                            address("products", products, size),
+                            address("lengths", lengths, size),
+                            address("dquery", dquery, tile.parts * tile.rows * tile.D),
+                            address("dgallery", dgallery, tile.parts * tile.cols * tile.D),
+                            row_stride,
+                            part_stride};
     run(&Table::part_distance_backward, op);
 }
 

@@ -149,8 +149,11 @@ struct PartDistanceBackward {
     PartTile tile;
     const void* grad;  // (rows,cols) acc
     int64_t grad_stride;
-    void* products;  // (parts,rows,cols) acc; become grad w_q w_g / distance, 0 for distance 0
+    void* products;  // (parts,rows,cols) acc; become grad w_q w_g / distance, 0 where added here
     void* lengths;   // (parts,rows,cols) acc: grad * distance
+    // (rows,parts,D) and (cols,parts,D) acc, to which the gradients of pairs that are close are added.
+    void *dquery, *dgallery;
+    int64_t row_stride, part_stride;  // of both
 };
 
 enum class Metric : int32_t { cosine = 0, euclidean = 1 };

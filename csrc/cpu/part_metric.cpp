@@ -1,4 +1,6 @@
 // The weighted part metric (STAL, Eq. 8) of one tile, after the matrix products that give f . g.
+#include <algorithm>
+
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -24,8 +26,9 @@ struct Row {
           squares(numbers(tile.gallery.squares, tile.gallery, part)),
           weights(numbers(tile.gallery.weights, tile.gallery, part)) {}
 
-    // The products become the distances ||f_i - g_j||.
-    void to_distances() const {
+    // The products become the distances ||f_i - g_j||, -1 where `between` has to find them. Whether there is
+    // such a pair.
+    bool to_distances() const {
         int any_close = 0;
         for (int64_t j = 0; j < tile.cols; ++j) {
             const A sum = square + squares[j], squared = sum - 2 * values[j];
@@ -33,11 +36,11 @@ struct Row {
             any_close |= close;
             values[j] = close ? A(-1) : root(squared);
         }
-        if (!any_close) return;
-        for (int64_t j = 0; j < tile.cols; ++j)
-            if (values[j] < 0)
-                values[j] = difference_norm(query, gallery + j * tile.gallery.row_stride, tile.D);
+        return any_close;
     }
+
+    const A* item(int64_t j) const { return gallery + j * tile.gallery.row_stride; }
+    A between(int64_t j) const { return difference_norm(query, item(j), tile.D); }
 
     const PartTile& tile;
     A* values;
@@ -62,30 +65,96 @@ Status distance(const PartDistance& op) {
         A* out = static_cast<A*>(op.distance) + i * op.distance_stride;
         for (int64_t part = 0; part < tile.parts; ++part) {
             const Row<A> row(tile, op.products, part, i);
-            row.to_distances();
+            if (row.to_distances())
+                for (int64_t j = 0; j < tile.cols; ++j)
+                    if (row.values[j] < 0) row.values[j] = row.between(j);
             for (int64_t j = 0; j < tile.cols; ++j) out[j] += row.weight * row.weights[j] * row.values[j];
         }
     }
     return Status::ok;
 }
 
+// A row of a tile in one part on the way back.
+template <class A>
+struct RowBackward : Row<A> {
+    RowBackward(const PartDistanceBackward& op, int64_t part, int64_t i)
+        : Row<A>(op.tile, op.products, part, i),
+          grad(static_cast<const A*>(op.grad) + i * op.grad_stride),
+          lengths(static_cast<A*>(op.lengths) + (part * op.tile.rows + i) * op.tile.cols) {}
+
+    using Row<A>::values;
+
+    // The products become grad w_i w_j / distance, 0 for close pairs, and lengths grad * distance. Whether
+    // there are close pairs.
+    bool to_slopes(int64_t cols) const {
+        const bool any_close = this->to_distances();
+        if (any_close)
+            for (int64_t j = 0; j < cols; ++j)
+                if (values[j] < 0) lengths[j] = this->between(j);
+        for (int64_t j = 0; j < cols; ++j) {
+            const bool close = values[j] < 0;
+            const A length = close ? lengths[j] : values[j], slope = upstream(j) / values[j];
+            lengths[j] = grad[j] * length;
+            values[j] = close ? A(0) : slope;
+        }
+        return any_close;
+    }
+
+    // Adds `sign` grad w_i w_j (f_i - g_j) / distance to `target`, if the pair is close.
+    void add_close(int64_t j, A sign, A* target) const {
+        if (values[j] != 0 || lengths[j] == 0 || upstream(j) == 0) return;
+        const A slope = sign * upstream(j) / this->between(j);
+        const A *f = this->query, *g = this->item(j);
+        for_vectors<A>(this->tile.D, [&](int64_t d, auto part) {
+            part.store(target + d, part.load(target + d) + slope * (part.load(f + d) - part.load(g + d)));
+        });
+    }
+
+  private:
+    A upstream(int64_t j) const { return grad[j] * this->weight * this->weights[j]; }
+
+    const A* grad;
+    A* lengths;
+};
+
+// The gradients of close pairs, from differences: slope * f - slope * g would lose the digits that f and g
+// share. Every sum is over one axis in its order, whatever the number of threads.
+template <class A>
+void add_close_pairs(const PartDistanceBackward& op) {
+    constexpr int64_t kColumns = 64;
+    const PartTile& tile = op.tile;
+    const auto target = [&](void* gradient, int64_t part, int64_t row) {
+        return static_cast<A*>(gradient) + row * op.row_stride + part * op.part_stride;
+    };
+#pragma omp parallel num_threads(tile.threads)
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < tile.rows; ++i)
+            for (int64_t part = 0; part < tile.parts; ++part) {
+                const RowBackward<A> row(op, part, i);
+                for (int64_t j = 0; j < tile.cols; ++j)
+                    row.add_close(j, A(1), target(op.dquery, part, i));
+            }
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < tile.cols; first += kColumns)
+            for (int64_t part = 0; part < tile.parts; ++part)
+                for (int64_t i = 0; i < tile.rows; ++i) {
+                    const RowBackward<A> row(op, part, i);
+                    for (int64_t j = first; j < std::min(first + kColumns, tile.cols); ++j)
+                        row.add_close(j, A(-1), target(op.dgallery, part, j));
+                }
+    }
+}
+
 template <class A>
 Status distance_backward(const PartDistanceBackward& op) {
     const PartTile& tile = op.tile;
-#pragma omp parallel for num_threads(tile.threads) schedule(static)
-    for (int64_t i = 0; i < tile.rows; ++i) {
-        const A* grad = static_cast<const A*>(op.grad) + i * op.grad_stride;
-        for (int64_t part = 0; part < tile.parts; ++part) {
-            const Row<A> row(tile, op.products, part, i);
-            A* lengths = static_cast<A*>(op.lengths) + (part * tile.rows + i) * tile.cols;
-            row.to_distances();
-            for (int64_t j = 0; j < tile.cols; ++j) {
-                const A length = row.values[j];
-                lengths[j] = grad[j] * length;
-                row.values[j] = length == 0 ? A(0) : grad[j] * row.weight * row.weights[j] / length;
-            }
-        }
-    }
+    int any_close = 0;
+#pragma omp parallel for num_threads(tile.threads) schedule(static) reduction(| : any_close)
+    for (int64_t i = 0; i < tile.rows; ++i)
+        for (int64_t part = 0; part < tile.parts; ++part)
+            any_close |= RowBackward<A>(op, part, i).to_slopes(tile.cols);
+    if (any_close) add_close_pairs<A>(op);
     return Status::ok;
 }
 

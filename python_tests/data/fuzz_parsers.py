@@ -1,4 +1,4 @@
-"""Fuzzes the parsers of data-set files with atheris: `python fuzz_parsers.py PARSER [options of libFuzzer]`.
+"""Fuzzes the parsers of data-set files and recipes with atheris: `python fuzz_parsers.py PARSER [options of libFuzzer]`.
 
 Whatever the bytes: a result of the promised form, or the error that the parser promises. Run by
 test_fuzz.py; a corpus to start from is written there.
@@ -16,7 +16,7 @@ from typing import Any
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["vreid_ext.data", "vreid_ext.metrics.stored"]):
+with atheris.instrument_imports(include=["vreid_ext.data", "vreid_ext.metrics.stored", "vreid_ext.engine.config"]):
     from vreid_ext.data import Tracklet, TrackletDataset
     from vreid_ext.data.attributes import attribute_sizes, read_attributes
     from vreid_ext.data.boxes import is_folder_name, read_boxes
@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["vreid_ext.data", "vreid_ext.metrics.st
     from vreid_ext.data.matlab import MAX_BYTES, load_matrix
     from vreid_ext.data.records import DatasetError
     from vreid_ext.data.two_cameras import _read_splits
+    from vreid_ext.engine.config import load_recipe, recipe_from_dict
     from vreid_ext.metrics.stored import damage_of, read_manifest
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
@@ -78,6 +79,14 @@ def shard(path: Path) -> None:
     assert damage_of(path, "0") is not None  # nobody guesses a checksum
 
 
+def recipe(path: Path) -> None:
+    read = load_recipe(path)
+    assert recipe_from_dict(json.loads(json.dumps(read.to_dict()))) == read
+    saved = path.with_name("saved.yaml")
+    read.save(saved)
+    assert load_recipe(saved) == read
+
+
 # The parser, the file's name, and what it may raise.
 PARSERS: dict[str, tuple[Callable[[Path], None], str, type[Exception]]] = {
     "matrix": (matrix, "a.mat", DatasetError),
@@ -87,6 +96,7 @@ PARSERS: dict[str, tuple[Callable[[Path], None], str, type[Exception]]] = {
     "boxes": (boxes, "boxes.json", ValueError),
     "splits": (splits, "splits.json", DatasetError),
     "manifest": (manifest, "manifest.json", ValueError),
+    "recipe": (recipe, "recipe.yaml", ValueError),
     "shard": (shard, "rows.safetensors", ValueError),
 }
 

@@ -1,4 +1,4 @@
-"""Our own parsers of data-set files under atheris, which keeps the inputs that reach new lines of them."""
+"""Our own parsers of data-set files and recipes under atheris, which keeps the inputs that reach new lines of them."""
 
 import json
 import subprocess
@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from vreid_ext.data.attributes import attribute_sizes
 from vreid_ext.data.joints import JOINTS
+from vreid_ext.engine import load_recipe
 
 FUZZER = Path(__file__).with_name("fuzz_parsers.py")
 RUNS = 200_000
@@ -32,7 +33,12 @@ def seeds(parser: str, folder: Path) -> None:
         "splits": json.dumps([{"train": ["a", "b"], "test": ["c"]}] * 2),
         "manifest": json.dumps({"format": 1, "identity": {}, "tracklets": [], "shard_rows": 4}),
     }
-    if parser == "matrix":
+    if parser == "recipe":
+        # YAML that is JSON as well, whose structure is changed.
+        for name in ("sta_mars", "drsta_mars", "asta_mars_aitl"):
+            (folder / name).write_text(json.dumps(load_recipe(name).to_dict()))
+        (folder / "base").write_text("base: [_sta, _mars]\nmodel: {blocks: 8, input_size: [\"${input.height}\", 1]}\n")
+    elif parser == "matrix":
         for compressed in (False, True):
             content = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones((2, 2), np.uint8)}
             savemat(folder / f"{compressed}.mat", content, do_compression=compressed)
@@ -44,7 +50,7 @@ def seeds(parser: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "parser", ["matrix", "attributes", "joints", "joints_lines", "boxes", "splits", "manifest", "shard"]
+    "parser", ["matrix", "attributes", "joints", "joints_lines", "boxes", "splits", "manifest", "recipe", "shard"]
 )
 def test_no_file_ends_a_parser(parser, tmp_path):
     pytest.importorskip("atheris", reason="needs atheris, of the extra [fuzz]")

@@ -48,13 +48,48 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
     assert (recipe.name, recipe.dataset.name, recipe.optim.lr, recipe.seed) == ("theirs", "dukev", 0.1, 7)
 
 
-def test_a_file_that_is_no_recipe_is_refused(tmp_path):
-    (tmp_path / "bad.yaml").write_text("a: [1\n")
-    (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ValueError, match="not valid YAML"):
-        load_recipe(tmp_path / "bad.yaml")
-    with pytest.raises(ValueError, match="wanted keys and values"):
-        load_recipe(tmp_path / "list.yaml")
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "wanted keys and values"),
+        (b"name: \xe9\xff\n", "not valid YAML: 'utf-8' codec"),
+        ("name: \0\n", "not valid YAML"),
+        ("name: !!python/object/apply:os.system ['exit']\n", "not valid YAML: could not determine a constructor"),
+        ("seed: 1\nseed: 2\n", "duplicate key seed"),
+        ("null: 2\n", "key"),
+        ("model: {a: " + "[" * 900 + "]" * 900 + "}\n", "nested too deeply"),
+        ("model: &m {name: sta, x: *m}\n", "recursive"),
+        (
+            "model: {x: [&a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"
+            + "".join(f", &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 7))
+            + "]}\n",
+            "expansion exceeds",
+        ),
+        ("base: recipe.yaml\n", "base: starts from itself"),
+        ("base: 3\n", "base: got 3, wanted the name"),
+        ("base: [1]\n", r"base: got \[1\], wanted the name"),
+        ("base: {a: 1}\n", "base: got .*, wanted the name"),
+        ("seed: ${nope}\n", "seed: Interpolation key 'nope' not found"),
+        ("name: ${a\n", "name: "),
+        ("name: ${x:1}\n", "name: Unsupported interpolation type x"),
+        ("optim: {lr: .inf}\n", "optim.lr: got inf, wanted a number below"),
+        (f"optim: {{lr: 1{'0' * 400}}}\n", "optim.lr: got 1000.*, wanted a number below"),
+        (f"seed: 1{'0' * 5000}\n", "not valid YAML"),
+        ("paper: {rows: {x: {mAP: 1}}}\n", "paper.rows: got .*, wanted rows by their frames"),
+        ("paper: {rows: {.inf: {mAP: 1}}}\n", "paper.rows: got .*, wanted rows by their frames"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(content, says, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=says) as caught:
+        load_recipe(path)
+    assert "recipe" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="no file"):
         load_recipe(tmp_path / "none.yaml")
 

@@ -2,7 +2,9 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -216,8 +218,11 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
             of the wrong type or out of range.
     """
     source, tree = _read(str(name_or_path), relative_to=Path())
-    tree.setdefault("name", source)
-    return _typed(OmegaConf.merge(tree, _overrides(overrides)), str(name_or_path))
+    if "name" not in tree:
+        tree["name"] = source
+    with _errors_of(str(name_or_path)):
+        merged = OmegaConf.merge(tree, _overrides(overrides))
+    return _typed(merged, str(name_or_path))
 
 
 def override(key: str, value: str) -> str:
@@ -230,7 +235,8 @@ def override(key: str, value: str) -> str:
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
-    merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
+    with _errors_of("recipe"):
+        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
     return _typed(merged, "recipe")
 
 
@@ -244,30 +250,53 @@ def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
     ]
 
 
-def _read(name: str, relative_to: Path) -> tuple[str, DictConfig]:
-    """The tree of a recipe with its bases merged under it, and the recipe's short name."""
+@contextmanager
+def _errors_of(source: str) -> Iterator[None]:
+    """What YAML and OmegaConf find wrong, as an error of one line that names the recipe."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from error
+    except RecursionError as error:
+        raise ValueError(f"{source}: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # numbers, dates and bytes that Python does not read
+        raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[str, DictConfig]:
+    """The tree of a recipe with its bases merged under it, and the recipe's short name.
+
+    above: the files that start from this one.
+    """
     path = relative_to / name
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ValueError(f"recipe: no file {str(path)!r}")
-        text = path.read_text(encoding="utf-8")
+        if path.resolve() in above:
+            raise ValueError(f"recipe {name!r}: base: starts from itself")
+        above = (*above, path.resolve())
+        content = path.read_bytes()
     else:
         file = resources.files("vreid_ext.recipes") / f"{name}.yaml"
         if not file.is_file():
             near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.3) or recipe_names()
             raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
-        text = file.read_text(encoding="utf-8")
-    try:
-        tree = OmegaConf.create(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {name!r} is not valid YAML: {error}") from error
+        content = file.read_bytes()
+    with _errors_of(f"recipe {name!r}"):
+        tree = OmegaConf.create(content.decode())
     if not isinstance(tree, DictConfig):
         raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
-    bases = tree.pop("base", [])
-    parts = [_read(base, path.parent)[1] for base in ([bases] if isinstance(bases, str) else bases)]
-    for part in parts:
-        part.pop("name", None)
-    merged = OmegaConf.merge(*parts, tree)
+    with _errors_of(f"recipe {name!r}"):
+        bases = OmegaConf.to_container(OmegaConf.create({"base": tree.pop("base", [])}))["base"]
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"recipe {name!r}: base: got {bases!r}, wanted the name of a recipe or a list of names")
+    parts = [_read(base, path.parent, above)[1] for base in bases]
+    with _errors_of(f"recipe {name!r}"):
+        for part in parts:
+            part.pop("name", None)
+        merged = OmegaConf.merge(*parts, tree)
     assert isinstance(merged, DictConfig)
     return path.stem, merged
 
@@ -277,17 +306,22 @@ def _overrides(pairs: Iterable[str]) -> DictConfig:
     for pair in pairs:
         if "=" not in pair:
             raise ValueError(f"override: got {pair!r}, wanted key=value")
-    return OmegaConf.from_dotlist(pairs)
+    with _errors_of(f"override {' '.join(pairs)!r}"):
+        return OmegaConf.from_dotlist(pairs)
 
 
 def _typed(tree: Any, source: str) -> Recipe:
-    plain = OmegaConf.to_container(tree, resolve=True)
+    with _errors_of(source):
+        plain = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(plain, dict)
     known = _known_keys(Recipe)
-    for key, _ in _leaves(plain):
+    for key, value in _leaves(plain):
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not abs(number) < 2**63:
+                raise ValueError(f"{source}: {key}: got {reprlib.repr(number)}, wanted a number below 2^63")
     for group in fields(Recipe):
         value = plain.get(group.name, {})
         if is_dataclass(group.type) and not isinstance(value, dict):
@@ -300,15 +334,14 @@ def _typed(tree: Any, source: str) -> Recipe:
     if plain.get("train", {}).get("precision") is False:  # YAML reads a bare `no` as false
         plain["train"]["precision"] = "no"
     paper = plain.get("paper", {})
-    if not isinstance(paper.get("rows", {}), dict):
-        raise ValueError(f"{source}: paper.rows: got {paper['rows']!r}, wanted rows by their frames")
-    if "rows" in paper:  # JSON has no integer keys
-        paper["rows"] = {int(frames): row for frames, row in paper["rows"].items()}
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), plain)
-        recipe = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{source}: {error.full_key}: {str(error).splitlines()[0]}") from error
+    rows = paper.get("rows", {})
+    # JSON has no integer keys.
+    if not isinstance(rows, dict) or not all(str(frames).isdecimal() for frames in rows):
+        raise ValueError(f"{source}: paper.rows: got {rows!r}, wanted rows by their frames")
+    if rows:
+        paper["rows"] = {int(frames): row for frames, row in rows.items()}
+    with _errors_of(source):
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe

@@ -35,17 +35,17 @@ def part_distance_backward(
     for tile in _tiles(q_features, q_weights, g_features, g_weights):
         upstream = grad[tile.rows, tile.columns]
         c, length = tile.products, torch.empty_like(tile.products)
-        # c becomes grad w_q w_g / distance, length grad distance.
+        targets = dq[tile.rows, tile.parts], dg[tile.columns, tile.parts]
+        # c becomes grad w_q w_g / distance, length grad distance. Pairs that are close are added to the
+        # targets, and their c is zero.
         _native.part_distance_backward(
             *tile.description(), address(upstream), upstream.stride(0), address(c), address(length),
-            torch.get_num_threads(),
+            *map(address, targets), *dq.stride()[:2], torch.get_num_threads(),
         )  # fmt: skip
         # d psi / d f_i = sum_j c_ij (f_i - g_j), and the same the other way.
         query, gallery = tile.query, tile.gallery
         with torch.autocast("cpu", enabled=False):
-            dq_tile, dg_tile = (
-                each[span, tile.parts].transpose(0, 1) for each, span in ((dq, tile.rows), (dg, tile.columns))
-            )
+            dq_tile, dg_tile = (each.transpose(0, 1) for each in targets)
             dq_tile.addcmul_(c.sum(2, keepdim=True), query.features).baddbmm_(c, gallery.features, alpha=-1)
             dg_tile.addcmul_(c.sum(1)[..., None], gallery.features).baddbmm_(c.mT, query.features, alpha=-1)
             dwq[tile.rows, tile.parts] += (length @ gallery.weights[..., None])[..., 0].T
