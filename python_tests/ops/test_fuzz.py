@@ -809,7 +809,10 @@ def embedded(call: Call) -> tuple[float, Any]:
 
 
 def overflowing(call: Call) -> bool:
-    """Whether squares, or their sums, may overflow; torch's norm of one number takes none."""
+    """Whether squares, products or their sums may overflow; torch's norm of one number takes none."""
+    if call.op == "fuse":
+        x = call.arguments["x"]
+        return magnitude(x) * magnitude(call.arguments["scores"]) > torch.finfo(x.dtype).max / 1e3
     largest, limits = embedded(call)
     return call.op in (*PAIRED, "attention_map", "sta_pool") and largest > limits.max**0.5 / 1e3
 
@@ -877,8 +880,9 @@ def tied(call: Call, backend: str, outcomes: list[Outcome]) -> bool:
     if call.op == "k_reciprocal":  # distances that differ by a rounding, and are not the same number
         rows = torch.cat([call.arguments["query"], call.arguments["gallery"]]).double()
         distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sort(1).values
-        gap = distance.diff(dim=1)
-        return bool(((gap > 0) & (gap < 1e-12 * distance[:, -1:])).any())
+        gap, apart = distance.diff(dim=1), torch.cdist(rows, rows, p=torch.inf)
+        underflows = (apart > 0) & (apart < 1e-150 * apart.max())  # whose squares are not told from zero
+        return bool(((gap > 0) & (gap < 1e-12 * distance[:, -1:])).any() or underflows.any())
     if call.op in ("batch_hard_triplet", "dvdp"):
         other, options = (
             ("batch_hard", ("margin",)) if call.op == "batch_hard_triplet" else ("identity_hard", ())
