@@ -84,8 +84,8 @@ struct RowBackward : Row<A> {
 
     using Row<A>::values;
 
-    // The products become grad w_i w_j / distance, 0 for close pairs, and lengths grad * distance. Whether
-    // there are close pairs.
+    // The products become grad w_i w_j / distance, 0 for close and equal pairs, and lengths grad * distance.
+    // Whether there are close pairs.
     bool to_slopes(int64_t cols) const {
         const bool any_close = this->to_distances();
         if (any_close)
@@ -93,9 +93,9 @@ struct RowBackward : Row<A> {
                 if (values[j] < 0) lengths[j] = this->between(j);
         for (int64_t j = 0; j < cols; ++j) {
             const bool close = values[j] < 0;
-            const A length = close ? lengths[j] : values[j], slope = upstream(j) / values[j];
+            const A length = close ? lengths[j] : values[j], slope = upstream(j) / length;
             lengths[j] = grad[j] * length;
-            values[j] = close ? A(0) : slope;
+            values[j] = close || length == 0 ? A(0) : slope;
         }
         return any_close;
     }

@@ -113,6 +113,15 @@ def test_equal_features_are_at_zero_with_zero_gradient(backend, dtype):
     assert gradient.eq(0).all()
 
 
+def test_zeros_are_at_zero_with_zero_gradient(backend):
+    features, scores, *_ = make((5, 5, 3, 33))
+    features = torch.zeros_like(features).requires_grad_()
+    distance = ops.part_distance(features, scores, features, scores, backend=backend)
+    assert distance.eq(0).all()
+    (gradient,) = torch.autograd.grad(distance.sum(), features)
+    assert gradient.eq(0).all()
+
+
 @pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-4])
 def test_close_features_keep_their_precision(backend, apart):
     features, scores, _, others = make((6, 6, 2, 64))
@@ -121,9 +130,30 @@ def test_close_features_keep_their_precision(backend, apart):
     exact = run([each.double() for each in inputs], "reference")
     got = run(inputs, backend)
     assert ((got[0].double() - exact[0]).abs() / exact[0]).max() < 1e-4
-    # Rounding of the features' size (1.4) is seen through 1 / distance.
+    # On a GPU rounding of the features' size (1.4) is seen through 1 / distance.
+    through = 1 if backend in ("native", "reference") else 1 / apart
     for mine, truth in zip(got[1:], exact[1:], strict=True):
-        assert (mine.double() - truth).abs().max() <= 1e-5 / apart * truth.abs().max()
+        assert (mine.double() - truth).abs().max() <= 1e-5 * through * truth.abs().max()
+
+
+def test_gradients_of_close_pairs_among_others_and_far_from_zero(native, monkeypatch):
+    monkeypatch.setattr("vreid_ext.backends.native.part_metric._ROWS", 64)
+    features, scores, others, other_scores = make((90, 150, 3, 33))
+    others[5:140] = features[:1] + 1e-3 * others[5:140]
+    features[40:80] = others[:40]
+    inputs = features + 10, scores, others + 10, other_scores
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            results.append(run(inputs, native))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, results[0], results[1]))
+    assert all(map(torch.equal, results[0], results[2]))
+    exact = run([each.double() for each in inputs], "reference")
+    for mine, truth in zip(results[0], exact, strict=True):
+        assert (mine.double() - truth).abs().max() <= 5e-5 * truth.abs().max()
 
 
 def test_same_bits_every_time_and_inputs_unchanged(backend):
