@@ -172,7 +172,8 @@ def test_every_instruction_set_gives_the_answer(isa, code):
 # One number more than there are: valgrind is to find this, and nothing else.
 PLANTED = """
 from vreid_ext import _native
-_native.read_probe(torch.ones(101).data_ptr(), 102, 1)
+x = torch.ones(101)
+_native.read_probe(x.data_ptr(), 102, 1)
 """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -260,7 +261,7 @@ def _errors_of(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise ValueError(f"{source}: nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # numbers, dates and bytes that Python does not read
+    except (yaml.YAMLError, ValueError, OSError) as error:  # OSError: OmegaConf's, of a single number
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -284,7 +285,7 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
             raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
         content = file.read_bytes()
     with _errors_of(f"recipe {name!r}"):
-        tree = OmegaConf.create(content.decode())
+        tree = OmegaConf.load(StringIO(content.decode()))
     if not isinstance(tree, DictConfig):
         raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
