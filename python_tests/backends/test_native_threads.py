@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -99,6 +100,7 @@ def test_other_threads_of_python_go_on_during_a_call():
 
 DIGEST = """
 import runpy, sys
+runpy.run_path(sys.argv[2])
 module = runpy.run_path(sys.argv[1])
 print(module["digest_of"](module["results"](0)))
 """
@@ -110,7 +112,7 @@ def digest_of(tensors: list[Tensor]) -> str:
 
 def test_bits_do_not_depend_on_the_number_of_threads():
     digest = subprocess.run(
-        [sys.executable, "-c", DIGEST, __file__],
+        [sys.executable, "-c", DIGEST, __file__, str(Path(__file__).parents[1] / "conftest.py")],
         env={**os.environ, "OMP_NUM_THREADS": "7"},
         capture_output=True,
         text=True,

@@ -27,8 +27,9 @@ def part_distance_backward(
     with torch.autocast(grad.device.type, enabled=False):
         for r in range(q_features.shape[1]):
             _cuda.part_slopes(description, r, *map(address, (grad, slope, length)), *queue(grad))
-            # d psi / d f_i = sum_j slope_ij (f_i - g_j), and the same the other way.
-            f, g = q_features[:, r].float(), g_features[:, r].float()
+            # d psi / d f_i = sum_j slope_ij (f_i - g_j), and the same the other way; from an item in their
+            # midst, since what all features share would only cost digits.
+            f, g = (each[:, r].float() - g_features[:1, r] for each in (q_features, g_features))
             dq[:, r] = torch.addmm(slope.sum(1, keepdim=True) * f, slope, g, alpha=-1)
             dg[:, r] = torch.addmm(slope.sum(0)[:, None] * g, slope.T, f, alpha=-1)
             dwq[:, r] = length @ g_weights[:, r]

@@ -176,7 +176,10 @@ def part_gradients(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of rows, tile of numbers, part from `first` on): sum_j slope_ij (f_i - g_j)."""
+    """Program (tile of rows, tile of numbers, part from `first` on): sum_j slope_ij (f_i - g_j).
+
+    f and g are taken from an item in their midst: what all features share would only cost digits.
+    """
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     place = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     turn = tl.program_id(2).to(tl.int64)
@@ -186,6 +189,7 @@ def part_gradients(
     slope += turn * rows * other_rows
     features += part * part_stride
     others += part * other_part
+    midst = tl.load(others + place, mask=inside, other=0.0).to(tl.float32)[None, :]
     total = tl.zeros([BLOCK_N], tl.float32)
     pulled = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     for start in range(0, other_rows, BLOCK_K):
@@ -202,8 +206,8 @@ def part_gradients(
             other=0.0,
         ).to(tl.float32)
         total += tl.sum(steep, 1)
-        pulled = tl.dot(steep, value, pulled, input_precision="tf32x3")
+        pulled = tl.dot(steep, value - midst, pulled, input_precision="tf32x3")
     mask = has_row[:, None] & inside[None, :]
     own = tl.load(features + row[:, None] * stride + place[None, :], mask=mask, other=0.0).to(tl.float32)
     target = result + (row[:, None] * parts + part) * size + place[None, :]
-    tl.store(target, total[:, None] * own - pulled, mask=mask)
+    tl.store(target, total[:, None] * (own - midst) - pulled, mask=mask)
