@@ -181,7 +181,8 @@ _native.read_probe(x.data_ptr(), 102, 1)
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
 def test_valgrind_finds_nothing(tmp_path):
     report = tmp_path / "report.xml"
-    valgrind = "valgrind", "--xml=yes", f"--xml-file={report}", "--error-limit=no", "--num-callers=8"
+    options = "--error-limit=no", "--num-callers=8", "--partial-loads-ok=no"
+    valgrind = "valgrind", "--xml=yes", f"--xml-file={report}", *options
     result = python("\n".join([COMPARISON, RANKINGS, HALVES, MINING, PLANTED]), "baseline", *valgrind)
     assert result.returncode == 0, result.stderr[-4000:]
     # Errors without a frame of the module are Python's and torch's own; what lives until the end, such as
@@ -192,7 +193,7 @@ def test_valgrind_finds_nothing(tmp_path):
         if any("/_native." in frame.findtext("obj", "") for frame in error.iter("frame"))
         and not error.findtext("kind", "").startswith("Leak")
     ]
-    planted = [error for error in errors if "after a block of size 404" in error]
+    planted = [error for error in errors if "block of size 404" in error]
     assert planted
     assert errors == planted
 

@@ -249,6 +249,8 @@ def test_no_configuration_of_mining_spills(build, recorded, architecture, dtype)
             (64, 2048, None),
             (1, 3, 1),
             (1, 3, None),
+            (1, 1, 1),
+            (1, 1, None),
             (1000, 33, 50),
             (2048, 512, None),
             (9000, 6144, 8192),

@@ -713,10 +713,10 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
         counts["unseen"] += 1
         return
     if same.error or got.error:
-        one = same.error or got.error
-        # Squares of centred rows overflow later than those of rows as they are given.
-        if not (same.error and got.error) and isinstance(one, NotFiniteError) and overflowing(call):
-            counts["overflows"] += 1
+        # Squares of centred rows overflow later than those of rows as they are given, or in the other argument.
+        given = [outcome.error for outcome in (same, got) if outcome.error]
+        if overflowing(call) and all(isinstance(error, NotFiniteError) for error in given):
+            counts["overflows"] += 2
             return
         if not (same.error and got.error):
             raise FindingError(f"reference {same.error or 'answers'}; {backend} {got.error or 'answers'}")

@@ -261,6 +261,8 @@ def _errors_of(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise ValueError(f"{source}: nested too deeply") from error
+    except TypeError as error:  # OmegaConf's, of keys in the place of a list
+        raise ValueError(f"{source}: {error}") from error
     except (yaml.YAMLError, ValueError, OSError) as error:  # OSError: OmegaConf's, of a single number
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -320,6 +322,8 @@ def _typed(tree: Any, source: str) -> Recipe:
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
+        if key in ("model", "dataset.options") and not isinstance(value, dict):
+            raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and not abs(number) < 2**63:
                 raise ValueError(f"{source}: {key}: got {reprlib.repr(number)}, wanted a number below 2^63")
