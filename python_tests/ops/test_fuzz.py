@@ -715,7 +715,7 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
     if same.error or got.error:
         # Squares of centred rows overflow later than those of rows as they are given, or in the other argument.
         given = [outcome.error for outcome in (same, got) if outcome.error]
-        if overflowing(call) and all(isinstance(error, NotFiniteError) for error in given):
+        if all(isinstance(error, NotFiniteError) for error in given) and overflowing(call):
             counts["overflows"] += 2
             return
         if not (same.error and got.error):
