@@ -99,31 +99,39 @@ inline void accumulate(const FeatureMap& map, const T* x, int64_t K, Acc<T>* q, 
 template <class T>
 inline void scale(const FeatureMap& map, const T* x, const FeatureMap& target, T* dx, int64_t K,
                   const Acc<T>* weight, const Acc<T>* A) {
-    const int64_t cells = map.L / K;
+    constexpr int64_t kNext = kAhead / int64_t(sizeof(T));
+    const int64_t cells = map.L / K, size = map.B * map.T * map.C * map.L;
     if (map.planes()) {
-        for (int64_t c = 0; c < map.C; ++c) {
+        const bool streamed = cells % Lanes<T>::N == 0 && streams(dx, target.stride_c, size);
+        for (int64_t n = 0; n < map.C; ++n) {
+            const int64_t c = in_turn(n, map.C);
             const T* source = x + c * map.stride_c;
             T* result = dx + c * target.stride_c;
             for (int64_t k = 0; k < K; ++k) {
                 const Vec<T> a = broadcast<T>(A ? A[k * map.C + c] : 0);
                 for_vectors<T>(cells, [&](int64_t i, auto part) {
                     i += k * cells;
-                    part.store(result + i, part.load(source + i) * part.load(weight + i) + a);
+                    __builtin_prefetch(source + i + kNext);
+                    write(part, result + i, part.load(source + i) * part.load(weight + i) + a, streamed);
                 });
             }
         }
+        if (streamed) end_streams();
         return;
     }
+    const bool streamed = streams(dx, target.stride_l, size);
     for (int64_t i = 0; i < map.L; ++i) {
         const T* source = x + i * map.stride_l;
         T* result = dx + i * target.stride_l;
         const Acc<T>* a = A ? A + i / cells * map.C : nullptr;
         const Vec<T> w = broadcast<T>(weight[i]);
         for_vectors<T>(map.C, [&](int64_t c, auto part) {
+            __builtin_prefetch(source + c + kNext);
             Vec<T> v = part.load(source + c) * w;
-            part.store(result + c, a ? v + part.load(a + c) : v);
+            write(part, result + c, a ? v + part.load(a + c) : v, streamed);
         });
     }
+    if (streamed) end_streams();
 }
 
 template <class T>

@@ -63,25 +63,11 @@ inline void for_blocks(int64_t size, F f, int64_t i = 0) {
 template <int K>
 constexpr int kBlock = (kRegisters - 2) / (K + 1) < 4 ? (kRegisters - 2) / (K + 1) : 4;
 
-// Two places of n in turn: prefetchers stop at the end of a page, and run ahead on two pages at once.
-inline int64_t in_turn(int64_t i, int64_t n) {
-    return i % 2 * ((n + 1) / 2) + i / 2;
-}
-
 // Short rows lie on one page, and the next ones have to be asked for; long rows are pages of their own.
 template <class T>
 inline int64_t ahead(const Matrix<T>& x) {
     constexpr int64_t kPage = 4096 / sizeof(T);
     return x.stride < kPage ? kPage / 2 : 0;
-}
-
-template <class Part, class Out, class V>
-VREID_INLINE void write(Part part, Out* out, V v, bool streamed) {
-    if (streamed) {
-        part.stream(out, v);
-    } else {
-        part.store(out, v);
-    }
 }
 
 // out[k,j] = sum_r u[k,r] x[r,j], a block of columns after another.

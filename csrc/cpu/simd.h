@@ -354,6 +354,11 @@ inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
     return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
 }
 
+// Two places of n in turn: prefetchers stop at the end of a page, and run ahead on two pages at once.
+inline int64_t in_turn(int64_t i, int64_t n) {
+    return i % 2 * ((n + 1) / 2) + i / 2;
+}
+
 // Whether rows of `stride` elements, `size` in all, may be streamed: whole vectors from aligned addresses,
 // and more of them than caches would keep until they are read.
 template <class T>
@@ -363,6 +368,15 @@ inline bool streams(const T* first, int64_t stride, int64_t size) {
     return size * int64_t(sizeof(T)) >= kLarge &&
            reinterpret_cast<uintptr_t>(first) % uintptr_t(vector) == 0 &&
            stride * int64_t(sizeof(T)) % vector == 0;
+}
+
+template <class Part, class Out, class V>
+VREID_INLINE void write(Part part, Out* out, V v, bool streamed) {
+    if (streamed) {
+        part.stream(out, v);
+    } else {
+        part.store(out, v);
+    }
 }
 
 // Memory for every thread, taken before the threads start: an exception must not cross a parallel region.
