@@ -132,8 +132,7 @@ void add_close_pairs(const PartDistanceBackward& op) {
         for (int64_t i = 0; i < tile.rows; ++i)
             for (int64_t part = 0; part < tile.parts; ++part) {
                 const RowBackward<A> row(op, part, i);
-                for (int64_t j = 0; j < tile.cols; ++j)
-                    row.add_close(j, A(1), target(op.dquery, part, i));
+                for (int64_t j = 0; j < tile.cols; ++j) row.add_close(j, A(1), target(op.dquery, part, i));
             }
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < tile.cols; first += kColumns)

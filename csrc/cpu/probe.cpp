@@ -1,4 +1,5 @@
-// Yardsticks: a read, and a read and write, of contiguous memory, as fast as the threads of the kernels do it.
+// Yardsticks: a read, and a read and write, of contiguous memory, as fast as the threads of the kernels do
+// it.
 #include <omp.h>
 
 #include "cpu/kernels.h"
@@ -38,9 +39,8 @@ float read(const float* p, int64_t size) {
 void copy(const float* p, float* target, int64_t size, bool streamed) {
     const int64_t rest =
         in_places(p, size, [&](int64_t i, int) { write(Whole{}, target + i, load(p + i), streamed); });
-    for_vectors<float>(size - rest, [&](int64_t i, auto part) {
-        part.store(target + rest + i, part.load(p + rest + i));
-    });
+    for_vectors<float>(size - rest,
+                       [&](int64_t i, auto part) { part.store(target + rest + i, part.load(p + rest + i)); });
     if (streamed) end_streams();
 }
 

@@ -1,4 +1,4 @@
-"""Fuzzes the parsers of data-set files and recipes with atheris: `python fuzz_parsers.py PARSER [options of libFuzzer]`.
+"""Fuzzes the parsers of data sets and recipes with atheris: `python fuzz_parsers.py PARSER [libFuzzer options]`.
 
 Whatever the bytes: a result of the promised form, or the error that the parser promises. Run by
 test_fuzz.py; a corpus to start from is written there.
@@ -16,7 +16,9 @@ from typing import Any
 import atheris
 import numpy as np
 
-with atheris.instrument_imports(include=["vreid_ext.data", "vreid_ext.metrics.stored", "vreid_ext.engine.config"]):
+with atheris.instrument_imports(
+    include=["vreid_ext.data", "vreid_ext.metrics.stored", "vreid_ext.engine.config"]
+):
     from vreid_ext.data import Tracklet, TrackletDataset
     from vreid_ext.data.attributes import attribute_sizes, read_attributes
     from vreid_ext.data.boxes import is_folder_name, read_boxes

@@ -1,4 +1,4 @@
-"""Our own parsers of data-set files and recipes under atheris, which keeps the inputs that reach new lines of them."""
+"""Our own parsers of data sets and recipes under atheris, which keeps the inputs that reach new lines of them."""
 
 import json
 import subprocess
@@ -37,7 +37,9 @@ def seeds(parser: str, folder: Path) -> None:
         # YAML that is JSON as well, whose structure is changed.
         for name in ("sta_mars", "drsta_mars", "asta_mars_aitl"):
             (folder / name).write_text(json.dumps(load_recipe(name).to_dict()))
-        (folder / "base").write_text("base: [_sta, _mars]\nmodel: {blocks: 8, input_size: [\"${input.height}\", 1]}\n")
+        (folder / "base").write_text(
+            'base: [_sta, _mars]\nmodel: {blocks: 8, input_size: ["${input.height}", 1]}\n'
+        )
     elif parser == "matrix":
         for compressed in (False, True):
             content = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones((2, 2), np.uint8)}
@@ -50,7 +52,8 @@ def seeds(parser: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "parser", ["matrix", "attributes", "joints", "joints_lines", "boxes", "splits", "manifest", "recipe", "shard"]
+    "parser",
+    ["matrix", "attributes", "joints", "joints_lines", "boxes", "splits", "manifest", "recipe", "shard"],
 )
 def test_no_file_ends_a_parser(parser, tmp_path):
     pytest.importorskip("atheris", reason="needs atheris, of the extra [fuzz]")

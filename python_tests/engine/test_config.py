@@ -56,7 +56,10 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
         ("-1", "not valid YAML: Invalid loaded object type: int"),
         (b"name: \xe9\xff\n", "not valid YAML: 'utf-8' codec"),
         ("name: \0\n", "not valid YAML"),
-        ("name: !!python/object/apply:os.system ['exit']\n", "not valid YAML: could not determine a constructor"),
+        (
+            "name: !!python/object/apply:os.system ['exit']\n",
+            "not valid YAML: could not determine a constructor",
+        ),
         ("seed: 1\nseed: 2\n", "duplicate key seed"),
         ("null: 2\n", "key"),
         ("model: {a: " + "[" * 900 + "]" * 900 + "}\n", "nested too deeply"),

@@ -713,7 +713,7 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
         counts["unseen"] += 1
         return
     if same.error or got.error:
-        # Squares of centred rows overflow later than those of rows as they are given, or in the other argument.
+        # Squares of centred rows overflow later than those of rows as given, or in the other argument.
         given = [outcome.error for outcome in (same, got) if outcome.error]
         if all(isinstance(error, NotFiniteError) for error in given) and overflowing(call):
             counts["overflows"] += 2

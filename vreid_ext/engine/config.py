@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
@@ -291,10 +291,12 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
     if not isinstance(tree, DictConfig):
         raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
-        bases = OmegaConf.to_container(OmegaConf.create({"base": tree.pop("base", [])}))["base"]
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ValueError(f"recipe {name!r}: base: got {bases!r}, wanted the name of a recipe or a list of names")
+        given = tree.pop("base", [])
+        bases = list(given) if isinstance(given, ListConfig | list) else [given]
+    if not all(isinstance(base, str) for base in bases):
+        raise ValueError(
+            f"recipe {name!r}: base: got {given}, wanted the name of a recipe or a list of names"
+        )
     parts = [_read(base, path.parent, above)[1] for base in bases]
     with _errors_of(f"recipe {name!r}"):
         for part in parts:
