@@ -1,5 +1,4 @@
-// Yardsticks: a read, and a read and write, of contiguous memory, as fast as the threads of the kernels do
-// it.
+// Yardsticks: a read, and a read and write, of contiguous memory, as fast as the kernels' threads do them.
 #include <omp.h>
 
 #include "cpu/kernels.h"

@@ -1,4 +1,4 @@
-"""Our own parsers of data sets and recipes under atheris, which keeps the inputs that reach new lines of them."""
+"""Our own parsers of data sets and recipes under atheris, which keeps inputs that reach new lines of them."""
 
 import json
 import subprocess

@@ -72,6 +72,8 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
         ),
         ("model: []\n", r"model: got \[\], wanted keys and values"),
         ("model: null\n", "model: got None, wanted keys and values"),
+        ("eval: {frames: [[]]}\n", r"eval.frames: got \[\[\]\], wanted a list of int"),
+        ("stages: [{freeze: [[]]}]\n", r"stages\[0\].freeze: got"),
         ("eval: {frames: {}}\n", "incompatible container types"),
         ("base: recipe.yaml\n", "base: starts from itself"),
         ("base: 3\n", "base: got 3, wanted the name"),
@@ -92,7 +94,6 @@ def test_a_file_that_is_no_recipe_is_refused(content, says, tmp_path):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=says) as caught:
         load_recipe(path)
-    assert "recipe" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

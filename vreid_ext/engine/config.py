@@ -384,6 +384,14 @@ def _check(recipe: Recipe) -> None:
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
         "eval.shard": 1,
     }  # fmt: skip
+    lists: dict[str, tuple[list[Any], type]] = {
+        "eval.frames": (recipe.eval.frames, int),
+        "schedule.milestones": (recipe.schedule.milestones, int),
+        **{f"stages[{i}].freeze": (stage.freeze, str) for i, stage in enumerate(recipe.stages)},
+    }
+    for key, (items, kind) in lists.items():  # OmegaConf lets lists in lists pass
+        if not all(isinstance(item, kind) for item in items):
+            raise ValueError(f"{key}: got {items}, wanted a list of {kind.__name__}")
     values = dict(_leaves(asdict(recipe)))
     for key, least in at_least.items():
         if not values[key] >= least:
