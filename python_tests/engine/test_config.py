@@ -53,7 +53,8 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
     [
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "wanted keys and values"),
-        ("-1", "not valid YAML: Invalid loaded object type: int"),
+        ("-1", "got a scalar, wanted keys and values"),
+        ('"000000"', "got a scalar, wanted keys and values"),
         (b"name: \xe9\xff\n", "not valid YAML: 'utf-8' codec"),
         ("name: \0\n", "not valid YAML"),
         (

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -263,7 +262,7 @@ def _errors_of(source: str) -> Iterator[None]:
         raise ValueError(f"{source}: nested too deeply") from error
     except TypeError as error:  # OmegaConf's, of keys in the place of a list
         raise ValueError(f"{source}: {error}") from error
-    except (yaml.YAMLError, ValueError, OSError) as error:  # OSError: OmegaConf's, of a single number
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes and numbers that Python does not read
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -287,9 +286,11 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
             raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
         content = file.read_bytes()
     with _errors_of(f"recipe {name!r}"):
-        tree = OmegaConf.load(StringIO(content.decode()))
-    if not isinstance(tree, DictConfig):
-        raise ValueError(f"recipe {name!r}: got {type(tree).__name__}, wanted keys and values")
+        root = yaml.compose(content.decode(), yaml.SafeLoader)
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"recipe {name!r}: got a {root.id}, wanted keys and values")
+    with _errors_of(f"recipe {name!r}"):
+        tree = OmegaConf.create(content.decode())
     with _errors_of(f"recipe {name!r}"):
         given = tree.pop("base", [])
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
