@@ -291,7 +291,7 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
         raise ValueError(f"recipe {name!r}: got a {root.id}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
         tree = OmegaConf.create(content.decode())
-    with _errors_of(f"recipe {name!r}"):
+        assert isinstance(tree, DictConfig)
         given = tree.pop("base", [])
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
     if not all(isinstance(base, str) for base in bases):
