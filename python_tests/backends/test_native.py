@@ -91,7 +91,9 @@ for dtype, last in itertools.product(dtypes, (False, True)):
     results = []
     for backend in ("native", "reference"):
         features = ops.region_pool(logits, x, backend=backend).features
-        results.append(torch.autograd.grad(features.double().square().sum(), (x, logits)))
+        gradients = torch.autograd.grad(features.double().square().sum(), (x, logits))
+        pooled = ops.sta_pool(x, 4, backend=backend).pooled
+        results.append((*gradients, *torch.autograd.grad(pooled.double().square().sum(), x)))
     for got, wanted in zip(*results, strict=True):
         scale = wanted.double().abs().max()
         assert scale > 0
