@@ -792,6 +792,8 @@ def slope(call: Call, x: Tensor) -> float:
     metric, x = call.arguments.get("metric"), x.as_subclass(Tensor).detach().double().nan_to_num().abs()
     if metric == "squared":
         return max(1.0, magnitude(x))
+    if call.op == "block_scores" and x.numel():
+        x = x.unflatten(2, (call.arguments["blocks"], -1)).transpose(1, 2).flatten(0, 1)  # blocks, not frames
     sizes = x.flatten(2).amax(2) if x.dim() > 2 and x.numel() else x.norm(dim=1) if metric == "cosine" else x
     return max(1.0, 1 / float(sizes[sizes > 0].min())) if (sizes > 0).any() else 1.0
 
@@ -820,12 +822,14 @@ def overflowing(call: Call) -> bool:
 def underflowing(call: Call) -> bool:
     """Whether squares may underflow, and differences count as zero; torch's norm of one number takes none.
 
-    Features that are all tiny do so among themselves and beside zeros.
+    A tiny number does so beside a zero, whatever the others are.
     """
     if call.op not in PAIRED:
         return False
-    sizes = [magnitude(value) for value in call.arguments.values() if differentiable(value)]
-    return min(filter(None, sizes), default=0.0) < embedded(call)[1].smallest_normal ** 0.5 * 1e3
+    limit = embedded(call)[1].smallest_normal ** 0.5 * 1e3
+    inputs = [v for v in call.arguments.values() if differentiable(v) and v.device.type != "meta"]
+    sizes = [x.as_subclass(Tensor).detach().double().abs() for x in inputs]
+    return any(bool(((x > 0) & (x < limit)).any()) for x in sizes)
 
 
 def least(call: Call, tie: bool) -> float:
