@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -288,7 +289,8 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
     with _errors_of(f"recipe {name!r}"):
         root = yaml.compose(content.decode(), yaml.SafeLoader)
     if root is not None and not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"recipe {name!r}: got a {root.id}, wanted keys and values")
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise ValueError(f"recipe {name!r}: got {kind}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
         tree = OmegaConf.create(content.decode())
         assert isinstance(tree, DictConfig)
@@ -328,7 +330,9 @@ def _typed(tree: Any, source: str) -> Recipe:
         if key in ("model", "dataset.options") and not isinstance(value, dict):
             raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
         for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, (int, float)) and not abs(number) < 2**63:
+            if isinstance(number, float) and not isfinite(number):
+                raise ValueError(f"{source}: {key}: got {number}, wanted a finite number")
+            if isinstance(number, int) and abs(number) >= 2**63:
                 raise ValueError(f"{source}: {key}: got {reprlib.repr(number)}, wanted a number below 2^63")
     for group in fields(Recipe):
         value = plain.get(group.name, {})
