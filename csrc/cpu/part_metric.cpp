@@ -86,7 +86,8 @@ struct RowBackward : Row<A> {
 
     // The products become grad w_i w_j / distance, 0 for close and equal pairs, and lengths grad * distance.
     // Whether there are close pairs.
-    bool to_slopes(int64_t cols) const {
+    bool to_slopes() const {
+        const int64_t cols = this->tile.cols;
         const bool any_close = this->to_distances();
         if (any_close)
             for (int64_t j = 0; j < cols; ++j)
@@ -152,7 +153,7 @@ Status distance_backward(const PartDistanceBackward& op) {
 #pragma omp parallel for num_threads(tile.threads) schedule(static) reduction(| : any_close)
     for (int64_t i = 0; i < tile.rows; ++i)
         for (int64_t part = 0; part < tile.parts; ++part)
-            any_close |= RowBackward<A>(op, part, i).to_slopes(tile.cols);
+            any_close |= RowBackward<A>(op, part, i).to_slopes();
     if (any_close) add_close_pairs<A>(op);
     return Status::ok;
 }

@@ -287,12 +287,13 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
             raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
         content = file.read_bytes()
     with _errors_of(f"recipe {name!r}"):
-        root = yaml.compose(content.decode(), yaml.SafeLoader)
+        text = content.decode()
+        root = yaml.compose(text, yaml.SafeLoader)
     if root is not None and not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise ValueError(f"recipe {name!r}: got {kind}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
-        tree = OmegaConf.create(content.decode())
+        tree = OmegaConf.create(text)
         assert isinstance(tree, DictConfig)
         given = tree.pop("base", [])
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
