@@ -189,13 +189,36 @@ void inter_frame_distance_backward(int64_t code, int64_t B, int64_t T, int64_t L
     run(&Table::inter_frame_distance_backward, op);
 }
 
-// (address of features, strides of their rows and parts, squared norms, weights, stride of the parts of both)
-using PartSideTuple = std::array<int64_t, 6>;
+int64_t panel_rows(int64_t code) {
+    return kernels().table->panel_rows(dtype(code));
+}
+
+void pack_rows(const RowsTuple& x, bool transposed, int64_t scale, int64_t panels, int threads) {
+    const Rows given = rows("x", x);
+    const PackRows op{given, transposed, address("scale", scale, 0),
+                      address("panels", panels, given.N * given.D), check_threads(threads)};
+    run(&Table::pack_rows, op);
+}
+
+void products(int64_t code, const PanelsTuple& x, const PanelsTuple& y, bool add, double factor, int64_t out,
+              int64_t stride, int threads) {
+    const Panels left = panels("x", x), right = panels("y", y);
+    if (left.D != right.D)
+        throw std::invalid_argument("y: expected D = " + std::to_string(left.D) + ", got " +
+                                    std::to_string(right.D));
+    const Products op{dtype(code), left, right, add, factor, address("out", out, left.N * right.N), stride,
+                      check_threads(threads)};
+    run(&Table::products, op);
+}
+
+// (features, strides of their rows and parts, squared norms, weights, stride of the parts of both, panels)
+using PartSideTuple = std::array<int64_t, 7>;
 
 PartSide part_side(const char* name, const PartSideTuple& side, int64_t size) {
-    const auto [features, row_stride, part_stride, squares, weights, stride] = side;
-    return {address(name, features, size), row_stride, part_stride, address(name, squares, size),
-            address(name, weights, size),  stride};
+    const auto [features, row_stride, part_stride, squares, weights, stride, packed] = side;
+    return {address(name, features, size), row_stride, part_stride,
+            address(name, squares, size),  address(name, weights, size), stride,
+            address(name, packed, size)};
 }
 
 // (dtype code, parts, rows, cols, D)
@@ -215,39 +238,41 @@ PartTile part_tile(const PartTuple& part, const PartSideTuple& query, const Part
 }
 
 void part_distance(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
-                   int64_t products, int64_t distance, int64_t distance_stride, int threads) {
+                   int64_t distance, int64_t distance_stride, int threads) {
     const PartTile tile = part_tile(part, query, gallery, threads);
-    const int64_t pairs = tile.rows * tile.cols, size = tile.parts * pairs;
-    PartDistance op{tile, address("products", products, size), address("distance", distance, pairs),
-                    distance_stride};
+    PartDistance op{tile, address("distance", distance, tile.rows * tile.cols), distance_stride};
     run(&Table::part_distance, op);
 }
 
 void part_distance_backward(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
-                            int64_t grad, int64_t grad_stride, int64_t products, int64_t lengths,
-                            int64_t dquery, int64_t dgallery, int64_t row_stride, int64_t part_stride,
-                            int threads) {
+                            int64_t grad, int64_t grad_stride, int64_t slopes, int64_t dquery,
+                            int64_t dgallery, int64_t row_stride, int64_t part_stride, int64_t dquery_weights,
+                            int64_t dgallery_weights, int64_t weight_stride_query,
+                            int64_t weight_stride_gallery, int threads) {
     const PartTile tile = part_tile(part, query, gallery, threads);
-    const int64_t pairs = tile.rows * tile.cols, size = tile.parts * pairs;
+    const int64_t pairs = tile.rows * tile.cols;
     PartDistanceBackward op{tile,
                             address("grad", grad, pairs),
                             grad_stride,
-                            address("products", products, size),
-                            address("lengths", lengths, size),
+                            address("slopes", slopes, tile.parts * pairs),
                             address("dquery", dquery, tile.parts * tile.rows * tile.D),
                             address("dgallery", dgallery, tile.parts * tile.cols * tile.D),
                             row_stride,
-                            part_stride};
+                            part_stride,
+                            address("dquery_weights", dquery_weights, tile.parts * tile.rows),
+                            address("dgallery_weights", dgallery_weights, tile.parts * tile.cols),
+                            weight_stride_query,
+                            weight_stride_gallery};
     run(&Table::part_distance_backward, op);
 }
 
-int64_t prepare_rows(const RowsTuple& x, int64_t offset, bool centre, int64_t prepared, int64_t square,
+int64_t prepare_rows(const RowsTuple& x, int64_t offset, bool centre, int64_t panels, int64_t square,
                      int threads) {
     const Rows given = rows("x", x);
     PrepareRows op{given,
                    address("offset", offset, centre ? given.D : 0),
                    centre,
-                   address("prepared", prepared, given.N * given.D),
+                   address("panels", panels, given.N * given.D),
                    address("square", square, given.N),
                    -1,
                    check_threads(threads)};
@@ -255,45 +280,23 @@ int64_t prepare_rows(const RowsTuple& x, int64_t offset, bool centre, int64_t pr
     return op.bad_row;
 }
 
-void mine_tile(int64_t code, int64_t tile, int64_t anchors, int64_t candidates, int64_t first_row,
-               int64_t rows, int64_t first_column, int64_t row_id, int64_t column_id, int64_t row_square,
-               int64_t column_square, bool mirrored, int64_t score, int64_t index, int threads) {
-    const int64_t columns = candidates - first_column;
-    if (first_row < 0 || rows < 0 || first_row + rows > anchors || first_column < 0 || columns < 0 ||
-        (mirrored && anchors != candidates))
-        throw std::invalid_argument("tile: rows " + std::to_string(first_row) + " + " + std::to_string(rows) +
-                                    " of " + std::to_string(anchors) + ", columns from " +
-                                    std::to_string(first_column) + " of " + std::to_string(candidates));
-    MineTile op{dtype(code),
-                address("tile", tile, rows * columns),
-                anchors,
-                first_row,
-                rows,
-                first_column,
-                columns,
-                address("row_id", row_id, anchors),
-                address("column_id", column_id, candidates),
-                address("row_square", row_square, anchors),
-                address("column_square", column_square, candidates),
-                mirrored,
-                address("score", score, 2 * anchors),
-                address<int64_t>("index", index, 2 * anchors),
-                check_threads(threads)};
-    run(&Table::mine_tile, op);
-}
-
-bool mine_gram(int64_t code, int64_t N, int64_t products, int64_t labels, double off_centre, int64_t index,
-               int threads) {
-    MineGram op{dtype(code),
-                N,
-                address("products", products, N * N),
-                address<const int64_t>("labels", labels, N),
-                off_centre,
-                address<int64_t>("index", index, 2 * N),
-                false,
-                check_threads(threads)};
-    run(&Table::mine_gram, op);
-    return op.done;
+void mine(int64_t code, const PanelsTuple& x, const PanelsTuple& ref, int64_t row_id, int64_t column_id,
+          int64_t row_square, int64_t column_square, int64_t index, int threads) {
+    const Panels anchors = panels("x", x), others = panels("ref", ref);
+    if (others.data && others.D != anchors.D)
+        throw std::invalid_argument("ref: expected D = " + std::to_string(anchors.D) + ", got " +
+                                    std::to_string(others.D));
+    const int64_t candidates = others.data ? others.N : anchors.N;
+    const Mine op{dtype(code),
+                  anchors,
+                  others,
+                  address("row_id", row_id, anchors.N),
+                  address("column_id", column_id, candidates),
+                  address("row_square", row_square, anchors.N),
+                  address("column_square", column_square, candidates),
+                  address<int64_t>("index", index, 2 * anchors.N),
+                  check_threads(threads)};
+    run(&Table::mine, op);
 }
 
 const int64_t* row_index(const char* name, int64_t index, int64_t size, int64_t least, int64_t rows) {
@@ -499,11 +502,13 @@ PYBIND11_MODULE(_native, m) {
     m.def("fuse_backward", &fuse_backward);
     m.def("inter_frame_distance", &inter_frame_distance);
     m.def("inter_frame_distance_backward", &inter_frame_distance_backward);
+    m.def("panel_rows", &panel_rows, "Rows of a panel of numbers of this dtype code.");
+    m.def("pack_rows", &pack_rows);
+    m.def("products", &products);
     m.def("part_distance", &part_distance);
     m.def("part_distance_backward", &part_distance_backward);
     m.def("prepare_rows", &prepare_rows);
-    m.def("mine_tile", &mine_tile);
-    m.def("mine_gram", &mine_gram);
+    m.def("mine", &mine);
     m.def("mined_distance", &mined_distance);
     m.def("mined_distance_backward", &mined_distance_backward);
     m.def("triplet", &triplet);

@@ -14,6 +14,8 @@ namespace {
 
 // (dtype code, Q, G, offset, values, scale, shift, kept, left_start, left)
 using TileTuple = std::array<int64_t, 10>;
+// Packed queries and gallery items, whose products stand for the values; null addresses: none.
+using SidesTuple = std::array<PanelsTuple, 2>;
 // (dtype code, metric code, D, query, gallery)
 using FeatureTuple = std::array<int64_t, 5>;
 
@@ -24,14 +26,21 @@ DType number(int64_t code) {
     return type;
 }
 
-Tile tile(const TileTuple& t) {
+Tile tile(const TileTuple& t, const SidesTuple& sides) {
     const auto [code, Q, G, offset, values, scale, shift, kept, left_start, left] = t;
+    const Panels x = panels("queries", sides[0]), y = panels("items", sides[1]);
+    if (x.data && (x.N < Q || y.N < G || x.D != y.D))
+        throw std::invalid_argument("items: expected panels of " + std::to_string(Q) + " and " +
+                                    std::to_string(G) + " rows of one length");
     if ((scale == 0) != (shift == 0)) throw std::invalid_argument("shift: wanted with scale, or neither");
     return {number(code),
             Q,
             G,
             offset,
-            address("tile", values, Q * G),
+            address("tile", values, x.data ? 0 : Q * G),
+            G,
+            x,
+            y,
             address<const float>("scale", scale, 0),
             address<const float>("shift", shift, 0),
             address<const bool>("kept", kept, 0),
@@ -106,9 +115,9 @@ void pair_distances(const FeatureTuple& rows, int64_t Q, int64_t G, int64_t P, i
     run(&Table::pair_distances, op);
 }
 
-void rank_counts(const TileTuple& values, const FeatureTuple& rows, int64_t P, int64_t left, int64_t start,
+void rank_counts(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t P, int64_t left, int64_t start,
                  int64_t low, int64_t high, int64_t distance, int64_t index, int64_t counts, int threads) {
-    const Tile columns = tile(values);
+    const Tile columns = tile(values, sides);
     check_left(columns, left);
     const RankCounts op{columns,
                         features(rows),
@@ -127,9 +136,9 @@ struct Lists {
     int64_t k, capacity, error, keys, index, size, limit, largest;
 };
 
-TopK candidates(const TileTuple& values, const FeatureTuple& rows, int64_t left, const Lists& lists,
+TopK candidates(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left, const Lists& lists,
                 int threads) {
-    const Tile columns = tile(values);
+    const Tile columns = tile(values, sides);
     if (columns.dtype != DType::f32) throw std::invalid_argument("tile: wanted float32");
     check_left(columns, left);
     if (lists.k < 1 || lists.capacity < 2 * lists.k)
@@ -148,11 +157,11 @@ TopK candidates(const TileTuple& values, const FeatureTuple& rows, int64_t left,
             check_threads(threads)};
 }
 
-void top_k(const TileTuple& values, const FeatureTuple& rows, int64_t left, int64_t k, int64_t capacity,
+void top_k(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left, int64_t k, int64_t capacity,
            int64_t error, int64_t keys, int64_t index, int64_t size, int64_t limit, int64_t largest,
            int threads) {
     const TopK op =
-        candidates(values, rows, left, {k, capacity, error, keys, index, size, limit, largest}, threads);
+        candidates(values, sides, rows, left, {k, capacity, error, keys, index, size, limit, largest}, threads);
     run(&Table::top_k, op);
 }
 
@@ -160,7 +169,7 @@ void top_k_result(const TileTuple& values, const FeatureTuple& rows, int64_t lef
                   int64_t capacity, int64_t error, int64_t keys, int64_t index, int64_t size, int64_t limit,
                   int64_t largest, int64_t stride, int64_t distance, int64_t nearest, int threads) {
     const TopK lists =
-        candidates(values, rows, left, {k, capacity, error, keys, index, size, limit, largest}, threads);
+        candidates(values, {}, rows, left, {k, capacity, error, keys, index, size, limit, largest}, threads);
     if (stride < k) throw std::invalid_argument("stride: got " + std::to_string(stride));
     const TopKResult op{lists, stride, address<double>("distance", distance, lists.tile.Q * stride),
                         address<int64_t>("nearest", nearest, lists.tile.Q * stride)};

@@ -54,6 +54,15 @@ inline Rows rows(const char* name, const RowsTuple& r) {
     return {address(name, data, N * D), dtype(code), N, D, stride};
 }
 
+// (address, N, D)
+using PanelsTuple = std::array<int64_t, 3>;
+
+inline Panels panels(const char* name, const PanelsTuple& p) {
+    const auto [data, N, D] = p;
+    check_sizes(name, {N, D});
+    return {address(name, data, N * D), N, D};
+}
+
 inline MiningMetric mining_metric(int64_t code) {
     if (code < 0 || code > 2)
         throw std::invalid_argument("metric: got code " + std::to_string(code) + ", wanted 0 to 2");

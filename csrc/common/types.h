@@ -121,14 +121,50 @@ struct InterFrameDistanceBackward {
     int threads;
 };
 
-// One tile of `parts` parts: the products f . g of `rows` x `cols` pairs are there, from matrix products.
-// "acc" is float or double. Feature rows hold D adjacent numbers, those of the next part lie as far on as
-// `part_stride` says; the rest has (parts,rows) or (parts,cols) numbers, the last ones adjacent.
+// Embeddings (N,D): the numbers of a row are contiguous, rows lie `stride` elements apart. Null data: none.
+struct Rows {
+    const void* data;
+    DType dtype;
+    int64_t N, D, stride;
+};
+
+// Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. What the last panel
+// holds beyond row N has no meaning. Null data: none.
+struct Panels {
+    const void* data;
+    int64_t N, D;
+};
+
+// Packs rows (N,D), each multiplied by its number of `scale`, which may be null. Number d of row n lies at
+// n * stride + d or, if `transposed`, at n + d * stride.
+struct PackRows {
+    Rows x;
+    bool transposed;
+    const void* scale;  // (N) acc
+    void* panels;       // acc
+    int threads;
+};
+
+// out[i,j] = x_i . y_j, or `factor` times that added to out. Rows of out lie `stride` numbers apart.
+struct Products {
+    DType dtype;  // f32 or f64
+    Panels x, y;
+    bool add;
+    double factor;
+    void* out;
+    int64_t stride;
+    int threads;
+};
+
+// One tile of `rows` x `cols` pairs in `parts` parts. "acc" is float or double. Feature rows hold D contiguous
+// numbers; strides say how far the next row and the next part are. The rest has (parts,rows) or (parts,cols)
+// contiguous numbers, or panels of that many rows for each part.
 struct PartSide {
     const void* features;  // acc
     int64_t row_stride, part_stride;
     const void *squares, *weights;  // acc: squared norms, weights
-    int64_t stride;                 // of the parts of both
+    int64_t stride;                 // between the parts of both
+    const void* panels;             // the features, packed
 };
 
 struct PartTile {
@@ -140,20 +176,22 @@ struct PartTile {
 
 struct PartDistance {
     PartTile tile;
-    void* products;  // (parts,rows,cols) acc; become the distances of the parts
-    void* distance;  // (rows,cols) acc; w_q w_g times those are added
+    void* distance;  // (rows,cols) acc; sum_parts w_q w_g ||f - g|| is added
     int64_t distance_stride;
 };
 
+// The gradient but for -sum_j slope_ij g_j and -sum_i slope_ij f_i, products that are left to the caller.
 struct PartDistanceBackward {
     PartTile tile;
     const void* grad;  // (rows,cols) acc
     int64_t grad_stride;
-    void* products;  // (parts,rows,cols) acc; become grad w_q w_g / distance, 0 where added here
-    void* lengths;   // (parts,rows,cols) acc: grad * distance
-    // (rows,parts,D) and (cols,parts,D) acc, to which the gradients of pairs that are close are added.
+    void* slopes;  // result (parts,rows,cols) acc: grad w_q w_g / distance, 0 for pairs that are close or equal
+    // Added to: (rows,parts,D) and (cols,parts,D) acc, with strides of a row and a part, and their numbers of
+    // each part, parts `weight_stride` apart.
     void *dquery, *dgallery;
-    int64_t row_stride, part_stride;  // of both
+    int64_t row_stride, part_stride;
+    void *dquery_weights, *dgallery_weights;
+    int64_t weight_stride_query, weight_stride_gallery;
 };
 
 enum class Metric : int32_t { cosine = 0, euclidean = 1 };
@@ -172,7 +210,9 @@ struct Features {
 struct Tile {
     DType dtype;
     int64_t Q, G, offset;
-    const void* values;
+    const void* values;  // rows lie `stride` numbers apart; null: the products of x and y, which are f32
+    int64_t stride;
+    Panels x, y;
     const float *scale, *shift;
     const bool* kept;
     const int64_t *left_start, *left;
@@ -228,52 +268,28 @@ struct TopKResult {
     int64_t* index;    // (Q,stride)
 };
 
-// Embeddings (N,D): the numbers of a row are adjacent, rows lie `stride` elements apart. Null data: none.
-struct Rows {
-    const void* data;
-    DType dtype;
-    int64_t N, D, stride;
-};
-
 enum class MiningMetric : int32_t { euclidean = 0, squared = 1, cosine = 2 };
 
-// Rows ready for the product: less `offset` (D) acc or, where that is null, divided by their norm (zero stays
-// zero). Twice the product of two prepared rows less both squares is minus their squared distance.
+// Packs rows ready for the product: less `offset` (D) acc or, where that is null, divided by their norm (zero
+// stays zero). Twice the product of two prepared rows less both squares is minus their squared distance.
 struct PrepareRows {
     Rows x;
     void* offset;
     bool centre;      // put the mean of x into offset first
-    void* prepared;   // (N,D) acc
+    void* panels;     // acc
     void* square;     // (N,) acc: squared norms; zeros for divided rows, whose norms are equal
     int64_t bad_row;  // result: the first row with NaN, infinity or squares that overflow; -1 for none
     int threads;
 };
 
-// Farthest positive and nearest negative so far, from one tile of products (rows, columns) of prepared rows.
-// "id" is int32, or int64 for double. Where anchors and candidates are one set (`mirrored`), an anchor is no
-// positive of its own, and the columns after the tile's last row are anchors, too.
-struct MineTile {
+// Farthest positive and nearest negative of each prepared row x among the rows ref or, where that is null, among
+// the other rows x. "id" is int32, or int64 for double.
+struct Mine {
     DType dtype;  // f32 or f64
-    const void* tile;
-    int64_t anchors, first_row, rows, first_column, columns;
-    const void *row_id, *column_id;          // of all anchors, of all candidates
-    const void *row_square, *column_square;  // likewise
-    bool mirrored;
-    void* score;     // (2,anchors) acc: squared distance less the anchor's square; negated for negatives
-    int64_t* index;  // (2,anchors)
-    int threads;
-};
-
-// The whole of `MineTile` for one set whose products (N,N), of rows as they are, have been made at once. They
-// say themselves whether that is good enough: their sum is N^2 times the square of the mean.
-struct MineGram {
-    DType dtype;  // f32 or f64
-    int64_t N;
-    const void* products;
-    const int64_t* labels;
-    double off_centre;  // how many times their spread the squares may be at most
-    int64_t* index;     // (2,N)
-    bool done;          // result: false if the rows are too far off centre, or not finite
+    Panels x, ref;
+    const void *row_id, *column_id;
+    const void *row_square, *column_square;
+    int64_t* index;  // (2,N); -1 without a candidate
     int threads;
 };
 

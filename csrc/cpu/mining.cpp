@@ -1,9 +1,10 @@
-// Hardest pairs from tiles of a matrix product: each tile is looked through while it is in the cache, and
-// only the winners are kept. The product itself is the caller's.
+// Hardest pairs from tiles of a matrix product: each tile is searched while it is in the cache, and only the
+// winners are kept.
 #include <omp.h>
 
 #include "cpu/kernels.h"
-#include "cpu/rows.h"
+#include "cpu/panels.h"
+#include "cpu/tile.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -32,54 +33,80 @@ void mean(const PrepareRows& op) {
     }
 }
 
-template <class T>
+// Sums of D terms, made in blocks as the products are.
+template <class A>
+struct BlockSum {
+    Vec<A> total{}, block{};
+
+    void add(int64_t d, Vec<A> term) {
+        if (d % 128 == 0) {
+            total += block;
+            block = Vec<A>{};
+        }
+        block += term;
+    }
+    Vec<A> value() const { return total + block; }
+};
+
+// What is known of kLanes rows: their squares, and zero, or NaN if a number or its square is not finite.
+template <class A>
 struct Prepared {
-    Acc<T> square;
-    Acc<T> special;  // zero, or NaN if a number of the row or its square is not finite
+    Vec<A> square, special;
 };
 
 template <class T>
-Prepared<T> subtract(const T* x, const Acc<T>* offset, Acc<T>* y, int64_t D) {
-    Vec<T> total{}, special{};
-    for_vectors<T>(D, [&](int64_t d, auto part) {
-        const Vec<T> v = part.load(x + d), centred = v - part.load(offset + d);
-        total += centred * centred;
-        const Vec<T> own = v * v;
+Prepared<Acc<T>> subtract(const Rows& x, int64_t first, const Acc<T>* offset, Acc<T>* out) {
+    using A = Acc<T>;
+    BlockSum<A> square;
+    Vec<A> special{};
+    pack_lanes<T>(x, first, out, [&](int64_t d, Vec<A> v) {
+        const Vec<A> own = v * v, centred = v - offset[d];
         special += own - own;
-        part.store(y + d, centred);
+        square.add(d, centred * centred);
+        return centred;
     });
-    return {sum_lanes(total), sum_lanes(special)};
+    return {square.value(), special};
 }
 
 template <class T>
-Prepared<T> divide(const T* x, Acc<T>* y, int64_t D) {
-    const Acc<T> square = squared_norm(x, D);
-    const Vec<T> factor = broadcast<T>(inverse_norm(square));
-    for_vectors<T>(D, [&](int64_t d, auto part) { part.store(y + d, part.load(x + d) * factor); });
-    return {square, 0};
+Prepared<Acc<T>> divide(const Rows& x, int64_t first, Acc<T>* out) {
+    using A = Acc<T>;
+    Vec<A> factor{}, special{};
+    for (int i = 0; i < Lanes<A>::N && first + i < x.N; ++i) {
+        const A square = squared_norm(row<T>(x, first + i), x.D);
+        factor[i] = inverse_norm(square);
+        special[i] = square - square;
+    }
+    pack_lanes<T>(x, first, out, [&](int64_t, Vec<A> v) { return v * factor; });
+    return {Vec<A>{}, special};
 }
 
 template <class T>
 Status prepare(PrepareRows& op) {
     using A = Acc<T>;
-    const int64_t N = op.x.N, D = op.x.D;
-    int64_t special = N, large = N;
+    using P = Panel<A>;
+    constexpr int N = P::kLanes;
+    const int64_t D = op.x.D;
+    int64_t special = op.x.N, large = op.x.N;
 #pragma omp parallel num_threads(op.threads) reduction(min : special, large)
     {
         if (op.centre) mean<T>(op);
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < N; ++i) {
-            const T* x = row<T>(op.x, i);
-            A* y = static_cast<A*>(op.prepared) + i * D;
-            const Prepared<T> result =
-                op.offset ? subtract(x, static_cast<const A*>(op.offset), y, D) : divide(x, y, D);
-            static_cast<A*>(op.square)[i] = op.offset ? result.square : 0;
-            if (result.special != 0 && i < special) special = i;  // NaN differs from zero
-            if (result.square - result.square != 0 && i < large) large = i;
+        for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
+            A* out = static_cast<A*>(op.panels) + first / P::kRows * P::kRows * D + first % P::kRows;
+            const Prepared<A> result = op.offset
+                                           ? subtract<T>(op.x, first, static_cast<const A*>(op.offset), out)
+                                           : divide<T>(op.x, first, out);
+            for (int i = 0; i < N && first + i < op.x.N; ++i) {
+                const A square = result.square[i];
+                static_cast<A*>(op.square)[first + i] = square;
+                if (result.special[i] != 0) special = smaller(special, first + i);  // NaN differs from zero
+                if (square - square != 0) large = smaller(large, first + i);
+            }
         }
     }
-    // Through the mean, one such row makes the squares of all NaN; it is named itself.
-    op.bad_row = special < N ? special : large < N ? large : -1;
+    // After centring, one row that is not finite makes every row's square NaN; report that row.
+    op.bad_row = special < op.x.N ? special : large < op.x.N ? large : -1;
     return Status::ok;
 }
 
@@ -107,12 +134,12 @@ inline IdVec<A> load_ids(const Id<A>* p) {
     return v;
 }
 
-constexpr float kNone = -__builtin_inff();
+constexpr float kNothing = -__builtin_inff();
 
 // The best score of each lane and where it was met; the first of equals stays.
 template <class A>
 struct Best {
-    Vec<A> score = Vec<A>{} + A(kNone);
+    Vec<A> score = Vec<A>{} + A(kNothing);
     IdVec<A> at = IdVec<A>{} - 1;
 
     void meet(Vec<A> candidate, IdVec<A> place) {
@@ -122,158 +149,174 @@ struct Best {
     }
 };
 
+// What one thread has found: for each anchor its farthest positive, then its nearest negative. Scores are squared
+// distances less the anchor's square, negated for negatives.
 template <class A>
-struct Tile {
-    const MineTile& op;
-    const A* products;
-    const Id<A>*row_id, *column_id;
-    const A *row_square, *column_square;
-    A* score;
+struct Found {
+    A* score;        // (2, anchors)
+    int64_t* index;  // (2, anchors)
+    int64_t anchors;
 
-    explicit Tile(const MineTile& tile)
-        : op(tile),
-          products(static_cast<const A*>(tile.tile)),
-          row_id(static_cast<const Id<A>*>(tile.row_id) + tile.first_row),
-          column_id(static_cast<const Id<A>*>(tile.column_id) + tile.first_column),
-          row_square(static_cast<const A*>(tile.row_square) + tile.first_row),
-          column_square(static_cast<const A*>(tile.column_square) + tile.first_column),
-          score(static_cast<A*>(tile.score)) {}
+    Found(const Scratch& memory, int thread, int64_t N)
+        : score(memory.of<A>(thread)), index(reinterpret_cast<int64_t*>(score + 2 * N + N % 2)), anchors(N) {}
+    static int64_t bytes(int64_t N) { return (2 * N + N % 2) * int64_t(sizeof(A)) + 2 * N * 8; }
 
+    void clear() const {
+        for (int64_t i = 0; i < 2 * anchors; ++i) {
+            score[i] = A(kNothing);
+            index[i] = -1;
+        }
+    }
+
+    // Candidates come in ascending order: the first of equals stays.
     void keep(int64_t kind, int64_t anchor, A value, int64_t candidate) const {
-        A& best = score[kind * op.anchors + anchor];
-        if (value > best) {
-            best = value;
-            op.index[kind * op.anchors + anchor] = candidate;
+        const int64_t i = kind * anchors + anchor;
+        if (value > score[i]) {
+            score[i] = value;
+            index[i] = candidate;
         }
     }
 
     // Lanes in the order of candidates, so that the first of equals is kept here, too.
-    void keep(int64_t kind, int64_t anchor, const Best<A>& best) const {
-        constexpr int N = Lanes<A>::N;
-        int winner = -1;
-        for (int i = 0; i < N; ++i) {
-            if (best.at[i] < 0) continue;
-            if (winner < 0 || best.score[i] > best.score[winner] ||
+    void keep(int64_t kind, int64_t anchor, const Best<A>& best, int64_t first_candidate) const {
+        if (!any(best.score > broadcast<A>(score[kind * anchors + anchor]))) return;
+        int winner = 0;
+        for (int i = 1; i < Lanes<A>::N; ++i) {
+            if (best.score[i] > best.score[winner] ||
                 (best.score[i] == best.score[winner] && best.at[i] < best.at[winner]))
                 winner = i;
         }
-        if (winner >= 0) keep(kind, anchor, best.score[winner], op.first_column + best.at[winner]);
+        keep(kind, anchor, best.score[winner], first_candidate + best.at[winner]);
     }
+
+    void merge(const Found& other) const {
+        for (int64_t i = 0; i < 2 * anchors; ++i) {
+            if (other.score[i] > score[i] || (other.score[i] == score[i] && other.index[i] < index[i])) {
+                score[i] = other.score[i];
+                index[i] = other.index[i];
+            }
+        }
+    }
+};
+
+// One tile of products, rows x columns from (first_row, first_column) on.
+template <class A>
+struct MineTile {
+    const Mine& op;
+    const A* products;
+    int64_t stride, first_row, rows, first_column, columns;
+    const Found<A>& found;
+
+    const Id<A>* row_id = static_cast<const Id<A>*>(op.row_id) + first_row;
+    const Id<A>* column_id = static_cast<const Id<A>*>(op.column_id) + first_column;
+    const A* row_square = static_cast<const A*>(op.row_square) + first_row;
+    const A* column_square = static_cast<const A*>(op.column_square) + first_column;
 
     // The anchor of row r against the tile's columns.
     void row(int64_t r) const {
         constexpr int N = Lanes<A>::N;
-        const A* line = products + r * op.columns;
-        const int64_t anchor = op.first_row + r;
-        const int64_t self = op.mirrored ? anchor - op.first_column : -1;
-        const Vec<A> none = Vec<A>{} + A(kNone);
+        const A* line = products + r * stride;
+        const int64_t anchor = first_row + r;
+        const int64_t self = op.ref.data ? -1 : anchor - first_column;
+        const Vec<A> none = Vec<A>{} + A(kNothing);
         const IdVec<A> id = IdVec<A>{} + row_id[r];
         IdVec<A> place;
         for (int i = 0; i < N; ++i) place[i] = Id<A>(i);
         Best<A> positive, negative;
         int64_t c = 0;
-        for (; c + N <= op.columns; c += N, place += N) {
+        for (; c + N <= columns; c += N, place += N) {
             const Vec<A> d = load(column_square + c) - 2 * load(line + c);
             const IdVec<A> same = load_ids<A>(column_id + c) == id;
             positive.meet((same & (place != Id<A>(self))) ? d : none, place);
             negative.meet(same ? none : -d, place);
         }
-        keep(0, anchor, positive);
-        keep(1, anchor, negative);
-        for (; c < op.columns; ++c) {
+        found.keep(0, anchor, positive, first_column);
+        found.keep(1, anchor, negative, first_column);
+        for (; c < columns; ++c) {
             const A d = column_square[c] - 2 * line[c];
             const bool same = column_id[c] == row_id[r];
-            if (!same || c != self) keep(!same, anchor, same ? d : -d, op.first_column + c);
+            if (!same || c != self) found.keep(!same, anchor, same ? d : -d, first_column + c);
         }
     }
 
     // The anchors of a vector of columns against the tile's rows.
-    void columns(int64_t c) const {
+    void column_vector(int64_t c) const {
         const IdVec<A> id = load_ids<A>(column_id + c);
-        const Vec<A> none = Vec<A>{} + A(kNone);
+        const Vec<A> none = Vec<A>{} + A(kNothing);
         Best<A> positive, negative;
-        positive.score = load(score + op.first_column + c);
-        negative.score = load(score + op.anchors + op.first_column + c);
-        for (int64_t r = 0; r < op.rows; ++r) {
-            const Vec<A> d = row_square[r] - 2 * load(products + r * op.columns + c);
+        positive.score = load(found.score + first_column + c);
+        negative.score = load(found.score + found.anchors + first_column + c);
+        for (int64_t r = 0; r < rows; ++r) {
+            const Vec<A> d = row_square[r] - 2 * load(products + r * stride + c);
             const IdVec<A> same = id == row_id[r], place = IdVec<A>{} + Id<A>(r);
             positive.meet(same ? d : none, place);
             negative.meet(same ? none : -d, place);
         }
         for (int i = 0; i < Lanes<A>::N; ++i) {
-            const int64_t anchor = op.first_column + c + i;
-            if (positive.at[i] >= 0) keep(0, anchor, positive.score[i], op.first_row + positive.at[i]);
-            if (negative.at[i] >= 0) keep(1, anchor, negative.score[i], op.first_row + negative.at[i]);
+            const int64_t anchor = first_column + c + i;
+            if (positive.at[i] >= 0) found.keep(0, anchor, positive.score[i], first_row + positive.at[i]);
+            if (negative.at[i] >= 0) found.keep(1, anchor, negative.score[i], first_row + negative.at[i]);
         }
     }
 
     void column(int64_t c) const {
-        for (int64_t r = 0; r < op.rows; ++r) {
-            const A d = row_square[r] - 2 * products[r * op.columns + c];
+        for (int64_t r = 0; r < rows; ++r) {
+            const A d = row_square[r] - 2 * products[r * stride + c];
             const bool same = row_id[r] == column_id[c];
-            keep(!same, op.first_column + c, same ? d : -d, op.first_row + r);
+            found.keep(!same, first_column + c, same ? d : -d, first_row + r);
         }
+    }
+
+    void search() const {
+        for (int64_t r = 0; r < rows; ++r) row(r);
+        if (op.ref.data) return;
+        // Products of one set with itself are symmetric: columns after the tile's last row are anchors, too.
+        int64_t c = first_row + rows - first_column;
+        c = c > 0 ? c : 0;
+        for (; c + Lanes<A>::N <= columns; c += Lanes<A>::N) column_vector(c);
+        for (; c < columns; ++c) column(c);
     }
 };
 
 template <class A>
-Status mine(const MineTile& op) {
-    const Tile<A> tile(op);
-    constexpr int64_t N = Lanes<A>::N;
-    const int64_t from = op.mirrored ? op.first_row + op.rows - op.first_column : op.columns;
-    const int64_t vectors = (op.columns - from) / N;
-    // Waking a thread takes longer than looking through a small tile.
-#pragma omp parallel num_threads(op.threads) if (op.rows * op.columns > 1 << 14)
+Status mine_all(const Mine& op) {
+    const Panels& ref = op.ref.data ? op.ref : op.x;
+    const int64_t N = op.x.N, D = op.x.D;
+    const Tiling<A> tiles(N, ref.N, op.threads);
+    const Scratch memory(op.threads, Found<A>::bytes(N));
+    const Scratch products(op.threads, tiles.kNumbers * int64_t(sizeof(A)));
+    if (!memory || !products) return Status::out_of_memory;
+    for (int thread = 0; thread < op.threads; ++thread) Found<A>(memory, thread, N).clear();
+#pragma omp parallel num_threads(op.threads)
     {
-#pragma omp for schedule(static) nowait
-        for (int64_t r = 0; r < op.rows; ++r) tile.row(r);
-#pragma omp for schedule(static) nowait
-        for (int64_t v = 0; v < vectors; ++v) tile.columns(from + v * N);
-#pragma omp for schedule(static)
-        for (int64_t c = from + vectors * N; c < op.columns; ++c) tile.column(c);
+        const Found<A> found(memory, omp_get_thread_num(), N);
+        A* tile = products.of<A>(omp_get_thread_num());
+#pragma omp for schedule(dynamic)
+        for (int64_t t = 0; t < tiles.size(); ++t) {
+            const int64_t top = t / tiles.across * tiles.height, right = (t % tiles.across + 1) * tiles.width;
+            const int64_t rows = smaller(tiles.height, N - top), end = smaller(right, ref.N);
+            int64_t left = right - tiles.width;
+            if (!op.ref.data && left < top) left = top;  // a multiple of a panel's rows, as all are
+            if (left >= end) continue;
+            multiply(static_cast<const A*>(op.x.data) + top * D, rows,
+                     static_cast<const A*>(ref.data) + left * D, end - left, D, tile, tiles.width);
+            MineTile<A>{op, tile, tiles.width, top, rows, left, end - left, found}.search();
+        }
     }
+    const Found<A> found(memory, 0, N);
+    for (int thread = 1; thread < op.threads; ++thread) found.merge(Found<A>(memory, thread, N));
+    memcpy(op.index, found.index, size_t(2 * N) * sizeof(int64_t));
     return Status::ok;
 }
 
-template <class A>
-Status gram(MineGram& op) {
-    const int64_t N = op.N;
-    const Scratch memory(1, N * int64_t(3 * sizeof(A) + sizeof(Id<A>)));
-    if (!memory) return Status::out_of_memory;
-    A *square = memory.of<A>(0), *score = square + N;
-    Id<A>* id = reinterpret_cast<Id<A>*>(score + 2 * N);
-    const A* products = static_cast<const A*>(op.products);
-    double squares = 0, all = 0;
-    bool fits = true;
-    for (int64_t i = 0; i < N; ++i) {
-        square[i] = products[i * N + i];
-        squares += square[i];
-        all += sum(products + i * N, N);
-        id[i] = Id<A>(op.labels[i]);
-        fits = fits && id[i] == op.labels[i];
-    }
-    op.done = fits && op.off_centre * (squares - all / double(N)) >= squares;  // NaN is not
-    if (!op.done) return Status::ok;
-    for (int64_t i = 0; i < 2 * N; ++i) {
-        score[i] = A(kNone);
-        op.index[i] = -1;
-    }
-    return mine<A>(MineTile{op.dtype, products, N, 0, N, 0, N, id, id, square, square, true, score, op.index,
-                            op.threads});
-}
-
 }  // namespace
-
-Status mine_gram(MineGram& op) {
-    return op.dtype == DType::f64 ? gram<double>(op) : gram<float>(op);
-}
 
 Status prepare_rows(PrepareRows& op) {
     return dispatch(op.x.dtype, [&](auto element) { return prepare<decltype(element)>(op); });
 }
 
-Status mine_tile(const MineTile& op) {
-    return op.dtype == DType::f64 ? mine<double>(op) : mine<float>(op);
+Status mine(const Mine& op) {
+    return op.dtype == DType::f64 ? mine_all<double>(op) : mine_all<float>(op);
 }
 
 }  // namespace VREID_ISA

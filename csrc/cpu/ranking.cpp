@@ -57,9 +57,9 @@ struct Near {
     int64_t base = 0;
     int size = 0;
 
-    void add(int64_t begin, const K* piece, K highest) {
+    void add(int64_t begin, const K* piece, int columns_of_piece, K highest) {
         if (size == 0) base = begin;
-        for (int c = 0; c < kPiece; c += Lanes<K>::N)
+        for (int c = 0; c < columns_of_piece; c += Lanes<K>::N)
             size = append(piece + c, int32_t(begin - base) + c, highest, keys, columns, size);
     }
     // Whether the next piece may not fit.
@@ -96,7 +96,7 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
 
 // How many of the keys between `low` and `high` come before positive p.
 template <class K>
-int64_t settle(const RankCounts& op, int64_t row, int64_t p, const Near<K>& near, Vec<K> low, Vec<K> high) {
+int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, const Near<K>& near, Vec<K> low, Vec<K> high) {
     int64_t before = 0;
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
@@ -104,10 +104,10 @@ int64_t settle(const RankCounts& op, int64_t row, int64_t p, const Near<K>& near
         if (!any(between)) continue;
         for (int j = 0; j < Lanes<K>::N; ++j) {
             if (!between[j]) continue;
-            const int64_t column = near.base + near.columns[n + j], item = op.tile.offset + column;
+            const int64_t item = tile.offset + near.base + near.columns[n + j];
             double exact = double(near.keys[n + j]);
             if (op.features.query && !find_positive(op, row, item, exact))
-                exact = distance(op.features, row, column);
+                exact = distance(op.features, row, item - op.tile.offset);
             before += exact < op.distance[p] || (exact == op.distance[p] && item < op.index[p]);
         }
     }
@@ -115,7 +115,7 @@ int64_t settle(const RankCounts& op, int64_t row, int64_t p, const Near<K>& near
 }
 
 template <class K>
-void count_near(const RankCounts& op, int64_t row, Near<K>& near) {
+void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& near) {
     if (near.size == 0) return;
     near.pad();
     for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
@@ -123,24 +123,25 @@ void count_near(const RankCounts& op, int64_t row, Near<K>& near) {
         const Vec<K> to = broadcast<K>(static_cast<const K*>(op.high)[p]);
         bool open;
         op.counts[p] += count_below(near, from, to, open);
-        if (open) op.counts[p] += settle(op, row, p, near, from, to);
+        if (open) op.counts[p] += settle(op, tile, row, p, near, from, to);
     }
     near.size = 0;
 }
 
+// Row `row` of the op is row `line` of the part.
 template <class K>
-void count_row(const RankCounts& op, int64_t row) {
+void count_row(const RankCounts& op, const Tile& part, int64_t line, int64_t row) {
     const int64_t start = op.start[row], end = op.start[row + 1];
     if (start == end) return;
     const K* high = static_cast<const K*>(op.high);
     K highest = -K(__builtin_inf());
     for (int64_t p = start; p < end; ++p) highest = high[p] > highest ? high[p] : highest;
     Near<K> near;
-    for_pieces<K>(op.tile, row, [&](int64_t begin, int, const K* keys) {
-        if (near.full(begin)) count_near(op, row, near);
-        near.add(begin, keys, highest);
+    for_pieces<K>(part, line, [&](int64_t begin, int size, const K* keys) {
+        if (near.full(begin)) count_near(op, part, row, near);
+        near.add(begin, keys, size, highest);
     });
-    count_near(op, row, near);
+    count_near(op, part, row, near);
 }
 
 template <class T>
@@ -164,15 +165,15 @@ Status pair_distances(const PairDistances& op) {
 }
 
 Status rank_counts(const RankCounts& op) {
-#pragma omp parallel for num_threads(op.threads) schedule(dynamic, 8)
-    for (int64_t row = 0; row < op.tile.Q; ++row) {
-        if (op.tile.dtype == DType::f64) {
-            count_row<double>(op, row);
-        } else {
-            count_row<float>(op, row);
+    return for_parts(op.tile, op.threads, 0, [&](const Tile& part, int64_t top, char*) {
+        for (int64_t line = 0; line < part.Q; ++line) {
+            if (part.dtype == DType::f64) {
+                count_row<double>(op, part, line, top + line);
+            } else {
+                count_row<float>(op, part, line, top + line);
+            }
         }
-    }
-    return Status::ok;
+    });
 }
 
 }  // namespace VREID_ISA

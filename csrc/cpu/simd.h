@@ -354,6 +354,10 @@ inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
     return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
 }
 
+inline int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 // Two places of n in turn: prefetchers stop at the end of a page, and run ahead on two pages at once.
 inline int64_t in_turn(int64_t i, int64_t n) {
     return i % 2 * ((n + 1) / 2) + i / 2;

@@ -16,6 +16,9 @@ struct Table {
     Status (*fuse_backward)(const FuseBackward&);
     Status (*inter_frame_distance)(const InterFrameDistance&);
     Status (*inter_frame_distance_backward)(const InterFrameDistanceBackward&);
+    int64_t (*panel_rows)(DType);
+    Status (*pack_rows)(const PackRows&);
+    Status (*products)(const Products&);
     Status (*part_distance)(const PartDistance&);
     Status (*part_distance_backward)(const PartDistanceBackward&);
     Status (*squared_norms)(const SquaredNorms&);
@@ -24,8 +27,7 @@ struct Table {
     Status (*top_k)(const TopK&);
     Status (*top_k_result)(const TopKResult&);
     Status (*prepare_rows)(PrepareRows&);
-    Status (*mine_tile)(const MineTile&);
-    Status (*mine_gram)(MineGram&);
+    Status (*mine)(const Mine&);
     Status (*mined_distance)(const MinedDistance&);
     Status (*mined_distance_backward)(const MinedDistanceBackward&);
     Status (*triplet)(const Triplet&);

@@ -1,7 +1,9 @@
 // A tile of distances, or of what orders as distances do, read row by row in pieces that stay in cache.
 #pragma once
 
-#include "cpu/simd.h"
+#include <omp.h>
+
+#include "cpu/product.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -27,11 +29,12 @@ inline bool any(V mask) {
 #endif
 }
 
-// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to kPiece with kNone.
+// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to whole vectors with
+// kNone.
 template <class K, class F>
 inline void for_pieces(const Tile& tile, int64_t row, F f) {
     alignas(64) K keys[kPiece];
-    const K* values = static_cast<const K*>(tile.values) + row * tile.G;
+    const K* values = static_cast<const K*>(tile.values) + row * tile.stride;
     const int64_t *left = nullptr, *end = nullptr;
     if (tile.left_start) {
         left = tile.left + tile.left_start[row];
@@ -42,7 +45,7 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
         const int64_t rest = tile.G - begin;
         const int size = rest < kPiece ? int(rest) : kPiece;
         const bool some_left = left < end && *left < tile.offset + begin + size;
-        if (!tile.scale && !tile.kept && !some_left && size == kPiece) {
+        if (!tile.scale && !tile.kept && !some_left && size % Lanes<K>::N == 0) {
             f(begin, size, values + begin);
             continue;
         }
@@ -57,9 +60,50 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
         }
         for (; left < end && *left < tile.offset + begin + size; ++left)
             keys[*left - tile.offset - begin] = kNone<K>;
-        for (int c = size; c < kPiece; ++c) keys[c] = kNone<K>;
+        for (int c = size; c % Lanes<K>::N; ++c) keys[c] = kNone<K>;
         f(begin, size, keys);
     }
+}
+
+// Calls f(part, first row, memory) for parts of a tile whose values are there: rows of the tile itself or, where
+// it has none, products that are made here. A row's parts come one after another to one thread, which has
+// `bytes` of memory.
+template <class F>
+Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
+    using P = Panel<float>;
+    // All columns of a row come to one thread, so only rows are shared out.
+    const int64_t each = P::count((tile.Q + 2 * threads - 1) / (2 * threads)) * P::kRows;
+    const int64_t height = tile.values ? 8 : each < kTileRows ? each : kTileRows;
+    const int64_t width = tile.values ? tile.G : kTileColumns, D = tile.x.D;
+    const Scratch memory(threads, bytes + 64);
+    const Scratch products(threads, tile.values ? 0 : kTileRows * kTileColumns * int64_t(sizeof(float)));
+    if (!memory || !products) return Status::out_of_memory;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t top = 0; top < tile.Q; top += height) {
+        const int thread = omp_get_thread_num();
+        Tile part = tile;
+        part.Q = smaller(height, tile.Q - top);
+        if (tile.left_start) part.left_start = tile.left_start + top;
+        for (int64_t left = 0; left < tile.G; left += width) {
+            part.G = smaller(width, tile.G - left);
+            if (tile.values) {
+                const int64_t size = tile.dtype == DType::f64 ? sizeof(double) : sizeof(float);
+                part.values = static_cast<const char*>(tile.values) + top * tile.stride * size;
+            } else {
+                float* values = products.of<float>(thread);
+                multiply(static_cast<const float*>(tile.x.data) + top * D, part.Q,
+                         static_cast<const float*>(tile.y.data) + left * D, part.G, D, values, width);
+                part.values = values;
+                part.stride = width;
+            }
+            part.offset = tile.offset + left;
+            if (tile.scale) part.scale = tile.scale + left;
+            if (tile.shift) part.shift = tile.shift + left;
+            if (tile.kept) part.kept = tile.kept + left;
+            f(part, top, memory.of<char>(thread));
+        }
+    }
+    return Status::ok;
 }
 
 }  // namespace

@@ -115,16 +115,17 @@ class List {
     Candidate* const scratch_;
 };
 
-void update(const TopK& op, int64_t row, Candidate* scratch) {
+// Row `row` of the op is row `line` of the part.
+void update(const TopK& op, const Tile& part, int64_t line, int64_t row, Candidate* scratch) {
     List list(op, row, scratch);
     FloatVector largest = broadcast<float>(op.largest[row]);
-    for_pieces<float>(op.tile, row, [&](int64_t begin, int size, const float* keys) {
+    for_pieces<float>(part, line, [&](int64_t begin, int size, const float* keys) {
         for (int c = 0; c < size; c += Lanes<float>::N) {
             const FloatVector key = load(keys + c);
             largest = key > largest ? key : largest;
             if (!any(key <= list.limit())) continue;
             const int end = size - c < Lanes<float>::N ? size - c : Lanes<float>::N;
-            for (int j = c; j < c + end; ++j) list.add(keys[j], op.tile.offset + begin + j);
+            for (int j = c; j < c + end; ++j) list.add(keys[j], part.offset + begin + j);
         }
     });
     list.save();
@@ -143,25 +144,23 @@ void finish(const TopKResult& op, int64_t row, Candidate* scratch) {
     }
 }
 
-template <class F>
-Status for_rows(int64_t rows, int64_t capacity, int threads, F f) {
-    const Scratch scratch(threads, capacity * int64_t(sizeof(Candidate)));
-    if (!scratch) return Status::out_of_memory;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 8)
-    for (int64_t row = 0; row < rows; ++row) f(row, scratch.of<Candidate>(omp_get_thread_num()));
-    return Status::ok;
-}
-
 }  // namespace
 
 Status top_k(const TopK& op) {
-    return for_rows(op.tile.Q, op.capacity, op.threads,
-                    [&](int64_t row, Candidate* scratch) { update(op, row, scratch); });
+    const int64_t bytes = op.capacity * int64_t(sizeof(Candidate));
+    return for_parts(op.tile, op.threads, bytes, [&](const Tile& part, int64_t top, char* memory) {
+        for (int64_t line = 0; line < part.Q; ++line)
+            update(op, part, line, top + line, reinterpret_cast<Candidate*>(memory));
+    });
 }
 
 Status top_k_result(const TopKResult& op) {
-    return for_rows(op.lists.tile.Q, op.lists.capacity, op.lists.threads,
-                    [&](int64_t row, Candidate* scratch) { finish(op, row, scratch); });
+    const Scratch scratch(op.lists.threads, op.lists.capacity * int64_t(sizeof(Candidate)));
+    if (!scratch) return Status::out_of_memory;
+#pragma omp parallel for num_threads(op.lists.threads) schedule(dynamic, 8)
+    for (int64_t row = 0; row < op.lists.tile.Q; ++row)
+        finish(op, row, scratch.of<Candidate>(omp_get_thread_num()));
+    return Status::ok;
 }
 
 }  // namespace VREID_ISA

@@ -265,8 +265,13 @@ def test_mining_refuses_what_would_crash():
         native.mined_distance((0, 0, 2, 3, 3), none, index.data_ptr(), 1, 0, x.data_ptr(), 1)
     with pytest.raises(ValueError, match="metric: got code 3"):
         native.mined_distance(rows, none, index.zero_().data_ptr(), 1, 3, x.data_ptr(), 1)
-    with pytest.raises(ValueError, match=r"tile: rows 1 \+ 2 of 2"):
-        native.mine_tile(0, x.data_ptr(), 2, 2, 1, 2, 0, *[x.data_ptr()] * 4, True, *[x.data_ptr()] * 2, 1)
+    packed = (x.data_ptr(), 2, 3)
+    with pytest.raises(ValueError, match="x: got a null address for 6 elements"):
+        native.mine(0, (0, 2, 3), (0, 0, 0), *[x.data_ptr()] * 5, 1)
+    with pytest.raises(ValueError, match="ref: expected D = 3, got 4"):
+        native.mine(0, packed, (x.data_ptr(), 2, 4), *[x.data_ptr()] * 5, 1)
+    with pytest.raises(ValueError, match="y: expected D = 3, got 2"):
+        native.products(0, packed, (x.data_ptr(), 2, 2), False, 1.0, x.data_ptr(), 2, 1)
 
 
 def test_negative_sizes_are_exceptions():

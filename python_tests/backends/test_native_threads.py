@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from vreid_ext import ops
 
@@ -150,25 +149,32 @@ def test_a_forked_process_computes_the_same():
     assert result.returncode == 0, result.stderr
 
 
-class Computed(torch.utils.data.Dataset[Tensor]):
-    """An op's result for each index, in whichever process asks."""
+# In a process of its own: autograd refuses to run in a fork of a process in which it has started threads, as
+# other tests may have done.
+WORKERS = """
+import runpy, sys, torch
+from torch.utils.data import DataLoader, Dataset
+module = runpy.run_path(sys.argv[1])
 
-    def __len__(self) -> int:
+class Computed(Dataset):
+    def __len__(self):
         return 4
+    def __getitem__(self, index):
+        return torch.cat([each.flatten().double() for each in module["results"](index)])
 
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.cat([each.flatten().double() for each in results(index)])
+data = Computed()
+torch.set_num_threads(2)
+wanted = [data[index] for index in range(len(data))]
+loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+sys.exit(0 if module["same"](list(loader), wanted) else 1)
+"""
 
 
 def test_workers_of_a_data_loader_compute_after_their_parent_did():
-    data, before = Computed(), torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        wanted = [data[index] for index in range(len(data))]
-        loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
-        assert same(list(loader), wanted)
-    finally:
-        torch.set_num_threads(before)
+    result = subprocess.run(
+        [sys.executable, "-c", WORKERS, __file__], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert result.returncode == 0, result.stderr
 
 
 SUB_INTERPRETER = """

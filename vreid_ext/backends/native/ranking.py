@@ -1,7 +1,6 @@
-"""Ranking kernels: float32 matrix products by torch, a tile at a time, and what kernels read from them."""
+"""Ranking kernels: float32 products of packed features, and float64 distances where those do not decide."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,12 +9,14 @@ from torch import Tensor
 from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, address, dense
 from vreid_ext.backends.errors import finite_rows
+from vreid_ext.backends.native import product
 
 _METRICS = {"cosine": 0, "euclidean": 1}  # Metric in csrc/common/types.h
 _UNIT = 2.0**-24  # of rounding in float32
-_TILE_ROWS, _TILE_COLUMNS = 2048, 2048  # a product of this size runs at full speed and takes 16 MiB
+_ROWS = 4096  # packed at a time, of queries and of the gallery: 32 MiB each at D = 2048
 
 _NO_FEATURES = (DTYPE_CODES[torch.float32], 0, 0, 0, 0)
+_NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
@@ -53,6 +54,7 @@ def rank_counts(
             *(DTYPE_CODES[distances.dtype], *distances.shape, offset, address(distances), 0, 0),
             *(address(kept), address(left_start), address(left)),
         ),
+        _NO_SIDES,
         _NO_FEATURES,
         *(len(index), 0 if left is None else len(left)),
         *map(address, (start, bound, bound, distance, index, counts)),
@@ -83,6 +85,7 @@ def feature_rank_counts(
     for tile in products.tiles():
         _native.rank_counts(
             products.tile(tile, offset, kept, left_start, left),
+            tile.sides(),
             products.view(tile),
             *(len(index), 0 if left is None else len(left)),
             start.data_ptr() + tile.rows.start * start.itemsize,
@@ -114,6 +117,7 @@ def top_k(
     for tile in products.tiles():
         _native.top_k(
             products.tile(tile, 0, kept, left_start, left),
+            tile.sides(),
             products.view(tile, whole_gallery=True),
             *(0 if left is None else len(left), wanted, capacity),
             *(address(each[tile.rows]) for each in lists),
@@ -133,11 +137,16 @@ def top_k(
 
 
 class _Tile(NamedTuple):
-    """Products of some queries with some gallery items."""
+    """Some queries and some gallery items, packed for their products."""
 
     rows: slice
     columns: slice
-    values: Tensor
+    queries: product.Panels
+    items: product.Panels
+
+    def sides(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """SidesTuple in csrc/bindings_ranking.cpp."""
+        return self.queries.description(), self.items.description()
 
 
 class _Products:
@@ -154,9 +163,9 @@ class _Products:
         finite_rows("gallery", squares, metric)
         rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # of a product of unit vectors
         lengths, norms = self.query_squares.sqrt(), squares.sqrt()
-        self.factor, self.divisor = self.query.float(), None
+        self.lengths = self.divisor = None
         if metric == "cosine":
-            self.factor = _unit(self.query, _divisor(lengths))
+            self.lengths = _divisor(lengths)
             shortest, longest = _divisor(norms).aminmax()
             if shortest < 1e-10 or longest > 1e10:  # a product in float32 could under- or overflow
                 self.divisor, norms = _divisor(norms), norms.sign()
@@ -177,18 +186,13 @@ class _Products:
         return key.double() if self.metric == "cosine" else (key + self.query_squares).clamp(min=0).sqrt()
 
     def tiles(self) -> Iterator[_Tile]:
-        buffer = torch.empty(min(_TILE_ROWS, len(self.query)) * min(_TILE_COLUMNS, len(self.gallery)))
-        for first in range(0, len(self.gallery), _TILE_COLUMNS):
-            columns = slice(first, min(first + _TILE_COLUMNS, len(self.gallery)))
-            items = self.gallery[columns]
-            items = items.float() if self.divisor is None else _unit(items, self.divisor[columns])
-            for top in range(0, len(self.query), _TILE_ROWS):
-                rows = slice(top, min(top + _TILE_ROWS, len(self.query)))
-                shape = rows.stop - top, len(items)
-                values = buffer[: shape[0] * shape[1]].view(shape)
-                with full_precision():
-                    torch.mm(self.factor[rows], items.T, out=values)
-                yield _Tile(rows, columns, values)
+        several = len(self.query) > _ROWS
+        for columns in _slices(len(self.gallery)):
+            items = _pack(self.gallery, columns, self.divisor)
+            for rows in _slices(len(self.query)):
+                if several or columns.start == 0:
+                    queries = _pack(self.query, rows, self.lengths)
+                yield _Tile(rows, columns, queries, items)
 
     def tile(
         self, tile: _Tile, offset: int, kept: Tensor | None, left_start: Tensor | None, left: Tensor | None
@@ -197,8 +201,8 @@ class _Products:
         first = tile.columns.start
         part = (self.scale[tile.columns], self.shift[tile.columns], None if kept is None else kept[first:])
         return (
-            *(DTYPE_CODES[torch.float32], *tile.values.shape, offset + first),
-            *map(address, (tile.values, *part)),
+            *(DTYPE_CODES[torch.float32], tile.queries.n, tile.items.n, offset + first, 0),
+            *map(address, part),
             *(address(None if left_start is None else left_start[tile.rows.start :]), address(left)),
         )
 
@@ -231,20 +235,16 @@ def _divisor(norms: Tensor) -> Tensor:
     return norms.where(norms > 0, 1)
 
 
-def _unit(x: Tensor, norms: Tensor) -> Tensor:
-    """Rows divided by their norms, in float32."""
+def _pack(x: Tensor, some: slice, norms: Tensor | None) -> product.Panels:
+    """Some rows of x in float32, divided by their norms if there are any."""
+    x = x[some]
+    if norms is None:
+        return product.pack(x.float())
+    norms = norms[some]
     if norms.min() < 1e-30 or norms.max() > 1e30:  # which float32 does not have, or not their reciprocals
-        return (x / norms[:, None]).float()
-    return x.float() * norms.reciprocal().float()[:, None]
+        return product.pack((x / norms[:, None]).float())
+    return product.pack(x.float(), norms.reciprocal().float())
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 products in float32, whatever `torch.set_float32_matmul_precision` and autocast say."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+def _slices(length: int) -> list[slice]:
+    return [slice(start, min(start + _ROWS, length)) for start in range(0, length, _ROWS)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from vreid_ext import _native
 from vreid_ext.backends.addresses import address
 from vreid_ext.backends.errors import finite_rows
-from vreid_ext.backends.native import ranking
+from vreid_ext.backends.native import product, ranking
 
 # Features are centred where their squared norms are more than this many times their variance.
 _OFF_CENTRE = 64
@@ -108,13 +108,13 @@ class FeatureKReciprocal:
             lambda row, index: ranking.pair_distances(items, items, row, index, "euclidean"),
             *(len(query), k1, k2, lambda_value),
         )
-        self._query, self._gallery = items[: len(query)].float(), items[len(query) :].float()
-        self._squares = [ranking.squared_norms(part).float() for part in (self._query, self._gallery)]
+        self._query, items = items[: len(query)].float(), items[len(query) :].float()
+        self._squares = [ranking.squared_norms(part).float() for part in (self._query, items)]
+        self._gallery = product.pack(items)
         self.shape = self._sparse.shape
 
     def rows(self, start: int, stop: int) -> Tensor:
-        with ranking.full_precision():
-            block = self._query[start:stop] @ self._gallery.T
+        block = product.products(product.pack(self._query[start:stop]), self._gallery)
         query_squares, gallery_squares = self._squares
         return self._sparse.rerank(start, block, query_squares[start:stop], gallery_squares)
 

@@ -1,0 +1,76 @@
+// Packs rows into the panels of cpu/product.h.
+#pragma once
+
+#include "cpu/product.h"
+#include "cpu/rows.h"
+
+namespace vreid {
+namespace VREID_ISA {
+namespace {
+
+// One step of a transposition: the off-diagonal blocks of Half x Half numbers of two vectors change places.
+template <int Half, class V, int... I>
+VREID_INLINE void exchange(V& a, V& b, Pack<I...>) {
+    constexpr int N = sizeof...(I);
+    const V first = __builtin_shufflevector(a, b, (I & Half ? N + I - Half : I)...);
+    b = __builtin_shufflevector(a, b, (I & Half ? N + I : I + Half)...);
+    a = first;
+}
+template <int Half, int N, class V>
+VREID_INLINE void transpose(V (&v)[N]) {
+    if constexpr (Half < N) {
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i) {
+            if (!(i & Half)) exchange<Half>(v[i], v[i + Half], typename Count<N>::type{});
+        }
+        transpose<2 * Half>(v);
+    }
+}
+
+// Packs kLanes rows of x from row `first` on, where there are so many, to `out`, `P::kRows` numbers from one d to
+// the next: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
+template <class T, class F>
+void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, F f) {
+    using A = Acc<T>;
+    constexpr int N = Lanes<A>::N;
+    constexpr int64_t stride = Panel<A>::kRows;
+    const int64_t rest = x.N - first;
+    const int rows = rest >= N ? N : rest > 0 ? int(rest) : 0;
+    const T* from[N];
+    for (int i = 0; i < N; ++i) from[i] = row<T>(x, i < rows ? first + i : 0);
+    int64_t d = 0;
+    if (rows == N) {
+        for (; d + N <= x.D; d += N) {
+            Vec<A> v[N];
+#pragma GCC unroll 16
+            for (int i = 0; i < N; ++i) v[i] = load(from[i] + d);
+            transpose<1>(v);
+#pragma GCC unroll 16
+            for (int i = 0; i < N; ++i) store(out + (d + i) * stride, f(d + i, v[i]));
+        }
+    }
+    for (; d < x.D; d += N) {
+        const int numbers = x.D - d < N ? int(x.D - d) : N;
+        Vec<A> v[N] = {};
+        for (int i = 0; i < rows; ++i) v[i] = load(from[i] + d, numbers);
+        transpose<1>(v);
+        for (int i = 0; i < numbers; ++i) store(out + (d + i) * stride, f(d + i, v[i]));
+    }
+}
+
+// The same of a transposed matrix: the numbers d of neighbouring rows are neighbours.
+template <class T, class F>
+void pack_columns(const Rows& x, int64_t first, Acc<T>* out, F f) {
+    using A = Acc<T>;
+    constexpr int N = Lanes<A>::N;
+    const int64_t rest = x.N - first;
+    const int rows = rest >= N ? N : rest > 0 ? int(rest) : 0;
+    for (int64_t d = 0; d < x.D; ++d) {
+        const T* from = row<T>(x, d) + first;
+        store(out + d * Panel<A>::kRows, f(d, rows == N ? load(from) : rows ? load(from, rows) : Vec<A>{}));
+    }
+}
+
+}  // namespace
+}  // namespace VREID_ISA
+}  // namespace vreid

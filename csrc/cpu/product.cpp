@@ -1,0 +1,126 @@
+#include "cpu/product.h"
+
+#include <omp.h>
+
+#include "cpu/kernels.h"
+#include "cpu/panels.h"
+
+namespace vreid {
+namespace VREID_ISA {
+namespace {
+
+// Of a sum: the slices of two panels stay in the L1 cache.
+constexpr int64_t kDepth = 128;
+
+// Adds the products of kMicro rows, which lie `kRows` numbers apart from one d to the next, to `out`, or writes
+// them there.
+template <class A>
+VREID_INLINE void micro_tile(const A* x, const A* y, int64_t depth, A* out, int64_t stride, bool add) {
+    using P = Panel<A>;
+    constexpr int N = P::kLanes;
+    Vec<A> sum[P::kMicro][P::kVectors] = {};
+    for (int64_t d = 0; d < depth; ++d, x += P::kRows, y += P::kRows) {
+        Vec<A> column[P::kVectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < P::kVectors; ++v) column[v] = load(y + v * N);
+#pragma GCC unroll 8
+        for (int r = 0; r < P::kMicro; ++r) {
+            const Vec<A> row = broadcast<A>(x[r]);
+#pragma GCC unroll 8
+            for (int v = 0; v < P::kVectors; ++v) sum[r][v] += row * column[v];
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < P::kMicro; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < P::kVectors; ++v) {
+            A* target = out + r * stride + v * N;
+            store(target, add ? load(target) + sum[r][v] : sum[r][v]);
+        }
+}
+
+template <class T>
+Status pack(const PackRows& op) {
+    using A = Acc<T>;
+    using P = Panel<A>;
+    constexpr int N = P::kLanes;
+    const A* scale = static_cast<const A*>(op.scale);
+#pragma omp parallel for num_threads(op.threads) schedule(static)
+    for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
+        A* out = static_cast<A*>(op.panels) + first / P::kRows * P::kRows * op.x.D + first % P::kRows;
+        Vec<A> factor = broadcast<A>(1);
+        for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
+        const auto scaled = [&](int64_t, Vec<A> v) { return v * factor; };
+        if (op.transposed) {
+            pack_columns<T>(op.x, first, out, scaled);
+        } else {
+            pack_lanes<T>(op.x, first, out, scaled);
+        }
+    }
+    return Status::ok;
+}
+
+template <class A>
+Status all_products(const Products& op) {
+    const Tiling<A> tiles(op.x.N, op.y.N, op.threads);
+    const Scratch memory(op.threads, tiles.kNumbers * int64_t(sizeof(A)));
+    if (!memory) return Status::out_of_memory;
+    const int64_t D = op.x.D;
+    const Vec<A> factor = broadcast<A>(A(op.factor));
+#pragma omp parallel for num_threads(op.threads) schedule(dynamic)
+    for (int64_t t = 0; t < tiles.size(); ++t) {
+        const int64_t top = t / tiles.across * tiles.height, left = t % tiles.across * tiles.width;
+        const int64_t rows = smaller(tiles.height, op.x.N - top), columns = smaller(tiles.width, op.y.N - left);
+        A* tile = memory.of<A>(omp_get_thread_num());
+        multiply(static_cast<const A*>(op.x.data) + top * D, rows, static_cast<const A*>(op.y.data) + left * D,
+                 columns, D, tile, tiles.width);
+        for (int64_t r = 0; r < rows; ++r) {
+            A* out = static_cast<A*>(op.out) + (top + r) * op.stride + left;
+            const A* from = tile + r * tiles.width;
+            for_vectors<A>(columns, [&](int64_t c, auto part) {
+                const Vec<A> v = part.load(from + c);
+                part.store(out + c, op.add ? part.load(out + c) + factor * v : v);
+            });
+        }
+    }
+    return Status::ok;
+}
+
+}  // namespace
+
+template <class A>
+void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride) {
+    using P = Panel<A>;
+    if (D == 0) {
+        for (int64_t r = 0; r < rows; ++r) memset(out + r * stride, 0, size_t(columns) * sizeof(A));
+        return;
+    }
+    for (int64_t d = 0; d < D; d += kDepth) {
+        const int64_t depth = smaller(kDepth, D - d);
+        for (int64_t c = 0; c < columns; c += P::kRows) {
+            const A* column = y + c * D + d * P::kRows;
+            for (int64_t r = 0; r < rows; r += P::kMicro) {
+                const A* row = x + r / P::kRows * P::kRows * D + d * P::kRows + r % P::kRows;
+                micro_tile(row, column, depth, out + r * stride + c, stride, d > 0);
+            }
+        }
+    }
+}
+
+template void multiply(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+template void multiply(const double*, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+
+int64_t panel_rows(DType dtype) {
+    return dtype == DType::f64 ? Panel<double>::kRows : Panel<float>::kRows;
+}
+
+Status pack_rows(const PackRows& op) {
+    return dispatch(op.x.dtype, [&](auto element) { return pack<decltype(element)>(op); });
+}
+
+Status products(const Products& op) {
+    return op.dtype == DType::f64 ? all_products<double>(op) : all_products<float>(op);
+}
+
+}  // namespace VREID_ISA
+}  // namespace vreid

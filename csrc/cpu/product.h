@@ -1,0 +1,68 @@
+// Matrix products of packed rows, a tile at a time: out[i,j] = sum_d x[i,d] y[j,d].
+//
+// A sum over D numbers is made in blocks of kDepth, from the first to the last, each a chain of
+// multiply-adds from its first term to its last. Every element is computed by the same instructions, wherever
+// it stands in whichever tile. So its bits depend on D, the dtype and the instruction set alone: not on the
+// tile, the number of threads or the CPU's vendor, and the product of a matrix with itself is symmetric.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace vreid {
+namespace VREID_ISA {
+
+// Rows are packed into panels of kPanel rows, [panel][d][row], the last panel filled up with zeros. Both sides
+// of a product have this one layout: kMicro rows of a panel meet all the columns of another in registers.
+namespace {
+
+template <class A>
+struct Panel {
+    static constexpr int kLanes = Lanes<A>::N;
+    static constexpr int kMicro = kRegisters == 32 ? 8 : 4;
+    static constexpr int kVectors = kRegisters == 32 || kLanes == 2 ? 2 : 3;
+    static constexpr int kRows = kVectors * kLanes;
+    static_assert(kRows % kMicro == 0, "a panel is cut into whole micro-tiles");
+
+    static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
+};
+
+// A tile and the slices of panels that it is made of stay in a thread's L2 cache.
+constexpr int64_t kTileRows = 96, kTileColumns = 192;
+
+// The tiles of a product (rows, columns): whole panels, so that `multiply` can start at each, and of a large
+// product kTileRows x kTileColumns. Of a small one there are still enough for all threads.
+template <class A>
+struct Tiling {
+    int64_t height, width, down, across;
+
+    Tiling(int64_t rows, int64_t columns, int threads)
+        : height(part(rows, 2 * threads, kTileRows)), down((rows + height - 1) / height) {
+        const int64_t wanted = down > 0 && down < threads ? (threads + down - 1) / down : 1;
+        width = part(columns, wanted, kTileColumns);
+        across = (columns + width - 1) / width;
+    }
+    int64_t size() const { return down * across; }
+
+    // Numbers of a tile's memory, which `multiply` fills by whole panels.
+    static constexpr int64_t kNumbers = kTileRows * kTileColumns;
+
+  private:
+    static int64_t part(int64_t size, int64_t parts, int64_t largest) {
+        static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0, "whole panels");
+        const int64_t each = Panel<A>::count((size + parts - 1) / parts) * Panel<A>::kRows;
+        return each < 1 ? Panel<A>::kRows : each < largest ? each : largest;
+    }
+};
+
+}  // namespace
+
+// out (rows, columns) = the products of packed rows x with packed rows y, from the first row of a panel each.
+// `out` has room for whole panels; its rows lie `stride` numbers apart.
+template <class A>
+void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+
+extern template void multiply(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+extern template void multiply(const double*, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+
+}  // namespace VREID_ISA
+}  // namespace vreid

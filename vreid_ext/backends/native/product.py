@@ -1,0 +1,72 @@
+"""Matrix products whose bits depend on D, the dtype and the instruction set alone (csrc/cpu/product.h)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vreid_ext import _native
+from vreid_ext.backends.addresses import DTYPE_CODES, address
+from vreid_ext.backends.native import memory
+from vreid_ext.precision import accumulator
+
+# Rows of a panel. A slice of packed rows starts at a multiple of it.
+PANEL_ROWS = {dtype: _native.panel_rows(DTYPE_CODES[dtype]) for dtype in (torch.float32, torch.float64)}
+
+
+class Panels(NamedTuple):
+    """Rows (n,d) packed for products."""
+
+    data: Tensor
+    n: int
+    d: int
+
+    def description(self) -> tuple[int, int, int]:
+        """PanelsTuple in csrc/common/arguments.h."""
+        return address(self.data), self.n, self.d
+
+
+NO_PANELS = (0, 0, 0)
+
+
+def panels(n: int, d: int, dtype: torch.dtype) -> Panels:
+    """Room for n packed rows of d numbers, float32 or float64."""
+    step = PANEL_ROWS[dtype]
+    return Panels(memory.empty((-(-n // step) * step * d,), dtype), n, d)
+
+
+def pack(x: Tensor, scale: Tensor | None = None, out: Tensor | None = None) -> Panels:
+    """The rows of x (n,d), each multiplied by its number of `scale` (n,), in the precision of their sums.
+
+    Args:
+        out: memory of `panels(n, d, dtype)` to write to.
+    """
+    if 1 not in x.stride():
+        x = x.contiguous()
+    transposed = x.stride(1) != 1
+    stride = x.stride(1) if transposed else x.stride(0)
+    target = panels(*x.shape, accumulator(x.dtype)) if out is None else Panels(out, *x.shape)
+    _native.pack_rows(
+        (x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, stride), transposed, address(scale),
+        address(target.data), torch.get_num_threads(),
+    )  # fmt: skip
+    return target
+
+
+def products(x: Panels, y: Panels) -> Tensor:
+    """x @ y.T (x.n, y.n)."""
+    out = x.data.new_empty(x.n, y.n)
+    _products(x, y, out, add=False, factor=1)
+    return out
+
+
+def add_products(out: Tensor, x: Panels, y: Panels, factor: float) -> None:
+    """out += factor * x @ y.T, where out (x.n, y.n) has contiguous rows."""
+    _products(x, y, out, add=True, factor=factor)
+
+
+def _products(x: Panels, y: Panels, out: Tensor, *, add: bool, factor: float) -> None:
+    _native.products(
+        DTYPE_CODES[out.dtype], x.description(), y.description(), add, factor, address(out), out.stride(0),
+        torch.get_num_threads(),
+    )  # fmt: skip
