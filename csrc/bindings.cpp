@@ -193,20 +193,25 @@ int64_t panel_rows(int64_t code) {
     return kernels().table->panel_rows(dtype(code));
 }
 
-void pack_rows(const RowsTuple& x, bool transposed, int64_t scale, int64_t panels, int threads) {
+void pack_rows(const RowsTuple& x, bool transposed, int64_t scale, int64_t panels, int64_t square,
+               int threads) {
     const Rows given = rows("x", x);
-    const PackRows op{given, transposed, address("scale", scale, 0),
-                      address("panels", panels, given.N * given.D), check_threads(threads)};
+    const PackRows op{given,
+                      transposed,
+                      address("scale", scale, 0),
+                      address("panels", panels, given.N * given.D),
+                      address("square", square, 0),
+                      check_threads(threads)};
     run(&Table::pack_rows, op);
 }
 
-void products(int64_t code, const PanelsTuple& x, const PanelsTuple& y, bool add, double factor, int64_t out,
-              int64_t stride, int threads) {
+void products(int64_t code, const PanelsTuple& x, const PanelsTuple& y, int64_t out, int64_t stride,
+              int threads) {
     const Panels left = panels("x", x), right = panels("y", y);
     if (left.D != right.D)
         throw std::invalid_argument("y: expected D = " + std::to_string(left.D) + ", got " +
                                     std::to_string(right.D));
-    const Products op{dtype(code), left, right, add, factor, address("out", out, left.N * right.N), stride,
+    const Products op{dtype(code),           left, right, address("out", out, left.N * right.N), stride,
                       check_threads(threads)};
     run(&Table::products, op);
 }
@@ -216,8 +221,12 @@ using PartSideTuple = std::array<int64_t, 7>;
 
 PartSide part_side(const char* name, const PartSideTuple& side, int64_t size) {
     const auto [features, row_stride, part_stride, squares, weights, stride, packed] = side;
-    return {address(name, features, size), row_stride, part_stride,
-            address(name, squares, size),  address(name, weights, size), stride,
+    return {address(name, features, size),
+            row_stride,
+            part_stride,
+            address(name, squares, size),
+            address(name, weights, size),
+            stride,
             address(name, packed, size)};
 }
 
@@ -245,24 +254,23 @@ void part_distance(const PartTuple& part, const PartSideTuple& query, const Part
 }
 
 void part_distance_backward(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
-                            int64_t grad, int64_t grad_stride, int64_t slopes, int64_t dquery,
-                            int64_t dgallery, int64_t row_stride, int64_t part_stride, int64_t dquery_weights,
-                            int64_t dgallery_weights, int64_t weight_stride_query,
-                            int64_t weight_stride_gallery, int threads) {
+                            int64_t grad, int64_t grad_stride, int64_t dquery, int64_t dgallery,
+                            int64_t row_stride, int64_t part_stride, int64_t dquery_weights,
+                            int64_t dgallery_weights, int64_t query_weight_stride,
+                            int64_t gallery_weight_stride, int threads) {
     const PartTile tile = part_tile(part, query, gallery, threads);
     const int64_t pairs = tile.rows * tile.cols;
     PartDistanceBackward op{tile,
                             address("grad", grad, pairs),
                             grad_stride,
-                            address("slopes", slopes, tile.parts * pairs),
                             address("dquery", dquery, tile.parts * tile.rows * tile.D),
                             address("dgallery", dgallery, tile.parts * tile.cols * tile.D),
                             row_stride,
                             part_stride,
                             address("dquery_weights", dquery_weights, tile.parts * tile.rows),
                             address("dgallery_weights", dgallery_weights, tile.parts * tile.cols),
-                            weight_stride_query,
-                            weight_stride_gallery};
+                            query_weight_stride,
+                            gallery_weight_stride};
     run(&Table::part_distance_backward, op);
 }
 

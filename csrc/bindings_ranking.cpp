@@ -115,8 +115,9 @@ void pair_distances(const FeatureTuple& rows, int64_t Q, int64_t G, int64_t P, i
     run(&Table::pair_distances, op);
 }
 
-void rank_counts(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t P, int64_t left, int64_t start,
-                 int64_t low, int64_t high, int64_t distance, int64_t index, int64_t counts, int threads) {
+void rank_counts(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t P,
+                 int64_t left, int64_t start, int64_t low, int64_t high, int64_t distance, int64_t index,
+                 int64_t counts, int threads) {
     const Tile columns = tile(values, sides);
     check_left(columns, left);
     const RankCounts op{columns,
@@ -136,8 +137,8 @@ struct Lists {
     int64_t k, capacity, error, keys, index, size, limit, largest;
 };
 
-TopK candidates(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left, const Lists& lists,
-                int threads) {
+TopK candidates(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left,
+                const Lists& lists, int threads) {
     const Tile columns = tile(values, sides);
     if (columns.dtype != DType::f32) throw std::invalid_argument("tile: wanted float32");
     check_left(columns, left);
@@ -157,11 +158,11 @@ TopK candidates(const TileTuple& values, const SidesTuple& sides, const FeatureT
             check_threads(threads)};
 }
 
-void top_k(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left, int64_t k, int64_t capacity,
-           int64_t error, int64_t keys, int64_t index, int64_t size, int64_t limit, int64_t largest,
-           int threads) {
-    const TopK op =
-        candidates(values, sides, rows, left, {k, capacity, error, keys, index, size, limit, largest}, threads);
+void top_k(const TileTuple& values, const SidesTuple& sides, const FeatureTuple& rows, int64_t left,
+           int64_t k, int64_t capacity, int64_t error, int64_t keys, int64_t index, int64_t size,
+           int64_t limit, int64_t largest, int threads) {
+    const TopK op = candidates(values, sides, rows, left,
+                               {k, capacity, error, keys, index, size, limit, largest}, threads);
     run(&Table::top_k, op);
 }
 

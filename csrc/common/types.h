@@ -128,8 +128,8 @@ struct Rows {
     int64_t N, D, stride;
 };
 
-// Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. What the last panel
-// holds beyond row N has no meaning. Null data: none.
+// Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. What the last
+// panel holds beyond row N has no meaning. Null data: none.
 struct Panels {
     const void* data;
     int64_t N, D;
@@ -142,23 +142,22 @@ struct PackRows {
     bool transposed;
     const void* scale;  // (N) acc
     void* panels;       // acc
+    void* square;       // (N) acc: squared norms of the packed rows; may be null
     int threads;
 };
 
-// out[i,j] = x_i . y_j, or `factor` times that added to out. Rows of out lie `stride` numbers apart.
+// out[i,j] = x_i . y_j. Rows of out lie `stride` numbers apart.
 struct Products {
     DType dtype;  // f32 or f64
     Panels x, y;
-    bool add;
-    double factor;
     void* out;
     int64_t stride;
     int threads;
 };
 
-// One tile of `rows` x `cols` pairs in `parts` parts. "acc" is float or double. Feature rows hold D contiguous
-// numbers; strides say how far the next row and the next part are. The rest has (parts,rows) or (parts,cols)
-// contiguous numbers, or panels of that many rows for each part.
+// One tile of `rows` x `cols` pairs in `parts` parts. "acc" is float or double. Feature rows hold D
+// contiguous numbers; strides say how far the next row and the next part are. The rest has (parts,rows) or
+// (parts,cols) contiguous numbers, or panels of that many rows for each part.
 struct PartSide {
     const void* features;  // acc
     int64_t row_stride, part_stride;
@@ -180,18 +179,16 @@ struct PartDistance {
     int64_t distance_stride;
 };
 
-// The gradient but for -sum_j slope_ij g_j and -sum_i slope_ij f_i, products that are left to the caller.
+// Added to: gradients of the features, (rows,parts,D) and (cols,parts,D) acc with strides of a row and a
+// part, and of the weights, those of the parts `weight_stride` apart.
 struct PartDistanceBackward {
     PartTile tile;
     const void* grad;  // (rows,cols) acc
     int64_t grad_stride;
-    void* slopes;  // result (parts,rows,cols) acc: grad w_q w_g / distance, 0 for pairs that are close or equal
-    // Added to: (rows,parts,D) and (cols,parts,D) acc, with strides of a row and a part, and their numbers of
-    // each part, parts `weight_stride` apart.
     void *dquery, *dgallery;
     int64_t row_stride, part_stride;
     void *dquery_weights, *dgallery_weights;
-    int64_t weight_stride_query, weight_stride_gallery;
+    int64_t query_weight_stride, gallery_weight_stride;
 };
 
 enum class Metric : int32_t { cosine = 0, euclidean = 1 };
@@ -282,8 +279,8 @@ struct PrepareRows {
     int threads;
 };
 
-// Farthest positive and nearest negative of each prepared row x among the rows ref or, where that is null, among
-// the other rows x. "id" is int32, or int64 for double.
+// Farthest positive and nearest negative of each prepared row x among the rows ref or, where that is null,
+// among the other rows x. "id" is int32, or int64 for double.
 struct Mine {
     DType dtype;  // f32 or f64
     Panels x, ref;

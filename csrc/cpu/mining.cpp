@@ -33,21 +33,6 @@ void mean(const PrepareRows& op) {
     }
 }
 
-// Sums of D terms, made in blocks as the products are.
-template <class A>
-struct BlockSum {
-    Vec<A> total{}, block{};
-
-    void add(int64_t d, Vec<A> term) {
-        if (d % 128 == 0) {
-            total += block;
-            block = Vec<A>{};
-        }
-        block += term;
-    }
-    Vec<A> value() const { return total + block; }
-};
-
 // What is known of kLanes rows: their squares, and zero, or NaN if a number or its square is not finite.
 template <class A>
 struct Prepared {
@@ -149,8 +134,8 @@ struct Best {
     }
 };
 
-// What one thread has found: for each anchor its farthest positive, then its nearest negative. Scores are squared
-// distances less the anchor's square, negated for negatives.
+// What one thread has found: for each anchor its farthest positive, then its nearest negative. Scores are
+// squared distances less the anchor's square, negated for negatives.
 template <class A>
 struct Found {
     A* score;        // (2, anchors)
@@ -293,14 +278,14 @@ Status mine_all(const Mine& op) {
         A* tile = products.of<A>(omp_get_thread_num());
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
-            const int64_t top = t / tiles.across * tiles.height, right = (t % tiles.across + 1) * tiles.width;
-            const int64_t rows = smaller(tiles.height, N - top), end = smaller(right, ref.N);
-            int64_t left = right - tiles.width;
-            if (!op.ref.data && left < top) left = top;  // a multiple of a panel's rows, as all are
-            if (left >= end) continue;
-            multiply(static_cast<const A*>(op.x.data) + top * D, rows,
-                     static_cast<const A*>(ref.data) + left * D, end - left, D, tile, tiles.width);
-            MineTile<A>{op, tile, tiles.width, top, rows, left, end - left, found}.search();
+            const Cut cut = tiles.cut(t);
+            // Of a symmetric product the upper triangle is enough. A tile's first row begins a panel.
+            const int64_t left = op.ref.data || cut.left > cut.top ? cut.left : cut.top;
+            const int64_t columns = cut.left + cut.columns - left;
+            if (columns <= 0) continue;
+            multiply(static_cast<const A*>(op.x.data) + cut.top * D, cut.rows,
+                     static_cast<const A*>(ref.data) + left * D, columns, D, tile, tiles.width);
+            MineTile<A>{op, tile, tiles.width, cut.top, cut.rows, left, columns, found}.search();
         }
     }
     const Found<A> found(memory, 0, N);

@@ -27,8 +27,23 @@ VREID_INLINE void transpose(V (&v)[N]) {
     }
 }
 
-// Packs kLanes rows of x from row `first` on, where there are so many, to `out`, `P::kRows` numbers from one d to
-// the next: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
+// Sums of D terms, made in blocks as the products are.
+template <class A>
+struct BlockSum {
+    Vec<A> total{}, block{};
+
+    void add(int64_t d, Vec<A> term) {
+        if (d % 128 == 0) {
+            total += block;
+            block = Vec<A>{};
+        }
+        block += term;
+    }
+    Vec<A> value() const { return total + block; }
+};
+
+// Packs kLanes rows of x from row `first` on, where there are so many, to `out`, `P::kRows` numbers from one
+// d to the next: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
 template <class T, class F>
 void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, F f) {
     using A = Acc<T>;

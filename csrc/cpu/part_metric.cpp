@@ -2,7 +2,7 @@
 #include <omp.h>
 
 #include "cpu/kernels.h"
-#include "cpu/product.h"
+#include "cpu/panels.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -64,21 +64,6 @@ struct Row {
     }
 };
 
-// f(top, left, rows, columns, tile, stride) for the tiles of all pairs, with memory for their products.
-template <class A, class F>
-Status for_tiles(const PartTile& tile, F f) {
-    const Tiling<A> tiles(tile.rows, tile.cols, tile.threads);
-    const Scratch memory(tile.threads, tiles.kNumbers * int64_t(sizeof(A)));
-    if (!memory) return Status::out_of_memory;
-#pragma omp parallel for num_threads(tile.threads) schedule(dynamic)
-    for (int64_t t = 0; t < tiles.size(); ++t) {
-        const int64_t top = t / tiles.across * tiles.height, left = t % tiles.across * tiles.width;
-        f(top, left, smaller(tiles.height, tile.rows - top), smaller(tiles.width, tile.cols - left),
-          memory.of<A>(omp_get_thread_num()), tiles.width);
-    }
-    return Status::ok;
-}
-
 template <class A>
 void part_products(const PartTile& tile, int64_t part, int64_t top, int64_t left, int64_t rows, int64_t cols,
                    A* out, int64_t stride) {
@@ -89,69 +74,150 @@ void part_products(const PartTile& tile, int64_t part, int64_t top, int64_t left
 template <class A>
 Status distance(const PartDistance& op) {
     const PartTile& tile = op.tile;
-    return for_tiles<A>(tile, [&](int64_t top, int64_t left, int64_t rows, int64_t cols, A* products,
-                                  int64_t stride) {
+    const Tiling<A> tiles(tile.rows, tile.cols, tile.threads);
+    const Scratch memory(tile.threads, tiles.kNumbers * int64_t(sizeof(A)));
+    if (!memory) return Status::out_of_memory;
+#pragma omp parallel for num_threads(tile.threads) schedule(dynamic)
+    for (int64_t t = 0; t < tiles.size(); ++t) {
+        const Cut cut = tiles.cut(t);
+        A* products = memory.of<A>(omp_get_thread_num());
         for (int64_t part = 0; part < tile.parts; ++part) {
-            part_products(tile, part, top, left, rows, cols, products, stride);
-            for (int64_t i = 0; i < rows; ++i) {
-                A* out = static_cast<A*>(op.distance) + (top + i) * op.distance_stride + left;
-                const Row<A> row(tile, products + i * stride, part, top + i, left, cols);
+            part_products(tile, part, cut.top, cut.left, cut.rows, cut.columns, products, tiles.width);
+            for (int64_t i = 0; i < cut.rows; ++i) {
+                A* out = static_cast<A*>(op.distance) + (cut.top + i) * op.distance_stride + cut.left;
+                const Row<A> row(tile, products + i * tiles.width, part, cut.top + i, cut.left, cut.columns);
                 if (row.to_distances())
-                    for (int64_t j = 0; j < cols; ++j)
+                    for (int64_t j = 0; j < row.cols; ++j)
                         if (row.values[j] < 0) row.values[j] = row.between(j);
-                for (int64_t j = 0; j < cols; ++j) out[j] += row.weight * row.weights[j] * row.values[j];
+                for (int64_t j = 0; j < row.cols; ++j) out[j] += row.weight * row.weights[j] * row.values[j];
             }
         }
-    });
+    }
+    return Status::ok;
 }
 
+// With slope_ij = grad_ij w_i w_j / ||f_i - g_j||, the gradient of f_i is sum_j slope_ij (f_i - g_j): the sum
+// of the slopes times f_i less a product of the slopes with g, where f_i and g_j are not close, and the sum
+// of the differences, where they are. Every sum is over one axis in its order, whatever the number of
+// threads.
 template <class A>
 class Backward {
   public:
     explicit Backward(const PartDistanceBackward& op)
         : op_(op),
           tile_(op.tile),
-          memory_(1, tile_.parts * tile_.rows * tile_.cols * int64_t(sizeof(A))),
-          lengths_(memory_.of<A>(0)) {}
+          pairs_(tile_.rows * tile_.cols),
+          row_panels_(Panel<A>::count(tile_.rows)),
+          col_panels_(Panel<A>::count(tile_.cols)),
+          dim_panels_(Panel<A>::count(tile_.D)),
+          slopes_(1, tile_.parts * pairs_ * int64_t(sizeof(A))),
+          lengths_(1, tile_.parts * pairs_ * int64_t(sizeof(A))),
+          row_slopes_(1, tile_.parts * row_panels_ * kPanel * tile_.cols * int64_t(sizeof(A))),
+          col_slopes_(1, tile_.parts * col_panels_ * kPanel * tile_.rows * int64_t(sizeof(A))),
+          query_columns_(1, tile_.parts * dim_panels_ * kPanel * tile_.rows * int64_t(sizeof(A))),
+          gallery_columns_(1, tile_.parts * dim_panels_ * kPanel * tile_.cols * int64_t(sizeof(A))),
+          products_(tile_.threads, Tiling<A>::kNumbers * int64_t(sizeof(A))) {}
 
     Status run() {
-        if (!memory_) return Status::out_of_memory;
-        const Status status = for_tiles<A>(
-            tile_, [&](int64_t top, int64_t left, int64_t rows, int64_t cols, A* products, int64_t stride) {
-                for (int64_t part = 0; part < tile_.parts; ++part) {
-                    part_products(tile_, part, top, left, rows, cols, products, stride);
-                    for (int64_t i = 0; i < rows; ++i)
-                        memcpy(slopes(part, top + i) + left, products + i * stride, size_t(cols) * sizeof(A));
-                }
-            });
-        if (status != Status::ok) return status;
+        if (!slopes_ || !lengths_ || !row_slopes_ || !col_slopes_ || !query_columns_ || !gallery_columns_ ||
+            !products_)
+            return Status::out_of_memory;
+        const Tiling<A> pairs(tile_.rows, tile_.cols, tile_.threads);
+        const Tiling<A> queries(tile_.rows, tile_.D, tile_.threads);
+        const Tiling<A> items(tile_.cols, tile_.D, tile_.threads);
 #pragma omp parallel num_threads(tile_.threads)
         {
-#pragma omp for schedule(static)
-            for (int64_t i = 0; i < tile_.rows; ++i)
-                for (int64_t part = 0; part < tile_.parts; ++part) query_row(part, i);
-            // A thread's columns fill whole cache lines.
-#pragma omp for schedule(static)
-            for (int64_t left = 0; left < tile_.cols; left += kColumns)
-                for (int64_t part = 0; part < tile_.parts; ++part)
-                    gallery_rows(part, left, smaller(kColumns, tile_.cols - left));
+            A* products = products_.of<A>(omp_get_thread_num());
+#pragma omp for schedule(dynamic) collapse(2)
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t t = 0; t < pairs.size(); ++t) pair_products(part, pairs, t, products);
+#pragma omp for schedule(dynamic) collapse(2) nowait
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t p = 0; p < dim_panels_; ++p) {
+                    pack_features(tile_.query, part, tile_.rows, query_columns_, p);
+                    pack_features(tile_.gallery, part, tile_.cols, gallery_columns_, p);
+                }
+#pragma omp for schedule(dynamic) collapse(2)
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t p = 0; p < row_panels_; ++p) query_panel(part, p);
+#pragma omp for schedule(dynamic) collapse(2)
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t p = 0; p < col_panels_; ++p) gallery_panel(part, p);
+#pragma omp for schedule(dynamic) collapse(2) nowait
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t t = 0; t < queries.size(); ++t)
+                    subtract_products(part, queries, t,
+                                      row_slopes_.of<A>(0) + part * row_panels_ * kPanel * tile_.cols,
+                                      gallery_columns_, tile_.cols, products, op_.dquery);
+#pragma omp for schedule(dynamic) collapse(2)
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t t = 0; t < items.size(); ++t)
+                    subtract_products(part, items, t,
+                                      col_slopes_.of<A>(0) + part * col_panels_ * kPanel * tile_.rows,
+                                      query_columns_, tile_.rows, products, op_.dgallery);
         }
         return Status::ok;
     }
 
   private:
-    static constexpr int64_t kColumns = 64;
+    static constexpr int64_t kPanel = Panel<A>::kRows;
 
-    A* slopes(int64_t part, int64_t i) const {
-        return static_cast<A*>(op_.slopes) + (part * tile_.rows + i) * tile_.cols;
-    }
-    A* lengths(int64_t part, int64_t i) const { return lengths_ + (part * tile_.rows + i) * tile_.cols; }
+    A* slopes(int64_t part, int64_t i) const { return slopes_.of<A>(0) + part * pairs_ + i * tile_.cols; }
+    A* lengths(int64_t part, int64_t i) const { return lengths_.of<A>(0) + part * pairs_ + i * tile_.cols; }
     A* target(void* gradient, int64_t part, int64_t row) const {
         return static_cast<A*>(gradient) + row * op_.row_stride + part * op_.part_stride;
     }
     // grad w_i w_j, where `row` begins at column `left`.
     A upstream(const Row<A>& row, int64_t i, int64_t left, int64_t j) const {
         return static_cast<const A*>(op_.grad)[i * op_.grad_stride + left + j] * row.weight * row.weights[j];
+    }
+
+    void pair_products(int64_t part, const Tiling<A>& tiles, int64_t t, A* products) const {
+        const Cut cut = tiles.cut(t);
+        part_products(tile_, part, cut.top, cut.left, cut.rows, cut.columns, products, tiles.width);
+        for (int64_t i = 0; i < cut.rows; ++i)
+            memcpy(slopes(part, cut.top + i) + cut.left, products + i * tiles.width,
+                   size_t(cut.columns) * sizeof(A));
+    }
+
+    // The features (n,D) of a part as panel p of n-vectors.
+    void pack_features(const PartSide& side, int64_t part, int64_t n, const Scratch& panels,
+                       int64_t p) const {
+        const Rows columns{static_cast<const A*>(side.features) + part * side.part_stride, tile_.dtype,
+                           tile_.D, n, side.row_stride};
+        A* out = panels.of<A>(0) + (part * dim_panels_ + p) * kPanel * n;
+        for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
+            pack_columns<A>(columns, p * kPanel + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
+    }
+
+    void query_panel(int64_t part, int64_t p) const {
+        for (int64_t i = p * kPanel; i < smaller((p + 1) * kPanel, tile_.rows); ++i) query_row(part, i);
+        const Rows rows{slopes(part, 0), tile_.dtype, tile_.rows, tile_.cols, tile_.cols};
+        A* out = row_slopes_.of<A>(0) + (part * row_panels_ + p) * kPanel * tile_.cols;
+        for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
+            pack_lanes<A>(rows, p * kPanel + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
+    }
+
+    void gallery_panel(int64_t part, int64_t p) const {
+        const int64_t left = p * kPanel;
+        gallery_rows(part, left, smaller(kPanel, tile_.cols - left));
+        const Rows columns{slopes(part, 0), tile_.dtype, tile_.cols, tile_.rows, tile_.cols};
+        A* out = col_slopes_.of<A>(0) + (part * col_panels_ + p) * kPanel * tile_.rows;
+        for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
+            pack_columns<A>(columns, left + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
+    }
+
+    void subtract_products(int64_t part, const Tiling<A>& tiles, int64_t t, const A* slope_panels,
+                           const Scratch& feature_panels, int64_t n, A* products, void* gradient) const {
+        const Cut cut = tiles.cut(t);
+        const A* features = feature_panels.of<A>(0) + (part * dim_panels_ * kPanel + cut.left) * n;
+        multiply(slope_panels + cut.top * n, cut.rows, features, cut.columns, n, products, tiles.width);
+        for (int64_t i = 0; i < cut.rows; ++i) {
+            A* out = target(gradient, part, cut.top + i) + cut.left;
+            const A* sums = products + i * tiles.width;
+            for_vectors<A>(cut.columns,
+                           [&](int64_t d, auto p) { p.store(out + d, p.load(out + d) - p.load(sums + d)); });
+        }
     }
 
     // Row i's products become slopes and lengths; the gradients of its features and of its weight.
@@ -173,13 +239,13 @@ class Backward {
             slope[j] = close || distance == 0 ? A(0) : upstream(row, i, 0, j) / distance;
         }
         add(row.query, sum(slope, tile_.cols), out);
-        static_cast<A*>(op_.dquery_weights)[part * op_.weight_stride_query + i] +=
+        static_cast<A*>(op_.dquery_weights)[part * op_.query_weight_stride + i] +=
             dot(length, row.weights, tile_.cols);
     }
 
     // The gradients of some gallery rows and their weights: sums over the query rows in their order.
     void gallery_rows(int64_t part, int64_t left, int64_t cols) const {
-        A slope_sum[kColumns] = {}, length_sum[kColumns] = {};
+        A slope_sum[kPanel] = {}, length_sum[kPanel] = {};
         for (int64_t i = 0; i < tile_.rows; ++i) {
             const Row<A> row(tile_, nullptr, part, i, left, cols);
             const A *slope = slopes(part, i) + left, *length = lengths(part, i) + left;
@@ -195,7 +261,8 @@ class Backward {
         const Row<A> row(tile_, nullptr, part, 0, left, cols);
         for (int64_t j = 0; j < cols; ++j) {
             add(row.item(j), slope_sum[j], target(op_.dgallery, part, left + j));
-            static_cast<A*>(op_.dgallery_weights)[part * op_.weight_stride_gallery + left + j] += length_sum[j];
+            static_cast<A*>(op_.dgallery_weights)[part * op_.gallery_weight_stride + left + j] +=
+                length_sum[j];
         }
     }
 
@@ -214,8 +281,9 @@ class Backward {
 
     const PartDistanceBackward& op_;
     const PartTile& tile_;
-    const Scratch memory_;
-    A* const lengths_;
+    const int64_t pairs_, row_panels_, col_panels_, dim_panels_;
+    // Slopes and grad * distance (parts,rows,cols); both sides of the products with the features.
+    const Scratch slopes_, lengths_, row_slopes_, col_slopes_, query_columns_, gallery_columns_, products_;
 };
 
 }  // namespace

@@ -12,8 +12,8 @@ namespace {
 // Of a sum: the slices of two panels stay in the L1 cache.
 constexpr int64_t kDepth = 128;
 
-// Adds the products of kMicro rows, which lie `kRows` numbers apart from one d to the next, to `out`, or writes
-// them there.
+// Adds the products of kMicro rows, which lie `kRows` numbers apart from one d to the next, to `out`, or
+// writes them there.
 template <class A>
 VREID_INLINE void micro_tile(const A* x, const A* y, int64_t depth, A* out, int64_t stride, bool add) {
     using P = Panel<A>;
@@ -50,12 +50,20 @@ Status pack(const PackRows& op) {
         A* out = static_cast<A*>(op.panels) + first / P::kRows * P::kRows * op.x.D + first % P::kRows;
         Vec<A> factor = broadcast<A>(1);
         for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
-        const auto scaled = [&](int64_t, Vec<A> v) { return v * factor; };
+        BlockSum<A> square;
+        const auto scaled = [&](int64_t d, Vec<A> v) {
+            v *= factor;
+            square.add(d, v * v);
+            return v;
+        };
         if (op.transposed) {
             pack_columns<T>(op.x, first, out, scaled);
         } else {
             pack_lanes<T>(op.x, first, out, scaled);
         }
+        const Vec<A> squares = square.value();
+        for (int i = 0; op.square && i < N && first + i < op.x.N; ++i)
+            static_cast<A*>(op.square)[first + i] = squares[i];
     }
     return Status::ok;
 }
@@ -66,22 +74,15 @@ Status all_products(const Products& op) {
     const Scratch memory(op.threads, tiles.kNumbers * int64_t(sizeof(A)));
     if (!memory) return Status::out_of_memory;
     const int64_t D = op.x.D;
-    const Vec<A> factor = broadcast<A>(A(op.factor));
 #pragma omp parallel for num_threads(op.threads) schedule(dynamic)
     for (int64_t t = 0; t < tiles.size(); ++t) {
-        const int64_t top = t / tiles.across * tiles.height, left = t % tiles.across * tiles.width;
-        const int64_t rows = smaller(tiles.height, op.x.N - top), columns = smaller(tiles.width, op.y.N - left);
+        const Cut cut = tiles.cut(t);
         A* tile = memory.of<A>(omp_get_thread_num());
-        multiply(static_cast<const A*>(op.x.data) + top * D, rows, static_cast<const A*>(op.y.data) + left * D,
-                 columns, D, tile, tiles.width);
-        for (int64_t r = 0; r < rows; ++r) {
-            A* out = static_cast<A*>(op.out) + (top + r) * op.stride + left;
-            const A* from = tile + r * tiles.width;
-            for_vectors<A>(columns, [&](int64_t c, auto part) {
-                const Vec<A> v = part.load(from + c);
-                part.store(out + c, op.add ? part.load(out + c) + factor * v : v);
-            });
-        }
+        multiply(static_cast<const A*>(op.x.data) + cut.top * D, cut.rows,
+                 static_cast<const A*>(op.y.data) + cut.left * D, cut.columns, D, tile, tiles.width);
+        for (int64_t r = 0; r < cut.rows; ++r)
+            memcpy(static_cast<A*>(op.out) + (cut.top + r) * op.stride + cut.left, tile + r * tiles.width,
+                   size_t(cut.columns) * sizeof(A));
     }
     return Status::ok;
 }

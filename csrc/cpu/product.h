@@ -11,8 +11,9 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kPanel rows, [panel][d][row], the last panel filled up with zeros. Both sides
-// of a product have this one layout: kMicro rows of a panel meet all the columns of another in registers.
+// Rows are packed into panels of kPanel rows, [panel][d][row], the last panel filled up with zeros. Both
+// sides of a product have this one layout: kMicro rows of a panel meet all the columns of another in
+// registers.
 namespace {
 
 template <class A>
@@ -26,6 +27,11 @@ struct Panel {
     static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
 };
 
+// Rows `top` and on and columns `left` and on of a product.
+struct Cut {
+    int64_t top, left, rows, columns;
+};
+
 // A tile and the slices of panels that it is made of stay in a thread's L2 cache.
 constexpr int64_t kTileRows = 96, kTileColumns = 192;
 
@@ -33,22 +39,30 @@ constexpr int64_t kTileRows = 96, kTileColumns = 192;
 // product kTileRows x kTileColumns. Of a small one there are still enough for all threads.
 template <class A>
 struct Tiling {
-    int64_t height, width, down, across;
+    int64_t rows, columns, height, width, down, across;
 
     Tiling(int64_t rows, int64_t columns, int threads)
-        : height(part(rows, 2 * threads, kTileRows)), down((rows + height - 1) / height) {
+        : rows(rows),
+          columns(columns),
+          height(part(rows, 2 * threads, kTileRows)),
+          down((rows + height - 1) / height) {
         const int64_t wanted = down > 0 && down < threads ? (threads + down - 1) / down : 1;
         width = part(columns, wanted, kTileColumns);
         across = (columns + width - 1) / width;
     }
     int64_t size() const { return down * across; }
+    Cut cut(int64_t t) const {
+        const int64_t top = t / across * height, left = t % across * width;
+        return {top, left, smaller(height, rows - top), smaller(width, columns - left)};
+    }
 
     // Numbers of a tile's memory, which `multiply` fills by whole panels.
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
 
   private:
     static int64_t part(int64_t size, int64_t parts, int64_t largest) {
-        static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0, "whole panels");
+        static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
+                      "whole panels");
         const int64_t each = Panel<A>::count((size + parts - 1) / parts) * Panel<A>::kRows;
         return each < 1 ? Panel<A>::kRows : each < largest ? each : largest;
     }

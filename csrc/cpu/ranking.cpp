@@ -96,7 +96,8 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
 
 // How many of the keys between `low` and `high` come before positive p.
 template <class K>
-int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, const Near<K>& near, Vec<K> low, Vec<K> high) {
+int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, const Near<K>& near,
+               Vec<K> low, Vec<K> high) {
     int64_t before = 0;
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);

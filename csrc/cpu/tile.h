@@ -65,9 +65,9 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     }
 }
 
-// Calls f(part, first row, memory) for parts of a tile whose values are there: rows of the tile itself or, where
-// it has none, products that are made here. A row's parts come one after another to one thread, which has
-// `bytes` of memory.
+// Calls f(part, first row, memory) for parts of a tile whose values are there: rows of the tile itself or,
+// where it has none, products that are made here. A row's parts come one after another to one thread, which
+// has `bytes` of memory.
 template <class F>
 Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
     using P = Panel<float>;

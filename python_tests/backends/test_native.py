@@ -271,7 +271,7 @@ def test_mining_refuses_what_would_crash():
     with pytest.raises(ValueError, match="ref: expected D = 3, got 4"):
         native.mine(0, packed, (x.data_ptr(), 2, 4), *[x.data_ptr()] * 5, 1)
     with pytest.raises(ValueError, match="y: expected D = 3, got 2"):
-        native.products(0, packed, (x.data_ptr(), 2, 2), False, 1.0, x.data_ptr(), 2, 1)
+        native.products(0, packed, (x.data_ptr(), 2, 2), x.data_ptr(), 2, 1)
 
 
 def test_negative_sizes_are_exceptions():

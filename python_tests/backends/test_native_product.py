@@ -111,12 +111,11 @@ def test_a_row_that_is_not_finite_reaches_its_own_products_alone():
     assert torch.equal(got[rows][:, columns], wanted[rows][:, columns])
 
 
-def test_scales_rows_and_adds():
-    x, y, scale = draw(30, 50), draw(70, 50, seed=1), torch.rand(30) + 1
-    out = draw(30, 80, seed=2)[:, 3:73]
-    before = out.clone()
-    product.add_products(out, product.pack(x, scale), product.pack(y), -2)
-    torch.testing.assert_close(out, before - 2 * (x * scale[:, None]) @ y.T, rtol=1e-4, atol=1e-4)
+def test_scales_rows_and_squares_them():
+    x, y, scale, square = draw(30, 500), draw(70, 500, seed=1), torch.rand(30) + 1, torch.empty(30)
+    scaled = product.pack(x, scale, square=square)
+    torch.testing.assert_close(product.products(scaled, product.pack(y)), multiply(x * scale[:, None], y))
+    torch.testing.assert_close(square, (x * scale[:, None]).square().sum(1))
 
 
 def test_one_long_row():

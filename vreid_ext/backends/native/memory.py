@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LARGE = 2**20  # bytes; smaller blocks stay with the C library
+_LARGE = 2**17  # bytes; smaller blocks stay with the C library
 _LINE = 64  # bytes
-_SIZES = 4  # sizes remembered at a time
+_SIZES = 8  # sizes remembered at a time
 
 _kept: OrderedDict[int, np.ndarray] = OrderedDict()  # by bytes, the first freed first
 

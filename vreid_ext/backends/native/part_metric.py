@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, address
-from vreid_ext.backends.native import product
+from vreid_ext.backends.native import memory, product
 
-# Pairs of a tile: in the gradient each has two numbers, 16 MiB in float32 for one part.
+# A tile of pairs. In the gradient it is one of as many parts as have this many pairs together, for which the
+# kernel keeps four numbers each: 32 MiB in float32.
 _ROWS, _COLUMNS = 1024, 2048
 
 
@@ -18,7 +19,9 @@ def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_w
     distance = q_weights.new_zeros((len(q_features), len(g_features)))
     for tile in _tiles(q_features, q_weights, g_features, g_weights):
         target = distance[tile.rows, tile.columns]
-        _native.part_distance(*tile.description(), address(target), target.stride(0), torch.get_num_threads())
+        _native.part_distance(
+            *tile.description(), address(target), target.stride(0), torch.get_num_threads()
+        )
     return distance
 
 
@@ -28,21 +31,17 @@ def part_distance_backward(
     grad = grad if grad.stride(1) == 1 else grad.contiguous()
     dq, dg = (q_weights.new_zeros(each.shape) for each in (q_features, g_features))
     dwq, dwg = (q_weights.new_zeros(each.T.shape) for each in (q_weights, g_weights))
-    for tile in _tiles(q_features, q_weights, g_features, g_weights, parts_together=False):
+    for tile in _tiles(q_features, q_weights, g_features, g_weights):
         upstream = grad[tile.rows, tile.columns]
-        slopes = grad.new_empty(upstream.shape)  # grad w_q w_g / distance; zero for pairs that are close
-        targets = dq[tile.rows, tile.parts], dg[tile.columns, tile.parts]
-        weights = dwq[tile.parts, tile.rows], dwg[tile.parts, tile.columns]
-        _native.part_distance_backward(
-            *tile.description(), address(upstream), upstream.stride(0), address(slopes),
-            *map(address, targets), *dq.stride()[:2], *map(address, weights), dwq.stride(0), dwg.stride(0),
-            torch.get_num_threads(),
-        )  # fmt: skip
-        # d psi / d f_i = sum_j slope_ij (f_i - g_j), and the same the other way; the kernel has added
-        # sum_j slope_ij f_i.
-        query, gallery = tile.query.features[0], tile.gallery.features[0]
-        product.add_products(targets[0][:, 0], product.pack(slopes), product.pack(gallery.T), -1)
-        product.add_products(targets[1][:, 0], product.pack(slopes.T), product.pack(query.T), -1)
+        together = max(1, _ROWS * _COLUMNS // upstream.numel())
+        for parts in _slices(q_features.shape[1], together):
+            features = dq[tile.rows, parts], dg[tile.columns, parts]
+            weights = dwq[parts, tile.rows], dwg[parts, tile.columns]
+            _native.part_distance_backward(
+                *tile.of(parts).description(), address(upstream), upstream.stride(0),
+                *map(address, features), *dq.stride()[:2],
+                *map(address, weights), dwq.stride(0), dwg.stride(0), torch.get_num_threads(),
+            )  # fmt: skip
     return dq.to(q_features.dtype), dwq.T.contiguous(), dg.to(g_features.dtype), dwg.T.contiguous()
 
 
@@ -56,8 +55,8 @@ class _Side(NamedTuple):
     weights: Tensor
     panels: Tensor
 
-    def part(self, part: int) -> "_Side":
-        return _Side(*(each[part : part + 1] for each in self))
+    def of(self, parts: slice) -> "_Side":
+        return _Side(*(each[parts] for each in self))
 
     def description(self) -> tuple[int, ...]:
         """PartSideTuple in csrc/bindings.cpp."""
@@ -69,13 +68,15 @@ class _Side(NamedTuple):
 
 
 class _Tile(NamedTuple):
-    """The pairs `rows` x `columns` in some parts."""
+    """The pairs `rows` x `columns`."""
 
     rows: slice
     columns: slice
-    parts: slice
     query: _Side
     gallery: _Side
+
+    def of(self, parts: slice) -> "_Tile":
+        return _Tile(self.rows, self.columns, self.query.of(parts), self.gallery.of(parts))
 
     def description(self) -> tuple[tuple[int, ...], ...]:
         """PartTuple and both PartSideTuple in csrc/bindings.cpp."""
@@ -84,27 +85,12 @@ class _Tile(NamedTuple):
         return sizes, self.query.description(), self.gallery.description()
 
 
-def _tiles(
-    q_features: Tensor,
-    q_weights: Tensor,
-    g_features: Tensor,
-    g_weights: Tensor,
-    *,
-    parts_together: bool = True,
-) -> Iterator[_Tile]:
-    parts = q_features.shape[1]
-    queries = {}
+def _tiles(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Iterator[_Tile]:
+    queries = [(rows, _side(q_features[rows], q_weights[rows])) for rows in _slices(len(q_features), _ROWS)]
     for columns in _slices(len(g_features), _COLUMNS):
         gallery = _side(g_features[columns], g_weights[columns])
-        for rows in _slices(len(q_features), _ROWS):
-            if rows.start not in queries:
-                queries[rows.start] = _side(q_features[rows], q_weights[rows])
-            query = queries[rows.start]
-            if parts_together:
-                yield _Tile(rows, columns, slice(0, parts), query, gallery)
-                continue
-            for part in range(parts):
-                yield _Tile(rows, columns, slice(part, part + 1), query.part(part), gallery.part(part))
+        for rows, query in queries:
+            yield _Tile(rows, columns, query, gallery)
 
 
 def _side(features: Tensor, weights: Tensor) -> _Side:
@@ -114,10 +100,10 @@ def _side(features: Tensor, weights: Tensor) -> _Side:
         features = features.contiguous()
     n, parts, dim = features.shape
     step = product.PANEL_ROWS[features.dtype]
-    packed = features.new_empty((parts, -(-n // step) * step * dim))
+    packed = memory.empty((parts, -(-n // step) * step * dim), features.dtype)
+    squares = features.new_empty((parts, n))
     for part in range(parts):
-        product.pack(features[:, part], out=packed[part])
-    squares = torch.linalg.vector_norm(features, dim=2).square().T.contiguous()
+        product.pack(features[:, part], out=packed[part], square=squares[part])
     return _Side(features.transpose(0, 1), squares, weights.T.contiguous(), packed)
 
 

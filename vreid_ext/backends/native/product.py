@@ -35,11 +35,14 @@ def panels(n: int, d: int, dtype: torch.dtype) -> Panels:
     return Panels(memory.empty((-(-n // step) * step * d,), dtype), n, d)
 
 
-def pack(x: Tensor, scale: Tensor | None = None, out: Tensor | None = None) -> Panels:
+def pack(
+    x: Tensor, scale: Tensor | None = None, out: Tensor | None = None, square: Tensor | None = None
+) -> Panels:
     """The rows of x (n,d), each multiplied by its number of `scale` (n,), in the precision of their sums.
 
     Args:
         out: memory of `panels(n, d, dtype)` to write to.
+        square: (n,), receives the squared norms of the packed rows.
     """
     if 1 not in x.stride():
         x = x.contiguous()
@@ -47,8 +50,8 @@ def pack(x: Tensor, scale: Tensor | None = None, out: Tensor | None = None) -> P
     stride = x.stride(1) if transposed else x.stride(0)
     target = panels(*x.shape, accumulator(x.dtype)) if out is None else Panels(out, *x.shape)
     _native.pack_rows(
-        (x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, stride), transposed, address(scale),
-        address(target.data), torch.get_num_threads(),
+        (x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, stride), transposed,
+        *map(address, (scale, target.data, square)), torch.get_num_threads(),
     )  # fmt: skip
     return target
 
@@ -56,17 +59,7 @@ def pack(x: Tensor, scale: Tensor | None = None, out: Tensor | None = None) -> P
 def products(x: Panels, y: Panels) -> Tensor:
     """x @ y.T (x.n, y.n)."""
     out = x.data.new_empty(x.n, y.n)
-    _products(x, y, out, add=False, factor=1)
-    return out
-
-
-def add_products(out: Tensor, x: Panels, y: Panels, factor: float) -> None:
-    """out += factor * x @ y.T, where out (x.n, y.n) has contiguous rows."""
-    _products(x, y, out, add=True, factor=factor)
-
-
-def _products(x: Panels, y: Panels, out: Tensor, *, add: bool, factor: float) -> None:
     _native.products(
-        DTYPE_CODES[out.dtype], x.description(), y.description(), add, factor, address(out), out.stride(0),
-        torch.get_num_threads(),
-    )  # fmt: skip
+        DTYPE_CODES[out.dtype], x.description(), y.description(), address(out), y.n, torch.get_num_threads()
+    )
+    return out
