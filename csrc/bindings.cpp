@@ -193,15 +193,10 @@ int64_t panel_rows(int64_t code) {
     return kernels().table->panel_rows(dtype(code));
 }
 
-void pack_rows(const RowsTuple& x, bool transposed, int64_t scale, int64_t panels, int64_t square,
-               int threads) {
+void pack_rows(const RowsTuple& x, int64_t scale, int64_t panels, int64_t square, int threads) {
     const Rows given = rows("x", x);
-    const PackRows op{given,
-                      transposed,
-                      address("scale", scale, 0),
-                      address("panels", panels, given.N * given.D),
-                      address("square", square, 0),
-                      check_threads(threads)};
+    const PackRows op{given, address("scale", scale, 0), address("panels", panels, given.N * given.D),
+                      address("square", square, 0), check_threads(threads)};
     run(&Table::pack_rows, op);
 }
 
@@ -253,15 +248,19 @@ void part_distance(const PartTuple& part, const PartSideTuple& query, const Part
     run(&Table::part_distance, op);
 }
 
+int64_t part_distance_scratch(const PartTuple& part) {
+    const auto [code, parts, rows, cols, D] = part;
+    return kernels().table->part_distance_scratch({dtype(code), parts, rows, cols, D, {}, {}, 1});
+}
+
 void part_distance_backward(const PartTuple& part, const PartSideTuple& query, const PartSideTuple& gallery,
                             int64_t grad, int64_t grad_stride, int64_t dquery, int64_t dgallery,
                             int64_t row_stride, int64_t part_stride, int64_t dquery_weights,
                             int64_t dgallery_weights, int64_t query_weight_stride,
-                            int64_t gallery_weight_stride, int threads) {
+                            int64_t gallery_weight_stride, int64_t scratch, int threads) {
     const PartTile tile = part_tile(part, query, gallery, threads);
-    const int64_t pairs = tile.rows * tile.cols;
     PartDistanceBackward op{tile,
-                            address("grad", grad, pairs),
+                            address("grad", grad, tile.rows * tile.cols),
                             grad_stride,
                             address("dquery", dquery, tile.parts * tile.rows * tile.D),
                             address("dgallery", dgallery, tile.parts * tile.cols * tile.D),
@@ -270,7 +269,8 @@ void part_distance_backward(const PartTuple& part, const PartSideTuple& query, c
                             address("dquery_weights", dquery_weights, tile.parts * tile.rows),
                             address("dgallery_weights", dgallery_weights, tile.parts * tile.cols),
                             query_weight_stride,
-                            gallery_weight_stride};
+                            gallery_weight_stride,
+                            address("scratch", scratch, tile.rows * tile.cols)};
     run(&Table::part_distance_backward, op);
 }
 
@@ -514,6 +514,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("pack_rows", &pack_rows);
     m.def("products", &products);
     m.def("part_distance", &part_distance);
+    m.def("part_distance_scratch", &part_distance_scratch);
     m.def("part_distance_backward", &part_distance_backward);
     m.def("prepare_rows", &prepare_rows);
     m.def("mine", &mine);

@@ -135,11 +135,9 @@ struct Panels {
     int64_t N, D;
 };
 
-// Packs rows (N,D), each multiplied by its number of `scale`, which may be null. Number d of row n lies at
-// n * stride + d or, if `transposed`, at n + d * stride.
+// Packs rows, each multiplied by its number of `scale`, which may be null.
 struct PackRows {
     Rows x;
-    bool transposed;
     const void* scale;  // (N) acc
     void* panels;       // acc
     void* square;       // (N) acc: squared norms of the packed rows; may be null
@@ -189,6 +187,7 @@ struct PartDistanceBackward {
     int64_t row_stride, part_stride;
     void *dquery_weights, *dgallery_weights;
     int64_t query_weight_stride, gallery_weight_stride;
+    void* scratch;  // as many acc as part_distance_scratch(tile) says
 };
 
 enum class Metric : int32_t { cosine = 0, euclidean = 1 };

@@ -73,16 +73,23 @@ void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, F f) {
     }
 }
 
-// The same of a transposed matrix: the numbers d of neighbouring rows are neighbours.
-template <class T, class F>
-void pack_columns(const Rows& x, int64_t first, Acc<T>* out, F f) {
-    using A = Acc<T>;
-    constexpr int N = Lanes<A>::N;
-    const int64_t rest = x.N - first;
-    const int rows = rest >= N ? N : rest > 0 ? int(rest) : 0;
-    for (int64_t d = 0; d < x.D; ++d) {
-        const T* from = row<T>(x, d) + first;
-        store(out + d * Panel<A>::kRows, f(d, rows == N ? load(from) : rows ? load(from, rows) : Vec<A>{}));
+// Packs a matrix whose row d holds the numbers d of all N packed rows: its rows `first` to `last`, which lie
+// `stride` numbers apart. Panels begin `panel` numbers apart.
+template <class A>
+void pack_columns(const A* x, int64_t stride, int64_t first, int64_t last, int64_t N, A* panels,
+                  int64_t panel) {
+    using P = Panel<A>;
+    for (int64_t left = 0; left < N; left += P::kRows, panels += panel) {
+        const int64_t rows = smaller(P::kRows, N - left);
+        for (int64_t d = first; d < last; ++d) {
+            const A* from = x + d * stride + left;
+            A* out = panels + d * P::kRows;
+            if (rows == P::kRows) {
+                for (int i = 0; i < P::kRows; i += P::kLanes) store(out + i, load(from + i));
+            } else {
+                for_vectors<A>(rows, [&](int64_t i, auto part) { part.store(out + i, part.load(from + i)); });
+            }
+        }
     }
 }
 

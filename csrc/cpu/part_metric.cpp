@@ -36,12 +36,15 @@ struct Row {
     // The products become the distances ||f_i - g_j||, -1 where `between` has to find them. Whether there is
     // such a pair.
     bool to_distances() const {
+        A* const d = values;
+        const A *const other = squares, own = square;
         int any_close = 0;
+#pragma omp simd reduction(| : any_close)
         for (int64_t j = 0; j < cols; ++j) {
-            const A sum = square + squares[j], squared = sum - 2 * values[j];
+            const A sum = own + other[j], squared = sum - 2 * d[j];
             const bool close = !(squared >= A(kClose) * sum);  // true for NaN, too
             any_close |= close;
-            values[j] = close ? A(-1) : root(squared);
+            d[j] = close ? A(-1) : root(squared);
         }
         return any_close;
     }
@@ -89,7 +92,9 @@ Status distance(const PartDistance& op) {
                 if (row.to_distances())
                     for (int64_t j = 0; j < row.cols; ++j)
                         if (row.values[j] < 0) row.values[j] = row.between(j);
-                for (int64_t j = 0; j < row.cols; ++j) out[j] += row.weight * row.weights[j] * row.values[j];
+                const A *const weights = row.weights, *const distances = row.values, weight = row.weight;
+#pragma omp simd
+                for (int64_t j = 0; j < row.cols; ++j) out[j] += weight * weights[j] * distances[j];
             }
         }
     }
@@ -110,18 +115,24 @@ class Backward {
           row_panels_(Panel<A>::count(tile_.rows)),
           col_panels_(Panel<A>::count(tile_.cols)),
           dim_panels_(Panel<A>::count(tile_.D)),
-          slopes_(1, tile_.parts * pairs_ * int64_t(sizeof(A))),
-          lengths_(1, tile_.parts * pairs_ * int64_t(sizeof(A))),
-          row_slopes_(1, tile_.parts * row_panels_ * kPanel * tile_.cols * int64_t(sizeof(A))),
-          col_slopes_(1, tile_.parts * col_panels_ * kPanel * tile_.rows * int64_t(sizeof(A))),
-          query_columns_(1, tile_.parts * dim_panels_ * kPanel * tile_.rows * int64_t(sizeof(A))),
-          gallery_columns_(1, tile_.parts * dim_panels_ * kPanel * tile_.cols * int64_t(sizeof(A))),
+          slopes_(static_cast<A*>(op.scratch)),
+          lengths_(slopes_ + tile_.parts * pairs_),
+          row_slopes_(lengths_ + tile_.parts * pairs_),
+          col_slopes_(row_slopes_ + tile_.parts * row_panels_ * kPanel * tile_.cols),
+          query_columns_(col_slopes_ + tile_.parts * col_panels_ * kPanel * tile_.rows),
+          gallery_columns_(query_columns_ + tile_.parts * dim_panels_ * kPanel * tile_.rows),
+          close_(1, tile_.parts * tile_.rows),
           products_(tile_.threads, Tiling<A>::kNumbers * int64_t(sizeof(A))) {}
 
+    // Numbers of op.scratch.
+    static int64_t numbers(const PartTile& tile) {
+        const auto whole = [](int64_t rows) { return Panel<A>::count(rows) * kPanel; };
+        return tile.parts * (2 * tile.rows * tile.cols + whole(tile.rows) * tile.cols +
+                             whole(tile.cols) * tile.rows + whole(tile.D) * (tile.rows + tile.cols));
+    }
+
     Status run() {
-        if (!slopes_ || !lengths_ || !row_slopes_ || !col_slopes_ || !query_columns_ || !gallery_columns_ ||
-            !products_)
-            return Status::out_of_memory;
+        if (!close_ || !products_) return Status::out_of_memory;
         const Tiling<A> pairs(tile_.rows, tile_.cols, tile_.threads);
         const Tiling<A> queries(tile_.rows, tile_.D, tile_.threads);
         const Tiling<A> items(tile_.cols, tile_.D, tile_.threads);
@@ -131,39 +142,41 @@ class Backward {
 #pragma omp for schedule(dynamic) collapse(2)
             for (int64_t part = 0; part < tile_.parts; ++part)
                 for (int64_t t = 0; t < pairs.size(); ++t) pair_products(part, pairs, t, products);
-#pragma omp for schedule(dynamic) collapse(2) nowait
+#pragma omp for schedule(static) collapse(2) nowait
             for (int64_t part = 0; part < tile_.parts; ++part)
-                for (int64_t p = 0; p < dim_panels_; ++p) {
-                    pack_features(tile_.query, part, tile_.rows, query_columns_, p);
-                    pack_features(tile_.gallery, part, tile_.cols, gallery_columns_, p);
-                }
+                for (int64_t i = 0; i < tile_.rows; i += kBlock)
+                    pack_features(tile_.query, part, i, tile_.rows, query_columns_);
+#pragma omp for schedule(static) collapse(2) nowait
+            for (int64_t part = 0; part < tile_.parts; ++part)
+                for (int64_t j = 0; j < tile_.cols; j += kBlock)
+                    pack_features(tile_.gallery, part, j, tile_.cols, gallery_columns_);
 #pragma omp for schedule(dynamic) collapse(2)
             for (int64_t part = 0; part < tile_.parts; ++part)
                 for (int64_t p = 0; p < row_panels_; ++p) query_panel(part, p);
 #pragma omp for schedule(dynamic) collapse(2)
             for (int64_t part = 0; part < tile_.parts; ++part)
-                for (int64_t p = 0; p < col_panels_; ++p) gallery_panel(part, p);
+                for (int64_t left = 0; left < tile_.cols; left += kColumns)
+                    gallery_rows(part, left, smaller(kColumns, tile_.cols - left));
 #pragma omp for schedule(dynamic) collapse(2) nowait
             for (int64_t part = 0; part < tile_.parts; ++part)
                 for (int64_t t = 0; t < queries.size(); ++t)
                     subtract_products(part, queries, t,
-                                      row_slopes_.of<A>(0) + part * row_panels_ * kPanel * tile_.cols,
+                                      row_slopes_ + part * row_panels_ * kPanel * tile_.cols,
                                       gallery_columns_, tile_.cols, products, op_.dquery);
 #pragma omp for schedule(dynamic) collapse(2)
             for (int64_t part = 0; part < tile_.parts; ++part)
                 for (int64_t t = 0; t < items.size(); ++t)
-                    subtract_products(part, items, t,
-                                      col_slopes_.of<A>(0) + part * col_panels_ * kPanel * tile_.rows,
+                    subtract_products(part, items, t, col_slopes_ + part * col_panels_ * kPanel * tile_.rows,
                                       query_columns_, tile_.rows, products, op_.dgallery);
         }
         return Status::ok;
     }
 
   private:
-    static constexpr int64_t kPanel = Panel<A>::kRows;
+    static constexpr int64_t kPanel = Panel<A>::kRows, kColumns = 64, kBlock = 8;
 
-    A* slopes(int64_t part, int64_t i) const { return slopes_.of<A>(0) + part * pairs_ + i * tile_.cols; }
-    A* lengths(int64_t part, int64_t i) const { return lengths_.of<A>(0) + part * pairs_ + i * tile_.cols; }
+    A* slopes(int64_t part, int64_t i) const { return slopes_ + part * pairs_ + i * tile_.cols; }
+    A* lengths(int64_t part, int64_t i) const { return lengths_ + part * pairs_ + i * tile_.cols; }
     A* target(void* gradient, int64_t part, int64_t row) const {
         return static_cast<A*>(gradient) + row * op_.row_stride + part * op_.part_stride;
     }
@@ -180,37 +193,28 @@ class Backward {
                    size_t(cut.columns) * sizeof(A));
     }
 
-    // The features (n,D) of a part as panel p of n-vectors.
-    void pack_features(const PartSide& side, int64_t part, int64_t n, const Scratch& panels,
-                       int64_t p) const {
-        const Rows columns{static_cast<const A*>(side.features) + part * side.part_stride, tile_.dtype,
-                           tile_.D, n, side.row_stride};
-        A* out = panels.of<A>(0) + (part * dim_panels_ + p) * kPanel * n;
-        for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
-            pack_columns<A>(columns, p * kPanel + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
+    // Of n features (n,D) those from `first` on, as places of D rows.
+    void pack_features(const PartSide& side, int64_t part, int64_t first, int64_t n, A* panels) const {
+        pack_columns(static_cast<const A*>(side.features) + part * side.part_stride, side.row_stride, first,
+                     smaller(first + kBlock, n), tile_.D, panels + part * dim_panels_ * kPanel * n,
+                     kPanel * n);
     }
 
     void query_panel(int64_t part, int64_t p) const {
-        for (int64_t i = p * kPanel; i < smaller((p + 1) * kPanel, tile_.rows); ++i) query_row(part, i);
+        const int64_t first = p * kPanel, last = smaller(first + kPanel, tile_.rows);
+        for (int64_t i = first; i < last; ++i) query_row(part, i);
+        pack_columns(slopes(part, 0), tile_.cols, first, last, tile_.cols,
+                     col_slopes_ + part * col_panels_ * kPanel * tile_.rows, kPanel * tile_.rows);
         const Rows rows{slopes(part, 0), tile_.dtype, tile_.rows, tile_.cols, tile_.cols};
-        A* out = row_slopes_.of<A>(0) + (part * row_panels_ + p) * kPanel * tile_.cols;
+        A* out = row_slopes_ + (part * row_panels_ + p) * kPanel * tile_.cols;
         for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
             pack_lanes<A>(rows, p * kPanel + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
     }
 
-    void gallery_panel(int64_t part, int64_t p) const {
-        const int64_t left = p * kPanel;
-        gallery_rows(part, left, smaller(kPanel, tile_.cols - left));
-        const Rows columns{slopes(part, 0), tile_.dtype, tile_.cols, tile_.rows, tile_.cols};
-        A* out = col_slopes_.of<A>(0) + (part * col_panels_ + p) * kPanel * tile_.rows;
-        for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
-            pack_columns<A>(columns, left + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
-    }
-
     void subtract_products(int64_t part, const Tiling<A>& tiles, int64_t t, const A* slope_panels,
-                           const Scratch& feature_panels, int64_t n, A* products, void* gradient) const {
+                           const A* feature_panels, int64_t n, A* products, void* gradient) const {
         const Cut cut = tiles.cut(t);
-        const A* features = feature_panels.of<A>(0) + (part * dim_panels_ * kPanel + cut.left) * n;
+        const A* features = feature_panels + (part * dim_panels_ * kPanel + cut.left) * n;
         multiply(slope_panels + cut.top * n, cut.rows, features, cut.columns, n, products, tiles.width);
         for (int64_t i = 0; i < cut.rows; ++i) {
             A* out = target(gradient, part, cut.top + i) + cut.left;
@@ -225,33 +229,41 @@ class Backward {
         const A* grad = static_cast<const A*>(op_.grad) + i * op_.grad_stride;
         const Row<A> row(tile_, slopes(part, i), part, i, 0, tile_.cols);
         A *length = lengths(part, i), *slope = row.values, *out = target(op_.dquery, part, i);
-        if (row.to_distances())
+        const bool any_close = row.to_distances();
+        close_.of<bool>(0)[part * tile_.rows + i] = any_close;
+        if (any_close)
             for (int64_t j = 0; j < tile_.cols; ++j)
                 if (slope[j] < 0) {
                     const A distance = row.between(j), factor = upstream(row, i, 0, j);
                     length[j] = distance;
                     if (distance != 0 && factor != 0) add_difference(row, j, factor / distance, out);
                 }
+        const A *const weights = row.weights, weight = row.weight;
+#pragma omp simd
         for (int64_t j = 0; j < tile_.cols; ++j) {
             const bool close = slope[j] < 0;
-            const A distance = close ? length[j] : slope[j];
+            const A distance = close ? length[j] : slope[j], up = grad[j] * weight * weights[j];
             length[j] = grad[j] * distance;
-            slope[j] = close || distance == 0 ? A(0) : upstream(row, i, 0, j) / distance;
+            slope[j] = close || distance == 0 ? A(0) : up / distance;
         }
         add(row.query, sum(slope, tile_.cols), out);
         static_cast<A*>(op_.dquery_weights)[part * op_.query_weight_stride + i] +=
-            dot(length, row.weights, tile_.cols);
+            dot(length, weights, tile_.cols);
     }
 
     // The gradients of some gallery rows and their weights: sums over the query rows in their order.
     void gallery_rows(int64_t part, int64_t left, int64_t cols) const {
-        A slope_sum[kPanel] = {}, length_sum[kPanel] = {};
+        A slope_sum[kColumns] = {}, length_sum[kColumns] = {};
         for (int64_t i = 0; i < tile_.rows; ++i) {
             const Row<A> row(tile_, nullptr, part, i, left, cols);
-            const A *slope = slopes(part, i) + left, *length = lengths(part, i) + left;
+            const A *slope = slopes(part, i) + left, *length = lengths(part, i) + left, weight = row.weight;
+#pragma omp simd
             for (int64_t j = 0; j < cols; ++j) {
                 slope_sum[j] += slope[j];
-                length_sum[j] += row.weight * length[j];
+                length_sum[j] += weight * length[j];
+            }
+            if (!close_.of<bool>(0)[part * tile_.rows + i]) continue;
+            for (int64_t j = 0; j < cols; ++j) {
                 if (slope[j] != 0 || length[j] == 0) continue;
                 const A factor = upstream(row, i, left, j);
                 if (factor != 0)
@@ -282,14 +294,22 @@ class Backward {
     const PartDistanceBackward& op_;
     const PartTile& tile_;
     const int64_t pairs_, row_panels_, col_panels_, dim_panels_;
-    // Slopes and grad * distance (parts,rows,cols); both sides of the products with the features.
-    const Scratch slopes_, lengths_, row_slopes_, col_slopes_, query_columns_, gallery_columns_, products_;
+    // (parts,rows,cols): slopes, and grad * distance. Packed: the slopes as rows and as columns, and the
+    // columns of the features.
+    A *const slopes_, *const lengths_, *const row_slopes_, *const col_slopes_, *const query_columns_,
+                                                                                   *const gallery_columns_;
+    const Scratch close_;  // (parts,rows) bool: whether a row has close pairs
+    const Scratch products_;
 };
 
 }  // namespace
 
 Status part_distance(const PartDistance& op) {
     return op.tile.dtype == DType::f64 ? distance<double>(op) : distance<float>(op);
+}
+
+int64_t part_distance_scratch(const PartTile& tile) {
+    return tile.dtype == DType::f64 ? Backward<double>::numbers(tile) : Backward<float>::numbers(tile);
 }
 
 Status part_distance_backward(const PartDistanceBackward& op) {

@@ -51,16 +51,11 @@ Status pack(const PackRows& op) {
         Vec<A> factor = broadcast<A>(1);
         for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
         BlockSum<A> square;
-        const auto scaled = [&](int64_t d, Vec<A> v) {
+        pack_lanes<T>(op.x, first, out, [&](int64_t d, Vec<A> v) {
             v *= factor;
             square.add(d, v * v);
             return v;
-        };
-        if (op.transposed) {
-            pack_columns<T>(op.x, first, out, scaled);
-        } else {
-            pack_lanes<T>(op.x, first, out, scaled);
-        }
+        });
         const Vec<A> squares = square.value();
         for (int i = 0; op.square && i < N && first + i < op.x.N; ++i)
             static_cast<A*>(op.square)[first + i] = squares[i];

@@ -20,6 +20,7 @@ extern const Table table = {
     pack_rows,
     products,
     part_distance,
+    part_distance_scratch,
     part_distance_backward,
     squared_norms,
     pair_distances,

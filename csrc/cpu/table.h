@@ -20,6 +20,7 @@ struct Table {
     Status (*pack_rows)(const PackRows&);
     Status (*products)(const Products&);
     Status (*part_distance)(const PartDistance&);
+    int64_t (*part_distance_scratch)(const PartTile&);
     Status (*part_distance_backward)(const PartDistanceBackward&);
     Status (*squared_norms)(const SquaredNorms&);
     Status (*pair_distances)(const PairDistances&);

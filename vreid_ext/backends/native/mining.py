@@ -110,7 +110,8 @@ def _prepare(
     """
     x = adjacent(x)
     acc = accumulator(x.dtype)
-    prepared, square = product.panels(*x.shape, acc), torch.empty(len(x), dtype=acc)
+    n, d = x.shape
+    prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc)
     bad = _native.prepare_rows(
         rows(x), address(offset), mean_first and offset is not None, address(prepared.data), address(square),
         torch.get_num_threads(),

@@ -19,9 +19,7 @@ def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_w
     distance = q_weights.new_zeros((len(q_features), len(g_features)))
     for tile in _tiles(q_features, q_weights, g_features, g_weights):
         target = distance[tile.rows, tile.columns]
-        _native.part_distance(
-            *tile.description(), address(target), target.stride(0), torch.get_num_threads()
-        )
+        _native.part_distance(*tile.description(), address(target), target.stride(0), torch.get_num_threads())
     return distance
 
 
@@ -29,7 +27,7 @@ def part_distance_backward(
     grad: Tensor, q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad = grad if grad.stride(1) == 1 else grad.contiguous()
-    dq, dg = (q_weights.new_zeros(each.shape) for each in (q_features, g_features))
+    dq, dg = (memory.empty(each.shape, q_weights.dtype).zero_() for each in (q_features, g_features))
     dwq, dwg = (q_weights.new_zeros(each.T.shape) for each in (q_weights, g_weights))
     for tile in _tiles(q_features, q_weights, g_features, g_weights):
         upstream = grad[tile.rows, tile.columns]
@@ -37,10 +35,13 @@ def part_distance_backward(
         for parts in _slices(q_features.shape[1], together):
             features = dq[tile.rows, parts], dg[tile.columns, parts]
             weights = dwq[parts, tile.rows], dwg[parts, tile.columns]
+            sizes, query, gallery = tile.of(parts).description()
+            scratch = memory.empty((_native.part_distance_scratch(sizes),), grad.dtype)
             _native.part_distance_backward(
-                *tile.of(parts).description(), address(upstream), upstream.stride(0),
+                sizes, query, gallery, address(upstream), upstream.stride(0),
                 *map(address, features), *dq.stride()[:2],
-                *map(address, weights), dwq.stride(0), dwg.stride(0), torch.get_num_threads(),
+                *map(address, weights), dwq.stride(0), dwg.stride(0), address(scratch),
+                torch.get_num_threads(),
             )  # fmt: skip
     return dq.to(q_features.dtype), dwq.T.contiguous(), dg.to(g_features.dtype), dwg.T.contiguous()
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address
+from vreid_ext.backends.addresses import DTYPE_CODES, address, adjacent, rows
 from vreid_ext.backends.native import memory
 from vreid_ext.precision import accumulator
 
@@ -44,15 +44,10 @@ def pack(
         out: memory of `panels(n, d, dtype)` to write to.
         square: (n,), receives the squared norms of the packed rows.
     """
-    if 1 not in x.stride():
-        x = x.contiguous()
-    transposed = x.stride(1) != 1
-    stride = x.stride(1) if transposed else x.stride(0)
-    target = panels(*x.shape, accumulator(x.dtype)) if out is None else Panels(out, *x.shape)
-    _native.pack_rows(
-        (x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, stride), transposed,
-        *map(address, (scale, target.data, square)), torch.get_num_threads(),
-    )  # fmt: skip
+    x = adjacent(x)
+    n, d = x.shape
+    target = panels(n, d, accumulator(x.dtype)) if out is None else Panels(out, n, d)
+    _native.pack_rows(rows(x), *map(address, (scale, target.data, square)), torch.get_num_threads())
     return target
 
 
