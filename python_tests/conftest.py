@@ -11,17 +11,6 @@ os.environ["PYTHONSAFEPATH"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Matrix products of another machine's BLAS, in this process and those it starts (test_unfriendly_blas.py).
-if os.environ.get("VREID_TEST_BLAS") == "unfriendly":
-    _spec = importlib.util.spec_from_file_location(
-        "unfriendly_blas", Path(__file__).with_name("unfriendly_blas.py")
-    )
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["unfriendly_blas"] = _blas = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(_blas)
-    _products = _blas.install()
-
 # A build of the native module to test in the place of the installed one (backends/test_sanitizers.py).
 if _build := os.environ.get("VREID_TEST_NATIVE"):
     import torch  # noqa: F401  its OpenMP runtime comes first, as in vreid_ext.backends.native

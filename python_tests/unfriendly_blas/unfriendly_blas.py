@@ -8,7 +8,7 @@ CPUs; the same call gives the same bits, as with any. A small product adds up to
 other, the largest error that a BLAS may have, and of more as many pieces; a large one adds three pieces.
 Half precision is summed in float32 and rounded once.
 
-conftest.py calls it where VREID_TEST_BLAS=unfriendly; test_unfriendly_blas.py runs tests under it.
+sitecustomize.py calls it; test_unfriendly_blas.py runs tests, and whatever processes they start, under it.
 """
 
 from collections.abc import Callable
