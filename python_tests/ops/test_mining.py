@@ -227,6 +227,19 @@ def test_triplet_equals_reference(backend, margin, dtype):
             assert_as_good(*same)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_reference_sees_equal_rows_at_equal_distances(metric):
+    """So the first of them is chosen, as a matrix product that sums each row in its own way would not."""
+    x, labels, ref, ref_labels = make(30, 300, 20)
+    labels, ref_labels = labels % 5, ref_labels % 5
+    once = ops.batch_hard(x, labels, metric=metric, ref=ref, ref_labels=ref_labels, backend="reference")
+    twice = ops.batch_hard(
+        x, labels, metric=metric, ref=ref.repeat(2, 1), ref_labels=ref_labels.repeat(2), backend="reference"
+    )
+    assert torch.equal(once.positive_index, twice.positive_index)
+    assert torch.equal(once.negative_index, twice.negative_index)
+
+
 def test_one_identity_and_none_at_all(backend):
     x = torch.randn(5, 3, requires_grad=True)
     hard = ops.batch_hard(x, torch.zeros(5).long(), backend=backend)

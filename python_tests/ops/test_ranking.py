@@ -209,6 +209,54 @@ def test_pieces_of_a_gallery_add_up():
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_a_pair_has_one_distance_wherever_it_is_computed(metric, backend):
+    """Alone or among others, from either side, in a tile of any height, in any number of threads."""
+    query, gallery = embeddings(2, 9, 70_001)
+    gallery[8] = gallery[3]
+    row, index = torch.cartesian_prod(torch.arange(2), torch.arange(9)).T.contiguous()
+    start = torch.tensor([0, 0, 1])  # one positive, of the second query
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            together = ops.pair_distances(query, gallery, row, index, metric, backend=backend)
+            swapped = ops.pair_distances(gallery, query, index, row, metric, backend=backend)
+            alone = torch.cat(
+                [
+                    ops.pair_distances(query, gallery, *pair, metric, backend=backend)
+                    for pair in zip(row.split(1), index.split(1), strict=True)
+                ]
+            )
+            nearest, places = ops.top_k(query, gallery, 9, metric, backend=backend)
+            assert torch.equal(together, swapped)
+            assert torch.equal(together, alone)
+            assert torch.equal(together.view(2, 9).gather(1, places), nearest)
+            first, second = (
+                ops.feature_rank_counts(
+                    query, gallery, start, item, together[9 + item], metric=metric, backend=backend
+                )
+                for item in (torch.tensor([3]), torch.tensor([8]))
+            )
+            assert second == first + 1  # at equal distances the smaller index comes first
+            results.append(together)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_positive_comes_before_itself(metric, backend):
+    """Though the distance given, another backend's, is off by a rounding."""
+    query, gallery = embeddings(6, 40, 7)
+    start, index, row = all_pairs(query, gallery)
+    distance = ops.pair_distances(query, gallery, row, index, metric, backend=backend)
+    wanted = distance.view(6, 40).argsort(1).argsort(1).flatten()
+    for near in (distance, distance.nextafter(distance + 1), distance.nextafter(distance - 1)):
+        counts = ops.feature_rank_counts(query, gallery, start, index, near, metric=metric, backend=backend)
+        assert torch.equal(counts, wanted)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_the_same_bits_with_any_number_of_threads(metric):
     query, gallery = embeddings(70, 2100, 50)
     start, index, row = all_pairs(query[:, :1], gallery[:9])
@@ -235,21 +283,18 @@ def test_the_reference_holds_a_tile_at_a_time(metric, monkeypatch):
             sizes.extend(each.numel() for each in tree_leaves(result) if isinstance(each, torch.Tensor))
             return result
 
-    row, index = torch.arange(60), torch.arange(60)
-    distance = ops.pair_distances(query, gallery, row, index, metric)
-    with Sizes():
-        got = ops.feature_rank_counts(
-            query, gallery, torch.arange(61), index, distance, metric=metric, backend="reference"
+    def counts_and_nearest(backend):
+        index = torch.arange(60)
+        distance = ops.pair_distances(query, gallery, index, index, metric, backend=backend)
+        counts = ops.feature_rank_counts(
+            query, gallery, torch.arange(61), index, distance, metric=metric, backend=backend
         )
-        nearest = ops.top_k(query, gallery, 5, metric, backend="reference")
+        return counts, ops.top_k(query, gallery, 5, metric, backend=backend)[1]
+
+    with Sizes():
+        got = counts_and_nearest("reference")
     assert 512 - 60 < max(sizes) <= 3 * 200  # a tile, or the gallery; 12,000 is the matrix
-    assert torch.equal(
-        got,
-        ops.feature_rank_counts(
-            query, gallery, torch.arange(61), index, distance, metric=metric, backend="native"
-        ),
-    )
-    assert torch.equal(nearest[1], ops.top_k(query, gallery, 5, metric, backend="native")[1])
+    assert all(map(torch.equal, got, counts_and_nearest("native")))
 
 
 def test_low_precision_products_and_autocast_change_nothing():

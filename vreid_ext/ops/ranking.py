@@ -129,7 +129,8 @@ def feature_rank_counts(
         query: (Q,D).
         gallery: (g,D), rows `offset` to `offset + g` of the gallery. Counts of several pieces add up.
         metric: "cosine" or "euclidean".
-        start, index, distance, left_out, kept: as for `rank_counts`; `distance` from `pair_distances`.
+        start, index, distance, left_out, kept: as for `rank_counts`; `distance` from `pair_distances` with
+            the same backend. It stands for the positives' own distances, so none comes before itself.
 
     Returns:
         (P,) int64.

@@ -70,12 +70,15 @@ def _rows(x: Tensor, metric: str) -> Tensor:
 
 
 def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    """(n,m), float64, in the order of the metric. Centred, so that the expanded square loses nothing."""
+    """(n,m), float64, in the order of the metric. From differences, so they are precise, symmetric and equal
+    for equal rows. Sums of a matrix product need not be.
+    """
     x, y = _rows(x, metric).double(), _rows(y, metric).double()
-    if metric == "cosine":
-        return 1 - x @ y.T
-    x, y = x - x.mean(0), y - x.mean(0)
-    return x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    if metric != "cosine":
+        return distance
+    zero = (x == 0).all(1)[:, None] | (y == 0).all(1)
+    return torch.where(zero, 2**0.5, distance)  # a cosine distance of 1 between rows of length one
 
 
 def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:

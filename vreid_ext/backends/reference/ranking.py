@@ -55,10 +55,14 @@ def feature_rank_counts(
 ) -> Tensor:
     check_finite(query, gallery, metric)
     counts = torch.zeros_like(index)
+    row, column = torch.repeat_interleave(start.diff()), index - offset
     step = max(1, min(_rows(gallery), _ELEMENTS // max(1, len(query))))
     for begin in range(0, len(gallery), step):
         columns = slice(begin, begin + step)
         tile = torch.stack([_distances(q, gallery[columns], metric) for q in query])
+        # Another backend's distance may differ by a rounding: no positive comes before itself.
+        here = (column >= begin) & (column < begin + tile.shape[1])
+        tile[row[here], column[here] - begin] = distance[here]
         part = None if kept is None else kept[columns]
         counts += rank_counts(tile, start, index, distance, left_start, left, part, offset + begin)
     return counts
@@ -90,13 +94,23 @@ def top_k(
 
 
 def _distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
-    """Of rows, in float64; the same bits for the same rows, however they lie."""
-    a, b = a.double().contiguous(), b.double().contiguous()
+    """Of rows, in float64. The bits depend on the two rows alone, not on their layout or on other rows."""
+    a, b = a.double(), b.double()
     if metric == "euclidean":
-        return (a - b).square().sum(-1).sqrt()
-    norms = a.square().sum(-1).sqrt() * b.square().sum(-1).sqrt()
-    cosine = (a * b).sum(-1) / norms.where(norms != 0, 1)
+        return _sum((a - b).square()).sqrt()
+    norms = _sum(a.square()).sqrt() * _sum(b.square()).sqrt()
+    cosine = _sum(a * b) / norms.where(norms != 0, 1)
     return torch.where(norms == 0, 1, 1 - cosine + (norms - norms))  # NaN where squares overflow
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Over the last axis, by adding its halves: the order depends on the length of the axis alone. That of
+    `torch.sum` also depends on the number of rows (on a GPU) or of threads (for a single row).
+    """
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        x = torch.cat([x[..., :half] + x[..., half : 2 * half], x[..., 2 * half :]], -1)
+    return x[..., 0]
 
 
 def _counted(
