@@ -6,6 +6,7 @@ CMAKE_BUILD_PARALLEL_LEVEL   compile jobs at a time (default: 2, so that small m
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,11 @@ def extensions() -> list[Extension]:
     modules = [Extension("vreid_ext._native", [])]
     wanted = os.environ.get("VREID_CUDA", "auto")
     if wanted not in ("auto", "0", "1"):
-        raise SystemExit(f"VREID_CUDA: got {wanted!r}, wanted auto, 0 or 1")
+        raise SystemExit(f"VREID_CUDA: expected auto, 0 or 1, got {wanted!r}")
+    # CMake would fail on it as well, but in auto that is taken for a CUDA toolkit that does not work.
+    archs = os.environ.get("VREID_CUDA_ARCHS", "")
+    if archs and not re.fullmatch(r"all|all-major|native|(;?\d+[af]?(-real|-virtual)?)+", archs):
+        raise SystemExit(f'VREID_CUDA_ARCHS: expected architectures as "90" or "80;90", got {archs!r}')
     if wanted == "1" and find_nvcc() is None:
         raise SystemExit("VREID_CUDA=1: nvcc not found on PATH, in CUDA_HOME or in /usr/local/cuda")
     if wanted != "0" and find_nvcc() is not None and (ROOT / "csrc" / "bindings_cuda.cpp").exists():

@@ -532,5 +532,4 @@ PYBIND11_MODULE(_native, m) {
     m.def("copy_probe", &copy_probe, "Copy `size` floats: one plain vectorised read and write.");
     m.def("build_info", &build_info);
     define_ranking(m);
-    kernels();  // a wrong VREID_ISA is an import error
 }

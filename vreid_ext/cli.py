@@ -1,7 +1,6 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +72,8 @@ def _app() -> "Typer":
     from rich.console import Console
     from rich.table import Table
 
+    from vreid_ext._process import launched
+
     app = typer.Typer(
         help="Video person re-identification. `vreid --debug COMMAND ...` shows tracebacks. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
@@ -80,7 +81,7 @@ def _app() -> "Typer":
         no_args_is_help=True,
         pretty_exceptions_enable=False,
     )
-    is_main = int(os.environ.get("RANK", "0")) == 0  # of the processes that torchrun started
+    is_main = launched("RANK", "0") == 0  # of the processes that torchrun started
     console = Console(quiet=not is_main)
     Layout = Literal["mars", "ilids", "prid"]
     Overrides = Annotated[

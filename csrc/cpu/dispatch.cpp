@@ -36,8 +36,8 @@ Choice choose_isa() {
     if (const Table* table = find(isa)) return {isa, table};
     std::string names;
     for (const std::string& name : usable) names += (names.empty() ? "" : ", ") + name;
-    throw std::runtime_error("VREID_ISA: got '" + isa +
-                             "', wanted one of those usable on this machine: " + names);
+    throw std::invalid_argument("VREID_ISA: expected one of those usable on this machine (" + names +
+                                "), got '" + isa + "'");
 }
 
 }  // namespace vreid

@@ -1,9 +1,6 @@
 """Every backend of the STA ops against the reference, on the axes every op keeps (docs/design.md)."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -456,15 +453,3 @@ def test_call_over_context_over_default():
         ops.sta_pool(MAP, backend="reference")
     with pytest.raises(ValueError, match="name: got 'quick'"), use_backend("quick"):
         pass
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [("cuda", "RuntimeError: backend='cuda' cannot run"), ("fast", "ValueError: VREID_BACKEND: got 'fast'")],
-)
-def test_the_environment_chooses_the_backend(name, says):
-    code = "import torch, vreid_ext; vreid_ext.ops.attention_map(torch.zeros(1, 1, 1, 1, 1))"
-    environment = {**os.environ, "VREID_BACKEND": name}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert says in done.stderr

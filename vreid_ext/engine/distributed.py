@@ -1,6 +1,5 @@
 """Several processes: how they come together, and what they exchange."""
 
-import os
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import TypeVar
@@ -9,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vreid_ext._process import launched
 from vreid_ext.losses.gather import world
 
 # How long a process waits for another that is alive but silent. One that dies is noticed at once.
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 def join_processes() -> None:
     """Join the process group that `torchrun` describes; does nothing outside of it or within a group."""
-    if not dist.is_available() or dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if not dist.is_available() or dist.is_initialized() or launched("WORLD_SIZE", "1") < 2:
         return
     gpus = torch.cuda.device_count()
     if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % gpus)
+        torch.cuda.set_device(launched("LOCAL_RANK") % gpus)
     # NCCL wants a GPU for each process. Numbers on the host are exchanged in any case.
-    own_gpu = gpus >= int(os.environ["LOCAL_WORLD_SIZE"])
+    own_gpu = gpus >= launched("LOCAL_WORLD_SIZE")
     dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=_PATIENCE)
 
 

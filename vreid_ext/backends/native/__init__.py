@@ -1,6 +1,7 @@
 """CPU kernels in C++ (`vreid_ext._native`): baseline, AVX2 and AVX-512, chosen when the module is loaded.
 
-`VREID_ISA=baseline|avx2|avx512` forces a lower instruction set. Threads are torch's: `torch.set_num_threads`.
+`VREID_ISA=baseline|avx2|avx512` forces a lower instruction set. Importing this package raises ValueError if
+the variable has another value or names one that this machine lacks. Threads: `torch.set_num_threads`.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ except ImportError as error:
     _missing: str | None = f"vreid_ext._native cannot be loaded ({error}); `pip install .` builds it"
 else:
     _missing = None
+    _native.build_info()  # chooses the instruction set
     from vreid_ext.backends.native.mining import (  # noqa: F401
         batch_hard,
         batch_hard_triplet,

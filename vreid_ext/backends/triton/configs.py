@@ -144,10 +144,12 @@ def tables_of(gpu: str) -> dict[str, Table]:
     """The tables for GPUs of a name: what was tuned for them, else what stands here.
 
     Raises:
-        ValueError: the file of `tables_file` is no such file.
+        ValueError: `tables_file` is named by the environment and is no file, or holds something else.
     """
     path = tables_file()
-    if FILE_VARIABLE not in os.environ and not path.exists():
+    if FILE_VARIABLE in os.environ and not path.is_file():
+        raise ValueError(f"{FILE_VARIABLE}: expected a file that `vreid tune` wrote, got {str(path)!r}")
+    if not path.exists():
         return TABLES
     return TABLES | read_tables(path).get(gpu, {})
 

@@ -43,7 +43,9 @@ def _distances(
         + tl.load(g_square + item * parts + part, mask=has_item, other=0.0)[None, :]
     )
     squared = total - 2.0 * product
-    close = (squared >= _CLOSE * total) == 0  # of NaN, too
+    # NaN is close, too. `_CLOSE` stands on the right: the interpreter of Triton 3.8 makes a constant, not a
+    # tensor, of `constexpr * tensor`.
+    close = (squared >= total * _CLOSE) == 0
     if tl.max(tl.max(close.to(tl.int32), 1), 0) > 0:
         exact = tl.zeros(squared.shape, tl.float32)
         for place in tl.range(0, size, num_stages=1, loop_unroll_factor=1):
