@@ -11,8 +11,12 @@ const Table* find(const std::string& isa) {
     __builtin_cpu_init();  // also asks whether the operating system keeps the wide registers
     const bool avx2 =
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#if defined(VREID_EMULATE_AVX512)
+    const bool avx512 = avx2;  // csrc/emulated
+#else
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
     if (isa == "avx2" && avx2) return &avx2::table;
     if (isa == "avx512" && avx512) return &avx512::table;
 #endif

@@ -156,27 +156,32 @@ def address_sanitizer(preload) -> dict[str, str]:
     return preload("libasan.so", ASAN_OPTIONS="detect_leaks=0")
 
 
-def build_preset(preset: str, target: str = "all") -> Path:
-    """Build a preset of CMakePresets.json; its folder."""
+@pytest.fixture(scope="session")
+def build_preset() -> Callable[..., Path]:
+    """Builds a preset of CMakePresets.json, all of it or a target, and gives its folder."""
     pybind11 = pytest.importorskip("pybind11")
     locations = f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"
-    for command in (
-        ["cmake", "--preset", preset, *locations],
-        ["cmake", "--build", "--preset", preset, "--target", target, "--parallel", "2"],
-    ):
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    return ROOT / "build" / preset
+
+    def build(preset: str, target: str = "all") -> Path:
+        for command in (
+            ["cmake", "--preset", preset, *locations],
+            ["cmake", "--build", "--preset", preset, "--target", target, "--parallel", "2"],
+        ):
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+        return ROOT / "build" / preset
+
+    return build
 
 
 @pytest.fixture(scope="session")
-def openmp_probes(preload) -> Path:
+def openmp_probes(preload, build_preset) -> Path:
     preload("libtsan.so")  # or there is none
     return build_preset("tsan", "openmp_probes") / "openmp_probes"
 
 
 @pytest.fixture(scope="session", params=["asan", "ubsan", "tsan"])
-def sanitized(request, preload) -> dict[str, str]:
+def sanitized(request, preload, build_preset) -> dict[str, str]:
     """The environment of a process whose native module is built under a sanitizer: the tests' conftest.py
     looks at VREID_TEST_NATIVE. What the sanitizer finds ends that process.
     """

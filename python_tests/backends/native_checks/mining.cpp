@@ -1,0 +1,150 @@
+// prepare_rows, mine_tile and mine_gram: hardest pairs from products of rows.
+#include <cmath>
+
+#include "checks.h"
+
+namespace checks {
+namespace {
+
+void check_prepare(Context& context, DType dtype, int64_t N, int64_t D, bool centre, bool divide,
+                   Random& random) {
+    const DType acc = accumulator(dtype);
+    Array x(dtype, random_values(random, N * D)), offset(acc, divide ? 0 : D), prepared(acc, N * D),
+        square(acc, N);
+    std::vector<double> start;
+    for (int64_t d = 0; d < offset.size(); ++d) {
+        if (!centre) offset.set(d, random.uniform());
+        start.push_back(0);
+        for (int64_t i = 0; i < N; ++i) start.back() += x[i * D + d] / double(N);
+        if (!centre) start.back() = offset[d];
+    }
+    vreid::PrepareRows op{
+        {x.data(), dtype, N, D, D}, offset.data(), centre, prepared.data(), square.data(), -2, 2};
+    context.run(&vreid::Table::prepare_rows, op);
+    std::vector<double> wanted, squares;
+    for (int64_t i = 0; i < N; ++i) {
+        double norm = 0, total = 0;
+        for (int64_t d = 0; d < D; ++d) norm += x[i * D + d] * x[i * D + d];
+        for (int64_t d = 0; d < D; ++d) {
+            wanted.push_back(divide ? x[i * D + d] / std::sqrt(norm) : x[i * D + d] - start[size_t(d)]);
+            total += wanted.back() * wanted.back();
+        }
+        squares.push_back(divide ? 0 : total);
+    }
+    context.near("prepared", prepared, wanted);
+    context.near("square", square, squares);
+    context.expect(op.bad_row == -1, "no row is bad");
+    if (N < 2) return;
+    x.set((N - 1) * D, NAN);
+    context.run(&vreid::Table::prepare_rows, op);
+    context.expect(op.bad_row == N - 1, "the row with NaN is the bad one");
+}
+
+// Ids in int32, or int64 for double, in memory that a kernel may read.
+std::vector<int64_t> ids(const std::vector<int64_t>& labels, DType dtype) {
+    if (dtype == DType::f64) return labels;
+    std::vector<int64_t> result((labels.size() + 1) / 2);
+    for (size_t i = 0; i < labels.size(); ++i)
+        reinterpret_cast<int32_t*>(result.data())[i] = int32_t(labels[i]);
+    return result;
+}
+
+// Of each anchor the farthest candidate of its label and the nearest of another, by square less twice the
+// product.
+std::vector<int64_t> hardest(const Array& products, const std::vector<int64_t>& rows,
+                             const std::vector<int64_t>& columns, const Array& square, bool one_set) {
+    const int64_t N = int64_t(rows.size()), M = int64_t(columns.size());
+    std::vector<int64_t> index(size_t(2 * N), -1);
+    for (int64_t i = 0; i < N; ++i) {
+        double best[2] = {-INFINITY, -INFINITY};
+        for (int64_t j = 0; j < M; ++j) {
+            const bool same = rows[size_t(i)] == columns[size_t(j)];
+            if (one_set && i == j) continue;
+            const double score = (same ? 1 : -1) * (square[j] - 2 * products[i * M + j]);
+            if (score > best[!same]) {
+                best[!same] = score;
+                index[size_t(!same * N + i)] = j;
+            }
+        }
+    }
+    return index;
+}
+
+void check_tiles(Context& context, DType dtype, int64_t N, int64_t M, bool one_set, Random& random) {
+    if (one_set) M = N;
+    const int64_t D = 9, height = N / 2 + 1;
+    std::vector<int64_t> row_labels, column_labels;
+    for (int64_t i = 0; i < N; ++i) row_labels.push_back(random.below(4));
+    for (int64_t i = 0; i < M; ++i)
+        column_labels.push_back(one_set ? row_labels[size_t(i)] : random.below(4));
+    const std::vector<double> x = random_values(random, N * D);
+    const std::vector<double> y = one_set ? x : random_values(random, M * D);
+    const auto product = [&](const std::vector<double>& a, const std::vector<double>& b, int64_t i,
+                             int64_t j) {
+        double total = 0;
+        for (int64_t d = 0; d < D; ++d) total += a[size_t(i * D + d)] * b[size_t(j * D + d)];
+        return total;
+    };
+    Array products(dtype, N * M), row_square(dtype, N), column_square(dtype, M), score(dtype, 2 * N);
+    for (int64_t i = 0; i < N; ++i) row_square.set(i, product(x, x, i, i));
+    for (int64_t j = 0; j < M; ++j) column_square.set(j, product(y, y, j, j));
+    for (int64_t i = 0; i < N * M; ++i) products.set(i, product(x, y, i / M, i % M));
+    for (int64_t i = 0; i < 2 * N; ++i) score.set(i, -INFINITY);
+    const std::vector<int64_t> row_id = ids(row_labels, dtype), column_id = ids(column_labels, dtype);
+    std::vector<int64_t> index(size_t(2 * N), -1);
+    // Strips of rows; those of one set leave out the columns that earlier strips have seen.
+    for (int64_t first = 0; first < N; first += height) {
+        const int64_t rows = std::min(height, N - first), column = one_set ? first : 0;
+        Array tile(dtype, rows * (M - column));
+        for (int64_t i = 0; i < tile.size(); ++i)
+            tile.set(i, products[(first + i / (M - column)) * M + column + i % (M - column)]);
+        vreid::MineTile op{dtype,
+                           tile.data(),
+                           N,
+                           first,
+                           rows,
+                           column,
+                           M - column,
+                           row_id.data(),
+                           column_id.data(),
+                           row_square.data(),
+                           column_square.data(),
+                           one_set,
+                           score.data(),
+                           index.data(),
+                           2};
+        context.run(&vreid::Table::mine_tile, op);
+    }
+    const std::vector<int64_t> wanted = hardest(products, row_labels, column_labels, column_square, one_set);
+    context.equal("index", index, wanted);
+    if (!one_set) return;
+    std::fill(index.begin(), index.end(), -2);
+    vreid::MineGram op{dtype, N, products.data(), row_labels.data(), 8, index.data(), false, 2};
+    context.run(&vreid::Table::mine_gram, op);
+    context.expect(op.done == (N > 1), "rows around the origin can be mined from their products");
+    if (op.done) context.equal("index of mine_gram", index, wanted);
+}
+
+}  // namespace
+
+void mining(Context& context) {
+    Random random(8);
+    for (const DType dtype : kDTypes) {
+        for (const auto& [N, D] : {std::array<int64_t, 2>{1, 1}, {9, 77}, {23, 515}}) {
+            context.begin(std::string("prepare_rows, ") + name(dtype) + ", " +
+                          describe({{"N", N}, {"D", D}}));
+            check_prepare(context, dtype, N, D, true, false, random);
+            check_prepare(context, dtype, N, D, false, false, random);
+            check_prepare(context, dtype, N, D, false, true, random);
+        }
+    }
+    for (const DType dtype : kWide) {
+        for (const auto& [N, M] : {std::array<int64_t, 2>{1, 1}, {9, 20}, {61, 83}}) {
+            context.begin(std::string("mine_tile, ") + name(dtype) + ", " + describe({{"N", N}, {"M", M}}));
+            check_tiles(context, dtype, N, M, false, random);
+            check_tiles(context, dtype, N, M, true, random);
+        }
+    }
+}
+
+}  // namespace checks
