@@ -41,6 +41,15 @@ def test_batches_in_any_order_and_repeated_give_the_figures_of_one_call():
     assert metric.result.valid_queries > 0
 
 
+def test_options_of_the_base_class_reach_it():
+    metric = metrics.ReIDMetric(metric="euclidean", dist_sync_on_step=True, compute_on_cpu=True)
+    assert metric.dist_sync_on_step
+    assert metric.compute_on_cpu
+    assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)
+    with pytest.raises(ValueError, match="unknown"):
+        metrics.ReIDMetric(unknown=1)
+
+
 PROCESS = """
 import sys, torch
 import torch.distributed as dist
