@@ -90,3 +90,13 @@ def test_bad_batches_are_named():
         metrics.ReIDMetric().update(features, pids, camids, query.long(), index)
     with pytest.raises(ValueError, match=r"^pids: got shape \(60,\)"):
         metrics.ReIDMetric().update(features, pids[1:], camids, query, index)
+
+
+def test_features_that_are_not_finite_are_named_by_their_batch_and_not_kept():
+    metric = metrics.ReIDMetric(metric="euclidean")
+    features, *others = samples()
+    broken = features.clone()
+    broken[5, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^features: expected finite numbers, got row 5"):
+        metric.update(broken, *others)
+    assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)

@@ -61,6 +61,10 @@ class ReIDMetric(Metric):
         for name, value in batch.items():
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({len(features)},)")
+        if features.device.type == "cpu":  # on a GPU `compute` finds it, so as not to wait for it here
+            finite = features.reshape(len(features), -1).isfinite().all(1)
+            if not finite.all():
+                raise ValueError(f"features: expected finite numbers, got row {int((~finite).nonzero()[0])}")
         for name, value in {"features": features.detach(), **batch}.items():
             getattr(self, name).append(value)
 
