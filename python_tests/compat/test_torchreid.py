@@ -50,6 +50,16 @@ def test_a_gallery_smaller_than_max_rank_shortens_the_curve():
     assert mean_ap == 0.5
 
 
+def test_queries_keep_different_numbers_of_a_small_gallery():
+    """reid-strong-baseline 92: curves of different lengths made no array."""
+    distances = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
+    labels = ([1, 2], [1, 1, 1, 2], [0, 0], [0, 0, 1, 1])  # the first query keeps 2 items, the second 4
+    cmc, mean_ap = evaluate_rank(distances, *labels)
+    assert cmc.tolist() == [1, 1, 1, 1]
+    assert mean_ap == 1
+    np.testing.assert_allclose(by_hand(distances, *labels, 1)[1], 1)
+
+
 def test_random_protocol_is_refused():
     with pytest.raises(ValueError, match=r"^use_metric_cuhk03"):
         evaluate_rank(np.zeros((1, 1)), [1], [1], [0], [1], use_metric_cuhk03=True)
@@ -80,6 +90,8 @@ def test_triplet_loss_counts_an_anchor_alone_in_its_identity():
     assert loss.item() == pytest.approx((0.5 + 1.5 + 0.5) / 3)
     assert torch.autograd.grad(loss, x)[0].isfinite().all()
     assert TripletLoss()(x, torch.tensor([0, 0, 0])) == 0
+    for few in (x[:1], x[:2]):  # torchreid 87: batches of one and two
+        assert TripletLoss()(few, torch.zeros(len(few), dtype=torch.int64)) == 0
 
 
 def test_cross_entropy_is_torchs_with_smoothing():

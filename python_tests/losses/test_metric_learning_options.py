@@ -196,3 +196,48 @@ def test_dtype_of_the_loss(batch, dtype):
 def test_bad_options(call, error, message):
     with pytest.raises(error, match=f"^{message}"):
         call()
+
+
+def test_equal_embeddings_give_positives_of_the_same_label(batch):
+    """pytorch-metric-learning 476: of distances that are all zero, one of another label was the largest."""
+    x, labels = torch.ones(40, 16), batch[1]
+    for metric in (None, "euclidean", "squared", "cosine"):
+        a, p, n = metric_learning.BatchHardMiner(metric)(x, labels)
+        assert (labels[a] == labels[p]).all()
+        assert (labels[a] != labels[n]).all()
+        assert (a != p).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("distance", DISTANCES[:4])
+def test_under_autocast(batch, dtype, distance):
+    """pytorch-metric-learning 233 and 228: a sentinel that overflows float16, a loss that does not move."""
+    x, labels = batch
+    leaf = x.clone().requires_grad_()
+    miner = metric_learning.BatchHardMiner(distance=distance())
+    loss = metric_learning.TripletMarginLoss(0.2, distance=distance())
+    wanted = miner(x, labels)
+    expected = torch.autograd.grad(loss(leaf, labels, wanted), leaf)
+    with torch.autocast("cpu", dtype):
+        found = miner(leaf, labels)
+        value = loss(leaf, labels, found)
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(torch.autograd.grad(value, leaf), expected)
+
+
+def test_in_the_distributed_wrappers_of_one_process(batch):
+    """pytorch-metric-learning 542: the miner's wrapper failed where the group has one process."""
+    from pytorch_metric_learning.utils.distributed import DistributedLossWrapper, DistributedMinerWrapper
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        values = []
+        for kinds in (metric_learning, None):
+            miner = (kinds or miners).BatchHardMiner()
+            loss = (kinds or losses).TripletMarginLoss()
+            indices = DistributedMinerWrapper(miner)(*batch)
+            values.append((*indices, DistributedLossWrapper(loss)(*batch, indices)))
+        torch.testing.assert_close(*values, rtol=1e-4, atol=1e-5)
+    finally:
+        torch.distributed.destroy_process_group()

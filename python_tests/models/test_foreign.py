@@ -93,3 +93,13 @@ def test_no_other_part_of_numpy_is_let_in(tmp_path, value):
     with pytest.raises(ValueError, match=r"^weights: .*net.pth'"):
         read_tensors(saved(tmp_path / "net.pth", {"state_dict": STATE, "value": value}))
     assert not torch.serialization.get_safe_globals()
+
+
+def test_the_inside_of_an_unpacked_checkpoint_is_no_weight_file(tmp_path):
+    """torchreid 440: `data.pkl` out of the zip archive that `torch.save` writes."""
+    path = saved(tmp_path / "net.pth", {"state_dict": STATE})
+    with zipfile.ZipFile(path) as archive:
+        (tmp_path / "data.pkl").write_bytes(archive.read("net/data.pkl"))
+    with pytest.raises(ValueError, match=r"^weights: .*data.pkl' cannot be read: ") as error:
+        read_tensors(tmp_path / "data.pkl")
+    assert "\n" not in str(error.value)
