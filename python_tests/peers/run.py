@@ -5,7 +5,7 @@
 FOLDER holds the sources of PEER, as its repository has them; nothing is written there.
 
     pytorch-metric-learning   its own tests, untouched, with the classes of `losses.metric_learning`
-    torchmetrics              its own `MetricTester` on `metrics.ReIDMetric`
+    torchmetrics              its own `MetricTester` on `metrics.ReIDMetric` (needs the package cachier)
     torchreid                 its functions beside those of `compat.torchreid`; it has no tests
 """
 
