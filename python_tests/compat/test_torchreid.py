@@ -53,7 +53,8 @@ def test_a_gallery_smaller_than_max_rank_shortens_the_curve():
 def test_queries_keep_different_numbers_of_a_small_gallery():
     """reid-strong-baseline 92: curves of different lengths made no array."""
     distances = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
-    labels = ([1, 2], [1, 1, 1, 2], [0, 0], [0, 0, 1, 1])  # the first query keeps 2 items, the second 4
+    # The first query keeps 2 items, the second 4.
+    labels = [np.array(part) for part in ([1, 2], [1, 1, 1, 2], [0, 0], [0, 0, 1, 1])]
     cmc, mean_ap = evaluate_rank(distances, *labels)
     assert cmc.tolist() == [1, 1, 1, 1]
     assert mean_ap == 1

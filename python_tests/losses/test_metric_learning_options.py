@@ -48,7 +48,7 @@ def test_miner_with_their_distances_and_statistics(batch, distance, with_ref):
     for a, b in zip(ours(x, labels, *others), theirs(x, labels, *others), strict=True):
         assert torch.equal(a, b)
     for name in (*STATISTICS, "num_triplets"):
-        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-4), name
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-4, nan_ok=True), name
     for name in ("initial_avg_query_norm", "final_avg_ref_norm"):
         assert getattr(ours.distance, name) == pytest.approx(getattr(theirs.distance, name)), name
     assert ours(x, torch.arange(40))[0].shape == (0,)
@@ -149,9 +149,8 @@ def test_swap_takes_positives_from_ref(batch, distance, count):
     x, labels = batch
     ref = torch.randn(60, 16, generator=torch.Generator().manual_seed(1))
     ref_labels = torch.arange(60) % 8
-    a, p, n = (
-        part[torch.linspace(0, 20000, count).long()] for part in get_all_triplets_indices(labels, ref_labels)
-    )
+    triplets = get_all_triplets_indices(labels, ref_labels)
+    a, p, n = (part[torch.linspace(0, len(part) - 1, count).long()] for part in triplets)
     measure = distance()
     ap, an = measure(x, ref)[a, p], measure(x, ref)[a, n]
     an = measure.smallest_dist(an, measure(ref, ref)[p, n])
