@@ -79,7 +79,7 @@ def test_a_sample_that_is_not_finite_spares_the_tables(bad):
 def test_under_a_scaler_a_step_that_overflows_is_skipped_and_training_goes_on():
     x = torch.nn.Parameter(unit(2, 4))
     optimizer, scaler = torch.optim.SGD([x], lr=0.5), torch.amp.GradScaler("cpu", init_scale=4.0)
-    loss = OIMLoss(4, 3)
+    loss = OIMLoss(4, 3, scalar=1)
     loss.table.copy_(unit(3, 4, seed=1))
     for step in range(3):
         before = x.detach().clone()
