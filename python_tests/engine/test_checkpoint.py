@@ -9,7 +9,6 @@ from torch import nn
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
-    load_foreign,
     load_optimizer,
     load_weights,
     read_state,
@@ -151,23 +150,3 @@ def test_damaged_tensors_are_an_error_that_names_the_file(tmp_path, file, harm):
     with pytest.raises(ValueError, match=rf"^checkpoint: .*{file}\.safetensors' is damaged"):
         load(tmp_path / "c", into)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_foreign_weights_are_matched_by_name_and_nothing_is_unpickled(tmp_path):
-    source, target = network(), network()
-    wrapped = {"state_dict": {f"module.{key}": value for key, value in source.state_dict().items()}}
-    del wrapped["state_dict"]["module.0.bias"]
-    torch.save(wrapped, tmp_path / "w.pth")
-    assert load_foreign(tmp_path / "w.pth", target) == ["0.bias"]
-    assert torch.equal(source[0].weight, target[0].weight)
-    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no tensor of"):
-        load_foreign(tmp_path / "other.pth", target)
-    torch.save({"code": Harmful()}, tmp_path / "harmful.pth")
-    with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        load_foreign(tmp_path / "harmful.pth", target)
-
-
-class Harmful:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('ran')",))

@@ -51,6 +51,23 @@ def test_the_oldest_are_forgotten():
     assert not loss.state_dict()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
+def test_a_row_that_is_not_finite_is_not_remembered(bad):
+    (x0, y0), (x1, y1), (x2, y2) = batches(3)
+    loss, spared = CrossBatchMemory(100), CrossBatchMemory(100)
+    for memory in (loss, spared):
+        memory(x0, y0)
+    broken = x1.clone()
+    broken[3, 2] = bad
+    with pytest.raises(ValueError, match="in row 3"):  # on a CPU; nothing of the batch is kept
+        loss(broken, y1)
+    torch.testing.assert_close(loss(x2, y2), spared(x2, y2))
+    loss._remember(broken, y1)  # as on a GPU, where it is no error
+    others = torch.arange(8) != 3
+    spared._remember(x1[others], y1[others])
+    torch.testing.assert_close(loss(x2, y2), spared(x2, y2))
+
+
 def test_bad_size():
     with pytest.raises(ValueError, match="size: got 0"):
         CrossBatchMemory(0)

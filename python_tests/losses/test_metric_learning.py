@@ -19,11 +19,30 @@ assert not ours.INSTALLED
 x, labels = torch.randn(12, 4), torch.arange(12) // 4
 triplets = ours.BatchHardMiner()(x, labels)
 assert torch.equal(triplets[1], ops.batch_hard(x, labels, metric="cosine").positive_index)
-loss = ours.TripletMarginLoss(0.5, "cosine")
-torch.testing.assert_close(loss(x, labels, triplets), loss(x, labels))
-hard = ops.batch_hard(x, labels, metric="cosine")
-gap = (0.5 + hard.positive_distance - hard.negative_distance).relu()
-torch.testing.assert_close(loss(x, labels), gap.sum() / (gap > 0).sum())
+for metric in ("cosine", "euclidean", "squared"):
+    loss = ours.TripletMarginLoss(0.5, metric=metric, triplets_per_anchor="hardest")
+    triplets = ours.BatchHardMiner(metric)(x, labels)
+    torch.testing.assert_close(loss(x, labels, triplets), loss(x, labels))
+    hard = ops.batch_hard(x, labels, metric=metric)
+    gap = (0.5 + hard.positive_distance - hard.negative_distance).relu()
+    torch.testing.assert_close(loss(x, labels), gap.sum() / (gap > 0).sum())
+lonely = torch.arange(12)
+x.requires_grad_()
+zero = loss(x, lonely)
+zero.backward()
+assert zero == 0 and (x.grad == 0).all()
+for call, name in (
+    (lambda: ours.TripletMarginLoss()(x, labels), "more triplets than embeddings"),
+    (lambda: ours.TripletMarginLoss(reducer=None), "reducer"),
+    (lambda: ours.BatchHardMiner(collect_stats=True), "collect_stats"),
+    (lambda: ours.BatchHardMiner()(x, labels.float()), "labels that are not integers"),
+):
+    try:
+        call()
+    except ImportError as error:
+        assert str(error).startswith(name) and "pytorch-metric-learning" in str(error), error
+    else:
+        raise AssertionError(name)
 """
 
 
@@ -82,7 +101,7 @@ def test_loss_in_the_place_of_theirs(batch, with_ref):
         distance = distances.LpDistance(normalize_embeddings=False)
         results = []
         for loss in (
-            metric_learning.TripletMarginLoss(0.2, **options),
+            metric_learning.TripletMarginLoss(0.2, metric="euclidean", **options),
             losses.TripletMarginLoss(0.2, distance=distance, **options),
         ):
             leaf = x.clone().requires_grad_()

@@ -58,6 +58,49 @@ def test_the_queue_goes_round_and_holds_negatives():
     torch.testing.assert_close(value, F.cross_entropy(logits[None], torch.tensor([1])))
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 1e30])
+def test_a_sample_that_is_not_finite_spares_the_tables(bad):
+    x = unit(4, 4)
+    targets = torch.tensor([1, 2, -1, -1])
+    loss, spared = OIMLoss(4, 3, queue=4), OIMLoss(4, 3, queue=4)
+    for row in (0, 2):
+        x[row, 1] = bad
+    x.requires_grad_()
+    value = loss(x, targets)
+    spared(x[1::2].detach(), targets[1::2])
+    for name in ("table", "queue", "head"):
+        assert torch.equal(getattr(loss, name), getattr(spared, name)), name
+    assert loss.table[2].norm() == pytest.approx(1)
+    assert loss(unit(4, 4), targets).isfinite()
+    if bad != 1e30:  # whose similarity to a table of zeros is zero
+        assert value.isnan()
+
+
+def test_under_a_scaler_a_step_that_overflows_is_skipped_and_training_goes_on():
+    x = torch.nn.Parameter(unit(2, 4))
+    optimizer, scaler = torch.optim.SGD([x], lr=0.5), torch.amp.GradScaler("cpu", init_scale=4.0)
+    loss = OIMLoss(4, 3, scalar=1)
+    loss.table.copy_(unit(3, 4, seed=1))
+    for step in range(3):
+        before = x.detach().clone()
+        optimizer.zero_grad()
+        factor = torch.inf if step == 1 else 1
+        scaler.scale(loss(x * factor, torch.tensor([0, 2]))).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(x, before) == (step == 1)
+    assert scaler.get_scale() == 2
+    assert x.isfinite().all()
+    assert loss.table.isfinite().all()
+
+
+def test_a_table_in_half_precision_takes_features_beyond_its_range():
+    loss = OIMLoss(4, 2, queue=2).half()
+    loss(torch.full((2, 4), 1e6), torch.tensor([1, -1]))
+    torch.testing.assert_close(loss.table[1], torch.full((4,), 0.5).half())
+    torch.testing.assert_close(loss.queue[0], torch.full((4,), 0.5).half())
+
+
 def test_without_a_labelled_sample_the_loss_is_zero_and_its_gradient_too():
     x = unit(2, 4).requires_grad_()
     value = OIMLoss(4, 2, queue=2)(x, torch.tensor([-1, -1]))

@@ -41,6 +41,15 @@ def test_batches_in_any_order_and_repeated_give_the_figures_of_one_call():
     assert metric.result.valid_queries > 0
 
 
+def test_options_of_the_base_class_reach_it():
+    metric = metrics.ReIDMetric(metric="euclidean", dist_sync_on_step=True, compute_on_cpu=True)
+    assert metric.dist_sync_on_step
+    assert metric.compute_on_cpu
+    assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)
+    with pytest.raises(ValueError, match="unknown"):
+        metrics.ReIDMetric(unknown=1)
+
+
 PROCESS = """
 import sys, torch
 import torch.distributed as dist
@@ -81,3 +90,13 @@ def test_bad_batches_are_named():
         metrics.ReIDMetric().update(features, pids, camids, query.long(), index)
     with pytest.raises(ValueError, match=r"^pids: got shape \(60,\)"):
         metrics.ReIDMetric().update(features, pids[1:], camids, query, index)
+
+
+def test_features_that_are_not_finite_are_named_by_their_batch_and_not_kept():
+    metric = metrics.ReIDMetric(metric="euclidean")
+    features, *others = samples()
+    broken = features.clone()
+    broken[5, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"^features: expected finite numbers, got row 5"):
+        metric.update(broken, *others)
+    assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)

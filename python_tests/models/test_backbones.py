@@ -53,11 +53,59 @@ def test_weights_by_name_whatever_their_order_and_wrapping(resnet, tmp_path):
     assert same(build_backbone("resnet18", str(tmp_path / "net.pth")), resnet)
 
 
-def test_weights_by_order_under_foreign_names(tmp_path):
+def renamed(state, name):
+    """In the same order, under names that `name` makes of a number and the last part."""
+    kept = [(key, value) for key, value in state.items() if not key.endswith("num_batches_tracked")]
+    return {name(i, key.rpartition(".")[2]): value for i, (key, value) in enumerate(kept)}
+
+
+def test_weights_by_order_under_foreign_names_say_so(tmp_path):
     state = torchvision.models.mobilenet_v2().state_dict()
-    tensors = [value for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    torch.save({f"weight{i}": value for i, value in enumerate(tensors)}, tmp_path / "net.pt")
-    assert same(build_backbone("mobilenet_v2", tmp_path / "net.pt"), state)
+    torch.save(renamed(state, lambda i, last: f"block.{i}.{last}"), tmp_path / "net.pt")
+    with pytest.warns(UserWarning, match=r"260 tensors are matched by order, from 'block.0.weight' as 'feat"):
+        backbone = build_backbone("mobilenet_v2", tmp_path / "net.pt")
+    assert same(backbone, state)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        (lambda i, last: f"weight{i}", "weight0"),
+        (lambda i, last: f"b.{i}." + {"weight": "bias", "bias": "weight"}.get(last, last), "b.0.bias"),
+        (lambda i, last: f"b.{i}." + {"weight": "scale"}.get(last, last), "b.0.scale"),
+    ],
+)
+def test_weights_by_order_are_refused_where_last_parts_differ(resnet, tmp_path, name, wrong):
+    torch.save(renamed(resnet, name), tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=f"'{wrong}' stands where 'conv1.weight' is wanted"):
+        build_backbone("resnet18", tmp_path / "net.pt")
+
+
+def test_weight_and_bias_of_a_norm_are_not_swapped(resnet, tmp_path):
+    state = renamed(resnet, lambda i, last: f"b.{i}.{last}")
+    names = list(state)
+    names[1], names[2] = names[2], names[1]  # bn1: bias before weight, of one shape
+    torch.save({name: state[name] for name in names}, tmp_path / "net.pt")
+    with pytest.raises(ValueError, match=r"'b.2.bias' stands where 'bn1.weight' is wanted"):
+        build_backbone("resnet18", tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.backbone.", "encoder_q."])
+def test_weights_behind_any_prefix(resnet, tmp_path, prefix):
+    torch.save({prefix + key: value for key, value in resnet.items()}, tmp_path / "net.pth")
+    assert same(build_backbone("resnet18", tmp_path / "net.pth"), resnet)
+
+
+def test_two_networks_in_a_file_and_one_that_is_not_whole(resnet, tmp_path):
+    both = {prefix + key: value for prefix in ("q.", "k.") for key, value in resnet.items()}
+    torch.save(both, tmp_path / "both.pth")
+    with pytest.raises(ValueError, match=r"both.pth: expected one network, got 2, under 'q.', 'k.'"):
+        build_backbone("resnet18", tmp_path / "both.pth")
+    torch.save({k: v for k, v in resnet.items() if not k.startswith("layer4.1")}, tmp_path / "part.pth")
+    with pytest.raises(
+        ValueError, match=r"expected 100 tensors by name, got 90; .* lacks is 'layer4.1.conv1"
+    ):
+        build_backbone("resnet18", tmp_path / "part.pth")
 
 
 def test_weights_that_do_not_fit(resnet, tmp_path):
@@ -72,7 +120,9 @@ def test_weights_that_do_not_fit(resnet, tmp_path):
     ):
         build_backbone("resnet18", tmp_path / "order.pth")
     torch.save(resnet, tmp_path / "small.pth")
-    with pytest.raises(ValueError, match="has 102 tensors, wanted at least 265"):
+    with pytest.raises(
+        ValueError, match=r"has 102 tensors, wanted at least 265; its names begin with 'conv1.weight', "
+    ):
         build_backbone("resnet50", tmp_path / "small.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds a list, wanted a state dict"):

@@ -1,16 +1,135 @@
-"""`torchreid.metrics.evaluate_rank` and `torchreid.utils.re_ranking`, with their signatures and results.
+"""Losses, sampler, evaluation and re-ranking with the signatures and results of torchreid.
 
+from vreid_ext.compat.torchreid import CrossEntropyLoss, RandomIdentitySampler, TripletLoss
 from vreid_ext.compat.torchreid import evaluate_rank, re_ranking
 """
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Sampler
 
+from vreid_ext import losses, ops
 from vreid_ext.metrics.reid import evaluate_distances
 from vreid_ext.ops.rerank import check_options
 
 Array = np.ndarray | Tensor
+
+
+class TripletLoss(nn.Module):
+    """`torchreid.losses.TripletLoss`: batch-hard, with an anchor's distance to itself among its positives.
+
+        mean over anchors a of  [ margin + max_p d(x_a, x_p) - min_n d(x_a, x_n) ]_+      d(x_a, x_a) = 0
+
+    So an anchor that is alone in its identity counts with a positive distance of 0, where
+    `losses.TripletLoss` leaves it out. An anchor without a negative, for which torchreid raises an
+    IndexError, is left out; if all are, the loss is zero.
+
+    Call: `loss(inputs, targets)` with inputs (n,D) and targets (n,); see `losses.TripletLoss`.
+
+    Raises:
+        TypeError, ValueError: as `ops.batch_hard`.
+    """
+
+    def __init__(self, margin: float = 0.3) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        hard = ops.batch_hard(inputs, targets)
+        gap = F.relu(self.margin + hard.positive_distance - hard.negative_distance)
+        counted = hard.negative_index >= 0
+        return gap.where(counted, 0).sum() / counted.sum().clamp(min=1)
+
+
+class CrossEntropyLoss(nn.Module):
+    """`torchreid.losses.CrossEntropyLoss`: softmax cross-entropy with label smoothing.
+
+    Args:
+        num_classes: columns of the logits.
+        eps: weight of the smoothing.
+        use_gpu: ignored; the loss is computed where the logits are.
+        label_smooth: False for eps = 0.
+
+    Call: `loss(inputs, targets)` with logits (n, num_classes) and targets (n,).
+
+    Raises:
+        TypeError, ValueError: as `losses.CrossEntropyLoss`; also another number of columns.
+    """
+
+    def __init__(
+        self, num_classes: int, eps: float = 0.1, use_gpu: bool = True, label_smooth: bool = True
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.eps, self.use_gpu = num_classes, eps if label_smooth else 0, use_gpu
+        self.loss = losses.CrossEntropyLoss(self.eps)
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        if inputs.dim() == 2 and inputs.shape[1] != self.num_classes:
+            raise ValueError(f"inputs: expected {self.num_classes} columns, got {inputs.shape[1]}")
+        loss: Tensor = self.loss(inputs, targets)
+        return loss
+
+
+class RandomIdentitySampler(Sampler[int]):
+    """`torchreid.data.sampler.RandomIdentitySampler`: batch after batch of P identities with K samples each.
+
+    An epoch cuts the samples of every identity into groups of K, one of fewer than K filled up by drawing
+    with replacement, and takes P = batch_size // num_instances identities at a time, until fewer than P have
+    a group left.
+
+    Its random numbers come from torch's generator (torchreid's from `random` and NumPy). `len()` is the
+    length of the next epoch; torchreid's is an upper bound.
+
+    Args:
+        data_source: sequence of tuples whose second entry is the identity.
+        batch_size: a multiple of num_instances.
+        num_instances: K.
+
+    Raises:
+        ValueError: batch_size is no multiple of num_instances, or there are fewer than P identities.
+    """
+
+    def __init__(self, data_source: Sequence[Any], batch_size: int, num_instances: int) -> None:
+        if num_instances < 1 or batch_size < 1 or batch_size % num_instances:
+            raise ValueError(
+                f"batch_size: expected a multiple of num_instances={num_instances}, got {batch_size}"
+            )
+        self.data_source, self.batch_size, self.num_instances = data_source, batch_size, num_instances
+        self.num_pids_per_batch = batch_size // num_instances
+        self.index_dic: dict[Any, list[int]] = {}
+        for index, item in enumerate(data_source):
+            self.index_dic.setdefault(item[1], []).append(index)
+        wanted, found = self.num_pids_per_batch, len(self.index_dic)
+        if found < wanted:
+            raise ValueError(f"data_source: expected at least {wanted} identities, got {found}")
+        self._epoch = self._draw()
+
+    def __len__(self) -> int:
+        return len(self._epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, self._epoch = self._epoch, self._draw()
+        return iter(epoch)
+
+    def _draw(self) -> list[int]:
+        draw = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_()))
+        groups = []
+        for index in self.index_dic.values():
+            few = len(index) < self.num_instances
+            order = draw.choice(index, self.num_instances) if few else draw.permutation(index)
+            whole = len(order) - len(order) % self.num_instances
+            groups.append(order[:whole].reshape(-1, self.num_instances).tolist())
+        epoch: list[int] = []
+        while len(groups) >= self.num_pids_per_batch:
+            chosen = set(draw.choice(len(groups), self.num_pids_per_batch, replace=False).tolist())
+            epoch += [item for place in sorted(chosen) for item in groups[place].pop()]
+            groups = [group for group in groups if group]
+        return epoch
 
 
 def evaluate_rank(

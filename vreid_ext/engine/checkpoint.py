@@ -183,33 +183,6 @@ def load_objective(folder: Path, objective: nn.Module) -> None:
         objective.load_state_dict(_read(folder / "objective.safetensors"))
 
 
-def load_foreign(path: Path, model: nn.Module) -> list[str]:
-    """Load a `.pth` file of another package by tensor name; returns the names left as they were.
-
-    The file is read with `weights_only`, so it cannot run code. A wrapping `state_dict` or `model`
-    entry and the prefix `module.` are removed; tensors of another name or shape are left out.
-
-    Raises:
-        ValueError: no tensor of the file fits the model.
-    """
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    weights = {key.removeprefix("module."): value for key, value in loaded.items()}
-    wanted = model.state_dict()
-    fitting = {
-        key: value for key, value in weights.items() if key in wanted and wanted[key].shape == value.shape
-    }
-    if not fitting:
-        raise ValueError(
-            f"path: no tensor of {str(path)!r} fits; it has {sorted(weights)[:3]}, "
-            f"wanted {sorted(wanted)[:3]}"
-        )
-    model.load_state_dict(fitting, strict=False)
-    return sorted(wanted.keys() - fitting.keys())
-
-
 def describe_model(model: Mapping[str, Any], num_classes: int) -> str:
     """A model in words: its name, options and classes."""
     options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "name")

@@ -1,7 +1,7 @@
 """Training losses.
 
-They compute in float32 or wider whatever autocast says, and do not wait for the device, but for the look that
-AITL takes at its first batch, and OIM at its targets.
+Computed in float32 or wider even under autocast. No device synchronisation, except that AITL checks its first
+batch, OIM its targets and features, and CrossBatchMemory what it remembers.
 """
 
 from vreid_ext.losses.aitl import AITLoss, ITLoss

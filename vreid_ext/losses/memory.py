@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.precision import widened
 
 
 class CrossBatchMemory(nn.Module):
@@ -18,9 +19,10 @@ class CrossBatchMemory(nn.Module):
         size: embeddings remembered; the oldest are forgotten first.
         margin, metric, backend: as for `TripletLoss`.
 
-    Call: `loss(inputs, targets)` as for `TripletLoss`; afterwards the batch is remembered, without gradient.
-    Only the batch carries gradient. `clear()` forgets everything. The memory is no part of the state dict:
-    after a restart it fills up again.
+    Call: `loss(inputs, targets)` as for `TripletLoss`; afterwards the batch is remembered, without gradient,
+    except rows that are not finite or whose squares overflow (on a GPU, where they are no error, the host
+    waits for the device to find them). Only the batch carries gradient. `clear()` forgets everything. The
+    memory is no part of the state dict: after a restart it fills up again.
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
@@ -80,6 +82,8 @@ class CrossBatchMemory(nn.Module):
         )
 
     def _remember(self, embeddings: Tensor, labels: Tensor) -> None:
+        finite = widened(embeddings).square().sum(1).isfinite()
+        embeddings, labels = embeddings[finite], labels[finite]
         if self._embeddings is not None and self._labels is not None:
             embeddings = torch.cat([self._embeddings.to(embeddings), embeddings])
             labels = torch.cat([self._labels, labels])

@@ -1,11 +1,14 @@
-"""A miner and a loss with the signatures of pytorch-metric-learning.
+"""A miner and a loss in the place of two classes of pytorch-metric-learning.
 
-Where that package is installed they are a `BaseMiner` and a `BaseMetricLossFunction` of it and fit into its
-losses, wrappers and trainers; elsewhere they work alone. Import them from this module: only here is that
-package looked for.
+Where that package is installed they inherit from the classes they replace: arguments, defaults, statistics
+and reducers are the original's, and its code computes what the fused path does not (see the classes).
+Elsewhere they work alone, with the fused path only. Import them from this module: only here is that package
+looked for.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -13,37 +16,92 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.precision import widened
 
 try:
-    from pytorch_metric_learning.losses.base_metric_loss_function import BaseMetricLossFunction
-    from pytorch_metric_learning.miners.base_miner import BaseMiner
+    from pytorch_metric_learning import distances
+    from pytorch_metric_learning.losses import TripletMarginLoss as _Loss
+    from pytorch_metric_learning.miners import BatchHardMiner as _Miner
+    from pytorch_metric_learning.utils import common_functions, loss_and_miner_utils
 except ImportError:
     INSTALLED = False
-    BaseMiner = BaseMetricLossFunction = nn.Module
 else:
     INSTALLED = True
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 
 
-class BatchHardMiner(BaseMiner):  # type: ignore[misc, valid-type, unused-ignore]
-    """Drop-in for `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix on a CPU.
+@dataclass(frozen=True)
+class _Fused:
+    """A distance that the ops compute: `metric` of the rows, which `normalize` divides by their norms."""
 
-    Args:
-        metric: "cosine" chooses what the original does by default (Euclidean distance of normalised
-            embeddings); "euclidean" takes the embeddings as they are.
-        backend: see `ops.batch_hard`.
-        options: for the base class, where pytorch-metric-learning is installed.
+    metric: str
+    normalize: bool = False
 
-    Call: `miner(embeddings, labels, ref_emb=None, ref_labels=None)` gives (anchors, positives, negatives),
-    the row numbers of the hardest triplet of every anchor that has one.
-    """
+    def rows(self, x: Tensor) -> Tensor:
+        return F.normalize(widened(x)) if self.normalize else x
 
-    def __init__(self, metric: str = "cosine", *, backend: str = "auto", **options: Any) -> None:
-        super().__init__(**options)
-        self.metric, self.backend = _checks.metric(metric), backend
 
+# By the names of this package; None is the default of pytorch-metric-learning.
+_NAMED = {
+    None: _Fused("euclidean", normalize=True),
+    "euclidean": _Fused("euclidean"),
+    "squared": _Fused("squared"),
+    "cosine": _Fused("cosine"),
+}
+
+
+def _fused(distance: Any) -> _Fused | None:
+    """How the ops compute a distance of pytorch-metric-learning; None if they cannot."""
+    if isinstance(distance, _Fused):
+        return distance
+    kind, p, power = type(distance), getattr(distance, "p", None), getattr(distance, "power", None)
+    if kind is distances.LpDistance and p == 2 and power in (1, 2):
+        return _Fused("euclidean" if power == 1 else "squared", distance.normalize_embeddings)
+    if kind is distances.CosineSimilarity and p == 2 and power == 1:
+        return _Fused("cosine")
+    return None
+
+
+def _with_distance(metric: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the distance that `metric` names."""
+    if metric is None:
+        return options
+    if options.get("distance") is not None:
+        raise ValueError(f"distance: expected none beside metric={metric!r}, got {options['distance']!r}")
+    fused = _NAMED[_checks.metric(metric)]
     if not INSTALLED:
+        return options | {"distance": fused}
+    if fused.metric == "cosine":
+        return options | {"distance": distances.CosineSimilarity()}
+    power = 2 if fused.metric == "squared" else 1
+    return options | {"distance": distances.LpDistance(normalize_embeddings=False, power=power)}
+
+
+def _record_norms(distance: Any, x: Tensor, y: Tensor) -> None:
+    """The statistics that a distance of pytorch-metric-learning keeps of its arguments, if it is asked to."""
+    if getattr(distance, "collect_stats", False):
+        distance.reset_stats()
+        distance.set_default_stats(x, y, distance.maybe_normalize(x), distance.maybe_normalize(y))
+
+
+if not INSTALLED:
+
+    def _missing(what: str) -> NoReturn:
+        raise ImportError(f"{what}: expected pytorch-metric-learning, which computes it, got no such package")
+
+    class _Miner(nn.Module):  # type: ignore[no-redef]
+        collect_stats = False
+        allowed_pos_range = allowed_neg_range = None
+
+        def __init__(self, distance: _Fused | None = None, **options: Any) -> None:
+            super().__init__()
+            for name in options:
+                _missing(name)
+            self.distance = distance or _NAMED[None]
+
+        def mine(self, *_: Any) -> Triplets:
+            _missing("labels that are not integers, or ref_emb with the labels of the anchors")
 
         @torch.no_grad()
         def forward(
@@ -53,92 +111,215 @@ class BatchHardMiner(BaseMiner):  # type: ignore[misc, valid-type, unused-ignore
             ref_emb: Tensor | None = None,
             ref_labels: Tensor | None = None,
         ) -> Triplets:
+            if ref_emb is None:
+                ref_emb, ref_labels = embeddings, labels
             return self.mine(embeddings, labels, ref_emb, ref_labels)
 
-    def mine(
-        self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor | None, ref_labels: Tensor | None
-    ) -> Triplets:
-        if ref_emb is embeddings:  # how pytorch-metric-learning says that there is no other set
-            ref_emb = ref_labels = None
-        hard = ops.batch_hard(
-            embeddings, labels, metric=self.metric, ref=ref_emb, ref_labels=ref_labels, backend=self.backend
-        )
-        anchors = hard.valid.nonzero()[:, 0]
-        return anchors, hard.positive_index[anchors], hard.negative_index[anchors]
+    class _Loss(nn.Module):  # type: ignore[no-redef]
+        def __init__(
+            self,
+            margin: float,
+            swap: bool,
+            smooth_loss: bool,
+            triplets_per_anchor: int | str,
+            distance: _Fused | None = None,
+            **options: Any,
+        ) -> None:
+            super().__init__()
+            for name in options:
+                _missing(name)
+            self.margin, self.swap, self.smooth_loss = margin, swap, smooth_loss
+            self.triplets_per_anchor, self.distance = triplets_per_anchor, distance or _NAMED[None]
 
-
-class TripletMarginLoss(BaseMetricLossFunction):  # type: ignore[misc, valid-type, unused-ignore]
-    """Drop-in for `pytorch_metric_learning.losses.TripletMarginLoss` on mined triplets: only the distances of
-    the triplets are computed, not those of all pairs.
-
-        [ m + d(x_a, y_p) - d(x_a, y_n) ]_+
-
-    Args:
-        margin: m; "soft" for ln(1 + exp(.)), the original's `smooth_loss` with margin 0.
-        metric: "cosine" or "euclidean" or "squared"; see `ops.mined_distance`.
-        backend: see `ops.mined_distance`.
-        options: `reducer` and others of the base class, where pytorch-metric-learning is installed.
-
-    Call: `loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)`. Without indices the
-    hardest triplet of every anchor is mined (the original takes every triplet of the batch). The mean is over
-    the triplets with a loss above zero, as is the original's default.
-    """
-
-    def __init__(
-        self, margin: Any = 0.05, metric: str = "euclidean", *, backend: str = "auto", **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self.margin = _checks.margin(margin)
-        self.metric, self.backend = _checks.metric(metric), backend
-
-    def compute_loss(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices_tuple: Triplets | None,
-        ref_emb: Tensor | None,
-        ref_labels: Tensor | None,
-    ) -> dict[str, dict[str, Any]]:
-        """The loss of every triplet, in the form that reducers of pytorch-metric-learning take."""
-        if ref_emb is embeddings:
-            ref_emb = ref_labels = None
-        if indices_tuple is None:
-            indices_tuple = BatchHardMiner(self.metric, backend=self.backend)(
-                embeddings, labels, ref_emb, ref_labels
+        def compute_loss(self, *_: Any) -> dict[str, dict[str, Any]]:
+            _missing(
+                "more triplets than embeddings; give the triplets of a miner or triplets_per_anchor='hardest'"
             )
-        if len(indices_tuple) != 3:
-            raise ValueError(
-                f"indices_tuple: got {len(indices_tuple)} tensors, wanted (anchors, positives, negatives)"
-            )
-        anchors, *others = indices_tuple
-        positive, negative = ops.mined_distance(
-            embeddings[anchors],
-            torch.stack(others),
-            metric=self.metric,
-            ref=embeddings if ref_emb is None else ref_emb,
-            backend=self.backend,
-        )
-        gap = positive - negative
-        losses = F.softplus(gap) if self.margin == "soft" else F.relu(self.margin + gap)
-        return {"loss": {"losses": losses, "indices": indices_tuple, "reduction_type": "triplet"}}
-
-    if INSTALLED:
-
-        def get_default_reducer(self) -> Any:
-            from pytorch_metric_learning.reducers import AvgNonZeroReducer
-
-            return AvgNonZeroReducer()
-
-    else:
 
         def forward(
             self,
             embeddings: Tensor,
-            labels: Tensor,
+            labels: Tensor | None = None,
             indices_tuple: Triplets | None = None,
             ref_emb: Tensor | None = None,
             ref_labels: Tensor | None = None,
         ) -> Tensor:
+            if ref_emb is None:
+                ref_emb, ref_labels = embeddings, labels
             computed = self.compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
             losses: Tensor = computed["loss"]["losses"]
             return losses.sum() / (losses > 0).sum().clamp(min=1)
+
+
+class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
+    """Drop-in for `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix on a CPU.
+
+    Fused are `LpDistance` with p = 2 and power 1 or 2, normalised (the default) or not, and
+    `CosineSimilarity`. Other distances and their subclasses, `allowed_pos_range`, `allowed_neg_range`, labels
+    that are not integers, and `ref_emb` with the very labels of the anchors go to the original's code.
+
+    Args:
+        metric: a distance by its name in this package, in place of `distance`: "euclidean" or "squared" of
+            the embeddings as they are, or "cosine", for `CosineSimilarity`.
+        backend: see `ops.batch_hard`.
+        options: the original's: `distance`, `collect_stats` and others. Without pytorch-metric-learning none.
+
+    Call: `miner(embeddings, labels, ref_emb=None, ref_labels=None)` gives (anchors, positives, negatives),
+    the row numbers of the hardest triplet of every anchor that has one. With `collect_stats=True` it keeps
+    the original's statistics: `hardest_pos_pair`, `easiest_triplet`, `num_triplets` and so on.
+
+    Raises:
+        ImportError: what only the original computes, where pytorch-metric-learning is not installed.
+        TypeError, ValueError: as `ops.batch_hard`; on a CPU also a row that is not finite, which the
+            original takes.
+    """
+
+    backend: str
+
+    def __init__(self, metric: str | None = None, *, backend: str = "auto", **options: Any) -> None:
+        super().__init__(**_with_distance(metric, options))
+        self.backend = backend
+
+    def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> Triplets:
+        fused = _fused(self.distance)
+        alone = ref_labels is labels  # by which the original tells that an anchor is no positive of its own
+        ranges = (self.allowed_pos_range, self.allowed_neg_range)
+        if (
+            fused is None
+            or ranges != (None, None)
+            or labels.is_floating_point()
+            or (alone and ref_emb is not embeddings)
+        ):
+            return super().mine(embeddings, labels, ref_emb, ref_labels)  # type: ignore[no-any-return, unused-ignore]
+        _record_norms(self.distance, embeddings, ref_emb)
+        hard = ops.batch_hard(
+            fused.rows(embeddings),
+            labels.long(),
+            metric=fused.metric,
+            ref=None if alone else fused.rows(ref_emb),
+            ref_labels=None if alone else ref_labels.long(),
+            backend=self.backend,
+        )
+        anchors = hard.valid.nonzero()[:, 0]
+        if self.collect_stats:
+            values = torch.stack([hard.positive_distance, hard.negative_distance])[:, anchors]
+            self.set_stats(*(1 - values if fused.metric == "cosine" else values))
+        return anchors, hard.positive_index[anchors], hard.negative_index[anchors]
+
+
+class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
+    """Drop-in for `pytorch_metric_learning.losses.TripletMarginLoss`; of mined triplets only the distances of
+    the triplets are computed, not those of all pairs.
+
+        [ d(x_a, y_p) - d(x_a, y_n) + margin ]_+        ln(1 + exp(.)) with smooth_loss
+
+    Fused are the distances that `BatchHardMiner` fuses, for indices (anchors, positives, negatives) of at
+    most as many triplets as there are rows in the larger of `embeddings` and `ref_emb`. With more triplets,
+    such as all those of a batch (the default), the distance matrix is faster: the original's code runs.
+
+    Args:
+        margin, swap, smooth_loss: the original's. With `swap` and `ref_emb` the distance between positive
+            and negative is that of their rows of `ref_emb`; the original takes the positive from
+            `embeddings`.
+        triplets_per_anchor: the original's "all" or a number; or "hardest": without indices, the hardest
+            triplet of every anchor.
+        metric: a distance by its name in this package, in place of `distance`; see `BatchHardMiner`.
+        backend: see `ops.mined_distance`.
+        options: the original's: `distance`, `reducer`, `collect_stats` and others. Without
+            pytorch-metric-learning none: the mean is then over the triplets with a loss above zero, as is the
+            original's default.
+
+    Call: `loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)`. Without a triplet the
+    loss is zero. It is computed in float32 or wider and has the dtype of the embeddings; under autocast it
+    stays in float32.
+
+    Raises:
+        ImportError: what only the original computes, where pytorch-metric-learning is not installed.
+        TypeError, ValueError: naming the argument, what is expected and what was got.
+    """
+
+    backend: str
+
+    def __init__(
+        self,
+        margin: float = 0.05,
+        swap: bool = False,
+        smooth_loss: bool = False,
+        triplets_per_anchor: int | str = "all",
+        *,
+        metric: str | None = None,
+        backend: str = "auto",
+        **options: Any,
+    ) -> None:
+        if not isinstance(margin, Real | Tensor) or isinstance(margin, bool):
+            raise TypeError(f"margin: expected a number, got {margin!r}")
+        if not isinstance(swap, bool):
+            raise TypeError(f"swap: expected a bool, got {swap!r}")
+        super().__init__(margin, swap, smooth_loss, triplets_per_anchor, **_with_distance(metric, options))
+        self.backend = backend
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: Any,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+    ) -> dict[str, dict[str, Any]]:
+        """The loss of every triplet, in the form that reducers of pytorch-metric-learning take."""
+        if indices_tuple is None and self.triplets_per_anchor == "hardest":
+            miner = BatchHardMiner(distance=self.distance, backend=self.backend)
+            indices_tuple = miner(embeddings, labels, ref_emb, ref_labels)
+        rows = max(len(embeddings), len(ref_emb))
+        given = indices_tuple is not None and len(indices_tuple) == 3
+        if given and len(indices_tuple[0]) <= rows and _fused(self.distance):
+            return self._of_rows(embeddings, indices_tuple, ref_emb)
+        if INSTALLED and self.swap and ref_emb is not embeddings:
+            return self._swapped_in_ref(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+        return super().compute_loss(  # type: ignore[no-any-return, unused-ignore]
+            embeddings, labels, indices_tuple, ref_emb, ref_labels
+        )
+
+    def _of_rows(self, embeddings: Tensor, triplets: Triplets, ref_emb: Tensor) -> dict[str, dict[str, Any]]:
+        if INSTALLED and not len(triplets[0]):  # of which the original's reducers make zero, not NaN
+            return self.zero_losses()  # type: ignore[no-any-return, unused-ignore]
+        fused = _fused(self.distance)
+        assert fused is not None
+        _record_norms(self.distance, embeddings, ref_emb)
+        anchors, positives, negatives = (part.to(embeddings.device, torch.int64) for part in triplets)
+        rows = fused.rows(embeddings)
+        ref = rows if ref_emb is embeddings else fused.rows(ref_emb)
+
+        def distance(x: Tensor, *index: Tensor) -> Tensor:
+            return ops.mined_distance(
+                x, torch.stack(index), metric=fused.metric, ref=ref, backend=self.backend
+            )
+
+        to_positive, to_negative = distance(rows[anchors], positives, negatives)
+        if self.swap:
+            to_negative = torch.minimum(to_negative, distance(ref[positives], negatives)[0])
+        violation = to_positive - to_negative + self.margin
+        losses = F.softplus(violation) if self.smooth_loss else F.relu(violation)
+        if not torch.is_autocast_enabled(embeddings.device.type):
+            losses = losses.to(embeddings.dtype)
+        return {"loss": {"losses": losses, "indices": triplets, "reduction_type": "triplet"}}
+
+    def _swapped_in_ref(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+    ) -> dict[str, dict[str, Any]]:
+        """The original looks positives up in the rows of `embeddings`; so those of `ref_emb` go in front."""
+        common_functions.labels_or_indices_tuple_required(labels, indices_tuple)
+        triplets = loss_and_miner_utils.convert_to_triplets(
+            indices_tuple, labels, ref_labels, t_per_anchor=self.triplets_per_anchor
+        )
+        anchors, positives, negatives = triplets
+        shifted = (anchors + len(ref_emb), positives, negatives)
+        result = super().compute_loss(torch.cat([ref_emb, embeddings]), None, shifted, ref_emb, None)
+        if len(anchors):
+            result["loss"]["indices"] = triplets
+        return result  # type: ignore[no-any-return, unused-ignore]

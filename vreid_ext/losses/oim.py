@@ -25,8 +25,10 @@ class OIMLoss(nn.Module):
 
         table[y] <- normalised( momentum table[y] + (1 - momentum) x )
 
-    Rows start at zero and have norm one from their first sample on. Under `torch.distributed` the samples of
-    all processes enter in order of rank, so that every process holds the same tables.
+    Rows start at zero and have norm one from their first sample on. A sample that is not finite, or whose
+    squares overflow, makes the loss NaN, so that a `GradScaler` skips the step, and leaves the tables alone.
+    Under `torch.distributed` the samples of all processes enter in order of rank, so that every process holds
+    the same tables.
 
     Args:
         num_features: D.
@@ -108,21 +110,23 @@ class OIMLoss(nn.Module):
 
     @torch.no_grad()
     def _update(self, features: Tensor, labels: list[int]) -> None:
-        features = features.to(self.table.dtype)
+        finite = features.square().sum(1).isfinite().tolist()
         rounds: defaultdict[int, list[int]] = defaultdict(list)  # the j-th sample of every label
         seen: defaultdict[int, int] = defaultdict(int)
         for row, label in enumerate(labels):
-            if label >= 0:
+            if label >= 0 and finite[row]:
                 rounds[seen[label]].append(row)
                 seen[label] += 1
         for rows in rounds.values():
             place = torch.tensor([labels[row] for row in rows], device=features.device)
-            moved = self.momentum * self.table[place] + (1 - self.momentum) * features[rows]
-            self.table[place] = F.normalize(moved)
-        unlabelled = [row for row, label in enumerate(labels) if label < 0]
+            moved = (
+                self.momentum * self.table[place].to(features.dtype) + (1 - self.momentum) * features[rows]
+            )
+            self.table[place] = F.normalize(moved).to(self.table.dtype)
+        unlabelled = [row for row, label in enumerate(labels) if label < 0 and finite[row]]
         if unlabelled:
             place = (self.head + torch.arange(len(unlabelled), device=features.device)) % len(self.queue)
-            self.queue[place] = F.normalize(features[unlabelled])
+            self.queue[place] = F.normalize(features[unlabelled]).to(self.queue.dtype)
             self.head.add_(len(unlabelled)).remainder_(len(self.queue))
 
     def extra_repr(self) -> str:

@@ -1,5 +1,6 @@
 """The evaluation as a `torchmetrics.Metric`."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ except ModuleNotFoundError as error:
 
 from vreid_ext.metrics.reid import evaluate
 
+_OF_EVALUATE = {
+    name for name, parameter in inspect.signature(evaluate).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+}  # fmt: skip
+
 
 class ReIDMetric(Metric):
     """mAP, mINP and CMC of features that come in batches, also from several processes.
@@ -23,7 +29,8 @@ class ReIDMetric(Metric):
     `evaluate(...).row()`; the whole `ReIDResult` of the last call is in `result`.
 
     Args:
-        options: keyword arguments of `evaluate`, such as metric="euclidean".
+        options: keyword arguments of `evaluate`, such as metric="euclidean", and of `torchmetrics.Metric`,
+            such as dist_sync_on_step=True.
 
     Every sample is seen by one process, and the features of all are gathered for `compute`.
     """
@@ -33,8 +40,8 @@ class ReIDMetric(Metric):
     is_differentiable = False
 
     def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
+        super().__init__(**{name: value for name, value in options.items() if name not in _OF_EVALUATE})
+        self.options = {name: value for name, value in options.items() if name in _OF_EVALUATE}
         for name in ("features", "pids", "camids", "queries", "indices"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -54,6 +61,10 @@ class ReIDMetric(Metric):
         for name, value in batch.items():
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({len(features)},)")
+        if features.device.type == "cpu":  # on a GPU `compute` finds it, so as not to wait for it here
+            finite = features.reshape(len(features), -1).isfinite().all(1)
+            if not finite.all():
+                raise ValueError(f"features: expected finite numbers, got row {int((~finite).nonzero()[0])}")
         for name, value in {"features": features.detach(), **batch}.items():
             getattr(self, name).append(value)
 

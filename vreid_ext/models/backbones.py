@@ -1,15 +1,16 @@
 """Image backbones that return feature maps, and the weights they start from."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
+
+from vreid_ext.models.foreign import matched, read_tensors
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -35,9 +36,10 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
             it) or "mobilenet_v2".
         weights: "none" for the initialisation torchvision draws; "imagenet" for torchvision's ImageNet
             weights (version 1), from its cache or downloaded; or the path of a `.safetensors` file or of a
-            `.pth` / `.pt` state dict, which is read with `weights_only=True`. Entries of a file are matched
-            by name (a checkpoint of this package by its `backbone.`), else by their order if all shapes
-            agree; what follows the trunk's (a classifier) is not used.
+            `.pth` / `.pt` state dict or checkpoint, which is read with `weights_only=True`; see
+            `models.foreign.read_tensors`. Its tensors are matched by name, behind any prefix (a checkpoint of
+            this package by its `backbone.`). Foreign names are matched by order, with a warning, if all
+            shapes and the last parts of all names agree. Further tensors (a classifier) are not used.
         last_stride: stride of the last stage: 1 gives maps of h/16 x w/16, as in re-identification since
             Sun et al. 2018 (and STA); 2, torchvision's own, of h/32 x w/32. GoogLeNet takes 2 alone.
 
@@ -79,7 +81,7 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     if weights == "imagenet":
         _load(backbone, _imagenet(models.get_model_weights(name)["IMAGENET1K_V1"]), source=f"ImageNet {name}")
     elif weights != "none":
-        _load(backbone, _read(Path(weights)), source=str(weights))
+        _load(backbone, read_tensors(Path(weights)), source=str(weights))
     return backbone
 
 
@@ -188,60 +190,8 @@ def _imagenet(weights: Any) -> Mapping[str, Tensor]:
         ) from error
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """A state dict from a file; nothing is unpickled but tensors."""
-    if not path.is_file():
-        raise FileNotFoundError(f"weights: got {str(path)!r}, wanted 'none', 'imagenet' or an existing file")
-    load: Callable[[Path], Any]
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file as load
-        except ImportError as error:
-            raise ImportError(f"{path} needs safetensors: pip install 'vreid-ext[train]'") from error
-    else:
-        load = partial(torch.load, map_location="cpu", weights_only=True)
-    try:
-        state = load(path)
-    except Exception as error:  # a dozen kinds for a file that is damaged or no such file
-        raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
-    for key in ("state_dict", "model"):  # how training scripts commonly wrap it
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        raise ValueError(f"weights: {path} holds a {type(state).__name__}, wanted a state dict")
-    return state
-
-
 def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into the backbone, matched by name (less "module." and "backbone."), else by order."""
-    wanted = _tensors(backbone.state_dict())
-    given = {
-        key.removeprefix("module.").removeprefix("backbone."): value for key, value in _tensors(state).items()
+    wanted = {
+        key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")
     }
-    if not wanted.keys() <= given.keys():
-        if len(given) < len(wanted):
-            raise ValueError(f"weights: {source} has {len(given)} tensors, wanted at least {len(wanted)}")
-        by_order = list(given.items())[: len(wanted)]
-        for (theirs, value), (ours, target) in zip(by_order, wanted.items(), strict=True):
-            if value.shape != target.shape:
-                raise ValueError(
-                    f"weights: {source} fits neither by name nor by order: {theirs!r} has shape "
-                    f"{tuple(value.shape)} where {ours!r} wants {tuple(target.shape)}"
-                )
-        given = dict(zip(wanted, (value for _, value in by_order), strict=True))
-    for key, target in wanted.items():
-        shape = given[key].shape
-        if shape != target.shape:
-            raise ValueError(
-                f"weights: {source} has {key!r} of shape {tuple(shape)}, wanted {tuple(target.shape)}"
-            )
-    backbone.load_state_dict({key: given[key] for key in wanted}, strict=False)
-
-
-def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Without the batch counters, which old files lack and momentum-averaged statistics do not need."""
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(value, Tensor) and not key.endswith("num_batches_tracked")
-    }
+    backbone.load_state_dict(matched(wanted, state, source), strict=False)
