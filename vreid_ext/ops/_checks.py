@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vreid_ext import _observers
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -71,7 +73,8 @@ def margin(value: Any) -> float | Literal["soft"]:
 
 def seen(value: Tensor) -> bool:
     """Whether the numbers can be looked at without a wait: on a CPU, and not while a compiler traces."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    own_rules = type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__  # such as a FakeTensor
+    return value.device.type == "cpu" and not own_rules and not _observers.symbolic()
 
 
 def has_numbers(name: str, value: Tensor) -> None:

@@ -25,14 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import register
+from vreid_ext.ops._library import overridable, register
 
 Groups = tuple[Tensor, Tensor]
 
 
+@overridable
 def pair_distances(
     query: Tensor,
     gallery: Tensor,
@@ -64,6 +65,7 @@ def pair_distances(
     return _call("pair_distances", backend, query, query, gallery, row, index, metric)
 
 
+@overridable
 def rank_counts(
     distances: Tensor,
     start: Tensor,
@@ -110,6 +112,7 @@ def rank_counts(
     return _call("rank_counts", backend, distances, distances, start, index, distance, *groups, kept, offset)
 
 
+@overridable
 def feature_rank_counts(
     query: Tensor,
     gallery: Tensor,
@@ -152,6 +155,7 @@ def feature_rank_counts(
     )
 
 
+@overridable
 def top_k(
     query: Tensor,
     gallery: Tensor,
@@ -209,9 +213,10 @@ def nearest_and_farthest(
 
 
 def _call(op: str, backend: str, leading: Tensor, *arguments: Any) -> Any:
-    backend = backends.choose(op, backend, leading.device, leading.dtype)
+    backend = backends.choose(op, backend, leading.device, leading.dtype, traceable=False)
     arguments = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
-    if backend == "reference" and all(each.numel() for each in arguments if isinstance(each, Tensor)):
+    filled = all(each.numel() for each in arguments if isinstance(each, Tensor))
+    if backend == "reference" and filled and not _observers.transformed():
         return getattr(reference, op)(*arguments)
     return _OPS[op](*arguments, backend)
 

@@ -8,9 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
+from vreid_ext.ops._library import overridable
 
 
 class ReRanked(Protocol):
@@ -26,6 +27,7 @@ class ReRanked(Protocol):
         """(stop - start, G) float32 or float64: the distances of these queries. `rows(0, Q)` gives all."""
 
 
+@overridable
 def k_reciprocal(
     query: Tensor,
     gallery: Tensor,
@@ -58,9 +60,10 @@ def k_reciprocal(
         lambda_value: weight of the original distance, 0 to 1.
         backend: "auto", "native" or "reference" (dense, O(N^2) memory).
 
-    Not differentiable and not traced by `torch.compile`: the number of neighbours depends on the data.
+    Not differentiable, and not for tracers and transforms: the number of neighbours depends on the data.
 
     Raises:
+        RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms.
         TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
             finite, or longer than 1e18.
     """
@@ -75,6 +78,10 @@ def k_reciprocal(
     if gallery.dtype != query.dtype:
         raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
     check_options(k1, k2, lambda_value)
+    if _observers.transformed():
+        raise RuntimeError(
+            "k_reciprocal: expected a call outside tracers and function transforms, got one inside"
+        )
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():
         if backend == "reference":

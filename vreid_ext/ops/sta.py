@@ -18,7 +18,7 @@ from torch import Tensor
 from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import register
+from vreid_ext.ops._library import overridable, register
 from vreid_ext.precision import accumulator, in_full, widened
 
 
@@ -36,6 +36,7 @@ class STAPool(NamedTuple):
     attention: Tensor
 
 
+@overridable
 def attention_map(
     x: Tensor, energy: str = "sum_square", normalize: str = "sum", *, backend: str = "auto"
 ) -> Tensor:
@@ -65,6 +66,7 @@ def attention_map(
     return _attention_map(x, energy, normalize, backend)[0]
 
 
+@overridable
 def block_scores(
     attention: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend: str = "auto"
 ) -> Tensor:
@@ -94,6 +96,7 @@ def block_scores(
     return _block_scores(attention, valid, blocks, backend)[0]
 
 
+@overridable
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """Feature fusion (STA, Algorithm 1): the two maps F_fuse = [F_1, F_2].
 
@@ -127,6 +130,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
     return _fuse(x, scores, valid, backend)[0]
 
 
+@overridable
 def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend: str = "auto") -> STAPool:
     """Spatial-temporal attention, fusion and global average pooling in one read of the feature map
     (STA, Eq. 1 to 4 and Algorithm 1).
@@ -160,6 +164,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
     return STAPool(*_sta_pool(x, valid, blocks, backend)[:3])
 
 
+@overridable
 def inter_frame_distance(
     attention: Tensor,
     pairs: str = "random",
