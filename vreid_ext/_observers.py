@@ -19,10 +19,11 @@ def _private(path: str) -> Any:
 
 
 _dispatch_modes = _private("_C._len_torch_dispatch_stack")
+_function_modes = _private("_C._len_torch_function_stack")
 _transform = _private("_C._functorch.peek_interpreter_stack")
 _profiling = _private("_C._autograd._profiler_enabled")
 _has_storage = _private("_C._has_storage")
-_incomplete = None in (_dispatch_modes, _transform, _profiling, _has_storage)
+_incomplete = None in (_dispatch_modes, _function_modes, _transform, _profiling, _has_storage)
 
 
 def transformed() -> bool:
@@ -35,7 +36,11 @@ def transformed() -> bool:
 def observed() -> bool:
     """Whether somebody has to see the operator."""
     return _incomplete or bool(
-        torch.compiler.is_compiling() or _dispatch_modes() > 0 or _profiling() or transformed()
+        torch.compiler.is_compiling()
+        or _dispatch_modes() > 0
+        or _function_modes() > 0
+        or _profiling()
+        or transformed()
     )
 
 
@@ -65,5 +70,5 @@ def transforming() -> bool:
 
 
 def batched(args: tuple[Any, ...]) -> bool:
-    """Whether gradients come from `torch.autograd.grad(is_grads_batched=True)`, as wrappers without memory."""
+    """Whether gradients are wrappers without memory: `torch.autograd.grad(is_grads_batched=True)`."""
     return not all(_has_storage(each) for each in args if isinstance(each, torch.Tensor))

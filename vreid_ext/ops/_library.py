@@ -10,13 +10,11 @@ through the dispatcher and back costs more than a small batch's arithmetic.
 """
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 from torch.library import Library, register_autograd, register_fake
-from torch.overrides import handle_torch_function, has_torch_function
 
 from vreid_ext import _observers, backends
 
@@ -25,23 +23,6 @@ from vreid_ext import _observers, backends
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
 
 _library = Library("vreid_ext", "FRAGMENT")
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def overridable(function: Callable[P, R]) -> Callable[P, R]:
-    """A public op that `torch.fx`, and subclasses and modes with `__torch_function__`, see as one call."""
-
-    @wraps(function)
-    def public(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = (*args, *kwargs.values())
-        if has_torch_function(given):
-            result: R = handle_torch_function(public, given, *args, **kwargs)
-            return result
-        return function(*args, **kwargs)
-
-    return public
 
 
 def register(

@@ -25,7 +25,7 @@ from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable, register
+from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
 
 METRICS = ("euclidean", "squared", "cosine")
@@ -62,7 +62,6 @@ class IdentityHard(NamedTuple):
     valid: Tensor
 
 
-@overridable
 def batch_hard(
     embeddings: Tensor,
     labels: Tensor,
@@ -105,7 +104,6 @@ def batch_hard(
     return BatchHard(positive, negative, positive_index, negative_index, (index >= 0).all(0))
 
 
-@overridable
 def batch_hard_triplet(
     embeddings: Tensor,
     labels: Tensor,
@@ -135,7 +133,6 @@ def batch_hard_triplet(
     return _batch_hard_triplet(*arguments, number, soft, backend)[0]
 
 
-@overridable
 def identity_hard(
     attributes: Tensor,
     labels: Tensor,
@@ -184,7 +181,6 @@ def _hard_of_identity(
     return IdentityHard(negative_index, positive_index, negative_index >= 0)
 
 
-@overridable
 def dvdp(
     embeddings: Tensor, labels: Tensor, *, metric: str = "cosine", backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
@@ -212,7 +208,6 @@ def dvdp(
     return (far - near).sum(), hard.valid.sum()
 
 
-@overridable
 def mined_distance(
     embeddings: Tensor,
     index: Tensor,

@@ -11,11 +11,10 @@ from torch import Tensor
 from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable, register
+from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full
 
 
-@overridable
 def part_distance(
     q_features: Tensor,
     q_weights: Tensor,

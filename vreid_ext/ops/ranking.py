@@ -28,12 +28,11 @@ from torch import Tensor
 from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable, register
+from vreid_ext.ops._library import register
 
 Groups = tuple[Tensor, Tensor]
 
 
-@overridable
 def pair_distances(
     query: Tensor,
     gallery: Tensor,
@@ -65,7 +64,6 @@ def pair_distances(
     return _call("pair_distances", backend, query, query, gallery, row, index, metric)
 
 
-@overridable
 def rank_counts(
     distances: Tensor,
     start: Tensor,
@@ -112,7 +110,6 @@ def rank_counts(
     return _call("rank_counts", backend, distances, distances, start, index, distance, *groups, kept, offset)
 
 
-@overridable
 def feature_rank_counts(
     query: Tensor,
     gallery: Tensor,
@@ -155,7 +152,6 @@ def feature_rank_counts(
     )
 
 
-@overridable
 def top_k(
     query: Tensor,
     gallery: Tensor,

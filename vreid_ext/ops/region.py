@@ -19,7 +19,7 @@ from torch import Tensor
 from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable, register
+from vreid_ext.ops._library import register
 from vreid_ext.precision import in_full, widened
 
 
@@ -38,7 +38,6 @@ class RegionPool(NamedTuple):
     overlap: Tensor
 
 
-@overridable
 def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPool:
     """K attention-weighted means of each frame's cells, and how much the K attentions overlap (DRSTA, Eq. 2,
     3 and 9), in one read of the feature map.
@@ -79,7 +78,6 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
     return RegionPool(*_region_pool(logits, x, backend))
 
 
-@overridable
 def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str = "auto") -> Tensor:
     """Overlap of K receptive fields of each frame, for weights from elsewhere (DRSTA, Eq. 9 and 10).
 
@@ -106,7 +104,6 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     return _hellinger_overlap(weights, form, backend)
 
 
-@overridable
 def temporal_pool(
     scores: Tensor, features: Tensor, valid: Tensor | None = None, *, backend: str = "auto"
 ) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable
 
 
 class ReRanked(Protocol):
@@ -27,7 +26,6 @@ class ReRanked(Protocol):
         """(stop - start, G) float32 or float64: the distances of these queries. `rows(0, Q)` gives all."""
 
 
-@overridable
 def k_reciprocal(
     query: Tensor,
     gallery: Tensor,
@@ -63,7 +61,7 @@ def k_reciprocal(
     Not differentiable, and not for tracers and transforms: the number of neighbours depends on the data.
 
     Raises:
-        RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms.
+        RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms; fake tensors.
         TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
             finite, or longer than 1e18.
     """
@@ -78,9 +76,9 @@ def k_reciprocal(
     if gallery.dtype != query.dtype:
         raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
     check_options(k1, k2, lambda_value)
-    if _observers.transformed():
+    if _observers.transformed() or not (_checks.held(query) and _checks.held(gallery)):
         raise RuntimeError(
-            "k_reciprocal: expected a call outside tracers and function transforms, got one inside"
+            "k_reciprocal: expected numbers, got a tracer, a function transform or fake tensors"
         )
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():

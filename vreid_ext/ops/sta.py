@@ -18,7 +18,7 @@ from torch import Tensor
 from vreid_ext import backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
-from vreid_ext.ops._library import overridable, register
+from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
 
 
@@ -36,7 +36,6 @@ class STAPool(NamedTuple):
     attention: Tensor
 
 
-@overridable
 def attention_map(
     x: Tensor, energy: str = "sum_square", normalize: str = "sum", *, backend: str = "auto"
 ) -> Tensor:
@@ -66,7 +65,6 @@ def attention_map(
     return _attention_map(x, energy, normalize, backend)[0]
 
 
-@overridable
 def block_scores(
     attention: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend: str = "auto"
 ) -> Tensor:
@@ -96,7 +94,6 @@ def block_scores(
     return _block_scores(attention, valid, blocks, backend)[0]
 
 
-@overridable
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str = "auto") -> Tensor:
     """Feature fusion (STA, Algorithm 1): the two maps F_fuse = [F_1, F_2].
 
@@ -121,7 +118,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         raise ValueError(
             f"scores: got shape {tuple(scores.shape)}, wanted (B,T,K) with (B,T) = {tuple(x.shape[:2])}"
         )
-    _checks.row_blocks("scores.shape[2]", scores.shape[2], x.shape[3])
+    _checks.row_blocks("scores.shape[2]", int(scores.shape[2]), x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
     scores = widened(scores, x.dtype)
     backend = backends.choose("fuse", backend, x.device, x.dtype)
@@ -130,7 +127,6 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
     return _fuse(x, scores, valid, backend)[0]
 
 
-@overridable
 def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend: str = "auto") -> STAPool:
     """Spatial-temporal attention, fusion and global average pooling in one read of the feature map
     (STA, Eq. 1 to 4 and Algorithm 1).
@@ -164,7 +160,6 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
     return STAPool(*_sta_pool(x, valid, blocks, backend)[:3])
 
 
-@overridable
 def inter_frame_distance(
     attention: Tensor,
     pairs: str = "random",
@@ -198,7 +193,7 @@ def inter_frame_distance(
     if pairs == "all":
         index = torch.triu_indices(frames, frames, 1, device=attention.device).T.expand(clips, -1, -1)
     else:
-        draw = torch.rand(clips, frames, generator=generator, device=attention.device)
+        draw = torch.rand(clips, frames, generator=generator, dtype=torch.float32, device=attention.device)
         index = draw.argsort(1)[:, None, :2]
     backend = backends.choose("inter_frame_distance", backend, attention.device, attention.dtype)
     if backend == "reference":
