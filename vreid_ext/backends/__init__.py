@@ -15,6 +15,8 @@ from types import ModuleType
 
 import torch
 
+from vreid_ext import _observers
+
 BACKENDS = ("reference", "native", "triton", "cuda")
 
 # Which of the two comes first on a GPU, by op and major compute capability (None: every other); Triton where
@@ -61,8 +63,13 @@ def use_backend(name: str) -> Iterator[None]:
         _setting = previous
 
 
-def choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
+def choose(
+    op: str, requested: str, device: torch.device, dtype: torch.dtype, *, traceable: bool = True
+) -> str:
     """The backend that is to run `op`.
+
+    Under a tracer or a function transform "auto" is the reference (`_observers.transformed`), unless the
+    reference's Python depends on numbers and is not `traceable`.
 
     Raises:
         TypeError, ValueError: `requested` is no backend's name.
@@ -70,7 +77,8 @@ def choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) ->
     """
     if not isinstance(requested, str):
         _check_name(requested, "backend")
-    return _choose(op, _setting if requested == "auto" else requested, device, dtype)
+    requested = _setting if requested == "auto" else requested
+    return _choose(op, requested, device, dtype, traceable)
 
 
 @cache
@@ -112,7 +120,9 @@ def build_info() -> dict[str, str]:
 
 
 @torch.compiler.assume_constant_result
-def _choose(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
+def _choose(op: str, requested: str, device: torch.device, dtype: torch.dtype, traceable: bool) -> str:
+    if traceable and requested == "auto" and _observers.transformed():
+        return "reference"
     return _resolve(op, requested, device, dtype)
 
 

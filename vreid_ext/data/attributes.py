@@ -133,7 +133,7 @@ def one_hot(attributes: Mapping[str, int], dataset: str = "mars", group: Group =
     missing = [name for name in sizes if name not in attributes]
     if missing:
         raise ValueError(f"attributes: {missing[0]!r} is missing; want {', '.join(sizes)}")
-    return torch.cat([torch.eye(size)[attributes[name]] for name, size in sizes.items()])
+    return torch.cat([torch.eye(size, dtype=torch.float32)[attributes[name]] for name, size in sizes.items()])
 
 
 def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str]) -> Tensor:

@@ -115,7 +115,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         frames = [images[i] for i in chosen.tolist()]
         clip = stack_images(frames, getattr(self.transform, "size", None))
         if tracklet.joints is not None:
-            sizes = torch.tensor([(image.shape[2], image.shape[1], 1) for image in frames])
+            sizes = tracklet.joints.new_tensor([(image.shape[2], image.shape[1], 1) for image in frames])
             joints = tracklet.joints[chosen] / sizes[:, None]
             if self.transform is not None:
                 assert isinstance(self.transform, ClipTransform)  # checked at construction

@@ -44,7 +44,7 @@ def sample_clip(
         return torch.cat([torch.randperm(n, generator=generator)[:t], extra]).sort().values
     if how == "evenly":
         if t == 1:
-            return torch.tensor([n // 2])
+            return torch.tensor([n // 2], dtype=torch.int64)
         # Integer arithmetic: round half up, exact for every n.
         return (2 * torch.arange(t) * (n - 1) + (t - 1)) // (2 * (t - 1))
     if how == "consecutive":

@@ -130,8 +130,8 @@ class MediaPipePose:
         scale = _SIDE / (self.room * max(height, width))
         h, w = round(height * scale), round(width * scale)
         top, left = (_SIDE - h) // 2, (_SIDE - w) // 2
-        square = torch.zeros(_SIDE, _SIDE, 3)
-        square[top : top + h, left : left + w] = resize(image, [h, w]).permute(1, 2, 0) / 255
+        square = torch.zeros(_SIDE, _SIDE, 3, dtype=torch.float32, device="cpu")
+        square[top : top + h, left : left + w] = resize(image, [h, w]).permute(1, 2, 0).float() / 255
         self._network.set_tensor(self._input, square[None].numpy())
         self._network.invoke()
         points = self._network.get_tensor(self._landmarks).reshape(-1, 5).astype(np.float64)

@@ -57,7 +57,7 @@ class Flip(nn.Module):
         self.probability = probability
 
     def forward(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if torch.rand(()) >= self.probability:
+        if torch.rand((), dtype=torch.float32) >= self.probability:
             return clip, joints
         return clip.flip(-1), None if joints is None else mirror_joints(joints)
 
@@ -74,7 +74,7 @@ class Shift(nn.Module):
         top, left = torch.randint(2 * self.pixels + 1, (2,)).tolist()
         bordered = F.pad(clip, [self.pixels] * 4)
         if joints is not None:
-            moved = torch.tensor([(self.pixels - left) / width, (self.pixels - top) / height, 0])
+            moved = joints.new_tensor([(self.pixels - left) / width, (self.pixels - top) / height, 0])
             joints = joints + moved
         return bordered[..., top : top + height, left : left + width], joints
 

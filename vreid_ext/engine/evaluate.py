@@ -63,7 +63,9 @@ class TestSet:
         place = {tracklet.paths: index for index, tracklet in enumerate(self.tracklets)}
         self.query, self.gallery = ([place[each.paths] for each in part] for part in (query, gallery))
         in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
-        self.itself = torch.tensor([in_gallery.get(tracklet.paths, -1) for tracklet in query])
+        self.itself = torch.tensor(
+            [in_gallery.get(tracklet.paths, -1) for tracklet in query], dtype=torch.int64, device="cpu"
+        )
 
     def has_matches(self) -> bool:
         """Whether any query has a gallery item of its person that counts."""
@@ -352,7 +354,7 @@ def write_json(path: Path, value: Any) -> None:
 def ids(dataset: TrackletDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(q_pids, g_pids, q_camids, g_camids), as `metrics.evaluate` and `metrics.rank` take them."""
     q_pids, g_pids, q_camids, g_camids = (
-        torch.tensor([getattr(tracklet, which) for tracklet in part])
+        torch.tensor([getattr(tracklet, which) for tracklet in part], dtype=torch.int64, device="cpu")
         for which in ("pid", "camid")
         for part in (dataset.query, dataset.gallery)
     )

@@ -114,7 +114,11 @@ def export_model(
 def _inputs(clips: int, frames: int, size: tuple[int, int], with_joints: bool) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (clips, frames, 3, *size), dtype=torch.uint8, generator=draw)
-    return (pixels, torch.rand(clips, frames, 14, 3, generator=draw)) if with_joints else (pixels,)
+    return (
+        (pixels, torch.rand(clips, frames, 14, 3, generator=draw, dtype=torch.float32))
+        if with_joints
+        else (pixels,)
+    )
 
 
 def _write_onnx(

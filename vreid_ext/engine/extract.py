@@ -105,7 +105,7 @@ def extract_blocks(
     try:
         for block, part in zip(blocks, batches, strict=True):
             total: Tensor | None = None
-            count = torch.zeros(len(block), 1)
+            count = torch.zeros(len(block), 1, dtype=torch.float32, device="cpu")
             for batch in (next(loader) for _ in part):
                 valid = batch["valid"].to(device) if "valid" in batch else None
                 inputs = {
@@ -116,7 +116,7 @@ def extract_blocks(
                     total = feature.new_zeros(len(block), feature.shape[1])
                 row = batch["index"] - first
                 total.index_add_(0, row, feature)
-                count.index_add_(0, row, torch.ones(len(feature), 1))
+                count.index_add_(0, row, feature.new_ones(len(feature), 1))
                 done += len(feature)
                 if progress is not None:
                     progress(done, len(dataset))

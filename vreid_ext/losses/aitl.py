@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.ops._checks import readable
 
 
 class AITLoss(nn.Module):
@@ -65,7 +66,7 @@ class AITLoss(nn.Module):
             include_self=self.include_self,
             backend=self.backend,
         )
-        if not self._looked and not torch.compiler.is_compiling():
+        if not self._looked and readable(targets):
             self._looked = True  # once: on a GPU the look waits for the device
             _warn_of_few(targets)
         index = torch.stack([hard.negative_index, hard.positive_index])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vreid_ext.ops._checks import seen
 from vreid_ext.precision import widened
 
 IGNORE = -1
@@ -33,14 +34,13 @@ class AttributeLoss(nn.Module):
         if not sizes:
             raise ValueError("sizes: got none, wanted at least one attribute")
         self.sizes = dict(sizes)
-        counts = torch.tensor(list(self.sizes.values()))
         self.attribute: Tensor  # of each column of the logits
         self.class_: Tensor
-        self.register_buffer(
-            "attribute", torch.arange(len(counts)).repeat_interleave(counts), persistent=False
-        )
-        ranges = [torch.arange(size) for size in self.sizes.values()]
-        self.register_buffer("class_", torch.cat(ranges), persistent=False)
+        counts = self.sizes.values()
+        attribute = [number for number, size in enumerate(counts) for _ in range(size)]
+        class_ = [number for size in counts for number in range(size)]
+        self.register_buffer("attribute", torch.tensor(attribute, dtype=torch.int64), persistent=False)
+        self.register_buffer("class_", torch.tensor(class_, dtype=torch.int64), persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         check_attributes(logits, targets, self.sizes)
@@ -64,8 +64,8 @@ def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) 
         raise TypeError(f"targets: got {got}, wanted an int64 tensor (n, {len(sizes)})")
     if targets.shape != (len(logits), len(sizes)):
         raise ValueError(f"targets: got shape {tuple(targets.shape)}, wanted ({len(logits)}, {len(sizes)})")
-    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        outside = (targets < IGNORE) | (targets >= torch.tensor(list(sizes.values())))
+    if seen(targets):
+        outside = (targets < IGNORE) | (targets >= targets.new_tensor(list(sizes.values())))
         if outside.any():
             row, column = outside.nonzero()[0].tolist()
             name = list(sizes)[column]

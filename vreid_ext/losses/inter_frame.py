@@ -34,7 +34,7 @@ class InterFrameRegularizer(nn.Module):
     def forward(self, attention: Tensor, valid: Tensor | None = None) -> Tensor:
         distance = ops.inter_frame_distance(attention, self.pairs, backend=self.backend)
         if valid is None:
-            return distance.sum() / max(len(distance), 1)
+            return distance.sum() / max(distance.shape[0], 1)
         if valid.dtype != torch.bool or valid.shape != attention.shape[:2]:
             got, wanted = (valid.dtype, tuple(valid.shape)), tuple(attention.shape[:2])
             raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")

@@ -70,8 +70,8 @@ class OIMLoss(nn.Module):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: got {momentum}, wanted a number in [0, 1)")
         self.scalar, self.momentum = float(scalar), float(momentum)
-        self.register_buffer("table", torch.zeros(num_classes, num_features))
-        self.register_buffer("queue", torch.zeros(queue, num_features))
+        self.register_buffer("table", torch.zeros(num_classes, num_features, dtype=torch.float32))
+        self.register_buffer("queue", torch.zeros(queue, num_features, dtype=torch.float32))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:

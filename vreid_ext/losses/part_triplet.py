@@ -38,7 +38,7 @@ class PartTripletLoss(nn.Module):
         _checks.batch("scores", scores, targets)
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
         same = targets[:, None] == targets
-        positive = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+        positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
         farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
         nearest = distance.masked_fill(same, torch.inf).amin(1)
         anchors = positive.any(1) & ~same.all(1)

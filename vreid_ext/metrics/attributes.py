@@ -39,9 +39,9 @@ def attribute_scores(
         known = target >= 0
         if not known.any():
             continue
-        table = torch.zeros(size, size, dtype=torch.int64)
         pairs = target[known].cpu(), part[known].argmax(1).cpu()
-        table.index_put_(pairs, torch.ones(len(pairs[0]), dtype=torch.int64), accumulate=True)
+        table = pairs[0].new_zeros((size, size))
+        table.index_put_(pairs, torch.ones_like(pairs[0]), accumulate=True)
         hits, sums = table.diagonal().double(), (table.sum(0) + table.sum(1)).double()
         scores[name] = {
             "accuracy": float(hits.sum() / table.sum()),

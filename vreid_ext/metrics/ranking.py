@@ -55,7 +55,7 @@ def nearest(
     """`top_k` over a gallery that is read in pieces: indices (Q,k) and distances (Q,k)."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
-    indices = torch.full((len(query), k), -1, device=query.device)
+    indices = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)
     distances = torch.full_like(indices, torch.inf, dtype=torch.float64)
     for first, piece in gallery.pieces():
         removed = () if protocol is None else protocol.part(first, first + len(piece))

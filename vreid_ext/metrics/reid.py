@@ -277,11 +277,11 @@ def _score(protocol: Protocol, counts: Tensor, ap: str) -> tuple[Tensor, Tensor,
     width = int(rank.max()) + 1 if len(rank) else 1
     rank = (row * width + rank).sort().values % width  # ascending within a query
     positives = start.diff()
-    hit = torch.arange(1, len(row) + 1) - start[row]  # 1, 2, ... within a query
+    hit = torch.arange(1, len(row) + 1, device=row.device) - start[row]  # 1, 2, ... within a query
     precision = hit.double() / rank
     if ap == "trapezoid":
         precision = (torch.where(rank > 1, (hit - 1) / (rank - 1).double(), 1.0) + precision) / 2
-    total = torch.zeros(len(positives), dtype=torch.float64).scatter_add(0, row, precision)
+    total = positives.new_zeros(len(positives), dtype=torch.float64).scatter_add(0, row, precision)
     none = torch.zeros_like(positives)
     first = none.scatter_reduce(0, row, rank, "amin", include_self=False)
     last = none.scatter_reduce(0, row, rank, "amax", include_self=False)

@@ -100,7 +100,10 @@ class StoredFeatures:
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
         """pids and camids of a split, int64."""
         tracklets = self.tracklets(split)
-        pids, camids = (torch.tensor([each[key] for each in tracklets]) for key in ("pid", "camid"))
+        pids, camids = (
+            torch.tensor([each[key] for each in tracklets], dtype=torch.int64, device="cpu")
+            for key in ("pid", "camid")
+        )
         return pids, camids
 
     def verify(self) -> None:

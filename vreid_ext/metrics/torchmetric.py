@@ -83,4 +83,7 @@ class ReIDMetric(Metric):
             *(camids[part] for part in (of_query, of_gallery)),
             **self.options,
         )
-        return {name: torch.tensor(value) for name, value in self.result.row().items()}
+        return {
+            name: torch.tensor(value, dtype=torch.float32, device="cpu")
+            for name, value in self.result.row().items()
+        }

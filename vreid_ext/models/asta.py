@@ -167,7 +167,7 @@ def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]
     if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
         raise ValueError(f"input_size: got {input_size!r}, wanted (height, width) in pixels")
     with in_evaluation(backbone), torch.no_grad():
-        parameter = next(backbone.parameters(), torch.empty(0))
+        parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32))
         maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
     if maps.dim() != 4:
         raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")

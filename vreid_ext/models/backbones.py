@@ -162,7 +162,7 @@ def _halves(layer: nn.Module) -> bool:
 def _channels(*chain: nn.Module) -> list[int]:
     """Channels after each of some layers that follow one another; their state is left as it is."""
     channels = []
-    x = torch.zeros(1, 3, 64, 64)
+    x = next(chain[0].parameters()).new_zeros(1, 3, 64, 64)
     for module in chain:
         training = module.training
         x = module.eval()(x)

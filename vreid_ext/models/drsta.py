@@ -172,6 +172,6 @@ def second_order(parts: Tensor, valid: Tensor | None = None) -> Tensor:
     if valid is not None:
         parts = parts.masked_fill(~valid[:, :, None, None], 0)
     x = parts.transpose(1, 2)  # (B,K,T,D)
-    products = x @ x.mT
+    products = x @ x.transpose(-2, -1)
     trace = products.diagonal(dim1=2, dim2=3).sum(2)
     return ((products / trace.clamp(min=torch.finfo(x.dtype).tiny)[..., None, None]) @ x).transpose(1, 2)

@@ -26,7 +26,7 @@ STANDING = (
 
 def standing_boxes(like: Tensor) -> Tensor:
     """The layout `STANDING` as (6,4), with the device of `like` and float32."""
-    return torch.tensor(STANDING, device=like.device)
+    return torch.tensor(STANDING, dtype=torch.float32, device=like.device)
 
 
 def part_boxes(

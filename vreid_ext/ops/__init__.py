@@ -1,5 +1,7 @@
 """Functional ops: schema, gradient, backend choice and documentation of every kernel."""
 
+import torch.fx
+
 from vreid_ext.ops.mining import (
     BatchHard,
     IdentityHard,
@@ -47,3 +49,8 @@ __all__ = [
     "temporal_pool",
     "top_k",
 ]
+
+# `torch.fx.symbolic_trace` records each of them, called as `ops.name`, as one node.
+for _name in __all__:
+    if not isinstance(globals()[_name], type):
+        torch.fx.wrap(_name)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vreid_ext import _observers
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -69,14 +71,24 @@ def margin(value: Any) -> float | Literal["soft"]:
     return float(value)
 
 
+def readable(value: Tensor) -> bool:
+    """Whether Python may branch on the numbers: they exist, and no tracer, transform or mode looks on."""
+    return not _observers.symbolic() and held(value)
+
+
 def seen(value: Tensor) -> bool:
-    """Whether the numbers can be looked at without a wait: on a CPU, and not while a compiler traces."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether the numbers can be looked at without a wait for the device."""
+    return value.device.type == "cpu" and readable(value)
 
 
 def has_numbers(name: str, value: Tensor) -> None:
     if value.device.type == "meta":
         raise ValueError(f"{name}: got a tensor on meta, wanted one that holds numbers")
+
+
+def held(value: Tensor) -> bool:
+    """Whether the tensor's own memory holds its numbers; a FakeTensor or a DTensor has rules of its own."""
+    return type(value).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def within(name: str, value: Tensor, least: int, end: int) -> None:

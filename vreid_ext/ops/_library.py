@@ -13,15 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.library import Library, register_autograd, register_fake
 
-from vreid_ext import backends
+from vreid_ext import _observers, backends
 
-# Arguments that leave an op between autograd and the kernel; whatever else may want to see the operator.
+# Types for which the kernel may be called directly. Any other type (tensor subclass, FakeTensor, ...) might
+# intercept the operator.
 _PLAIN = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
-
-_modes = torch._C._len_torch_dispatch_stack
-_transform = torch._C._functorch.peek_interpreter_stack
 
 _library = Library("vreid_ext", "FRAGMENT")
 
@@ -69,7 +68,8 @@ def register(
 
     def call(*args: Any) -> Any:
         # Gradients are enabled while a gradient is computed if it is to be differentiated again.
-        if _observed(args) or (gradient and torch.is_grad_enabled()):
+        if _observed(args) or (gradient and (torch.is_grad_enabled() or _observers.batched(args))):
+            _no_tangents(name, args)
             return overload(*args)
         return differentiable(*args) if torch.is_grad_enabled() else kernel(*args)
 
@@ -97,13 +97,25 @@ def _function(
     return apply
 
 
+def _no_tangents(name: str, args: tuple[Any, ...]) -> None:
+    """An error for forward-mode AD, in which a kernel's result would count as constant."""
+    if not _observers.forward_mode():
+        return
+    # Inside `torch.func.jvp` an argument may carry its tangent below the wrapper of another transform.
+    if _observers.transforming() or any(
+        forward_ad.unpack_dual(each).tangent is not None for each in args if isinstance(each, torch.Tensor)
+    ):
+        raise RuntimeError(
+            f"backend: expected 'auto' or 'reference' under forward-mode AD, got {args[-1]!r}, "
+            f"whose {name} has no forward-mode derivative"
+        )
+
+
 def _second_derivative(ctx: Any, *grads: Any) -> None:
     """An error, since what is not differentiated would count as zero."""
     raise RuntimeError("this op has no second derivative but in backend='reference'")
 
 
 def _observed(args: tuple[Any, ...]) -> bool:
-    """Whether somebody has to see the operator: a compiler, a mode, a transform, another tensor type."""
-    if torch.compiler.is_compiling() or _modes() > 0 or _transform() is not None:
-        return True
-    return not _PLAIN.issuperset(map(type, args))
+    """Whether somebody has to see the operator: an observer of the call, or an argument's own type."""
+    return _observers.observed() or not _PLAIN.issuperset(map(type, args))

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
@@ -210,9 +210,10 @@ def nearest_and_farthest(
 
 
 def _call(op: str, backend: str, leading: Tensor, *arguments: Any) -> Any:
-    backend = backends.choose(op, backend, leading.device, leading.dtype)
+    backend = backends.choose(op, backend, leading.device, leading.dtype, traceable=False)
     arguments = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
-    if backend == "reference" and all(each.numel() for each in arguments if isinstance(each, Tensor)):
+    filled = all(each.numel() for each in arguments if isinstance(each, Tensor))
+    if backend == "reference" and filled and not _observers.transformed():
         return getattr(reference, op)(*arguments)
     return _OPS[op](*arguments, backend)
 

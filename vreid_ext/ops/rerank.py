@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _observers, backends
 from vreid_ext.backends import reference
 from vreid_ext.ops import _checks
 
@@ -58,9 +58,10 @@ def k_reciprocal(
         lambda_value: weight of the original distance, 0 to 1.
         backend: "auto", "native" or "reference" (dense, O(N^2) memory).
 
-    Not differentiable and not traced by `torch.compile`: the number of neighbours depends on the data.
+    Not differentiable, and not for tracers and transforms: the number of neighbours depends on the data.
 
     Raises:
+        RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms; fake tensors.
         TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
             finite, or longer than 1e18.
     """
@@ -75,6 +76,10 @@ def k_reciprocal(
     if gallery.dtype != query.dtype:
         raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
     check_options(k1, k2, lambda_value)
+    if _observers.transformed() or not (_checks.held(query) and _checks.held(gallery)):
+        raise RuntimeError(
+            "k_reciprocal: expected numbers, got a tracer, a function transform or fake tensors"
+        )
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():
         if backend == "reference":

@@ -118,7 +118,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         raise ValueError(
             f"scores: got shape {tuple(scores.shape)}, wanted (B,T,K) with (B,T) = {tuple(x.shape[:2])}"
         )
-    _checks.row_blocks("scores.shape[2]", scores.shape[2], x.shape[3])
+    _checks.row_blocks("scores.shape[2]", int(scores.shape[2]), x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
     scores = widened(scores, x.dtype)
     backend = backends.choose("fuse", backend, x.device, x.dtype)
@@ -193,7 +193,7 @@ def inter_frame_distance(
     if pairs == "all":
         index = torch.triu_indices(frames, frames, 1, device=attention.device).T.expand(clips, -1, -1)
     else:
-        draw = torch.rand(clips, frames, generator=generator, device=attention.device)
+        draw = torch.rand(clips, frames, generator=generator, dtype=torch.float32, device=attention.device)
         index = draw.argsort(1)[:, None, :2]
     backend = backends.choose("inter_frame_distance", backend, attention.device, attention.dtype)
     if backend == "reference":

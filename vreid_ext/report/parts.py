@@ -14,7 +14,10 @@ def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames
     tracklets = list({t.name: t for t in (*data.train, *data.query, *data.gallery)}.values())
     clips = ClipDataset(tracklets, frames, "evenly")
     pictures = []
-    for number, index in enumerate(torch.linspace(0, len(tracklets) - 1, count).long().tolist(), start=1):
+    for number, index in enumerate(
+        torch.linspace(0, len(tracklets) - 1, count, dtype=torch.float64, device="cpu").long().tolist(),
+        start=1,
+    ):
         item = clips[index]
         path = joints.with_name(f"parts-{number}.png")
         pictures.append(plot_parts(item["clip"], item["joints"], path, title=tracklets[index].name))

@@ -211,8 +211,8 @@ def plot_parts(
         raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted {(len(frames), len(PART_NAMES))}")
     height, width = frames.shape[2:]
     counts = known_joints(joints).numpy()
-    points = (joints[..., :2] * torch.tensor([width, height])).numpy() - 0.5
-    boxes = (part_boxes(joints) * torch.tensor([width, height, width, height])).numpy() - 0.5
+    points = (joints[..., :2] * joints.new_tensor([width, height])).numpy() - 0.5
+    boxes = (part_boxes(joints) * joints.new_tensor([width, height, width, height])).numpy() - 0.5
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         tall = 1.5 * height / width
         widths = [max(1.5 * len(frames), 4.5)] + ([4.0] if scores is not None else [])

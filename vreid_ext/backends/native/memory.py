@@ -24,7 +24,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """`torch.empty(shape, dtype=dtype)` on the CPU, in kept memory where a block of its size is there."""
     size = dtype.itemsize * math.prod(shape)
     if size < _LARGE:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     return _lend(size, dtype).view(shape)
 
 

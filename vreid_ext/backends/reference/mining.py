@@ -66,7 +66,7 @@ def _rows(x: Tensor, metric: str) -> Tensor:
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     zero = norm < torch.finfo(x.dtype).smallest_normal ** 0.5
     unit = torch.where(zero, 0, x / torch.where(zero, 1, norm))
-    return unit * torch.where(norm.isinf(), torch.nan, 1)
+    return unit * torch.where(norm.isinf(), torch.nan, torch.ones_like(norm))
 
 
 def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
@@ -84,10 +84,10 @@ def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
 def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:
     """Column of the largest distance among the candidates of each row; -1 without one."""
     if not distance.numel():
-        return torch.full(distance.shape[:1], -1, device=distance.device)
+        return torch.full(distance.shape[:1], -1, dtype=torch.int64, device=distance.device)
     index = distance.masked_fill(~candidates, -torch.inf).argmax(1)
     return torch.where(candidates.any(1), index, -1)
 
 
 def _self(x: Tensor) -> Tensor:
-    return torch.eye(len(x), dtype=torch.bool, device=x.device)
+    return torch.eye(x.shape[0], dtype=torch.bool, device=x.device)

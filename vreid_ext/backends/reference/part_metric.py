@@ -3,19 +3,23 @@
 import torch
 from torch import Tensor
 
+from vreid_ext import _observers
 from vreid_ext.precision import accumulator
 
 
 def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
     """Eq. 8 for weights that are normalised already: one part after the other."""
     dtype = accumulator(q_features.dtype)
-    total = q_features.new_zeros((len(q_features), len(g_features)), dtype=dtype)
+    total = q_features.new_zeros((q_features.shape[0], g_features.shape[0]), dtype=dtype)
     for r in range(q_features.shape[1]):
-        # Differences instead of a matrix product: exact, and of gradient zero at distance zero.
-        distance = torch.cdist(
-            q_features[:, r].to(dtype),
-            g_features[:, r].to(dtype),
-            compute_mode="donot_use_mm_for_euclid_dist",
-        )
+        distance = _distances(q_features[:, r].to(dtype), g_features[:, r].to(dtype))
         total = total + q_weights[:, r, None] * g_weights[:, r] * distance
     return total
+
+
+def _distances(q: Tensor, g: Tensor) -> Tensor:
+    """(Q,G) from differences instead of a matrix product: exact, and of gradient zero at distance zero."""
+    if _observers.transforming() or _observers.forward_mode():
+        # In memory O(QGD): cdist has no forward-mode derivative, and `torch.func.jacrev` of it is wrong.
+        return torch.linalg.vector_norm(q[:, None] - g, dim=2)
+    return torch.cdist(q, g, compute_mode="donot_use_mm_for_euclid_dist")

@@ -10,10 +10,10 @@ def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Eq. 2, 3 and 9: K distributions over the cells, the K weighted sums, and how much they overlap."""
     log_weights = widened(logits).log_softmax(-1)
     weights = log_weights.exp()
-    features = weights @ widened(x).flatten(3).mT
+    features = weights @ widened(x).flatten(3).transpose(2, 3)
     # The root of the weights through their logarithm: its derivative is finite where a weight is zero.
     root = (log_weights / 2).exp()
-    products = root @ root.mT
+    products = root @ root.transpose(2, 3)
     itself = torch.eye(logits.shape[2], dtype=torch.bool, device=x.device)
     overlap = products.masked_fill(itself, 0).square().sum((2, 3))
     return features.to(x.dtype), weights, overlap
@@ -23,7 +23,7 @@ def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
     """Eq. 9 ("hellinger") or 10 ("text") of weights from elsewhere."""
     rows = _sqrt(weights) if form == "hellinger" else weights
     identity = torch.eye(weights.shape[2], dtype=weights.dtype, device=weights.device)
-    return (rows @ rows.mT - identity).square().sum((2, 3))
+    return (rows @ rows.transpose(2, 3) - identity).square().sum((2, 3))
 
 
 def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> Tensor:

@@ -82,19 +82,25 @@ def _time(timer: Timer, name: str, limit: int, tile: Any) -> float:
 
 def _mining(limit: int) -> Callable[[], object]:
     n = min(int(limit**0.5), 8192)
-    x, labels = torch.randn(n, 2048, device="cuda"), torch.arange(n, device="cuda") // 4
+    x, labels = torch.randn(n, 2048, dtype=torch.float32, device="cuda"), torch.arange(n, device="cuda") // 4
     return lambda: mining.batch_hard(x, labels, None, None, "euclidean")
 
 
 def _part_metric(limit: int) -> Callable[[], object]:
     n = min(int(limit**0.5), 2048)
-    sides = [(torch.randn(n, 6, 1024, device="cuda"), torch.rand(n, 6, device="cuda")) for _ in range(2)]
+    sides = [
+        (
+            torch.randn(n, 6, 1024, dtype=torch.float32, device="cuda"),
+            torch.rand(n, 6, dtype=torch.float32, device="cuda"),
+        )
+        for _ in range(2)
+    ]
     return lambda: part_metric.part_distance(*sides[0], *sides[1])
 
 
 def _maps(*, channels_last: bool) -> Callable[[int], Callable[[], object]]:
     def case(limit: int) -> Callable[[], object]:
-        x = torch.randn(16, 4, 2048, 16, min(limit, 128) // 2, device="cuda").relu()
+        x = torch.randn(16, 4, 2048, 16, min(limit, 128) // 2, dtype=torch.float32, device="cuda").relu()
         if channels_last:
             x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
