@@ -15,7 +15,8 @@ from .images import read_image
 from .records import DatasetError, Tracklet
 
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".avif",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif",
+    ".avif",
 )  # fmt: skip
 
 Check = Literal["exists", "decode", "none"]

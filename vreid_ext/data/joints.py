@@ -3,7 +3,7 @@
     ROOT/joints.json     {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, confidence]}}
     ROOT/joints.jsonl    a first line {"joints": 14 names}, then a line {"tracklet": name, "frames": ...} each
 
-x and y are pixels of the image as it is stored, from its upper left corner; confidence is in [0, 1], 0 for a
+x and y are pixels of the image as `read_image` gives it, from its upper left corner; confidence is in [0, 1], 0 for a
 joint that is covered, outside or not found. The second form can be written tracklet by tracklet.
 """
 

@@ -8,7 +8,6 @@ from numbers import Integral
 
 from torch import Tensor
 
-
 SPLITS = ("train", "query", "gallery")
 _SHOWN = 10  # skipped tracklets in a summary
 

@@ -52,9 +52,9 @@ def tracklet_folder(
     (cam1) if every camera has a different one, else 1, 2, ... in the order of the names. Names that differ in
     the encoding of their accents alone (NFC, NFD) are one name.
 
-    Without cameras, or with a single one, each tracklet counts as a camera of its own, so that the rule "ignore
-    the query's person and camera" leaves out nothing but the query itself: a gallery tracklet with the same
-    images, byte for byte. Names of tracklets do not matter: numbers may start again in every split.
+    Without cameras, or with a single one, each tracklet counts as a camera of its own, so that the rule
+    "ignore the query's person and camera" leaves out nothing but the query itself: a gallery tracklet with
+    the same images, byte for byte. Names of tracklets do not matter: numbers may start again in every split.
 
     Args:
         root: folder of the layout above.
@@ -153,7 +153,7 @@ def _numbered(found: dict[str, list[_Found]]) -> dict[str, list[Tracklet]]:
 
 
 def _own_camids(found: dict[str, list[_Found]], first: int) -> dict[tuple[str, ...], int]:
-    """A camid for the images of each tracklet, from `first` on: a query and its copy in the gallery share one."""
+    """A camid for each tracklet's images, from `first` on: a query and its copy in the gallery share one."""
     numbers = itertools.count(first)
     camids: dict[tuple[str, ...], int] = {}
     queries: dict[tuple[str, int], list[_Found]] = {}
@@ -163,7 +163,7 @@ def _own_camids(found: dict[str, list[_Found]], first: int) -> dict[tuple[str, .
         for item in items:
             rest = queries.get((item.person, len(item.paths)), []) if split == "gallery" else []
             # Two tracklets of one split are two even with the same images, so a query has one copy at most.
-            by_place = sorted(rest, key=lambda query: query.place != item.place)  # noqa: B023
+            by_place = sorted(rest, key=lambda query: query.place != item.place)
             copied = next((query for query in by_place if _same_images(query, item)), None)
             if copied is None:
                 camids[item.paths] = next(numbers)
