@@ -175,14 +175,14 @@ def test_a_fully_transparent_image_is_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, suffix, orientation):
-    """Photos of one scene, red at the upper left and blue at the lower left, whichever way they are stored."""
+    """One scene, red at the upper left and blue at the lower left, whichever way it is stored."""
     upright = Image.new("RGB", (16, 32), "white")
     upright.paste("red", (0, 0, 8, 16))
     upright.paste("blue", (0, 16, 8, 32))
     flip = Image.Transpose
     stored = {
-        1: [], 2: [flip.FLIP_LEFT_RIGHT], 3: [flip.ROTATE_180], 4: [flip.FLIP_TOP_BOTTOM], 5: [flip.TRANSPOSE],
-        6: [flip.ROTATE_90], 7: [flip.TRANSVERSE], 8: [flip.ROTATE_270],
+        1: [], 2: [flip.FLIP_LEFT_RIGHT], 3: [flip.ROTATE_180], 4: [flip.FLIP_TOP_BOTTOM],
+        5: [flip.TRANSPOSE], 6: [flip.ROTATE_90], 7: [flip.TRANSVERSE], 8: [flip.ROTATE_270],
     }[orientation]  # fmt: skip
     image = upright
     for step in stored:

@@ -19,8 +19,8 @@ MAX_PIXELS = 64_000_000
 def read_image(path: str) -> Tensor:
     """One image as (3,h,w) uint8 RGB, turned upright as its EXIF orientation says.
 
-    16-bit grey is scaled from [0, 65535] to [0, 255]. What is transparent shows black. Of a photo with further
-    pictures in it (MPO) the first is taken.
+    16-bit grey is scaled from [0, 65535] to [0, 255]. Transparent pixels are laid over black. Of a photo that
+    holds further pictures (MPO) the first is taken.
 
     Raises:
         DatasetError: naming the file: missing, unreadable, truncated, no image, over 64 million pixels, an

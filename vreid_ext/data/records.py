@@ -45,7 +45,7 @@ class Tracklet:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"{key}: expected an integer, got {value!r:.80} (tracklet {self.name!r:.80})")
-            if not -(2**63) <= value < 2**63:
+            if not -(2**63) <= int(value) < 2**63:
                 raise ValueError(
                     f"{key}: expected an integer of 64 bits, got {value!r:.80} (tracklet {self.name!r:.80})"
                 )
@@ -104,6 +104,21 @@ class TrackletDataset:
     def num_train_pids(self) -> int:
         """Number of training identities N: the width of the classifier."""
         return len({t.pid for t in self.train})
+
+    def by_name(self) -> dict[str, Tracklet]:
+        """Every tracklet once, by its name, for what is kept beside the data under that name.
+
+        Raises:
+            DatasetError: two tracklets of different images have one name.
+        """
+        named: dict[str, Tracklet] = {}
+        for tracklet in (*self.train, *self.query, *self.gallery):
+            if named.setdefault(tracklet.name, tracklet).paths != tracklet.paths:
+                raise DatasetError(
+                    f"{self.root}: expected a name of its own for every tracklet, got {tracklet.name!r} for "
+                    f"{named[tracklet.name].paths[0]} and for {tracklet.paths[0]}"
+                )
+        return named
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Persons, tracklets, frames and cameras of train, query and gallery."""
