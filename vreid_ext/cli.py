@@ -538,7 +538,8 @@ def _app() -> "Typer":
                 extraction = extract_tracklets(video, out, **of_one, **options, progress=read)
         counts = {"tracklets": len(extraction.tracks), "train": extraction.train}
         counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
-        tell(as_json, {"out": str(extraction.root), **counts}, extraction.summary())
+        told = {"out": str(extraction.root), **counts, "notes": extraction.notes}
+        tell(as_json, told, extraction.summary())
 
     @app.command(epilog="Example: vreid joints mars /data/MARS --model mediapipe-0.10.21-*.whl --pictures 4")
     def joints(
