@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-from vreid_ext.data import DatasetError, Tracklet, TrackletDataset
+from vreid_ext import metrics
+from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, Tracklet, TrackletDataset
+from vreid_ext.engine import Recipe
 
 
 @pytest.mark.parametrize("key", ["pid", "camid"])
@@ -57,3 +60,16 @@ def test_one_name_for_two_tracklets_is_refused():
     assert list(TrackletDataset("own", "", [one], [one], [one], "").by_name()) == ["anna/1"]
     with pytest.raises(DatasetError, match=r"'anna/1' for a\.jpg and for b\.jpg"):
         TrackletDataset("own", "/data", [one], [other], [], "").by_name()
+
+
+def test_other_objects_print_short_too():
+    tracklets = dataset().train
+    clips = ClipDataset(tracklets, 8, "dense")
+    assert repr(clips) == "ClipDataset(5000 tracklets, 40000 clips of 8, dense)"
+    assert repr(PKBatchSampler([t.pid for t in tracklets], 8, 4)) == (
+        "PKBatchSampler(62 batches of 8 x 4, 500 persons)"
+    )
+    result = metrics.evaluate(torch.eye(40), torch.eye(40), *[range(40)] * 3, [-1] * 40)
+    assert len(repr(result)) < 200
+    assert "mAP 100.0" in repr(result)
+    assert str(Recipe()).startswith("name: ''\nseed: 0\ndataset:\n")

@@ -85,6 +85,12 @@ class StoredFeatures:
             if size != shard["bytes"]:
                 raise ValueError(f"features: got {size} bytes in {str(path)!r}, wanted {shard['bytes']}")
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{len(rows)} {name}" for name, rows in self.manifest["splits"].items())
+        width = self.manifest["widths"].get("features")
+        tracklets = len(self.manifest["tracklets"])
+        return f"StoredFeatures({str(self.folder)!r}, {tracklets} tracklets x {width}: {splits})"
+
     def rows(self, split: str | None = None, tensor: str = "features") -> StoredRows:
         """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
         widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
