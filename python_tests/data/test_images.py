@@ -166,6 +166,30 @@ def test_a_transparent_colour_of_a_palette_or_of_a_header_shows_black(tmp_path):
         assert read_image(str(tmp_path / "a.png"))[:, 0, 0].sum() > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_transparency_of_each_colour_of_a_palette(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putpalette([200, 100, 50, 200, 100, 50, 200, 100, 50])
+    for x in range(3):
+        image.putpixel((x, 0), x)
+    image.save(tmp_path / "a.png", transparency=bytes([0, 51, 255]))
+    assert read_image(str(tmp_path / "a.png"))[:, 0].T.tolist() == [[0, 0, 0], [40, 20, 10], [200, 100, 50]]
+
+
+def test_a_clip_of_many_modes_is_one_clip(tmp_path):
+    image = Image.new("RGB", (8, 16), (120, 120, 120))
+    paths = []
+    for number, mode in enumerate(("RGB", "L", "P", "RGBA", "1")):
+        paths.append(str(tmp_path / f"{number}.png"))
+        image.convert(mode).save(paths[-1])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "9.jpg", exif=turned)
+    clip = read_clip([*paths, str(tmp_path / "9.jpg")])
+    assert clip.shape == (6, 3, 16, 8)
+    assert (clip[[0, 1, 2, 3, 5]].int() - 120).abs().max() <= 2
+
+
 def test_a_fully_transparent_image_is_refused(tmp_path):
     Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=r"a\.png: .*got full transparency"):

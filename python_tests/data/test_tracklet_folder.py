@@ -168,6 +168,22 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
     assert [Path(path).stem for path in found.paths] == names
 
 
+def test_a_prefix_of_zeros_is_no_padding(tmp_path):
+    folder = tmp_path / "anna/cam1/1"
+    folder.mkdir(parents=True)
+    for number in range(1, 112):
+        Image.new("RGB", (4, 8)).save(folder / f"000{number}.jpg")
+    (found,) = build_dataset("tracklet_folder", tmp_path).train
+    assert [int(Path(path).stem) for path in found.paths] == list(range(1, 112))
+
+
+def test_images_in_the_folder_of_a_split_are_named(tmp_path):
+    for place in ("train/anna/1", "query/bob/1", "gallery/bob/2", "train"):
+        tracklet(tmp_path, place)
+    with pytest.raises(DatasetError, match=r"train: expected folders of persons, got 2 images"):
+        build_dataset("tracklet_folder", tmp_path)
+
+
 @pytest.mark.parametrize("digits", ["9" * 20, "9223372036854775808"])
 def test_folder_names_of_twenty_digits_are_names(tmp_path, digits):
     tracklet(tmp_path, f"{digits}/cam{digits}/1")
@@ -236,7 +252,7 @@ def test_a_person_beside_the_splits_is_named(tmp_path):
 def test_files_that_are_no_images_are_counted(tmp_path):
     folder = tracklet(tmp_path, "anna/cam1/1")
     tracklet(tmp_path, "anna/cam2/1")
-    for name in (".DS_Store", "._0000.jpg", "notes.txt", "a.txt", "README"):
+    for name in (".DS_Store", "._0000.jpg", "notes.txt", "a.txt", "README", "Thumbs.db"):
         (folder / name).touch()
     tracklet(tmp_path, "anna/cam1/1/@eaDir")  # thumbnails of a network drive
     (tmp_path / "joints.json").touch()
@@ -244,6 +260,7 @@ def test_files_that_are_no_images_are_counted(tmp_path):
     assert [len(t) for t in data.train] == [2, 2]
     assert data.ignored == [
         f"3 hidden, such as {folder}/.DS_Store",
+        f"1 of suffix .db, such as {folder}/Thumbs.db",
         f"2 of suffix .txt, such as {folder}/a.txt",
         f"1 without suffix, such as {folder}/README",
     ]
