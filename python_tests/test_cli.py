@@ -349,3 +349,28 @@ def test_info_says_what_is_usable_and_why_not(vreid):
     assert code == 0, errors
     for word in ("vreid_ext", "torch", "threads", "sta_pool", "reference", "triton"):
         assert word in output
+
+
+def test_data_prints_what_is_in_a_set(vreid, tmp_path):
+    from PIL import Image
+
+    for place in ("anna/cam1/1", "anna/cam2/1", "bob/cam1/1", "zoe"):
+        (tmp_path / place).mkdir(parents=True)
+        for frame in (1, 2):
+            Image.new("RGB", (8, 16)).save(tmp_path / place / f"{frame}.jpg")
+    (tmp_path / "bob/notes.txt").touch()
+    code, output, errors = vreid("data", "tracklet_folder", tmp_path, "split=0.5", "seed=3")
+    assert code == 0, errors
+    assert "zoe: expected folders of tracklets, got 2 images (1.jpg, 2.jpg)" in output
+    assert f"1 of suffix .txt, such as {tmp_path}/bob/notes.txt" in output
+    assert "fraction 0.5 of the people for training (seed 3)" in output
+    code, output, errors = vreid("data", "tracklet_folder", tmp_path, "--json")
+    told = json.loads(output)
+    assert told["train"] == {"persons": 2, "tracklets": 3, "frames": 6, "cameras": 2}
+    assert len(told["skipped"]) == 1
+    code, output, errors = vreid("data", "tracklet_folder", tmp_path, "on_error=raise")
+    assert code == 1
+    assert "1 tracklets cannot be used" in errors
+    code, _, errors = vreid("data", "tracklet_folder", tmp_path, "fraction=1")
+    assert code == 1
+    assert "fraction: data set 'tracklet_folder' has no such option" in errors

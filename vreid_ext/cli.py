@@ -539,7 +539,31 @@ def _app() -> "Typer":
                 extraction = extract_tracklets(video, out, **of_one, **options, progress=read)
         counts = {"tracklets": len(extraction.tracks), "train": extraction.train}
         counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
-        tell(as_json, {"out": str(extraction.root), **counts}, extraction.summary())
+        told = {"out": str(extraction.root), **counts, "notes": extraction.notes}
+        tell(as_json, told, extraction.summary())
+
+    @app.command(epilog="Example: vreid data tracklet_folder people split=0.5")
+    def data(
+        dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A registered name, such as mars.")],
+        root: Annotated[Path, typer.Argument(metavar="ROOT", help="Its folder.")],
+        options: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="KEY=VALUE", help="Options of the data set, as gallery=without_query."),
+        ] = None,
+        as_json: Json = False,
+    ) -> None:
+        """Print what is in a data set: persons, tracklets, frames, cameras, protocol, what is not used.
+
+        Unusable tracklets are listed, not an error, unless on_error=raise is given.
+        """
+        from vreid_ext.engine.build import dataset_of
+        from vreid_ext.engine.config import recipe_from_dict
+
+        asked = [f"dataset.options.{option}" for option in ("on_error=skip", *(options or []))]
+        found = dataset_of(recipe_from_dict({"dataset": {"name": dataset, "root": str(root)}}, asked).dataset)
+        told = {"dataset": found.name, "root": found.root, **found.counts(), "protocol": found.protocol}
+        told |= {"skipped": found.skipped, "ignored": found.ignored}
+        tell(as_json, told, str(found))
 
     @app.command(epilog="Example: vreid joints mars /data/MARS --model mediapipe-0.10.21-*.whl --pictures 4")
     def joints(

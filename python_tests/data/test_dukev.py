@@ -63,6 +63,28 @@ def test_empty_folder_is_named_or_skipped(root):
     assert len(data.skipped) == 1
 
 
+def test_what_is_not_read_is_named_or_counted(root):
+    tracklet(root, "train", "0001", "0001/more", 2, [1])
+    with pytest.raises(DatasetError, match="0001/more: expected the images of one tracklet"):
+        build_dataset("dukev", root)
+    tracklet(root, "train", "0001", ".", 2, [1])
+    (root / "query/0002/2197/notes.txt").touch()
+    (root / "val").mkdir()
+    data = build_dataset("dukev", root, on_error="skip")
+    assert [line.rpartition("/")[2] for line in data.skipped] == [
+        "0001: expected folders of tracklets, got 1 images (0001_C2_F0001_X30001.jpg)",
+        "more: expected the images of one tracklet, got a folder of images",
+    ]
+    assert len(data.ignored) == 2
+    assert len(data.train) == 2
+
+
+def test_a_person_of_twenty_digits_is_named(root):
+    tracklet(root, "train", "1" * 20, "0001", 2, [1])
+    with pytest.raises(DatasetError, match=r"1{20}: no person folder like 0001"):
+        build_dataset("dukev", root)
+
+
 def test_other_names_and_mixed_cameras_are_named(root):
     (root / "train" / "0001" / "0001" / "portrait.jpg").touch()
     with pytest.raises(DatasetError, match=r"portrait\.jpg: no image name like"):

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from vreid_ext.data import (
     BlackBox,
     ClipDataset,
     DatasetError,
+    Tracklet,
+    TrackletDataset,
     attach_joints,
     build_dataset,
     transforms,
@@ -123,6 +126,23 @@ def test_a_wrong_file_is_named(dataset, content, tmp_path, how):
     with pytest.raises(DatasetError, match=message) as error:
         attach_joints(dataset, path)
     assert str(path) in str(error.value)
+
+
+def test_names_with_accents_of_another_system_are_found(content, tmp_path):
+    def renamed(form):
+        return unicodedata.normalize(form, "josé/1")
+
+    tracklet = Tracklet(("1.jpg", "2.jpg", "3.jpg"), 1, 1, renamed("NFD"))
+    own = TrackletDataset("own", str(tmp_path), [tracklet], [], [], "")
+    content["tracklets"] = {renamed("NFC"): next(iter(content["tracklets"].values()))}
+    (tmp_path / "joints.json").write_text(json.dumps(content))
+    assert attach_joints(own).train[0].joints.shape == (3, 14, 3)
+
+
+def test_two_tracklets_of_one_name_are_refused(content, tmp_path):
+    parts = [Tracklet((f"{place}/1.jpg",), 1, 1, "anna/1") for place in ("query", "gallery")]
+    with pytest.raises(DatasetError, match="expected a name of its own for every tracklet"):
+        attach_joints(TrackletDataset("own", str(tmp_path), [], parts[:1], parts[1:], ""), tmp_path / "none")
 
 
 UNNAMED = json.dumps({"joints": JOINTS}) + '\n{"tracklet": [], "frames": []}\n'

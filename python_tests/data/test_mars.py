@@ -126,6 +126,21 @@ def test_small_set_drops_junk_and_keeps_distractors(root):
     assert data.protocol in data.summary()
 
 
+def test_what_no_table_names_is_counted(root):
+    assert build_dataset("mars", root).ignored == ["1 tracklets of pid -1, such as 00-1C1T0001F001.jpg"]
+    for name in ("0002/spare.jpg", "0777/0777C1T0001F001.jpg"):
+        path = root / "bbox_test" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 16)).save(path)
+    (root / "bbox_train/.DS_Store").touch()
+    assert build_dataset("mars", root).ignored == [
+        f"1 folders that no row of the tables names, such as {root / 'bbox_test/0777'}",
+        f"1 hidden, such as {root / 'bbox_train/.DS_Store'}",
+        f"1 images that no tracklet names, such as {root / 'bbox_test/0002'}",
+        "1 tracklets of pid -1, such as 00-1C1T0001F001.jpg",
+    ]
+
+
 def test_attributes_are_kept_with_their_tracklets(root):
     row = "1,2,1,4,5,1,0,1,0,0,0,1,8,9,3,1,0,1,0,1,0,1,0,1"
     (root / "mars_attributes.csv").write_bytes("编号".encode("gbk") + b"," * 23 + b"\n" + row.encode())

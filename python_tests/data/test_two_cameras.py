@@ -43,6 +43,21 @@ def people(tracklets) -> set[str]:
     return {tracklet.name.partition("/")[2] for tracklet in tracklets}
 
 
+def test_persons_outside_the_protocol_are_counted(ilids, prid):
+    for camera in ("cam1", "cam2"):
+        shutil.copytree(ilids / SEQUENCES / camera / "person001", ilids / SEQUENCES / camera / "person999")
+    data = build_dataset("ilids", ilids)
+    assert "1 persons that split 0 does not name, such as person999" in data.ignored
+    folder = prid / "prid_2011/multi_shot/cam_a"
+    only_once = len({path.name for path in folder.parent.glob("*/*")}) - 9
+    assert only_once > 0
+    (line,) = build_dataset("prid", prid, min_frames=3).ignored
+    assert line.startswith(f"{only_once} persons without 3 frames in both cameras, such as ")
+    shutil.copy(next(folder.glob("*/*.png")), folder / "stray.png")
+    with pytest.raises(DatasetError, match=r"cam_a: expected folders of persons, got 1 images \(stray.png\)"):
+        build_dataset("prid", prid, min_frames=3)
+
+
 @pytest.mark.parametrize(("name", "used"), [("ilids", 10), ("prid", 9)])
 def test_every_split_halves_the_people(rendered, name, used):
     options = {"min_frames": 3} if name == "prid" else {}

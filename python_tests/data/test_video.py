@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from vreid_ext.data.boxes import Track, read_boxes
 from vreid_ext.data.people import PeopleDetector, group_windows, iou, link_boxes
-from vreid_ext.data.video import extract_tracklets, extract_videos
+from vreid_ext.data.video import extract_tracklets, extract_videos, number_frames
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
 
@@ -157,6 +159,58 @@ def test_a_video_without_people_is_left_out_and_a_folder_without_is_an_error(vid
     ):
         extract_videos(videos, tmp_path / "none", boxes=tmp_path, min_frames=9)
     assert not (tmp_path / "none").exists()
+
+
+def test_one_bad_video_leaves_the_others_their_work(clip, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("gate.avi", "yard.ts", "road.wmv"):
+        write_video(videos / name, code={"yard.ts": "mp2v", "road.wmv": "WMV2"}.get(name, "MJPG"))
+    (videos / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
+    (videos / "code.ts").write_text("export const x = 1;")
+    (videos / "._gate.avi").write_bytes(b"\0\5\x16\7" + bytes(100))
+    (videos / "unlabelled.avi").write_bytes(clip.read_bytes())
+    (videos / "other.avi").write_bytes(clip.read_bytes())
+    named = tmp_path / "named"
+    named.mkdir()
+    for camera in ("gate", "yard", "road", "broken", "code", "other"):
+        size = {"size": [1, 1]} if camera == "other" else {}
+        boxes_file(named, entry(), **size).rename(named / f"tracklets-{camera}.json")
+    with pytest.warns(UserWarning, match="left out") as warned:
+        done = extract_videos(videos, tmp_path / "out", boxes=named)
+    assert {path.name for path in (tmp_path / "out/A").iterdir()} == {"gate", "yard", "road"}
+    left_out = {str(each.message).partition(":")[0] for each in warned if "left out" in str(each.message)}
+    assert left_out == {"broken.mp4", "code.ts", "unlabelled.avi", "other.avi"}
+    notes = "\n".join(done.notes)
+    assert all(f"{name}: " in notes for name in left_out)
+    assert "1 entries are no videos by their names: ._gate.avi" in notes
+
+
+def test_a_malformed_boxes_file_is_said_before_any_video_is_read(videos, tmp_path):
+    boxes_file(tmp_path, entry()).rename(tmp_path / "tracklets-gate.json")
+    (tmp_path / "tracklets-yard.json").write_text("{")
+    seen = []
+    with pytest.raises(ValueError, match=r"tracklets-yard\.json cannot be read as JSON"):
+        extract_videos(videos, tmp_path / "out", boxes=tmp_path, progress=lambda *step: seen.append(step))
+    assert not seen
+    with pytest.raises(ValueError, match="stride: got 0"):
+        extract_videos(videos, tmp_path / "out", stride=0)
+
+
+def test_a_name_in_nfc_and_in_nfd_is_one_person(videos, tmp_path):
+    for camera, form in (("gate", "NFC"), ("yard", "NFD")):
+        file = boxes_file(tmp_path, entry(person=unicodedata.normalize(form, "josé")))
+        file.rename(tmp_path / f"tracklets-{camera}.json")
+    done = extract_videos(videos, tmp_path / "out", boxes=tmp_path)
+    assert done.summary().startswith("2 tracklets (1 persons)")
+    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
+
+
+def test_tracks_and_extractions_print_short(clip, tmp_path):
+    done = extract_tracklets(clip, tmp_path / "out", boxes=boxes_file(tmp_path, entry(frames=range(12))))
+    assert repr(done.tracks) == "(Track(0, 'A', 12 boxes on frames 0 to 11),)"
+    assert "tracks=" not in repr(done)
+    assert str(done) == done.summary()
 
 
 def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(videos, tmp_path):
@@ -329,6 +383,161 @@ def test_linking_bridges_gaps_up_to_the_limit(gap, count):
     tracks = link_boxes({2 * i: b for i, b in enumerate(seen)}, max_gap=3)
     assert len(tracks) == count
     assert sum(len(t.frames) for t in tracks) == 6
+
+
+def write_video(path: Path, count: int = 20, code: str = "MJPG", size: tuple[int, int] = (96, 64)) -> Path:
+    """Frames whose left part tells their number by its blue, 12 a step."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, size)
+    assert writer.isOpened()
+    noise = np.random.default_rng(0)
+    for frame in range(count):
+        picture = np.full((size[1], size[0], 3), (12 * frame, 0, 0), dtype=np.uint8)
+        picture[:, size[0] // 2 :] = noise.integers(0, 256, (size[1], size[0] // 2, 3))
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def jpegs(content: bytes) -> list[tuple[int, int]]:
+    """First byte and end of every JPEG in a video."""
+    starts = [match.start() for match in re.finditer(b"\xff\xd8\xff", content)]
+    return [(start, content.index(b"\xff\xd9", start) + 2) for start in starts]
+
+
+def damaged(path: Path, *frames: int) -> Path:
+    """The frames' JPEGs set to zero."""
+    content = bytearray(path.read_bytes())
+    places = jpegs(bytes(content))
+    for frame in frames:
+        start, end = places[frame]
+        content[start:end] = bytes(end - start)
+    path.write_bytes(content)
+    return path
+
+
+def numbers_in(folder: Path) -> dict[int, int]:
+    """Frame number in a crop's name to the one its blue tells."""
+    return {int(p.stem): round(cv2.imread(str(p))[:, :30, 0].mean() / 12) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("lost", [(8,), (0,), (19,), (3, 4, 5), (0, 1, 9, 18, 19), tuple(range(1, 19))])
+def test_damaged_frames_are_passed_over_and_counted(tmp_path, lost):
+    video = damaged(write_video(tmp_path / "gate.avi"), *lost)
+    kept = [frame for frame in range(20) if frame not in lost]
+    boxes = boxes_file(tmp_path, entry(frames=range(kept[-1] + 1), box=(2, 2, 70, 60)))
+    done = extract_tracklets(video, tmp_path / "out", boxes=boxes, min_frames=2)
+    assert numbers_in(tmp_path / "out/A/cam1/0000") == {frame: frame for frame in kept}
+    assert done.crops == len(kept)
+    inside = [frame for frame in lost if frame < kept[-1]]
+    notes = "\n".join(done.notes)
+    assert (f"{len(inside)} of {kept[-1] + 1} frames are missing or do not decode" in notes) == bool(inside)
+    assert ("announces 20 frames and has" in notes) == (19 in lost)
+    assert (f"{len(inside)} boxes lie on frames that do not decode" in notes) == bool(inside)
+    assert all(note in done.summary() for note in done.notes)
+
+
+@pytest.mark.parametrize(("name", "code"), [("gate.mkv", "MJPG"), ("gate.wmv", "WMV2"), ("gate.flv", "FLV1")])
+@pytest.mark.parametrize("fill", [b"\0", b"noise"])
+def test_frames_that_a_container_drops_in_silence_are_counted_by_time(tmp_path, name, code, fill):
+    video = write_video(tmp_path / name, code=code)
+    content = bytearray(video.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = (fill * 3000)[:3000]
+    video.write_bytes(content)
+    boxes = boxes_file(tmp_path, entry(frames=range(20), box=(2, 2, 70, 60)))
+    done = extract_tracklets(video, tmp_path / "out", boxes=boxes)
+    found = numbers_in(tmp_path / "out/A/cam1/0000")
+    assert 15 <= len(found) == done.crops < 20
+    # A damaged frame may show an earlier one, and lossy colour is one step off.
+    assert all(abs(number - told) <= 1 for number, told in found.items())
+    assert f"{20 - len(found)} of 20 frames are missing or do not decode" in done.summary()
+
+
+@pytest.mark.parametrize("announced", [3, 50, 2**31 - 1, 0])
+def test_a_wrong_count_in_the_header_is_said(tmp_path, announced):
+    video = write_video(tmp_path / "gate.avi")
+    content = bytearray(video.read_bytes())
+    for header, place in ((b"avih", 24), (b"strh", 40)):
+        at = content.index(header) + place
+        assert int.from_bytes(content[at : at + 4], "little") == 20
+        content[at : at + 4] = announced.to_bytes(4, "little")
+    index = content.rindex(b"idx1")  # from which the count would be told
+    content[index : index + 4] = b"JUNK"
+    video.write_bytes(content)
+    boxes = boxes_file(tmp_path, entry(frames=range(20), box=(2, 2, 70, 60)))
+    done = extract_tracklets(video, tmp_path / "out", boxes=boxes)
+    assert numbers_in(tmp_path / "out/A/cam1/0000") == {frame: frame for frame in range(20)}
+    assert ("frames and has 20" in done.summary()) == (announced > 0)
+
+
+def uneven(path: Path, times: list[int]) -> Path:
+    """The MJPG frames of a Matroska file at other times, in ms from the start of their cluster."""
+    content = bytearray(path.read_bytes())
+    for (start, _), time in zip(jpegs(bytes(content)), times, strict=True):
+        assert content[start - 4] == 0x81  # track 1, two bytes of time, flags
+        content[start - 3 : start - 1] = time.to_bytes(2, "big")
+    path.write_bytes(content)
+    return path
+
+
+def test_frames_uneven_in_time_are_numbered_in_order_and_linked_by_time(tmp_path, monkeypatch):
+    video = uneven(write_video(tmp_path / "gate.mkv", 12), [0, 20] * 6)  # clusters begin every 200 ms
+
+    class Walker:
+        """Finds a person who moves 75 pixels a second: 1.5 and 13.5 pixels from frame to frame."""
+
+        def __init__(self, _):
+            self.seconds = iter([0.2 * (frame // 2) + 0.02 * (frame % 2) for frame in range(12)])
+
+        def __call__(self, _):
+            return np.array([[75 * next(self.seconds), 5, 20, 40]])
+
+    monkeypatch.setattr("vreid_ext.data.video.PeopleDetector", Walker)
+    done = extract_tracklets(video, tmp_path / "out", stride=1)
+    assert [track.frames for track in done.tracks] == [tuple(range(12))]
+    assert "unevenly spaced in time" in done.summary()
+    boxes = boxes_file(tmp_path, entry(frames=range(12), box=(2, 2, 70, 60)))
+    extract_tracklets(video, tmp_path / "labelled", boxes=boxes)
+    assert numbers_in(tmp_path / "labelled/A/cam1/0000") == {frame: frame for frame in range(12)}
+
+
+def test_a_stream_that_changes_size_keeps_the_first(tmp_path):
+    small, large = (
+        write_video(tmp_path / f"{name}.mjpeg", 6, size=size)
+        for name, size in (("small", (96, 64)), ("large", (192, 128)))
+    )
+    video = tmp_path / "gate.mjpeg"
+    video.write_bytes(small.read_bytes() + large.read_bytes())
+    boxes = boxes_file(tmp_path, entry(frames=range(12), box=(2, 2, 70, 60)))
+    extract_tracklets(video, tmp_path / "out", boxes=boxes)
+    crops = [cv2.imread(str(p)) for p in sorted((tmp_path / "out/A/cam1/0000").iterdir())]
+    assert [crop.shape for crop in crops] == [(60, 70, 3)] * 12
+    assert [round(crop[:, :30, 0].mean() / 12) for crop in crops] == [*range(6), *range(6)]
+
+
+def test_frames_of_another_size_are_resized_and_counted(clip, tmp_path, monkeypatch):
+    """OpenCV's own backend resizes by itself; those of some cameras do not."""
+    pictures = [np.full((64, 96, 3), 9, np.uint8)] * 3 + [np.full((32, 48, 3), 99, np.uint8)] * 2
+    stream = [(0, n / 10, picture) for n, picture in enumerate(pictures)]
+    monkeypatch.setattr("vreid_ext.data.video._pictures", lambda *_: iter(stream))
+    boxes = boxes_file(tmp_path, entry(frames=range(5), box=(50, 5, 40, 50)))
+    done = extract_tracklets(clip, tmp_path / "out", boxes=boxes)
+    crops = [cv2.imread(str(p)) for p in sorted((tmp_path / "out/A/cam1/0000").iterdir())]
+    assert [crop.shape for crop in crops] == [(50, 40, 3)] * 5
+    assert [round(crop.mean()) for crop in crops] == [9, 9, 9, 99, 99]
+    assert "2 frames are of another size than the first, and were resized" in done.summary()
+
+
+def test_frames_are_numbered_by_time_where_it_is_even():
+    assert number_frames([0, 0, 1, 0], [0, 0.1, 0.3, 0.4], 10) == ([0, 1, 3, 4], True)
+    assert number_frames([0, 0, 0, 0], [5, 5.1, 5.4, 5.5], 10) == ([0, 1, 4, 5], True)
+    assert number_frames([2, 0, 0], [0.2, 0.3, 0.4], 10) == ([2, 3, 4], True)
+    ntsc = [round(n * 1001 / 30000, 3) for n in range(3000)]
+    assert number_frames([0] * 3000, ntsc, 30000 / 1001) == (list(range(3000)), True)
+    assert number_frames([0, 0, 2, 0], [0, 0.13, 0.3, 0.34], 10) == ([0, 1, 4, 5], False)
+    assert number_frames([0, 0, 0], [0, 0.033, 0.066], 1000) == ([0, 1, 2], False)  # the unit of a clock
+    assert number_frames([0, 0, 0], [0, 0, 0], 10) == ([0, 1, 2], False)
+    assert number_frames([1], [0], 0) == ([1], True)
 
 
 @needs_footage

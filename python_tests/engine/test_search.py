@@ -44,6 +44,15 @@ def test_a_tracklet_is_not_its_own_neighbour():
     assert found == {"t0": ["t1", "t2"], "t1": ["t0", "t2"], "t2": ["t0", "t1"]}
 
 
+def test_two_tracklets_of_one_name_are_neighbours():
+    named = [{"name": "anna/0001", "pid": 1, "camid": camid, "frames": 1} for camid in (1, 2)]
+    query = Split(torch.tensor([[1.0]]), named[:1], "euclidean", Path("features"), [0])
+    gallery = Split(torch.tensor([[1.5], [1.0]]), named[::-1], "euclidean", Path("features"), [1, 0])
+    (entry,) = search(query, gallery, top=5)
+    assert entry["nearest"] == [{"name": "anna/0001", "pid": 1, "camid": 2, "distance": 0.5}]
+    assert repr(gallery) == "Split(2 rows of 'features', euclidean metric)"
+
+
 def test_features_of_two_metrics_do_not_mix():
     split = Split(torch.ones(1, 2), rows(1), "cosine", Path("a"))
     with pytest.raises(ValueError, match=r"^gallery: got features for the euclidean metric"):

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -49,3 +50,11 @@ def test_a_query_is_found_by_name_before_number():
     assert query_of(dataset, "2") is queries[2]
     with pytest.raises(ValueError, match=r"such as 0002C1T0001, .* or a number from 0 to 2"):
         query_of(dataset, "0002C1T0003")
+
+
+def test_a_query_is_found_by_another_spelling_but_not_by_a_name_of_two():
+    names = [unicodedata.normalize("NFD", "josé"), "anna", "anna"]
+    dataset = SimpleNamespace(query=[Tracklet((f"{n}.jpg",), 1, 1, name) for n, name in enumerate(names)])
+    assert query_of(dataset, unicodedata.normalize("NFC", "josé")) is dataset.query[0]
+    with pytest.raises(ValueError, match="query: expected a name of one tracklet, got 'anna', of 2"):
+        query_of(dataset, "anna")

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
 from vreid_ext.ops import sta_pool
 from vreid_ext.report import (
+    fonts,
     plot_attention,
     plot_cmc,
     plot_curves,
@@ -86,6 +89,55 @@ def test_names_are_neither_formulas_nor_always_utf8(tmp_path, clip):
     assert "a $\\frac{$ ?" in shown
     shown = svg_text(plot_cmc({"$x_1$": [0.5, 1.0]}, tmp_path / "b.svg"))
     assert any(text.startswith("$x_1$, rank-1") for text in shown)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_names_that_no_font_has_are_escaped_and_a_note_says_so(tmp_path, clip, suffix, caplog, monkeypatch):
+    monkeypatch.setattr(fonts.fontManager, "ttflist", dejavu())
+    frames, pool = clip
+    path = plot_attention(frames, pool, tmp_path / f"a{suffix}", title="张三/cam\u0301 \x07 \U0001f9d1")
+    if suffix == ".svg":
+        assert {r"\u5f20\u4e09/caḿ \x07 \U0001f9d1", fonts.NOTE} <= svg_text(path)
+    assert not caplog.records
+    plain = plot_attention(frames, pool, tmp_path / f"b{suffix}", title="josé Ωμέγα Жанна")
+    if suffix == ".svg":
+        assert "josé Ωμέγα Жанна" in svg_text(plain)
+        assert fonts.NOTE not in svg_text(plain)
+
+
+def dejavu():
+    return [font for font in fonts.fontManager.ttflist if font.name.startswith(("DejaVu", "Last Resort"))]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_font_that_has_the_characters_is_found(tmp_path, suffix, caplog, monkeypatch):
+    """A font of two squares, as fonts for Chinese are not everywhere."""
+    builder = FontBuilder(1000)
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 800), (800, 800), (800, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    glyphs = [".notdef", "first", "second"]
+    builder.setupGlyphOrder(glyphs)
+    builder.setupCharacterMap({0x5F20: "first", 0x4E09: "second"})
+    builder.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Two Squares", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWeightClass=400)
+    builder.setupPost()
+    builder.save(tmp_path / "squares.ttf")
+    monkeypatch.setattr(fonts.fontManager, "ttflist", dejavu())
+    fonts.fontManager.addfont(tmp_path / "squares.ttf")
+    assert fonts.families_for("张三 a", ["sans-serif"]) == (["Two Squares"], set())
+    path = plot_cmc({"张三/1": [0.5, 1.0]}, tmp_path / f"a{suffix}")
+    if suffix == ".svg":
+        assert "张三/1, rank-1 50.0 %" in svg_text(path)
+        assert fonts.NOTE not in svg_text(path)
+    assert not caplog.records
 
 
 def test_the_heat_map_covers_the_frame(tmp_path):

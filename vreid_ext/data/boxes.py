@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vreid_ext.data.files import nfc
+
 Box = tuple[float, float, float, float]
 
 
@@ -22,6 +24,11 @@ class Track:
     frames: tuple[int, ...]
     boxes: tuple[Box, ...]
     person: str | None = None
+
+    def __repr__(self) -> str:
+        who = "an unknown person" if self.person is None else repr(self.person)
+        where = f" on frames {self.frames[0]} to {self.frames[-1]}" if self.frames else ""
+        return f"Track({self.id}, {who}, {len(self.frames)} boxes{where})"
 
 
 def read_boxes(
@@ -99,7 +106,7 @@ def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
         if size is not None and (x + w <= 0 or y + h <= 0 or x >= size[0] or y >= size[1]):
             raise ValueError(f"{where}: box {box} lies outside the picture of {size[0]} x {size[1]} pixels")
     as_floats = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in boxes)
-    return Track(number, tuple(frames), as_floats, person)
+    return Track(number, tuple(frames), as_floats, person if person is None else nfc(person))
 
 
 def is_folder_name(name: object) -> bool:

@@ -86,6 +86,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if sampling == "dense":
             self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
 
+    def __repr__(self) -> str:
+        clips = f"{len(self)} clips" if self._clips is not None else "a clip each"
+        return f"ClipDataset({len(self.tracklets)} tracklets, {clips} of {self.frames}, {self.sampling})"
+
     def __len__(self) -> int:
         """Number of items: tracklets, or clips with sampling="dense"."""
         return len(self.tracklets) if self._clips is None else len(self._clips)

@@ -14,13 +14,13 @@ import re
 from pathlib import Path
 
 from .attributes import find_attributes
-from .files import Check, OnError, Screen, find_root, list_folder
-from .records import DatasetError, Tracklet, TrackletDataset
+from .files import Check, OnError, Screen, find_root
+from .records import SPLITS, DatasetError, Tracklet, TrackletDataset
 from .registry import register_dataset
 
 # Distractors carry a D in their names.
-_PERSON = re.compile(r"D?(\d*)D?")
-_IMAGE = re.compile(r"D?(\d*)D?_?C(\d+)_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
+_PERSON = re.compile(r"D?(\d{0,9})D?")
+_IMAGE = re.compile(r"D?(\d{0,9})D?_?C(\d{1,9})_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
 
 
 @register_dataset("dukev")
@@ -44,8 +44,11 @@ def dukev(
         ValueError: a bad option.
     """
     screen = Screen(check, on_error)
-    base = find_root(root, "train/, query/ and gallery/ of DukeMTMC-VideoReID", ("train", "query", "gallery"))
+    base = find_root(root, "train/, query/ and gallery/ of DukeMTMC-VideoReID", SPLITS)
     labels = find_attributes(base, attributes, "duke_attributes.csv", "dukev")
+    for name in screen.look(base).folders:
+        if name not in SPLITS:
+            screen.ignore("folders beside train, query and gallery", os.fspath(base / name))
     return TrackletDataset(
         name="dukev",
         root=os.fspath(root),
@@ -54,6 +57,7 @@ def dukev(
         gallery=_split(base / "gallery", labels, screen),
         protocol="DukeMTMC-VideoReID, its own query and gallery",
         skipped=screen.finish(),
+        ignored=screen.ignored,
     )
 
 
@@ -61,26 +65,26 @@ def _split(
     folder: Path, labels: dict[tuple[int, int, int], dict[str, int]], screen: Screen
 ) -> list[Tracklet]:
     tracklets = []
-    for person in list_folder(folder)[0]:
+    for person in screen.folders(folder, "folders of persons"):
         match = _PERSON.fullmatch(person)
         if match is None:
             raise DatasetError(f"{folder / person}: no person folder like 0001; remove it from the data set")
-        for number in list_folder(folder / person)[0]:
+        for number in screen.folders(folder / person, "folders of tracklets"):
             path = folder / person / number
             name = f"{folder.name}/{person}/{number}"
             try:
-                tracklets.append(_tracklet(path, name, int(match[1] or 0), labels))
+                tracklets.append(_tracklet(path, screen.images(path), name, int(match[1] or 0), labels))
             except DatasetError as error:
                 screen.reject(name, str(error))
     return screen.keep(tracklets)
 
 
 def _tracklet(
-    path: Path, name: str, pid: int, labels: dict[tuple[int, int, int], dict[str, int]]
+    path: Path, images: list[str], name: str, pid: int, labels: dict[tuple[int, int, int], dict[str, int]]
 ) -> Tracklet:
     frames = []
     cameras = set()
-    for image in list_folder(path)[1]:
+    for image in images:
         match = _IMAGE.fullmatch(image)
         if match is None:
             raise DatasetError(

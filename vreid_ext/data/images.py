@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
@@ -17,10 +17,14 @@ MAX_PIXELS = 64_000_000
 
 
 def read_image(path: str) -> Tensor:
-    """One image as (3,h,w) uint8 RGB.
+    """One image as (3,h,w) uint8 RGB, turned upright as its EXIF orientation says.
+
+    16-bit grey is scaled from [0, 65535] to [0, 255]. Transparent pixels are laid over black. Of a photo that
+    holds further pictures (MPO) the first is taken.
 
     Raises:
-        DatasetError: naming the file: missing, unreadable, truncated, no image, over 64 million pixels.
+        DatasetError: naming the file: missing, unreadable, truncated, no image, over 64 million pixels, an
+            animation, fully transparent, or of numbers whose white is not known (32-bit integers and floats).
     """
     # Pillow, because torchvision's decoders are deprecated since 0.29.
     try:
@@ -29,7 +33,10 @@ def read_image(path: str) -> Tensor:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels, want at most {MAX_PIXELS}")
-            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            pictures = getattr(image, "n_frames", 1)
+            if pictures > 1 and image.format != "MPO":
+                raise ValueError(f"expected one picture, got an animation or stack of {pictures}")
+            pixels = np.array(_as_rgb(image))
         return torch.from_numpy(pixels).permute(2, 0, 1)
     except FileNotFoundError as error:
         raise DatasetError(
@@ -41,6 +48,24 @@ def read_image(path: str) -> Tensor:
             f"{path}: cannot be read as an image ({reason}); replace it, or leave its tracklet out with "
             "check='decode', on_error='skip'"
         ) from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in 8-bit RGB, upright."""
+    ImageOps.exif_transpose(image, in_place=True)
+    # PPM, and PNG before Pillow 10.4, give 16 bits as 32-bit integers.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        levels = (np.array(image).astype(np.int64) + 128) // 257
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floats"
+        raise ValueError(f"expected 8 or 16 bits a channel, got 32-bit {kind}, whose white is not known")
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image.convert("RGBA")
+    if rgba.getchannel("A").getextrema() == (0, 0):
+        raise ValueError("expected something to see, got full transparency")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
 
 
 def read_clip(paths: Sequence[str], size: tuple[int, int] | None = None) -> Tensor:

@@ -3,8 +3,8 @@
     ROOT/joints.json     {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, confidence]}}
     ROOT/joints.jsonl    a first line {"joints": 14 names}, then a line {"tracklet": name, "frames": ...} each
 
-x and y are pixels of the image as it is stored, from its upper left corner; confidence is in [0, 1], 0 for a
-joint that is covered, outside or not found. The second form can be written tracklet by tracklet.
+x and y are pixels of the image as `read_image` gives it, from its upper left corner; confidence is in [0, 1],
+0 for a joint that is covered, outside or not found. The second form can be written tracklet by tracklet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .files import nfc
 from .records import DatasetError, Tracklet, TrackletDataset
 
 # J1 to J14 of STAL (Chen et al., TIP 2019, Fig. 3). Left and right are the person's.
@@ -68,7 +69,7 @@ def attach_joints(dataset: TrackletDataset, path: str | os.PathLike[str] | None 
                 stacklevel=2,
             )
             return dataset
-    joints = _Reader(Path(path)).read([*dataset.train, *dataset.query, *dataset.gallery])
+    joints = _Reader(Path(path)).read(dataset.by_name())
 
     def with_joints(tracklets: list[Tracklet]) -> list[Tracklet]:
         return [dataclasses.replace(tracklet, joints=joints[tracklet.name]) for tracklet in tracklets]
@@ -108,10 +109,14 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, tracklets: list[Tracklet]) -> dict[str, Tensor]:
+    def read(self, wanted: Mapping[str, Tracklet]) -> dict[str, Tensor]:
         """Joints (n,14,3) of every tracklet, by name."""
-        wanted = {tracklet.name: len(tracklet) for tracklet in tracklets}
-        joints = {name: self._checked(name, v, wanted[name]) for name, v in self._entries() if name in wanted}
+        composed = {nfc(name): name for name in wanted}  # where the file was written on another system
+        joints = {}
+        for given, value in self._entries():
+            name = given if given in wanted else composed.get(nfc(given))
+            if name is not None:
+                joints[name] = self._checked(name, value, len(wanted[name]))
         missing = [name for name in wanted if name not in joints]
         if missing:
             what = "is of another data set: it has none" if not joints else f"lacks {len(missing)}"

@@ -65,8 +65,8 @@ def mars(
     train_table = _matrix(info / "tracks_train_info.mat", "track_train_info")
     test_table = _matrix(info / "tracks_test_info.mat", "track_test_info")
     query_rows = _query_rows(info / "query_IDX.mat", len(test_table))
-    train = _tracklets(base / "bbox_train", info / "train_name.txt", train_table, labels)
-    test = _tracklets(base / "bbox_test", info / "test_name.txt", test_table, labels)
+    train = _tracklets(base / "bbox_train", info / "train_name.txt", train_table, labels, screen)
+    test = _tracklets(base / "bbox_test", info / "test_name.txt", test_table, labels, screen)
 
     # Query tracklets are test tracklets, so each image is looked at once for both lists.
     kept_train = screen.keep(train.values())
@@ -81,11 +81,14 @@ def mars(
         protocol="MARS, query tracklets "
         + ("kept in the gallery" if gallery == "with_query" else "excluded from the gallery"),
         skipped=skipped,
+        ignored=screen.ignored,
     )
 
 
-def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attributes) -> dict[int, Tracklet]:
-    """Tracklets by row of the table, junk left out."""
+def _tracklets(
+    folder: Path, names_file: Path, table: np.ndarray, labels: Attributes, screen: Screen
+) -> dict[int, Tracklet]:
+    """Tracklets by row of the table, junk left out and counted."""
     names = _names(names_file)
     if table[:, 1].max() > len(names):
         raise DatasetError(
@@ -93,10 +96,13 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
             "take both files from one release of MARS"
         )
     tracklets = {}
+    persons = set()
     for row, (start, end, pid, camid) in enumerate(table.tolist()):
-        if pid == _JUNK:
-            continue
         frames = names[start - 1 : end]
+        if pid == _JUNK:
+            persons.add(frames[0][:4])
+            screen.ignore("tracklets of pid -1", frames[0])
+            continue
         matches = [_NAME.fullmatch(name) for name in frames]
         if None in matches:
             wrong = matches.index(None)
@@ -111,6 +117,7 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
                 f"the names begin with {', '.join(sorted({name[:6] for name in frames})[:3])}; "
                 "take both files from one release of MARS"
             )
+        persons.add(frames[0][:4])
         person = os.fspath(folder / frames[0][:4])
         tracklets[row] = Tracklet(
             paths=tuple(f"{person}/{name}" for name in frames),
@@ -119,6 +126,10 @@ def _tracklets(folder: Path, names_file: Path, table: np.ndarray, labels: Attrib
             name=frames[0][:11],
             attributes=labels.get((pid, camid, int(frames[0][7:11]))),
         )
+    if screen.check != "none":
+        for name in screen.look(folder).folders:
+            if name not in persons:
+                screen.ignore("folders that no row of the tables names", os.fspath(folder / name))
     return tracklets
 
 

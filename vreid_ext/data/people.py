@@ -69,7 +69,12 @@ def group_windows(windows: Boxes, weights: NDArray[np.float64], *, min_iou: floa
 
 
 def link_boxes(
-    detections: Mapping[int, Boxes], *, min_iou: float = 0.4, max_gap: int = 3, memory: int = 4
+    detections: Mapping[int, Boxes],
+    *,
+    min_iou: float = 0.4,
+    max_gap: int = 3,
+    memory: int = 4,
+    times: Mapping[int, float] | None = None,
 ) -> list[Track]:
     """Links boxes of successive frames into tracks, greedily by overlap.
 
@@ -85,17 +90,22 @@ def link_boxes(
         min_iou: least overlap of a box with the expected one, in (0, 1].
         max_gap: detected frames that may pass without a box.
         memory: steps over which the velocity is taken.
+        times: of every frame; the frames' numbers, as of a video with a constant rate, unless given.
 
     Returns:
         Tracks in order of their first box, numbered from 0.
     """
     frames: list[list[int]] = []
     boxes: list[list[Box]] = []
+    time_of = float if times is None else times.__getitem__
     last_seen: dict[int, int] = {}  # open track -> position of its last frame
     for position, (frame, found) in enumerate(sorted(detections.items())):
         last_seen = {t: p for t, p in last_seen.items() if position - p <= max_gap + 1}
         candidates = list(last_seen)
-        expected = [_expect(frames[t][-memory - 1 :], boxes[t][-memory - 1 :], frame) for t in candidates]
+        expected = [
+            _expect([*map(time_of, frames[t][-memory - 1 :])], boxes[t][-memory - 1 :], time_of(frame))
+            for t in candidates
+        ]
         overlap = iou(np.array(expected).reshape(-1, 4), found)
         owner: dict[int, int] = {}
         for flat in np.argsort(-overlap, axis=None, kind="stable"):
@@ -123,11 +133,11 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     return both / (a[:, 2:].prod(-1)[:, None] + b[:, 2:].prod(-1) - both)
 
 
-def _expect(frames: list[int], boxes: list[Box], frame: int) -> Boxes:
-    """The last box, its centre moved on to `frame` at the mean velocity of the boxes given."""
+def _expect(times: list[float], boxes: list[Box], time: float) -> Boxes:
+    """The last box, its centre moved on to `time` at the mean velocity of the boxes given."""
     first, last = np.array(boxes[0]), np.array(boxes[-1])
     expected = last.copy()
-    if len(frames) > 1:
+    if len(times) > 1:
         way = (last[:2] + last[2:] / 2) - (first[:2] + first[2:] / 2)
-        expected[:2] += way * (frame - frames[-1]) / (frames[-1] - frames[0])
+        expected[:2] += way * (time - times[-1]) / (times[-1] - times[0])
     return expected

@@ -50,13 +50,14 @@ def estimate_joints(
 
     Raises:
         ValueError: another suffix, or joints of another shape.
-        DatasetError: an image that cannot be read, or a file that is there and is something else.
+        DatasetError: an image that cannot be read, two tracklets of one name, or a file that is there and is
+            something else.
     """
     out = Path(dataset.root, "joints.jsonl") if out is None else Path(out)
     if out.suffix != ".jsonl":
         raise ValueError(f"out: got {str(out)!r}, wanted a name that ends in .jsonl")
     done = written_tracklets(out)
-    tracklets = {t.name: t for t in (*dataset.train, *dataset.query, *dataset.gallery)}
+    tracklets = dataset.by_name()
     rest = [tracklet for name, tracklet in tracklets.items() if name not in done]
 
     def joints() -> Iterator[tuple[str, np.ndarray]]:

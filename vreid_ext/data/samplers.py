@@ -72,6 +72,11 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
         self.num_replicas, self.rank = num_replicas, rank
         self._batches = len(groups) // p if batches is None else batches
 
+    def __repr__(self) -> str:
+        share = f", process {self.rank} of {self.num_replicas}" if self.num_replicas > 1 else ""
+        batches = f"{self._batches} batches of {self.p} x {self.k}"
+        return f"PKBatchSampler({batches}, {len(self._groups)} persons{share})"
+
     def set_epoch(self, epoch: int) -> None:
         """Selects the epoch (0 or more) whose batches the next iteration yields."""
         if epoch < 0:

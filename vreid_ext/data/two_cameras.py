@@ -58,8 +58,8 @@ def ilids(
     """
     base = find_root(root, "i-LIDS-VID/ and 'train-test people splits/'", ("i-LIDS-VID/sequences",))
     cameras = [base / "i-LIDS-VID" / "sequences" / name for name in ("cam1", "cam2")]
-    people = [set(list_folder(camera)[0]) for camera in cameras]
     screen = Screen(check, on_error)
+    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
     for person in sorted(people[0] ^ people[1]):
         seen = cameras[person in people[1]].name
         screen.reject(person, f"{base}: {person} is seen by {seen} only, want a folder in both cameras")
@@ -78,7 +78,7 @@ def ilids(
         return [{"train": row[len(row) // 2 :], "test": row[: len(row) // 2]} for row in names]
 
     splits, source = _splits("ilids", base, both, split_seed, read if published.is_file() else None)
-    return _dataset("ilids", "iLIDS-VID", base, cameras, splits, source, split, screen, 1)
+    return _dataset("ilids", "iLIDS-VID", base, cameras, both, splits, source, split, screen, 1)
 
 
 @register_dataset("prid")
@@ -108,11 +108,14 @@ def prid(
     base = find_root(root, "prid_2011/ and splits_prid2011.json", ("prid_2011/multi_shot",))
     cameras = [base / "prid_2011" / "multi_shot" / name for name in ("cam_a", "cam_b")]
     # Most people are seen by one camera only: they are not part of the protocol.
-    both = sorted(set.intersection(*(set(list_folder(camera)[0]) for camera in cameras)))
+    screen = Screen(check, on_error)
+    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
     used = [
-        person for person in both
-        if all(len(list_folder(camera / person)[1]) >= min_frames for camera in cameras)
+        person for person in sorted(people[0] & people[1])
+        if all(len(list_folder(camera / person).images) >= min_frames for camera in cameras)
     ]  # fmt: skip
+    for person in sorted((people[0] | people[1]) - set(used)):
+        screen.ignore(f"persons without {min_frames} frames in both cameras", person)
     if not used:
         raise DatasetError(
             f"{cameras[0].parent}: no person with {min_frames} frames in both cameras; want PRID2011, or a "
@@ -121,8 +124,7 @@ def prid(
     published = base / "splits_prid2011.json"
     read = (lambda: _read_splits(published)) if published.is_file() else None
     splits, source = _splits("prid", base, used, split_seed, read)
-    screen = Screen(check, on_error)
-    return _dataset("prid", "PRID2011", base, cameras, splits, source, split, screen, min_frames)
+    return _dataset("prid", "PRID2011", base, cameras, used, splits, source, split, screen, min_frames)
 
 
 def draw_splits(people: Sequence[str], seed: int) -> list[Split]:
@@ -175,6 +177,7 @@ def _dataset(
     title: str,
     base: Path,
     cameras: Sequence[Path],
+    people: Sequence[str],
     splits: Sequence[Split],
     source: str,
     split: int,
@@ -189,12 +192,15 @@ def _dataset(
         raise DatasetError(f"{base}: split {split} has {min(shared)} both in train and in test")
     pids = {person: pid for pid, person in enumerate(sorted({*chosen["train"], *chosen["test"]}), start=1)}
     pairs: dict[str, list[tuple[Tracklet, Tracklet]]] = {}
-    for part, people in chosen.items():
+    for person in people:
+        if person not in pids:
+            screen.ignore(f"persons that split {split} does not name", person)
+    for part, persons in chosen.items():
         pairs[part] = []
-        for person in sorted(people):
+        for person in sorted(persons):
             try:
                 first, second = (
-                    screen.usable(_tracklet(folder / person, pids[person], camid, min_frames))
+                    screen.usable(_tracklet(folder / person, pids[person], camid, min_frames, screen))
                     for camid, folder in enumerate(cameras, start=1)
                 )
             except DatasetError as error:
@@ -215,11 +221,12 @@ def _dataset(
         protocol=f"{title}, split {split + 1} of {len(splits)} ({source}), "
         f"{cameras[0].name} queries in a {cameras[1].name} gallery",
         skipped=skipped,
+        ignored=screen.ignored,
     )
 
 
-def _tracklet(folder: Path, pid: int, camid: int, min_frames: int) -> Tracklet:
-    images = list_folder(folder)[1]
+def _tracklet(folder: Path, pid: int, camid: int, min_frames: int, screen: Screen) -> Tracklet:
+    images = screen.images(folder)
     if len(images) < max(min_frames, 1):
         raise DatasetError(f"{folder}: {len(images)} images, want at least {max(min_frames, 1)}")
     return Tracklet(

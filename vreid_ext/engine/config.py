@@ -188,6 +188,9 @@ class Recipe:
     eval: Eval = field(default_factory=Eval)
     paper: Paper = field(default_factory=Paper)
 
+    def __str__(self) -> str:
+        return OmegaConf.to_yaml(OmegaConf.structured(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
         tree = asdict(self)
@@ -197,7 +200,7 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+        temporary.write_text(str(self), encoding="utf-8")
         temporary.rename(path)
 
 

@@ -43,6 +43,9 @@ class Evaluated(NamedTuple):
     itself: Tensor
     result: metrics.ReIDResult
 
+    def __repr__(self) -> str:
+        return f"Evaluated({self.dataset!r}, {self.frames} frames, {self.result})"
+
 
 class TestSet:
     """The tracklets of an evaluation, each once, and who is compared with whom.

@@ -1,5 +1,6 @@
 """Nearest gallery tracklets of query tracklets, from features that `vreid extract` wrote."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +16,19 @@ from vreid_ext.metrics.stored import StoredFeatures
 
 
 class Split(NamedTuple):
-    """Rows of one split: features (N,D), what each is, the metric they are compared by, and the folder."""
+    """Rows of one split: features (N,D), what each is, the metric they are compared by, and the folder.
+
+    numbers: the row that each is in that folder; in order unless given.
+    """
 
     features: Rows
     tracklets: list[dict[str, Any]]
     metric: str
     folder: Path
+    numbers: Sequence[int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Split({len(self.tracklets)} rows of {str(self.folder)!r}, {self.metric} metric)"
 
 
 def read_split(folder: str | Path, split: str) -> Split:
@@ -40,7 +48,7 @@ def read_split(folder: str | Path, split: str) -> Split:
         )
     rows = stored.rows(split)
     stored.verify()
-    return Split(rows, stored.tracklets(split), metric, Path(folder).resolve())
+    return Split(rows, stored.tracklets(split), metric, Path(folder).resolve(), stored.numbers(split))
 
 
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
@@ -59,13 +67,16 @@ def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
     rows, items = pair(query.features, gallery.features)
     top_k = faiss_top_k if find_spec("faiss") else ops.top_k
     same = query.folder == gallery.folder
+    own, held = (split.numbers or range(len(split.tracklets)) for split in (query, gallery))
     indices, distances = nearest(rows, items, top + same, query.metric, top_k=top_k)
     lists = []
-    for tracklet, near, places in zip(query.tracklets, distances.tolist(), indices.tolist(), strict=True):
+    for tracklet, number, near, places in zip(
+        query.tracklets, own, distances.tolist(), indices.tolist(), strict=True
+    ):
         found = [
             {key: gallery.tracklets[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
             for d, j in zip(near, places, strict=True)
-            if j >= 0 and not (same and gallery.tracklets[j]["name"] == tracklet["name"])
+            if j >= 0 and not (same and held[j] == number)
         ]
         lists.append({"query": tracklet["name"], "nearest": found[:top]})
     return lists

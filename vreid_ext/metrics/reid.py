@@ -50,6 +50,9 @@ class ReIDResult:
         ranks = {f"R{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)}
         return {"mAP": self.mAP, "mINP": self.mINP, **ranks}
 
+    def __repr__(self) -> str:
+        return f"ReIDResult({self})"
+
     def __str__(self) -> str:
         row = "  ".join(f"{name} {100 * value:.1f}" for name, value in self.row().items())
         return f"{row}  ({self.valid_queries} of {len(self.per_query['ap'])} queries; {self.protocol})"

@@ -85,17 +85,23 @@ class StoredFeatures:
             if size != shard["bytes"]:
                 raise ValueError(f"features: got {size} bytes in {str(path)!r}, wanted {shard['bytes']}")
 
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{len(rows)} {name}" for name, rows in self.manifest["splits"].items())
+        width = self.manifest["widths"].get("features")
+        tracklets = len(self.manifest["tracklets"])
+        return f"StoredFeatures({str(self.folder)!r}, {tracklets} tracklets x {width}: {splits})"
+
     def rows(self, split: str | None = None, tensor: str = "features") -> StoredRows:
         """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
         widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
         if tensor not in widths:
             raise ValueError(f"tensor: got {tensor!r}, {str(self.folder)!r} has {sorted(widths)}")
-        numbers = np.arange(count) if split is None else np.array(self._split(split), np.int64)
+        numbers = np.arange(count) if split is None else np.array(self.numbers(split), np.int64)
         return StoredRows(self.folder, self.manifest["shard_rows"], tensor, widths[tensor], numbers)
 
     def tracklets(self, split: str) -> list[dict[str, Any]]:
         """name, pid, camid and frames of every row of a split."""
-        return [self.manifest["tracklets"][number] for number in self._split(split)]
+        return [self.manifest["tracklets"][number] for number in self.numbers(split)]
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
         """pids and camids of a split, int64."""
@@ -118,7 +124,8 @@ class StoredFeatures:
             if damage := damage_of(path, of):
                 raise ValueError(f"features: {str(path)!r} {damage}; extract again to replace it")
 
-    def _split(self, split: str) -> list[int]:
+    def numbers(self, split: str) -> list[int]:
+        """The places of a split's tracklets in the folder."""
         splits: dict[str, list[int]] = self.manifest["splits"]
         if split not in splits:
             raise ValueError(f"split: got {split!r}, {str(self.folder)!r} has {sorted(splits)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vreid_ext.data import Tracklet, TrackletDataset, read_image
+from vreid_ext.data.files import nfc
 from vreid_ext.engine.build import dataset_of
 from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.evaluate import Evaluated, evaluate_model, open_checkpoint
@@ -119,9 +120,12 @@ def cmc_curves(rows: Iterable[Mapping[str, Any]], ranks: int) -> dict[str, list[
 
 def query_of(dataset: TrackletDataset, query: str) -> Tracklet:
     """The query tracklet of this name or, for a number, at this place from 0."""
-    for tracklet in dataset.query:
-        if tracklet.name == query:
-            return tracklet
+    for written in (str, nfc):  # a name may be typed with other accents than it has on the disk
+        named = [tracklet for tracklet in dataset.query if written(tracklet.name) == written(query)]
+        if len(named) > 1:
+            raise ValueError(f"query: expected a name of one tracklet, got {query!r}, of {len(named)}")
+        if named:
+            return named[0]
     if query.isdecimal() and int(query) < len(dataset.query):
         return dataset.query[int(query)]
     near = get_close_matches(query, [tracklet.name for tracklet in dataset.query], n=3, cutoff=0.0)

@@ -11,7 +11,7 @@ from vreid_ext.report.plots import plot_parts
 def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames: int = 8) -> list[Path]:
     """Draw `count` tracklets, spread evenly over the data set, as `parts-<n>.png` beside the joints file."""
     data = attach_joints(dataset, joints)
-    tracklets = list({t.name: t for t in (*data.train, *data.query, *data.gallery)}.values())
+    tracklets = list(data.by_name().values())
     clips = ClipDataset(tracklets, frames, "evenly")
     pictures = []
     for number, index in enumerate(

@@ -15,11 +15,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from vreid_ext.nn.parts import PART_JOINTS, PART_NAMES, known_joints, part_boxes
+from vreid_ext.report.fonts import make_readable
 
 SUFFIXES = (".png", ".svg")
 
@@ -498,12 +498,9 @@ def picture_path(path: str | Path) -> Path:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure; folders on the way are made."""
+    """Write the figure, its texts made readable (`fonts.make_readable`); folders on the way are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for text in figure.findobj(Text):  # names of runs and tracklets: no formulas, and not always UTF-8
-        assert isinstance(text, Text)
-        text.set_parse_math(False)
-        text.set_text(text.get_text().encode("utf-8", "replace").decode())
+    make_readable(figure)
     # Without the date an SVG depends on its content alone.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     figure.savefig(path, dpi=150, metadata=metadata)

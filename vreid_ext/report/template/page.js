@@ -77,10 +77,11 @@ function choose(index) {
 }
 
 function fill() {
-  const words = filter.value.toLowerCase();
+  const plain = (text) => text.normalize().toLowerCase(); // accents composed or not
+  const words = plain(filter.value);
   const hardness = (query) => (query.ap === null ? 2 : query.ap);
   const rows = data.queries.map((query, index) => ({ query, index, of: tracklets[query.tracklet] }))
-    .filter(({ of }) => of.name.toLowerCase().includes(words) || String(of.pid) === words);
+    .filter(({ of }) => plain(of.name).includes(words) || String(of.pid) === words);
   if (order.value === "hardest") rows.sort((a, b) => hardness(a.query) - hardness(b.query));
   const chosen = select.value;
   select.replaceChildren(...rows.map(({ query, index, of }) => new Option(`${of.name} · ${percent(query.ap)}`, index)));
