@@ -1,8 +1,11 @@
 import json
+import re
+from dataclasses import fields, is_dataclass
+from typing import get_args
 
 import pytest
 
-from vreid_ext.engine import load_recipe, recipe_names
+from vreid_ext.engine import Recipe, load_recipe, recipe_names
 from vreid_ext.engine.config import differences, recipe_from_dict
 
 
@@ -22,9 +25,9 @@ def test_overrides_have_the_last_word_and_keep_their_types():
         ("train.epoch=3", "nearest known key: 'train.epochs'"),
         ("batc.p=3", "nearest known key: 'batch.p'"),
         ("batch.p=many", "batch.p.*many"),
-        ("batch.p=0", "batch.p: got 0, wanted at least 1"),
+        ("batch.p=0", "batch.p: expected at least 1, got 0"),
         ("optim.name=adamw", "optim.name.*adamw.*sgd"),
-        ("input.flip=2", "input.flip: got 2"),
+        ("input.flip=2", "input.flip: expected at least 0 and at most 1, got 2"),
         ("eval.frames=[]", "eval.frames"),
         ("input=3", "input: got 3, wanted a group"),
         ("paper.rows=3", "paper.rows: got 3, wanted rows"),
@@ -34,6 +37,42 @@ def test_overrides_have_the_last_word_and_keep_their_types():
 def test_a_bad_override_names_key_and_value(override, says):
     with pytest.raises(ValueError, match=says):
         load_recipe("sta_mars", [override])
+
+
+def numbers(group, prefix=""):
+    """(key, field) of every number of a recipe, those in lists and dicts included."""
+    for entry in fields(group):
+        kinds = {entry.type, *get_args(entry.type)}
+        for kind in filter(is_dataclass, kinds):
+            index = "" if kind is entry.type else "[0]"
+            yield from numbers(kind, f"{prefix}{entry.name}{index}.")
+        if kinds & {int, float} or any({int, float} & {*get_args(kind)} for kind in kinds):
+            yield prefix + entry.name, entry
+
+
+NUMBERS = dict(numbers(Recipe))
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_its_range_beside_its_field(key):
+    bounds = NUMBERS[key].metadata["bounds"]
+    assert bounds.keys() & {"at_least", "above"}, "no number of a recipe may be negative"
+    low = bounds.get("above", bounds.get("at_least", 0) - 1)
+    high = {"below": bounds.get("below"), "at_most": bounds.get("at_most", 0) + 1}
+    for value in [low, *(high[name] for name in bounds.keys() & high.keys())]:
+        given = {"list": f"[{value}]", "dict": f"{{4: {{mAP: {value}}}}}"}
+        text = given.get(getattr(NUMBERS[key].type, "__name__", ""), str(value))
+        pair = f"{key}={text}"
+        if key.startswith("stages[0]."):
+            pair = f"stages=[{{{key.removeprefix('stages[0].')}: {text}}}]"
+        with pytest.raises(ValueError, match=f"^{re.escape(key)}: expected .*, got"):
+            load_recipe("sta_mars", [pair])
+
+
+@pytest.mark.parametrize("key", ["schedule.warmup_factor=-1", "schedule.gamma=-0.1", "loss.oim_momentum=1"])
+def test_a_rate_that_would_turn_negative_is_refused(key):
+    with pytest.raises(ValueError, match=f"^{key.partition('=')[0]}: expected at least 0.*, got"):
+        load_recipe("sta_mars", [key])
 
 
 def test_an_unknown_recipe_names_the_nearest():

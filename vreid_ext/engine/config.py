@@ -2,20 +2,44 @@
 
 import difflib
 import json
+import operator
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
+
+
+def number(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a recipe for a number, or for a list or dict of numbers, and the bounds that hold for each."""
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    metadata = {"bounds": {name: bound for name, bound in bounds.items() if bound is not None}}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -32,8 +56,8 @@ class Dataset:
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     joints: str | None = None
-    black_box: int = 0
-    black_box_seed: int = 0
+    black_box: int = number(0, at_least=0)
+    black_box_seed: int = number(0, at_least=0)
 
 
 @dataclass
@@ -43,22 +67,22 @@ class Input:
     flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
     """
 
-    height: int = 256
-    width: int = 128
-    frames: int = 4
+    height: int = number(256, at_least=1)
+    width: int = number(128, at_least=1)
+    frames: int = number(4, at_least=1)
     sampling: Literal["random", "evenly", "restricted", "consecutive", "first_of_chunk"] = "random"
-    flip: float = 0.5
-    crop: int = 0
-    erase: float = 0.0
+    flip: float = number(0.5, at_least=0, at_most=1)
+    crop: int = number(0, at_least=0)
+    erase: float = number(0.0, at_least=0, at_most=1)
 
 
 @dataclass
 class Batch:
     """p persons with k tracklets each over all processes; `accumulate` batches make one step."""
 
-    p: int = 16
-    k: int = 4
-    accumulate: int = 1
+    p: int = number(16, at_least=1)
+    k: int = number(4, at_least=1)
+    accumulate: int = number(1, at_least=1)
 
 
 @dataclass
@@ -73,23 +97,23 @@ class Loss:
     dvdp: log the DVDP of every batch and draw it at the end; it is no part of the loss.
     """
 
-    softmax: float = 1.0
-    label_smoothing: float = 0.0
-    triplet: float = 1.0
-    margin: float = 0.3
+    softmax: float = number(1.0, at_least=0)
+    label_smoothing: float = number(0.0, at_least=0, below=1)
+    triplet: float = number(1.0, at_least=0)
+    margin: float = number(0.3, at_least=0)
     metric: Literal["euclidean", "cosine"] = "euclidean"
-    inter_frame: float = 0.0
-    attributes: float = 0.0
-    aitl: float = 0.0
+    inter_frame: float = number(0.0, at_least=0)
+    attributes: float = number(0.0, at_least=0)
+    aitl: float = number(0.0, at_least=0)
     aitl_form: Literal["paper", "authors"] = "paper"
-    itl: float = 0.0
+    itl: float = number(0.0, at_least=0)
     dvdp: bool = False
-    oim: float = 0.0
-    oim_scalar: float = 30.0
-    oim_momentum: float = 0.5
-    diversity: float = 0.0
-    part_softmax: float = 0.0
-    part_triplet: float = 0.0
+    oim: float = number(0.0, at_least=0)
+    oim_scalar: float = number(30.0, above=0)
+    oim_momentum: float = number(0.5, at_least=0, below=1)
+    diversity: float = number(0.0, at_least=0)
+    part_softmax: float = number(0.0, at_least=0)
+    part_triplet: float = number(0.0, at_least=0)
 
 
 @dataclass
@@ -97,9 +121,9 @@ class Optim:
     """`momentum` is SGD's; `weight_decay` is the L2 term of either."""
 
     name: Literal["adam", "sgd"] = "adam"
-    lr: float = 3e-4
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
+    lr: float = number(3e-4, at_least=0)
+    weight_decay: float = number(5e-4, at_least=0)
+    momentum: float = number(0.9, at_least=0, below=1)
 
 
 @dataclass
@@ -110,10 +134,10 @@ class Schedule:
     """
 
     name: Literal["step", "cosine"] = "step"
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    warmup_epochs: int = 0
-    warmup_factor: float = 0.01
+    milestones: list[int] = number([], at_least=1)
+    gamma: float = number(0.1, at_least=0)
+    warmup_epochs: int = number(0, at_least=0)
+    warmup_factor: float = number(0.01, at_least=0, at_most=1)
 
 
 @dataclass
@@ -123,12 +147,12 @@ class Train:
     checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none).
     """
 
-    epochs: int = 800
+    epochs: int = number(800, at_least=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: int = 4
-    eval_every: int = 0
-    checkpoint_every: int = 1
-    checkpoint_steps: int = 0
+    workers: int = number(4, at_least=0)
+    eval_every: int = number(0, at_least=0)
+    checkpoint_every: int = number(1, at_least=0)
+    checkpoint_steps: int = number(0, at_least=0)
 
 
 @dataclass
@@ -137,7 +161,7 @@ class Stage:
     parameters without gradient, modules in evaluation mode.
     """
 
-    epochs: int = 1
+    epochs: int = number(1, at_least=1)
     freeze: list[str] = field(default_factory=list)
 
 
@@ -151,11 +175,11 @@ class Eval:
     """
 
     sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
-    frames: list[int] = field(default_factory=lambda: [4])
+    frames: list[int] = number([4], at_least=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
-    chunk: int = 32
-    shard: int = 128
+    chunk: int = number(32, at_least=1)
+    shard: int = number(128, at_least=1)
 
 
 @dataclass
@@ -163,7 +187,7 @@ class Paper:
     """The published figures in per cent, a row for every test length, kept beside those measured."""
 
     source: str = ""
-    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+    rows: dict[int, dict[str, float]] = number({}, at_least=0, at_most=100)
 
 
 @dataclass
@@ -175,7 +199,7 @@ class Recipe:
     """
 
     name: str = ""
-    seed: int = 0
+    seed: int = number(0, at_least=0)
     dataset: Dataset = field(default_factory=Dataset)
     model: dict[str, Any] = field(default_factory=lambda: {"name": "sta"})
     input: Input = field(default_factory=Input)
@@ -380,35 +404,36 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def _check(recipe: Recipe) -> None:
-    at_least = {
-        "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
-        "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0,
-        "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "loss.oim": 0,
-        "loss.diversity": 0, "loss.part_softmax": 0, "loss.part_triplet": 0, "dataset.black_box": 0,
-        "optim.lr": 0,
-        "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
-        "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
-        "eval.shard": 1,
-    }  # fmt: skip
-    lists: dict[str, tuple[list[Any], type]] = {
-        "eval.frames": (recipe.eval.frames, int),
-        "schedule.milestones": (recipe.schedule.milestones, int),
-        **{f"stages[{i}].freeze": (stage.freeze, str) for i, stage in enumerate(recipe.stages)},
-    }
-    for key, (items, kind) in lists.items():  # OmegaConf lets lists in lists pass
-        if not all(isinstance(item, kind) for item in items):
-            raise ValueError(f"{key}: got {items}, wanted a list of {kind.__name__}")
-    values = dict(_leaves(asdict(recipe)))
-    for key, least in at_least.items():
-        if not values[key] >= least:
-            raise ValueError(f"{key}: got {values[key]}, wanted at least {least}")
-    for key in ("input.flip", "input.erase", "loss.label_smoothing"):
-        if not 0 <= values[key] <= 1:
-            raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
-    for number, stage in enumerate(recipe.stages):
-        if stage.epochs < 1:
-            raise ValueError(f"stages[{number}].epochs: got {stage.epochs}, wanted at least 1")
-    if not recipe.eval.frames or min(recipe.eval.frames) < 1:
-        raise ValueError(f"eval.frames: got {recipe.eval.frames}, wanted clip lengths of at least 1")
+    _check_group(recipe, "")
+    if not recipe.eval.frames:
+        raise ValueError("eval.frames: expected at least one clip length, got []")
     if not isinstance(recipe.model.get("name"), str):
         raise ValueError(f"model.name: got {recipe.model.get('name')!r}, wanted a registered model's name")
+
+
+def _check_group(group: Any, prefix: str) -> None:
+    """Every number of a group of keys is within the bounds of its field, every list holds what it should."""
+    for entry in fields(group):
+        key, value = prefix + entry.name, getattr(group, entry.name)
+        if is_dataclass(value):
+            _check_group(value, f"{key}.")
+        elif isinstance(value, list):
+            (kind,) = get_args(entry.type)
+            if not all(isinstance(item, kind) for item in value):  # OmegaConf lets lists in lists pass
+                raise ValueError(f"{key}: got {value}, wanted a list of {kind.__name__}")
+            for number, item in enumerate(value):
+                if is_dataclass(item):
+                    _check_group(item, f"{key}[{number}].")
+        bounds = entry.metadata.get("bounds", {})
+        if not all(_COMPARISONS[name](item, bounds[name]) for name in bounds for item in _numbers(value)):
+            wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+            raise ValueError(f"{key}: expected {wanted}, got {value}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The number, or those in a list or in a dict of dicts."""
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    else:
+        yield value
