@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -73,6 +74,94 @@ def test_every_number_has_its_range_beside_its_field(key):
 def test_a_rate_that_would_turn_negative_is_refused(key):
     with pytest.raises(ValueError, match=f"^{key.partition('=')[0]}: expected at least 0.*, got"):
         load_recipe("sta_mars", [key])
+
+
+TEXTS = (
+    "2024_01_15", "12:30", "007", "cam #1", "[my] set", "{x}", "a: b", "no", "1e5", "'q'", "a=b", " b",
+    "a\\${b}", "${HOME}", "&a", "./null",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("key", ["dataset.root", "dataset.joints", "dataset.options.attributes"])
+def test_a_path_is_taken_as_it_is_typed(key, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("asta_mars", [f"{key}={text}"])
+    assert value(recipe, key) == str(tmp_path / text)
+    assert recipe_from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    recipe.save(tmp_path / "saved.yaml")
+    assert differences(load_recipe(tmp_path / "saved.yaml"), recipe) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["name", "dataset.name", "dataset.options.gallery", "model.name", "model.backbone", "paper.source"]
+)
+def test_a_key_for_text_takes_it_as_it_is_typed(key):
+    for text in TEXTS:
+        assert value(load_recipe("sta_mars", [f"{key}={text}"]), key) == text
+
+
+def value(recipe, key):
+    for part in key.split("."):
+        recipe = recipe[part] if isinstance(recipe, dict) else getattr(recipe, part)
+    return recipe
+
+
+@pytest.mark.parametrize("text", ["2024_01_15", "12:30", "007", "no", "0x10", "1e5", "2024-01-15"])
+def test_a_file_holds_texts_without_quotes(text, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"base: sta_mars\nname: {text}  # {text}\n"
+        f"dataset: {{root: {text}, options: {{attributes: {text}, other: {text}}}}}\n"
+        f"stages: [{{epochs: 1, freeze: [{text}]}}]\npaper: {{source: &source {text}}}\n"
+    )
+    recipe = load_recipe(path)
+    assert (recipe.name, recipe.paper.source, recipe.stages[0].freeze) == (text, text, [text])
+    assert recipe.dataset.root == recipe.dataset.options["attributes"] == str(tmp_path / text)
+    assert recipe.dataset.options["other"] == {"no": False, "1e5": 1e5}.get(text, text)
+
+
+def test_text_is_not_taken_for_a_number():
+    assert load_recipe("sta_mars", ["batch.p=010"]).batch.p == 10
+    for pair in ("train.epochs=1:30", "seed=0x10", "seed=2024-01-15"):
+        with pytest.raises(ValueError, match="could not be converted to Integer"):
+            load_recipe("sta_mars", [pair])
+
+
+def test_a_path_is_relative_to_its_file_or_to_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DATA", "data")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "one.yaml").write_text(
+        "dataset: {root: set, joints: ~/j.json, options: {attributes: t.csv}}\n"
+        "model: {name: sta, weights: w.pth}\n"
+    )
+    (tmp_path / "two.yaml").write_text("base: a/one.yaml\ndataset: {root: '${oc.env:DATA}/set'}\n")
+    monkeypatch.chdir(tmp_path / "b")
+    for name in ("../a/one.yaml", str(tmp_path / "a" / "one.yaml")):
+        recipe = load_recipe(name, ["dataset.options.attributes=mine.csv"])
+        assert Path(recipe.dataset.root).resolve() == tmp_path / "a" / "set"
+        assert recipe.dataset.joints == str(tmp_path / "home" / "j.json")
+        assert recipe.dataset.options["attributes"] == str(tmp_path / "b" / "mine.csv")
+        assert Path(recipe.model["weights"]).resolve() == tmp_path / "a" / "w.pth"
+    recipe = load_recipe(tmp_path / "two.yaml")
+    assert recipe.dataset.root == str(tmp_path / "data" / "set")
+    assert recipe.dataset.options["attributes"] == str(tmp_path / "a" / "t.csv")
+    assert load_recipe("sta_mars", ["dataset.root=~/set"]).dataset.root == str(tmp_path / "home" / "set")
+    assert load_recipe("sta_mars", ["model.weights=imagenet"]).model["weights"] == "imagenet"
+
+
+@pytest.mark.parametrize("text", ["", "null"])
+def test_a_key_that_may_be_empty_can_be_emptied(text, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: sta_mars\ndataset: {root: set}\n")
+    assert load_recipe(path, [f"dataset.root={text}"]).dataset.root is None
+
+
+def test_a_name_that_is_no_utf8_is_refused_by_its_key():
+    with pytest.raises(ValueError, match=r"dataset.root: expected text in UTF-8, got '.*\\udce9'"):
+        load_recipe("sta_mars", ["dataset.root=caf\udce9"])
 
 
 def test_an_unknown_recipe_names_the_nearest():

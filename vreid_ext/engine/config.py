@@ -3,20 +3,38 @@
 import difflib
 import json
 import operator
+import os
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vreid_ext._options import is_text, members, option_types
+from vreid_ext.data.registry import dataset_builder, dataset_names
+from vreid_ext.models import model_factory, model_names
+
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+
+# Files and folders. Other texts of `model.weights`, such as "imagenet", are no paths.
+_PATHS = ("dataset.root", "dataset.joints", "dataset.options.attributes", "model.weights")
+_WEIGHT_FILES = (".pt", ".pth", ".safetensors")
+
+# What a number looks like. YAML 1.1 also reads 007 as 7, 1:30 as 90 and 2024_01_15 as 20240115.
+_NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+# Tags that YAML gives to a scalar without quotes by its looks; null, which any key may be, is not among them.
+_BOOL = "tag:yaml.org,2002:bool"
+_RESOLVED = {_BOOL, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "timestamp", "value"))}
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "at_least": operator.ge,
@@ -34,7 +52,7 @@ def number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field of a recipe for a number, or for a list or dict of numbers, and the bounds that hold for each."""
+    """A field of a recipe for a number, or for a list or dict of numbers, and the bounds of each."""
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
     metadata = {"bounds": {name: bound for name, bound in bounds.items() if bound is not None}}
     if isinstance(default, list | dict):
@@ -221,8 +239,12 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+        temporary.write_text(self.to_yaml(), encoding="utf-8")
         temporary.rename(path)
+
+    def to_yaml(self) -> str:
+        """The text that `save` writes."""
+        return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(self))))
 
 
 def recipe_names() -> list[str]:
@@ -236,33 +258,31 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     """A recipe of the package by name, or a YAML file by path, with `key=value` overrides on top.
 
     A file may start from others, named under `base:` (one name or a list, merged in that order; a path
-    is taken relative to the file). Values of overrides are YAML: `eval.frames=[2,4]`, `dataset.root=DIR`.
+    is taken relative to the file). A key for text takes it as it is typed: `dataset.root=2024_01_15 #2`. If
+    it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`.
+
+    The paths `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may begin
+    with `~`. In a file they are relative to its folder, in an override to the working folder. The recipe that
+    is returned holds absolute ones.
 
     Raises:
         ValueError: no such recipe, an unknown key (the message names the nearest known one), a value
             of the wrong type or out of range.
     """
-    source, tree = _read(str(name_or_path), relative_to=Path())
+    source, tree, folders = _read(str(name_or_path), relative_to=Path())
     if "name" not in tree:
-        tree["name"] = source
+        tree["name"] = _escaped(source)
+    changes = _overrides(overrides)
     with _errors_of(str(name_or_path)):
-        merged = OmegaConf.merge(tree, _overrides(overrides))
-    return _typed(merged, str(name_or_path))
-
-
-def override(key: str, value: str) -> str:
-    """The override that sets `key` to exactly this text, such as a path with spaces or brackets in it.
-
-    The value of an override is YAML, of which a JSON string is a part.
-    """
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+        merged = OmegaConf.merge(tree, changes)
+    return _typed(merged, str(name_or_path), folders | dict.fromkeys(_paths_in(changes), Path()))
 
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
     with _errors_of("recipe"):
-        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
-    return _typed(merged, "recipe")
+        merged = OmegaConf.merge(OmegaConf.create(_escaped(dict(tree))), _overrides(overrides))
+    return _typed(merged, "recipe", {})
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
@@ -291,8 +311,11 @@ def _errors_of(source: str) -> Iterator[None]:
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[str, DictConfig]:
-    """The tree of a recipe with its bases merged under it, and the recipe's short name.
+def _read(
+    name: str, relative_to: Path, above: tuple[Path, ...] = ()
+) -> tuple[str, DictConfig, dict[str, Path]]:
+    """A recipe's short name, its tree with its bases merged under it, and the folder to which the value of
+    each key of `_PATHS` is relative.
 
     above: the files that start from this one.
     """
@@ -317,7 +340,7 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise ValueError(f"recipe {name!r}: got {kind}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
-        tree = OmegaConf.create(text)
+        tree = OmegaConf.create(_quoted(text, root, Recipe))
         assert isinstance(tree, DictConfig)
         given = tree.pop("base", [])
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
@@ -325,28 +348,129 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
         raise ValueError(
             f"recipe {name!r}: base: got {given}, wanted the name of a recipe or a list of names"
         )
-    parts = [_read(base, path.parent, above)[1] for base in bases]
+    folders: dict[str, Path] = {}
+    parts = []
+    for base in bases:
+        _, part, places = _read(base, path.parent, above)
+        part.pop("name", None)
+        parts.append(part)
+        folders |= places
     with _errors_of(f"recipe {name!r}"):
-        for part in parts:
-            part.pop("name", None)
         merged = OmegaConf.merge(*parts, tree)
     assert isinstance(merged, DictConfig)
-    return path.stem, merged
+    return path.stem, merged, folders | dict.fromkeys(_paths_in(tree), path.parent)
 
 
 def _overrides(pairs: Iterable[str]) -> DictConfig:
-    pairs = list(pairs)
+    tree = OmegaConf.create()
     for pair in pairs:
-        if "=" not in pair:
+        key, equals, text = pair.partition("=")
+        if not equals:
             raise ValueError(f"override: got {pair!r}, wanted key=value")
-    with _errors_of(f"override {' '.join(pairs)!r}"):
-        return OmegaConf.from_dotlist(pairs)
+        kind = reduce(_entry_type, key.split("."), Recipe)
+        with _errors_of(f"override {pair!r}"):
+            node = None if is_text(kind) else yaml.compose(text, yaml.SafeLoader)
+            if text in ("", "null") and NoneType in members(kind):
+                OmegaConf.update(tree, key, None)
+            elif is_text(kind) or _is_text(node, kind):
+                OmegaConf.update(tree, key, _escaped(text))
+            else:
+                tree.merge_with_dotlist([f"{key}={_quoted(text, node, kind)}"])
+    return tree
 
 
-def _typed(tree: Any, source: str) -> Recipe:
+def _entry_type(kind: Any, name: str) -> Any:
+    """The type of an entry of a group of keys of this type."""
+    if kind is Recipe and name == "model":
+        return {**_option_types(map(model_factory, model_names())), "name": str}
+    if kind is Dataset and name == "options":
+        return _option_types(map(dataset_builder, dataset_names()))
+    if is_dataclass(kind):
+        return next((entry.type for entry in fields(kind) if entry.name == name), Any)
+    if isinstance(kind, dict):
+        return kind.get(name, Any)
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def _option_types(factories: Iterable[Callable[..., Any]]) -> dict[str, Any]:
+    """The options that are text for every factory that has them."""
+    types: dict[str, Any] = {}
+    for factory in factories:
+        for name, kind in (option_types(factory) or {}).items():
+            types[name] = str | None if is_text(kind) and types.get(name, str) is not Any else Any
+    return types
+
+
+def _quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
+    """YAML in which everything is quoted that is text by its type, or by its looks where any type will do.
+
+    Args:
+        text, node: YAML and what it is composed of.
+        kind: the type that is wanted of it.
+    """
+    edits: dict[int, tuple[int, str]] = {}
+    seen = set()
+
+    def visit(node: yaml.Node | None, kind: Any) -> None:
+        if node is None or id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                visit(value, _entry_type(kind, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                visit(item, get_args(kind)[0] if get_origin(kind) is list else Any)
+        elif _is_text(node, kind):
+            end = node.end_mark.index
+            start = end - len(node.value)
+            if text[start:end] == node.value:  # else it is folded over lines, and text as it stands
+                edits[start] = end, json.dumps(node.value, ensure_ascii=False)
+
+    visit(node, kind)
+    for start, (end, value) in sorted(edits.items(), reverse=True):
+        text = text[:start] + value + text[end:]
+    return text
+
+
+def _is_text(node: yaml.Node | None, kind: Any) -> bool:
+    """Whether a node is text without quotes, by the type that is wanted or by its looks."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None or node.tag not in _RESOLVED:
+        return False
+    return is_text(kind) or not (node.tag == _BOOL or _NUMBER.fullmatch(node.value))
+
+
+def _escaped(value: Any) -> Any:
+    """The same texts, in which OmegaConf finds nothing to interpolate."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
+
+
+def _paths_in(tree: DictConfig) -> list[str]:
+    """The keys of paths that a tree gives."""
+    given = dict(_leaves(OmegaConf.to_container(tree)))  # type: ignore[arg-type]
+    return [key for key in _PATHS if key in given]
+
+
+def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
+    """Make all paths absolute: each relative to its folder, or else to the working folder."""
+    for key in _PATHS:
+        *groups, name = key.split(".")
+        tree = plain
+        for group in groups:
+            tree = tree.get(group, {})
+        value = tree.get(name)
+        if isinstance(value, str) and (name != "weights" or value.endswith(_WEIGHT_FILES)):
+            path = folders.get(key, Path()) / os.path.expanduser(value)
+            tree[name] = str(path.absolute()) if value else None
+
+
+def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     with _errors_of(source):
-        plain = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(plain, dict)
+        plain: Any = OmegaConf.to_container(tree, resolve=True)
     known = _known_keys(Recipe)
     for key, value in _leaves(plain):
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
@@ -354,6 +478,11 @@ def _typed(tree: Any, source: str) -> Recipe:
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
         if key in ("model", "dataset.options") and not isinstance(value, dict):
             raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
+                raise ValueError(f"{source}: {key}: expected text in UTF-8, got {value!r}") from error
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not isfinite(number):
                 raise ValueError(f"{source}: {key}: got {number}, wanted a finite number")
@@ -368,8 +497,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
         plain["eval"]["frames"] = [lengths]
-    if plain.get("train", {}).get("precision") is False:  # YAML reads a bare `no` as false
-        plain["train"]["precision"] = "no"
+    _set_paths(plain, folders)
     paper = plain.get("paper", {})
     rows = paper.get("rows", {})
     # JSON has no integer keys.
@@ -378,7 +506,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
     with _errors_of(source):
-        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), _escaped(plain)))
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe
