@@ -13,7 +13,6 @@ from statistics import mean, stdev
 
 from vreid_ext import engine
 from vreid_ext.data.synth import synthesize
-from vreid_ext.engine.config import override
 from vreid_ext.report import plot_dvdp
 
 ROWS = {
@@ -43,7 +42,7 @@ def main() -> None:
     for label, recipe in ROWS.items():
         results = []
         for seed in range(arguments.seeds):
-            options = [override("dataset.root", str(root)), f"seed={seed}", *arguments.overrides]
+            options = [f"dataset.root={root}", f"seed={seed}", *arguments.overrides]
             run = arguments.out / f"{recipe}-{seed}"
             row = engine.train(engine.load_recipe(recipe, options), run, quiet=True)["rows"][0]
             print(label, seed, f"mAP {row['mAP']:.3f}", flush=True)

@@ -219,7 +219,7 @@ def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "train", train)
     monkeypatch.setattr(demo, "SET", {"ids": 4, "cameras": 2, "tracklets": 1, "frames": 1, "size": [32, 16]})
     _, _, errors = vreid("demo", "[my] demo #1")
-    assert errors == "vreid: error: trains on [my] demo #1/set\n"
+    assert errors == f"vreid: error: trains on {tmp_path}/[my] demo #1/set\n"
 
 
 @pytest.mark.parametrize(

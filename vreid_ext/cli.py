@@ -684,9 +684,7 @@ def _app() -> "Typer":
 
 
 def _with_root(overrides: list[str] | None, root: Path | None) -> list[str]:
-    from vreid_ext.engine.config import override
-
-    return [*(overrides or []), *([override("dataset.root", str(root))] if root is not None else [])]
+    return [*(overrides or []), *([f"dataset.root={root}"] if root is not None else [])]
 
 
 def _lengths(text: str) -> list[Any]:

@@ -22,5 +22,8 @@ def test_own_data_set_by_name(monkeypatch, tmp_path):
 def test_unknown_name_and_option_name_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"unknown data set 'marz'; did you mean 'mars'"):
         build_dataset("marz", tmp_path)
-    with pytest.raises(ValueError, match=r"^galery: data set 'mars' has no such option, it has gallery, "):
+    with pytest.raises(
+        ValueError,
+        match=r"^galery: data set 'mars' has no such option; did you mean 'gallery'\? It has gallery, ",
+    ):
         build_dataset("mars", tmp_path, galery="with_query")

@@ -41,7 +41,7 @@ def run(own_tracklets, tmp_path_factory):
         "model.backbone=resnet18", "model.weights=none", "input.height=64", "input.width=16",
         "input.frames=2", "batch.p=2", "batch.k=2", "train.epochs=1", "train.workers=0",
         "eval.frames=[2,3]", "loss.inter_frame=0.5",
-        engine.config.override("dataset.root", str(own_tracklets)),
+        f"dataset.root={own_tracklets}",
     ]  # fmt: skip
     folder = tmp_path_factory.mktemp("runs") / "a run"
     engine.train(engine.load_recipe("vtest_sta", settings), folder, quiet=True)

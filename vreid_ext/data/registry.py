@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from vreid_ext._options import check_options
 
 from .records import TrackletDataset
 
@@ -37,6 +38,19 @@ def dataset_names() -> list[str]:
     return sorted(_BUILDERS)
 
 
+def dataset_builder(name: str) -> Callable[..., TrackletDataset]:
+    """The function registered under a name.
+
+    Raises:
+        ValueError: unknown name (with the nearest known one).
+    """
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(str(name), _BUILDERS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"name: unknown data set {name!r}{hint} Known: {', '.join(dataset_names())}")
+    return _BUILDERS[name]
+
+
 def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:
     """Read the data set `name` that lies in the folder `root`.
 
@@ -51,17 +65,9 @@ def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> Tr
 
     Raises:
         ValueError: unknown name or option.
+        TypeError: an option of another type.
         DatasetError: data that cannot be used (a ValueError, too).
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(str(name), _BUILDERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name: unknown data set {name!r}{hint} Known: {', '.join(dataset_names())}")
-    builder = _BUILDERS[name]
-    parameters = inspect.signature(builder).parameters.values()
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        for option in options:
-            if option not in known:
-                raise ValueError(f"{option}: data set {name!r} has no such option, it has {', '.join(known)}")
+    builder = dataset_builder(name)
+    check_options(f"data set {name!r}", builder, options)
     return builder(root, **options)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vreid_ext import ops
 from vreid_ext.data import (
     BlackBox,
+    PKBatchSampler,
     TrackletDataset,
     attach_joints,
     build_dataset,
@@ -16,8 +17,9 @@ from vreid_ext.data import (
     train_transform,
 )
 from vreid_ext.data.transforms import ClipTransform
-from vreid_ext.engine.config import Dataset, Input, Loss
+from vreid_ext.engine.config import Dataset, Input, Loss, Recipe
 from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, OIMLoss, TripletLoss
+from vreid_ext.losses.gather import world
 from vreid_ext.models import TrainingOutput, build_model, model_factory
 
 
@@ -34,6 +36,18 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
     if model is not None and "joints" in takes(model):
         data = attach_joints(data, dataset.joints)
     return data
+
+
+def sampler_of(recipe: Recipe, data: TrackletDataset) -> PKBatchSampler:
+    """The batches of this process.
+
+    Raises:
+        ValueError: the training set has fewer than P people, or the processes cannot share P.
+    """
+    rank, processes = world()
+    pids = [tracklet.pid for tracklet in data.train]
+    batch = recipe.batch
+    return PKBatchSampler(pids, batch.p, batch.k, recipe.seed, num_replicas=processes, rank=rank)
 
 
 def black_box_of(dataset: Dataset) -> BlackBox | None:
@@ -78,7 +92,7 @@ class Objective(nn.Module):
         oim: the loss with its tables, for models that are trained with it.
 
     Raises:
-        ValueError: a term of attributes for a model without attribute streams.
+        ValueError: no term, or a term of attributes for a model without attribute streams.
     """
 
     def __init__(
@@ -94,6 +108,8 @@ class Objective(nn.Module):
             "oim", "diversity",
         )  # fmt: skip
         self.weights = {name: getattr(loss, name) for name in names if getattr(loss, name)}
+        if not self.weights:
+            raise ValueError(f"loss: expected a weight above 0 for one of {', '.join(names)}; got 0 for all")
         for name in ("attributes", "aitl"):
             if name in self.weights and not attribute_sizes:
                 raise ValueError(

@@ -2,20 +2,62 @@
 
 import difflib
 import json
+import operator
+import os
+import re
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vreid_ext._options import is_text, members, option_types
+from vreid_ext.data.registry import dataset_builder, dataset_names
+from vreid_ext.models import model_factory, model_names
+
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+
+# Files and folders. Other texts of `model.weights`, such as "imagenet", are no paths.
+_PATHS = ("dataset.root", "dataset.joints", "dataset.options.attributes", "model.weights")
+_WEIGHT_FILES = (".pt", ".pth", ".safetensors")
+
+# What a number looks like. YAML 1.1 also reads 007 as 7, 1:30 as 90 and 2024_01_15 as 20240115.
+_NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
+# Tags that YAML gives to a scalar without quotes by its looks; null, which any key may be, is not among them.
+_BOOL = "tag:yaml.org,2002:bool"
+_RESOLVED = {_BOOL, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "timestamp", "value"))}
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
+
+
+def number(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field of a recipe for a number, or for a list or dict of numbers, and the bounds of each."""
+    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    metadata = {"bounds": {name: bound for name, bound in bounds.items() if bound is not None}}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -32,8 +74,8 @@ class Dataset:
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     joints: str | None = None
-    black_box: int = 0
-    black_box_seed: int = 0
+    black_box: int = number(0, at_least=0)
+    black_box_seed: int = number(0, at_least=0)
 
 
 @dataclass
@@ -43,22 +85,22 @@ class Input:
     flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
     """
 
-    height: int = 256
-    width: int = 128
-    frames: int = 4
+    height: int = number(256, at_least=1)
+    width: int = number(128, at_least=1)
+    frames: int = number(4, at_least=1)
     sampling: Literal["random", "evenly", "restricted", "consecutive", "first_of_chunk"] = "random"
-    flip: float = 0.5
-    crop: int = 0
-    erase: float = 0.0
+    flip: float = number(0.5, at_least=0, at_most=1)
+    crop: int = number(0, at_least=0)
+    erase: float = number(0.0, at_least=0, at_most=1)
 
 
 @dataclass
 class Batch:
     """p persons with k tracklets each over all processes; `accumulate` batches make one step."""
 
-    p: int = 16
-    k: int = 4
-    accumulate: int = 1
+    p: int = number(16, at_least=1)
+    k: int = number(4, at_least=1)
+    accumulate: int = number(1, at_least=1)
 
 
 @dataclass
@@ -73,23 +115,23 @@ class Loss:
     dvdp: log the DVDP of every batch and draw it at the end; it is no part of the loss.
     """
 
-    softmax: float = 1.0
-    label_smoothing: float = 0.0
-    triplet: float = 1.0
-    margin: float = 0.3
+    softmax: float = number(1.0, at_least=0)
+    label_smoothing: float = number(0.0, at_least=0, below=1)
+    triplet: float = number(1.0, at_least=0)
+    margin: float = number(0.3, at_least=0)
     metric: Literal["euclidean", "cosine"] = "euclidean"
-    inter_frame: float = 0.0
-    attributes: float = 0.0
-    aitl: float = 0.0
+    inter_frame: float = number(0.0, at_least=0)
+    attributes: float = number(0.0, at_least=0)
+    aitl: float = number(0.0, at_least=0)
     aitl_form: Literal["paper", "authors"] = "paper"
-    itl: float = 0.0
+    itl: float = number(0.0, at_least=0)
     dvdp: bool = False
-    oim: float = 0.0
-    oim_scalar: float = 30.0
-    oim_momentum: float = 0.5
-    diversity: float = 0.0
-    part_softmax: float = 0.0
-    part_triplet: float = 0.0
+    oim: float = number(0.0, at_least=0)
+    oim_scalar: float = number(30.0, above=0)
+    oim_momentum: float = number(0.5, at_least=0, below=1)
+    diversity: float = number(0.0, at_least=0)
+    part_softmax: float = number(0.0, at_least=0)
+    part_triplet: float = number(0.0, at_least=0)
 
 
 @dataclass
@@ -97,9 +139,9 @@ class Optim:
     """`momentum` is SGD's; `weight_decay` is the L2 term of either."""
 
     name: Literal["adam", "sgd"] = "adam"
-    lr: float = 3e-4
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
+    lr: float = number(3e-4, at_least=0)
+    weight_decay: float = number(5e-4, at_least=0)
+    momentum: float = number(0.9, at_least=0, below=1)
 
 
 @dataclass
@@ -110,10 +152,10 @@ class Schedule:
     """
 
     name: Literal["step", "cosine"] = "step"
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    warmup_epochs: int = 0
-    warmup_factor: float = 0.01
+    milestones: list[int] = number([], at_least=1)
+    gamma: float = number(0.1, at_least=0)
+    warmup_epochs: int = number(0, at_least=0)
+    warmup_factor: float = number(0.01, at_least=0, at_most=1)
 
 
 @dataclass
@@ -123,12 +165,12 @@ class Train:
     checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none).
     """
 
-    epochs: int = 800
+    epochs: int = number(800, at_least=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: int = 4
-    eval_every: int = 0
-    checkpoint_every: int = 1
-    checkpoint_steps: int = 0
+    workers: int = number(4, at_least=0)
+    eval_every: int = number(0, at_least=0)
+    checkpoint_every: int = number(1, at_least=0)
+    checkpoint_steps: int = number(0, at_least=0)
 
 
 @dataclass
@@ -137,7 +179,7 @@ class Stage:
     parameters without gradient, modules in evaluation mode.
     """
 
-    epochs: int = 1
+    epochs: int = number(1, at_least=1)
     freeze: list[str] = field(default_factory=list)
 
 
@@ -151,11 +193,11 @@ class Eval:
     """
 
     sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
-    frames: list[int] = field(default_factory=lambda: [4])
+    frames: list[int] = number([4], at_least=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
-    chunk: int = 32
-    shard: int = 128
+    chunk: int = number(32, at_least=1)
+    shard: int = number(128, at_least=1)
 
 
 @dataclass
@@ -163,7 +205,7 @@ class Paper:
     """The published figures in per cent, a row for every test length, kept beside those measured."""
 
     source: str = ""
-    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+    rows: dict[int, dict[str, float]] = number({}, at_least=0, at_most=100)
 
 
 @dataclass
@@ -175,7 +217,7 @@ class Recipe:
     """
 
     name: str = ""
-    seed: int = 0
+    seed: int = number(0, at_least=0)
     dataset: Dataset = field(default_factory=Dataset)
     model: dict[str, Any] = field(default_factory=lambda: {"name": "sta"})
     input: Input = field(default_factory=Input)
@@ -189,7 +231,7 @@ class Recipe:
     paper: Paper = field(default_factory=Paper)
 
     def __str__(self) -> str:
-        return OmegaConf.to_yaml(OmegaConf.structured(self))
+        return self.to_yaml()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
@@ -200,8 +242,12 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(str(self), encoding="utf-8")
+        temporary.write_text(self.to_yaml(), encoding="utf-8")
         temporary.rename(path)
+
+    def to_yaml(self) -> str:
+        """The text that `save` writes."""
+        return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(self))))
 
 
 def recipe_names() -> list[str]:
@@ -215,33 +261,31 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     """A recipe of the package by name, or a YAML file by path, with `key=value` overrides on top.
 
     A file may start from others, named under `base:` (one name or a list, merged in that order; a path
-    is taken relative to the file). Values of overrides are YAML: `eval.frames=[2,4]`, `dataset.root=DIR`.
+    is taken relative to the file). A key for text takes it as it is typed: `dataset.root=2024_01_15 #2`. If
+    it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`.
+
+    The paths `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may begin
+    with `~`. In a file they are relative to its folder, in an override to the working folder. The recipe that
+    is returned holds absolute ones.
 
     Raises:
         ValueError: no such recipe, an unknown key (the message names the nearest known one), a value
             of the wrong type or out of range.
     """
-    source, tree = _read(str(name_or_path), relative_to=Path())
+    source, tree, folders = _read(str(name_or_path), relative_to=Path())
     if "name" not in tree:
-        tree["name"] = source
+        tree["name"] = _escaped(source)
+    changes = _overrides(overrides)
     with _errors_of(str(name_or_path)):
-        merged = OmegaConf.merge(tree, _overrides(overrides))
-    return _typed(merged, str(name_or_path))
-
-
-def override(key: str, value: str) -> str:
-    """The override that sets `key` to exactly this text, such as a path with spaces or brackets in it.
-
-    The value of an override is YAML, of which a JSON string is a part.
-    """
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+        merged = OmegaConf.merge(tree, changes)
+    return _typed(merged, str(name_or_path), folders | dict.fromkeys(_paths_in(changes), Path()))
 
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
     with _errors_of("recipe"):
-        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
-    return _typed(merged, "recipe")
+        merged = OmegaConf.merge(OmegaConf.create(_escaped(dict(tree))), _overrides(overrides))
+    return _typed(merged, "recipe", {})
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
@@ -270,8 +314,11 @@ def _errors_of(source: str) -> Iterator[None]:
         raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[str, DictConfig]:
-    """The tree of a recipe with its bases merged under it, and the recipe's short name.
+def _read(
+    name: str, relative_to: Path, above: tuple[Path, ...] = ()
+) -> tuple[str, DictConfig, dict[str, Path]]:
+    """A recipe's short name, its tree with its bases merged under it, and the folder to which the value of
+    each key of `_PATHS` is relative.
 
     above: the files that start from this one.
     """
@@ -296,7 +343,7 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise ValueError(f"recipe {name!r}: got {kind}, wanted keys and values")
     with _errors_of(f"recipe {name!r}"):
-        tree = OmegaConf.create(text)
+        tree = OmegaConf.create(_quoted(text, root, Recipe))
         assert isinstance(tree, DictConfig)
         given = tree.pop("base", [])
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
@@ -304,28 +351,129 @@ def _read(name: str, relative_to: Path, above: tuple[Path, ...] = ()) -> tuple[s
         raise ValueError(
             f"recipe {name!r}: base: got {given}, wanted the name of a recipe or a list of names"
         )
-    parts = [_read(base, path.parent, above)[1] for base in bases]
+    folders: dict[str, Path] = {}
+    parts = []
+    for base in bases:
+        _, part, places = _read(base, path.parent, above)
+        part.pop("name", None)
+        parts.append(part)
+        folders |= places
     with _errors_of(f"recipe {name!r}"):
-        for part in parts:
-            part.pop("name", None)
         merged = OmegaConf.merge(*parts, tree)
     assert isinstance(merged, DictConfig)
-    return path.stem, merged
+    return path.stem, merged, folders | dict.fromkeys(_paths_in(tree), path.parent)
 
 
 def _overrides(pairs: Iterable[str]) -> DictConfig:
-    pairs = list(pairs)
+    tree = OmegaConf.create()
     for pair in pairs:
-        if "=" not in pair:
+        key, equals, text = pair.partition("=")
+        if not equals:
             raise ValueError(f"override: got {pair!r}, wanted key=value")
-    with _errors_of(f"override {' '.join(pairs)!r}"):
-        return OmegaConf.from_dotlist(pairs)
+        kind = reduce(_entry_type, key.split("."), Recipe)
+        with _errors_of(f"override {pair!r}"):
+            node = None if is_text(kind) else yaml.compose(text, yaml.SafeLoader)
+            if text in ("", "null") and NoneType in members(kind):
+                OmegaConf.update(tree, key, None)
+            elif is_text(kind) or _is_text(node, kind):
+                OmegaConf.update(tree, key, _escaped(text))
+            else:
+                tree.merge_with_dotlist([f"{key}={_quoted(text, node, kind)}"])
+    return tree
 
 
-def _typed(tree: Any, source: str) -> Recipe:
+def _entry_type(kind: Any, name: str) -> Any:
+    """The type of an entry of a group of keys of this type."""
+    if kind is Recipe and name == "model":
+        return {**_option_types(map(model_factory, model_names())), "name": str}
+    if kind is Dataset and name == "options":
+        return _option_types(map(dataset_builder, dataset_names()))
+    if is_dataclass(kind):
+        return next((entry.type for entry in fields(kind) if entry.name == name), Any)
+    if isinstance(kind, dict):
+        return kind.get(name, Any)
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def _option_types(factories: Iterable[Callable[..., Any]]) -> dict[str, Any]:
+    """The options that are text for every factory that has them."""
+    types: dict[str, Any] = {}
+    for factory in factories:
+        for name, kind in (option_types(factory) or {}).items():
+            types[name] = str | None if is_text(kind) and types.get(name, str) is not Any else Any
+    return types
+
+
+def _quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
+    """YAML in which everything is quoted that is text by its type, or by its looks where any type will do.
+
+    Args:
+        text, node: YAML and what it is composed of.
+        kind: the type that is wanted of it.
+    """
+    edits: dict[int, tuple[int, str]] = {}
+    seen = set()
+
+    def visit(node: yaml.Node | None, kind: Any) -> None:
+        if node is None or id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                visit(value, _entry_type(kind, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                visit(item, get_args(kind)[0] if get_origin(kind) is list else Any)
+        elif _is_text(node, kind):
+            end = node.end_mark.index
+            start = end - len(node.value)
+            if text[start:end] == node.value:  # else it is folded over lines, and text as it stands
+                edits[start] = end, json.dumps(node.value, ensure_ascii=False)
+
+    visit(node, kind)
+    for start, (end, value) in sorted(edits.items(), reverse=True):
+        text = text[:start] + value + text[end:]
+    return text
+
+
+def _is_text(node: yaml.Node | None, kind: Any) -> bool:
+    """Whether a node is text without quotes, by the type that is wanted or by its looks."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None or node.tag not in _RESOLVED:
+        return False
+    return is_text(kind) or not (node.tag == _BOOL or _NUMBER.fullmatch(node.value))
+
+
+def _escaped(value: Any) -> Any:
+    """The same texts, in which OmegaConf finds nothing to interpolate."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
+
+
+def _paths_in(tree: DictConfig) -> list[str]:
+    """The keys of paths that a tree gives."""
+    given = dict(_leaves(OmegaConf.to_container(tree)))  # type: ignore[arg-type]
+    return [key for key in _PATHS if key in given]
+
+
+def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
+    """Make all paths absolute: each relative to its folder, or else to the working folder."""
+    for key in _PATHS:
+        *groups, name = key.split(".")
+        tree = plain
+        for group in groups:
+            tree = tree.get(group, {})
+        value = tree.get(name)
+        if isinstance(value, str) and (name != "weights" or value.endswith(_WEIGHT_FILES)):
+            path = folders.get(key, Path()) / os.path.expanduser(value)
+            tree[name] = str(path.absolute()) if value else None
+
+
+def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     with _errors_of(source):
-        plain = OmegaConf.to_container(tree, resolve=True)
-    assert isinstance(plain, dict)
+        plain: Any = OmegaConf.to_container(tree, resolve=True)
     known = _known_keys(Recipe)
     for key, value in _leaves(plain):
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
@@ -333,6 +481,11 @@ def _typed(tree: Any, source: str) -> Recipe:
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
         if key in ("model", "dataset.options") and not isinstance(value, dict):
             raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
+                raise ValueError(f"{source}: {key}: expected text in UTF-8, got {value!r}") from error
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not isfinite(number):
                 raise ValueError(f"{source}: {key}: got {number}, wanted a finite number")
@@ -347,8 +500,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
         plain["eval"]["frames"] = [lengths]
-    if plain.get("train", {}).get("precision") is False:  # YAML reads a bare `no` as false
-        plain["train"]["precision"] = "no"
+    _set_paths(plain, folders)
     paper = plain.get("paper", {})
     rows = paper.get("rows", {})
     # JSON has no integer keys.
@@ -357,7 +509,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
     with _errors_of(source):
-        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), plain))
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), _escaped(plain)))
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe
@@ -383,35 +535,36 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def _check(recipe: Recipe) -> None:
-    at_least = {
-        "input.height": 1, "input.width": 1, "input.frames": 1, "input.crop": 0, "batch.p": 1, "batch.k": 1,
-        "batch.accumulate": 1, "loss.softmax": 0, "loss.triplet": 0, "loss.inter_frame": 0,
-        "loss.attributes": 0, "loss.aitl": 0, "loss.itl": 0, "loss.oim": 0,
-        "loss.diversity": 0, "loss.part_softmax": 0, "loss.part_triplet": 0, "dataset.black_box": 0,
-        "optim.lr": 0,
-        "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
-        "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
-        "eval.shard": 1,
-    }  # fmt: skip
-    lists: dict[str, tuple[list[Any], type]] = {
-        "eval.frames": (recipe.eval.frames, int),
-        "schedule.milestones": (recipe.schedule.milestones, int),
-        **{f"stages[{i}].freeze": (stage.freeze, str) for i, stage in enumerate(recipe.stages)},
-    }
-    for key, (items, kind) in lists.items():  # OmegaConf lets lists in lists pass
-        if not all(isinstance(item, kind) for item in items):
-            raise ValueError(f"{key}: got {items}, wanted a list of {kind.__name__}")
-    values = dict(_leaves(asdict(recipe)))
-    for key, least in at_least.items():
-        if not values[key] >= least:
-            raise ValueError(f"{key}: got {values[key]}, wanted at least {least}")
-    for key in ("input.flip", "input.erase", "loss.label_smoothing"):
-        if not 0 <= values[key] <= 1:
-            raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
-    for number, stage in enumerate(recipe.stages):
-        if stage.epochs < 1:
-            raise ValueError(f"stages[{number}].epochs: got {stage.epochs}, wanted at least 1")
-    if not recipe.eval.frames or min(recipe.eval.frames) < 1:
-        raise ValueError(f"eval.frames: got {recipe.eval.frames}, wanted clip lengths of at least 1")
+    _check_group(recipe, "")
+    if not recipe.eval.frames:
+        raise ValueError("eval.frames: expected at least one clip length, got []")
     if not isinstance(recipe.model.get("name"), str):
         raise ValueError(f"model.name: got {recipe.model.get('name')!r}, wanted a registered model's name")
+
+
+def _check_group(group: Any, prefix: str) -> None:
+    """Every number of a group of keys is within the bounds of its field, every list holds what it should."""
+    for entry in fields(group):
+        key, value = prefix + entry.name, getattr(group, entry.name)
+        if is_dataclass(value):
+            _check_group(value, f"{key}.")
+        elif isinstance(value, list):
+            (kind,) = get_args(entry.type)
+            if not all(isinstance(item, kind) for item in value):  # OmegaConf lets lists in lists pass
+                raise ValueError(f"{key}: got {value}, wanted a list of {kind.__name__}")
+            for number, item in enumerate(value):
+                if is_dataclass(item):
+                    _check_group(item, f"{key}[{number}].")
+        bounds = entry.metadata.get("bounds", {})
+        if not all(_COMPARISONS[name](item, bounds[name]) for name in bounds for item in _numbers(value)):
+            wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+            raise ValueError(f"{key}: expected {wanted}, got {value}")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The number, or those in a list or in a dict of dicts."""
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    else:
+        yield value

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vreid_ext.data.synth import synthesize
 from vreid_ext.engine.build import dataset_of
-from vreid_ext.engine.config import load_recipe, override
+from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.train import train
 from vreid_ext.report import plot_cmc, plot_curves
@@ -58,7 +58,7 @@ def run_demo(
     rows, runs = {}, {}
     for system, recipe_name in SYSTEMS.items():
         console.print(f"training {system} ({recipe_name})")
-        overrides = [override("dataset.root", str(data_root)), f"seed={seed}"]
+        overrides = [f"dataset.root={data_root}", f"seed={seed}"]
         overrides += [] if epochs is None else [f"train.epochs={epochs}"]
         runs[system] = out / system.lower().replace(" ", "-")
         rows[system] = train(load_recipe(recipe_name, overrides), runs[system], quiet=quiet)["rows"][0]

@@ -70,8 +70,12 @@ class TestSet:
             [in_gallery.get(tracklet.paths, -1) for tracklet in query], dtype=torch.int64, device="cpu"
         )
 
-    def has_matches(self) -> bool:
-        """Whether any query has a gallery item of its person that counts."""
+    def first_match(self) -> tuple[int, int]:
+        """A query and a gallery item of its person that counts for it, by their places.
+
+        Raises:
+            ValueError: there is none, so that there are no figures either.
+        """
         sizes = len(self.dataset.query), len(self.dataset.gallery)
         protocol = Protocol(
             *ids(self.dataset),
@@ -80,7 +84,13 @@ class TestSet:
             exclude=self.itself,
             device=torch.device("cpu"),
         )
-        return len(protocol.row) > 0
+        if not len(protocol.row):
+            name = self.dataset.name
+            raise ValueError(
+                f"dataset: no query of {name} has a match in the gallery, so there are no figures; name the "
+                "persons (`vreid tracklets --boxes`), or use `vreid extract` and `vreid search`"
+            )
+        return int(protocol.row[0]), int(protocol.index[0])
 
     def evaluate(
         self,
@@ -143,11 +153,7 @@ def evaluate_model(
         tracklets that have the stream's attributes.
     """
     test = TestSet(dataset)
-    if not test.has_matches():
-        raise ValueError(
-            f"dataset: no query of {dataset.name} has a match in the gallery, so there are no figures; name "
-            "the persons (`vreid tracklets --boxes`), or use `vreid extract` and `vreid search`"
-        )
+    test.first_match()
     metric = metric_of(model, recipe)
     streams = _streams(model)
     rows = []

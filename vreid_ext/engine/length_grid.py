@@ -50,6 +50,7 @@ def evaluate_lengths(
     if not lengths:
         raise ValueError("lengths: got none, wanted at least one")
     test = TestSet(dataset)
+    test.first_match()
     features = [_features(model, test, recipe, length, device, progress) for length in lengths]
     metric = metric_of(model, recipe)
     results = [

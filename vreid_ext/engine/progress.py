@@ -14,7 +14,7 @@ from rich.progress import (
 
 
 class RunProgress:
-    """Epoch, batch, loss and remaining time of a training run, then the clips of its evaluations."""
+    """The look at test images, then epoch, batch, loss and remaining time, then the clips of evaluations."""
 
     def __init__(self, epochs: int, batches: int, enabled: bool = True) -> None:
         self._epochs, self._batches = epochs, batches
@@ -28,6 +28,7 @@ class RunProgress:
             disable=not enabled,
         )
         self._train = self._bar.add_task("train", total=epochs * batches)
+        self._check = self._bar.add_task("check test images", total=None, visible=False)
         self._eval = self._bar.add_task("evaluate", total=None, visible=False)
 
     def __enter__(self) -> "RunProgress":
@@ -44,6 +45,10 @@ class RunProgress:
             completed=epoch * self._batches + batch,
             description=f"epoch {epoch + 1}/{self._epochs}  loss {loss:.3f}",
         )
+
+    def check(self, done: int, total: int) -> None:
+        """The images of `done` tracklets of `total` can be read."""
+        self._bar.update(self._check, completed=done, total=total, visible=done < total)
 
     def evaluation(self, done: int, total: int) -> None:
         """`done` clips of `total` are embedded."""

@@ -5,11 +5,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from vreid_ext.data import Tracklet
 from vreid_ext.data.two_cameras import SPLITS
-from vreid_ext.engine.checkpoint import checkpoints, read_state
+from vreid_ext.engine.build import dataset_of, sampler_of
+from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
-from vreid_ext.engine.distributed import is_main
-from vreid_ext.engine.evaluate import evaluate_checkpoint, write_json
+from vreid_ext.engine.distributed import is_main, join_processes
+from vreid_ext.engine.evaluate import TestSet, evaluate_checkpoint, write_json
+from vreid_ext.engine.readiness import check_images
 from vreid_ext.engine.train import train
 
 FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
@@ -33,7 +36,8 @@ def train_splits(
 ) -> dict[str, Any]:
     """Train the recipe once for each split, in `out/split-<number>`, and average the figures.
 
-    Splits that are finished are not trained again, one that was interrupted goes on.
+    Splits that are finished are not trained again, one that was interrupted goes on. People and images of all
+    splits are looked at before the first is trained.
 
     Returns:
         What `average` makes of the runs' results, also written to `out/splits.json`.
@@ -42,6 +46,17 @@ def train_splits(
         ValueError: as `train`; the data set has no splits.
     """
     out = Path(out)
+    join_processes()
+    images: dict[tuple[str, ...], Tracklet] = {}
+    for number in splits:
+        if not (_folder(out, number) / "result.json").is_file():
+            split = _of_split(recipe, number)
+            data = dataset_of(split.dataset, split.model)
+            sampler_of(split, data)
+            test = TestSet(data)
+            test.first_match()
+            images |= {tracklet.paths: tracklet for tracklet in test.tracklets}
+    check_images(images.values(), recipe)
     results = [train(_of_split(recipe, number), _folder(out, number), quiet=quiet) for number in splits]
     # Only the main process of several has results.
     return average(results, splits, out / "splits.json") if all(results) else {}
@@ -69,13 +84,18 @@ def evaluate_splits(
     whole = any(path.glob("split-*"))
     if not whole:
         _check_foreign(path, overrides)
-    results = []
-    for number in splits:
-        model = _folder(path, number) if whole else path
+    models = {number: _folder(path, number) if whole else path for number in splits}
+    changes = {number: [*overrides, f"dataset.options.split={number}"] for number in splits}
+    for number, model in models.items():
         if not model.exists():
             raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
+    for number, model in models.items():
+        recipe = recipe_from_dict(read_state(resolve_checkpoint(model))["recipe"], changes[number])
+        TestSet(dataset_of(recipe.dataset, recipe.model)).first_match()
+    results = []
+    for number, model in models.items():
         file = (out or path / "splits-eval.json").with_suffix(f".{number}.json")
-        results.append(evaluate_checkpoint(model, [*overrides, f"dataset.options.split={number}"], out=file))
+        results.append(evaluate_checkpoint(model, changes[number], out=file))
     return average(results, splits, out or path / "splits-eval.json")
 
 

@@ -17,8 +17,16 @@ import torch
 from torch import Tensor
 
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
-from vreid_ext.engine.build import Objective, black_box_of, dataset_of, model_of, takes, transforms_of
+from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset
+from vreid_ext.engine.build import (
+    Objective,
+    black_box_of,
+    dataset_of,
+    model_of,
+    sampler_of,
+    takes,
+    transforms_of,
+)
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -31,10 +39,11 @@ from vreid_ext.engine.checkpoint import (
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, mean_over_processes
-from vreid_ext.engine.evaluate import evaluate_model, write_json
+from vreid_ext.engine.evaluate import TestSet, evaluate_model, write_json
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
+from vreid_ext.engine.readiness import check_batch, check_images, rehearse_evaluation
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
@@ -55,6 +64,10 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
 
     Returns:
         The last evaluation, as `evaluate_model` describes it.
+
+    Before the first step one query is evaluated with one of its matches, and the images that the evaluation
+    will read are read, so that no evaluation after hours of training ends in an error that labels, images or
+    the recipe could have told before.
 
     Raises:
         ValueError: data or recipe cannot be used, or `out` holds something else; nothing is written then.
@@ -94,20 +107,17 @@ class _Run:
     def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
         self.recipe, self.out = recipe, out
         self.accelerator = _accelerator(recipe)
-        self.rank, processes = world()
+        self.rank, _ = world()
         self.main = self.rank == 0
 
+        if recipe.loss.dvdp:
+            import vreid_ext.report  # noqa: F401  draws at the end; what it needs and lacks is told now
         self.data: TrackletDataset = dataset_of(recipe.dataset, recipe.model)
+        test = TestSet(self.data)
+        test.first_match()
         train_transform, _ = transforms_of(recipe.input)
         self.takes = takes(recipe.model)
-        self.sampler = PKBatchSampler(
-            [tracklet.pid for tracklet in self.data.train],
-            recipe.batch.p,
-            recipe.batch.k,
-            recipe.seed,
-            num_replicas=processes,
-            rank=self.rank,
-        )
+        self.sampler = sampler_of(recipe, self.data)
 
         saved = checkpoints(out)
         classes = self.data.num_train_pids
@@ -132,6 +142,7 @@ class _Run:
                 cast(int, model.feature_dim), classes, recipe.loss.oim_scalar, recipe.loss.oim_momentum
             )
         self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient, oim)
+        check_batch(recipe, model)
         self.objective.to(self.accelerator.device)
         self.position = Position()
         if saved:
@@ -144,13 +155,19 @@ class _Run:
         if self.accelerator.scaler is not None and self.position.scaler:
             self.accelerator.scaler.load_state_dict(self.position.scaler)
 
+        self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
+        if not saved:
+            with self.progress:
+                check_images(test.tracklets, recipe, self.progress.check)
+        rehearse_evaluation(
+            self.accelerator.unwrap_model(self.model), self.data, recipe, self.accelerator.device
+        )
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
             recipe.save(out / "recipe.yaml")
             for path in out.glob("not_finite-*.json"):  # of an earlier start
                 path.unlink()
         self.log = RunLog(out, self.position.log_bytes, self.position.step) if self.main else None
-        self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
 
     def run(self) -> dict[str, Any]:
         result: dict[str, Any] = {}

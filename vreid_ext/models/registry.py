@@ -1,11 +1,12 @@
 """Models by name."""
 
-import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from torch import nn
+
+from vreid_ext._options import check_options
 
 _models: dict[str, Callable[..., nn.Module]] = {}
 
@@ -56,16 +57,8 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
 
     Raises:
         ValueError: unknown name or option (with the nearest known one).
+        TypeError: an option of another type.
     """
     factory = model_factory(name)
-    _, *parameters = inspect.signature(factory).parameters.values()  # the first is num_classes
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        known = [parameter.name for parameter in parameters]
-        for option in options:
-            if option not in known:
-                near = get_close_matches(option, known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(
-                    f"{option}: model {name!r} has no such option; {hint}It has {', '.join(known)}"
-                )
+    check_options(f"model {name!r}", factory, options)
     return factory(num_classes, **options)

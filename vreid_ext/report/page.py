@@ -12,7 +12,6 @@ from typing import Any
 import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from omegaconf import OmegaConf
 
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
@@ -132,7 +131,7 @@ def write_page(
         hardest=hardest[:HARDEST],
         attention=attention,
         model=evaluated.recipe.model,
-        recipe=OmegaConf.to_yaml(OmegaConf.structured(evaluated.recipe)),
+        recipe=evaluated.recipe.to_yaml(),
         environment=environment(),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
