@@ -1,5 +1,6 @@
 """Image backbones that return feature maps, and the weights they start from."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -201,7 +202,10 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     else:
         load = partial(torch.load, map_location="cpu", weights_only=True)
     try:
-        state = load(path)
+        with warnings.catch_warnings():
+            # Before the error about a damaged file torch asks for a report of its pickle protocol.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            state = load(path)
     except Exception as error:  # a dozen kinds for a file that is damaged or no such file
         raise ValueError(f"weights: {str(path)!r} cannot be read: {error}") from error
     for key in ("state_dict", "model"):  # how training scripts commonly wrap it
