@@ -31,7 +31,7 @@ def error_of(*command: str, **variables: str) -> str:
 
 @pytest.mark.parametrize(
     ("value", "kind", "command"),
-    [("AVX2", "ValueError", ("-c", FIRST_OP)), ("", "vreid: error", ("-m", "vreid_ext.cli", "info"))],
+    [("AVX2", "ValueError", ("-c", FIRST_OP)), ("", "vreid: error", ("-m", "vreid_ext", "info"))],
     ids=["wrong case", "empty"],
 )
 def test_instruction_set(value, kind, command):

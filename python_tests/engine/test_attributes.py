@@ -17,7 +17,7 @@ def recipe(tiny, mars_root, tmp_path):
     root = shutil.copytree(mars_root, tmp_path / "set")
 
     def load(*overrides):
-        return engine.load_recipe("synth_asta", [*tiny, f"dataset.root={root}", *overrides])
+        return engine.load_recipe("synth_asta", [*tiny, "batch.k=3", f"dataset.root={root}", *overrides])
 
     return root, load
 

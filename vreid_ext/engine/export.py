@@ -1,7 +1,7 @@
 """A trained model as one file that runs without this package: ONNX, or torch's exported program."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +134,15 @@ def _write_onnx(
         pooled = opset18.MaxRoiPool(maps, boxes, pooled_shape=[height, width], spatial_scale=scale)
         return pooled, pooled  # in the second's place the operator has the cells of the maxima; nobody asks
 
+    def adaptive_max_pool2d(maps: Any, cells: Sequence[int]) -> Any:
+        # torch 2.11 neither translates nor decomposes it.
+        pooled, (_, _, *sides) = maps, maps.shape
+        for axis, side, count in zip((2, 3), sides, cells, strict=True):
+            bounds = [(cell * side // count, -(-(cell + 1) * side // count)) for cell in range(count)]
+            windows = [opset18.Slice(pooled, [first], [end], [axis]) for first, end in bounds]
+            pooled = opset18.Concat(*(opset18.ReduceMax(each, [axis]) for each in windows), axis=axis)
+        return pooled, pooled  # as above
+
     with _plain(deployed):
         program = torch.onnx.export(
             deployed,
@@ -144,7 +153,10 @@ def _write_onnx(
             input_names=["clips", "joints"][: len(case)],
             output_names=["feature"],
             dynamic_shapes=_dynamic(case),
-            custom_translation_table={torch.ops.torchvision.roi_pool.default: roi_pool},
+            custom_translation_table={
+                torch.ops.torchvision.roi_pool.default: roi_pool,
+                torch.ops.aten.adaptive_max_pool2d.default: adaptive_max_pool2d,
+            },
         )
     assert program is not None
     program.model.metadata_props["vreid_ext"] = json.dumps(about)

@@ -141,7 +141,9 @@ def _read_pickle(path: Path) -> Any:
     # NumPy 1 and 2 name the function that makes a scalar differently.
     scalars = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     types = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    with torch.serialization.safe_globals([*scalars, np.dtype, *types]):
+    with torch.serialization.safe_globals([*scalars, np.dtype, *types]), warnings.catch_warnings():
+        # Before the error about a damaged file torch asks for a report of its pickle protocol.
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
