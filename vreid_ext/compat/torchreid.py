@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 
 from vreid_ext import losses, ops
 from vreid_ext.metrics.reid import evaluate_distances
+from vreid_ext.ops._checks import array, flag, integer
 from vreid_ext.ops.rerank import check_options
 
 Array = np.ndarray | Tensor
@@ -150,18 +151,41 @@ def evaluate_rank(
     Raises:
         ValueError: `use_metric_cuhk03`, whose result is drawn at random; no query with a positive.
     """
+    flag("use_metric_cuhk03", use_metric_cuhk03)
     if use_metric_cuhk03:
         raise ValueError("use_metric_cuhk03: got True, wanted False: its result is drawn at random")
-    distances = torch.as_tensor(distmat)
-    pids = [np.asarray(part) for part in (q_pids, g_pids)]
-    _, numbers = np.unique(np.concatenate(pids), return_inverse=True)  # a pid of -1 is like any other here
+    distances = array("distmat", distmat)
+    if distances.dim() != 2 or 0 in distances.shape:
+        raise ValueError(f"distmat: expected shape (Q,G), got {tuple(distances.shape)}")
+    max_rank = integer("max_rank", max_rank, 1)
     result = evaluate_distances(
         distances,
-        *np.split(numbers, [len(pids[0])]),
-        *(np.asarray(part) for part in (q_camids, g_camids)),
+        *_numbered({"q_pids": q_pids, "g_pids": g_pids}),  # a pid of -1 is like any other here
+        *_numbered({"q_camids": q_camids, "g_camids": g_camids}),
         max_rank=min(max_rank, distances.shape[1]),
     )
     return result.cmc.numpy().astype(np.float32), result.mAP
+
+
+def _numbered(parts: dict[str, Any]) -> list[np.ndarray]:
+    """Numbers from 0 for the labels of two arrays: integers, or names."""
+    arrays = []
+    for name, part in parts.items():
+        try:
+            labels = np.asarray(part)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise TypeError(
+                f"{name}: expected an array of labels, got {type(part).__name__}: {error}"
+            ) from error
+        if labels.dtype.kind not in "biuUS" or labels.ndim != 1:
+            raise TypeError(
+                f"{name}: expected integers or names (n,), got {labels.dtype} of shape {labels.shape}"
+            )
+        arrays.append(labels)
+    if (arrays[0].dtype.kind in "US") != (arrays[1].dtype.kind in "US"):
+        raise TypeError(f"{', '.join(parts)}: expected both integers or both names, got one of each")
+    _, numbers = np.unique(np.concatenate(arrays), return_inverse=True)
+    return np.split(numbers, [len(arrays[0])])
 
 
 def re_ranking(
@@ -180,7 +204,10 @@ def re_ranking(
     from vreid_ext.backends.native.rerank import KReciprocal
 
     check_options(k1, k2, lambda_value)
-    between, queries, items = (torch.as_tensor(part).float() for part in (q_g_dist, q_q_dist, g_g_dist))
+    given = {"q_g_dist": q_g_dist, "q_q_dist": q_q_dist, "g_g_dist": g_g_dist}
+    between, queries, items = (array(name, part).float() for name, part in given.items())
+    if between.dim() != 2 or 0 in between.shape:
+        raise ValueError(f"q_g_dist: expected shape (Q,G), got {tuple(between.shape)}")
     q, g = between.shape
     for name, part, size in (("q_q_dist", queries, q), ("g_g_dist", items, g)):
         if part.shape != (size, size):

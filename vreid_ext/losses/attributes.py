@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.ops._checks import seen
+from vreid_ext.ops import _checks
 from vreid_ext.precision import widened
 
 IGNORE = -1
@@ -31,9 +31,7 @@ class AttributeLoss(nn.Module):
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
-        if not sizes:
-            raise ValueError("sizes: got none, wanted at least one attribute")
-        self.sizes = dict(sizes)
+        self.sizes = _checks.sizes(sizes)
         self.attribute: Tensor  # of each column of the logits
         self.class_: Tensor
         counts = self.sizes.values()
@@ -64,7 +62,7 @@ def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) 
         raise TypeError(f"targets: got {got}, wanted an int64 tensor (n, {len(sizes)})")
     if targets.shape != (len(logits), len(sizes)):
         raise ValueError(f"targets: got shape {tuple(targets.shape)}, wanted ({len(logits)}, {len(sizes)})")
-    if seen(targets):
+    if _checks.seen(targets):
         outside = (targets < IGNORE) | (targets >= targets.new_tensor(list(sizes.values())))
         if outside.any():
             row, column = outside.nonzero()[0].tolist()

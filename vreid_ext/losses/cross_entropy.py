@@ -25,6 +25,7 @@ class CrossEntropyLoss(nn.Module):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
+        _checks.real("label_smoothing", label_smoothing)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a number in [0, 1)")
         self.label_smoothing = float(label_smoothing)

@@ -1,10 +1,9 @@
 """Diversity regularization of spatial attentions."""
 
-import torch
 from torch import Tensor, nn
 
 from vreid_ext import ops
-from vreid_ext.ops import RegionPool
+from vreid_ext.ops import RegionPool, _checks
 
 
 class HellingerDiversity(nn.Module):
@@ -30,12 +29,13 @@ class HellingerDiversity(nn.Module):
 
     def __init__(self, form: str = "hellinger", backend: str = "auto") -> None:
         super().__init__()
-        if form not in ("hellinger", "text"):
-            raise ValueError(f"form: got {form!r}, wanted 'hellinger' or 'text'")
+        _checks.choice("form", form, ("hellinger", "text"))
         self.form, self.backend = form, backend
 
     def forward(self, attention: RegionPool | Tensor, valid: Tensor | None = None) -> Tensor:
-        weights = attention if isinstance(attention, Tensor) else attention.weights
+        weights = attention.weights if isinstance(attention, RegionPool) else attention
+        _checks.floating("attention", weights, "(B,T,K,L)")
+        _checks.mask("valid", valid, tuple(weights.shape[:2]), weights.device)
         if weights.shape[2:3] == (1,):
             return weights.sum() * 0
         if isinstance(attention, RegionPool) and self.form == "hellinger":
@@ -44,9 +44,6 @@ class HellingerDiversity(nn.Module):
             overlap = ops.hellinger_overlap(weights, self.form, backend=self.backend)
         if valid is None:
             return overlap.sum() / max(overlap.numel(), 1)
-        if valid.dtype != torch.bool or valid.shape != overlap.shape:
-            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(overlap.shape)
-            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
         return overlap.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
 
     def extra_repr(self) -> str:

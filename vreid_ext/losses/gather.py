@@ -37,5 +37,7 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     The gradient is the one that makes DistributedDataParallel's mean over processes equal to the gradient
     of a loss that every process computes on the gathered rows. All processes must hold as many rows.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor (n,...), got {type(x).__name__}")
     _, size = world()
     return x if size == 1 else _Gather.apply(x)

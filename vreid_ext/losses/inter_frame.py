@@ -1,9 +1,9 @@
 """Inter-frame regularization of attention maps."""
 
-import torch
 from torch import Tensor, nn
 
 from vreid_ext import ops
+from vreid_ext.losses import _checks
 
 
 class InterFrameRegularizer(nn.Module):
@@ -27,17 +27,14 @@ class InterFrameRegularizer(nn.Module):
 
     def __init__(self, pairs: str = "random", backend: str = "auto") -> None:
         super().__init__()
-        if pairs not in ("random", "all"):
-            raise ValueError(f"pairs: got {pairs!r}, wanted 'random' or 'all'")
+        _checks.choice("pairs", pairs, ("random", "all"))
         self.pairs, self.backend = pairs, backend
 
     def forward(self, attention: Tensor, valid: Tensor | None = None) -> Tensor:
         distance = ops.inter_frame_distance(attention, self.pairs, backend=self.backend)
         if valid is None:
             return distance.sum() / max(distance.shape[0], 1)
-        if valid.dtype != torch.bool or valid.shape != attention.shape[:2]:
-            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(attention.shape[:2])
-            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        _checks.mask("valid", valid, tuple(attention.shape[:2]), attention.device)
         whole = valid.all(1)
         return distance.masked_fill(~whole, 0).sum() / whole.sum().clamp(min=1)
 

@@ -37,8 +37,7 @@ class CrossBatchMemory(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size: got {size!r}, wanted an int of at least 1")
+        _checks.integer("size", size, 1)
         self.size, self.margin = size, _checks.margin(margin)
         self.metric, self.backend = _checks.metric(metric), backend
         self.clear()

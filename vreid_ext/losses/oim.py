@@ -61,10 +61,9 @@ class OIMLoss(nn.Module):
         super().__init__()
         least = {"num_features": (num_features, 1), "num_classes": (num_classes, 1), "queue": (queue, 0)}
         for name, (value, low) in least.items():
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
-            if value < low:
-                raise ValueError(f"{name}: got {value}, wanted at least {low}")
+            _checks.integer(name, value, low)
+        _checks.real("scalar", scalar)
+        _checks.real("momentum", momentum)
         if not scalar > 0:
             raise ValueError(f"scalar: got {scalar}, wanted more than 0")
         if not 0 <= momentum < 1:

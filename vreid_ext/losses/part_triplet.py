@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.ops._checks import floating
 
 
 class PartTripletLoss(nn.Module):
@@ -30,12 +31,16 @@ class PartTripletLoss(nn.Module):
 
     def __init__(self, margin: float = 0.8, backend: str = "auto") -> None:
         super().__init__()
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"margin: got {margin}, wanted a finite number >= 0")
-        self.margin, self.backend = margin, backend
+        self.margin, self.backend = _checks.real("margin", margin, 0), backend
 
     def forward(self, features: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
         _checks.batch("scores", scores, targets)
+        floating("features", features, "(n,R,D)")
+        if features.shape[:2] != scores.shape:
+            raise ValueError(
+                f"features: expected (n,R,D) with (n,R) = {tuple(scores.shape)} as scores, "
+                f"got shape {tuple(features.shape)}"
+            )
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
         same = targets[:, None] == targets
         positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)

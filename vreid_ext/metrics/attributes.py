@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext.losses.attributes import check_attributes
+from vreid_ext.ops import _checks
 
 
 def attribute_scores(
@@ -31,6 +32,7 @@ def attribute_scores(
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
+    sizes = _checks.sizes(sizes)
     check_attributes(logits, targets, sizes)
     scores = {}
     for (name, size), part, target in zip(

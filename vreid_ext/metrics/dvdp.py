@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from vreid_ext import ops
+from vreid_ext.ops._checks import choice
+from vreid_ext.ops.mining import METRICS, labelled_rows
 
 
 class DVDP:
@@ -21,6 +23,7 @@ class DVDP:
     """
 
     def __init__(self, metric: str = "cosine") -> None:
+        choice("metric", metric, METRICS)
         self.metric = metric
         self.reset()
 
@@ -29,6 +32,7 @@ class DVDP:
 
     @torch.no_grad()
     def update(self, features: Tensor, pids: Tensor) -> None:
+        labelled_rows("features", features, "pids", pids)
         total, count = ops.dvdp(features, pids, metric=self.metric)
         self._sum += float(total)
         self._count += int(count)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext.metrics.stored import StoredRows
+from vreid_ext.ops import _checks
 
 Rows: TypeAlias = Tensor | np.ndarray | StoredRows | str | PathLike[str]
 DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -47,7 +48,11 @@ class Features:
             raise TypeError(f"{name}: got {type(value).__name__}, wanted a torch or numpy array (N,D)")
         self._file = value if isinstance(value, (_MappedRows, StoredRows)) else None
         # Of a file no more than the dtype.
-        self._rows = torch.as_tensor(np.empty(0, value.dtype) if self._file is not None else value).detach()
+        self._name = name
+        self._rows = _checks.array(
+            name, np.empty(0, value.dtype) if self._file is not None else value
+        ).detach()
+        _checks.has_numbers(name, self._rows)
         self.shape = tuple(value.shape)
         self.dtype: torch.dtype = self._rows.dtype
         self.device: torch.device = self._rows.device
@@ -69,7 +74,7 @@ class Features:
         """Rows by their place among those that are here."""
         if self._file is None:
             return self._rows[rows]
-        return torch.from_numpy(self._file[rows if isinstance(rows, slice) else rows.numpy()])
+        return _checks.array(self._name, self._file[rows if isinstance(rows, slice) else rows.numpy()])
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
         """(number of the first row, rows) of what is here: at once, or of a file 32 MB at a time."""

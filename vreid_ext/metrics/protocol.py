@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vreid_ext.ops import _checks
+
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
 
@@ -76,7 +78,7 @@ class Protocol:
 
 
 def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
-    value = torch.as_tensor(value)
+    value = _checks.array(name, value)
     if value.is_floating_point() or value.is_complex():
         raise TypeError(f"{name}: got dtype {value.dtype}, wanted integers")
     if value.shape != (length,):

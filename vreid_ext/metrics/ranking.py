@@ -8,6 +8,7 @@ from torch import Tensor
 from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
+from vreid_ext.ops import _checks
 
 
 def rank(
@@ -34,8 +35,10 @@ def rank(
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
-    if top < 1:
-        raise ValueError(f"top: got {top}, wanted at least 1")
+    top = _checks.integer("top", top, 1)
+    _checks.flag("junk", junk)
+    if not callable(metric):
+        _checks.choice("metric", metric, ("cosine", "euclidean"))
     queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,

@@ -13,6 +13,8 @@ from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair
+from vreid_ext.ops import _checks
+from vreid_ext.ops.rerank import check_options
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function
@@ -119,11 +121,12 @@ def evaluate(
         TypeError, ValueError: naming the argument, what was got and what is wanted; features that are not
             finite; no query with a positive.
     """
-    _check(ap, max_rank)
-    if block_size is not None and block_size < 1:
-        raise ValueError(f"block_size: got {block_size}, wanted at least 1")
-    if not callable(metric) and metric not in ("cosine", "euclidean"):
-        raise ValueError(f"metric: got {metric!r}, wanted 'cosine', 'euclidean' or a function")
+    max_rank = _check(ap, max_rank, junk)
+    if block_size is not None:
+        block_size = _checks.integer("block_size", block_size, 1)
+    if not callable(metric):
+        _checks.choice("metric", metric, ("cosine", "euclidean"))
+    options = _rerank_options(rerank)
     queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
@@ -131,14 +134,13 @@ def evaluate(
     )  # fmt: skip
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
-    if items.shard is not None and (callable(metric) or rerank is not False):
+    if items.shard is not None and (callable(metric) or options is not None):
         raise ValueError("gallery: got a Shard, wanted all rows for a distance function or re-ranking")
     if callable(metric):
-        if rerank:
+        if options is not None:
             raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
         counts = _count_rows(_blocks(metric, queries, items, size), protocol)
-    elif rerank is not False:
-        options = {} if rerank is True else dict(rerank)
+    elif options is not None:
         counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
         name = f"re-ranked {name}"
     else:
@@ -159,7 +161,7 @@ def evaluate_distances(
     exclude: Labels | None = None,
 ) -> ReIDResult:
     """`evaluate` from a distance matrix (Q,G) that is there already: by its values, equal ones by index."""
-    _check(ap, max_rank)
+    max_rank = _check(ap, max_rank, junk)
     if not isinstance(distances, Tensor):
         raise TypeError(f"distances: got {type(distances).__name__}, wanted a tensor (Q,G)")
     if distances.dim() != 2 or 0 in distances.shape:
@@ -174,11 +176,27 @@ def evaluate_distances(
     return _result(protocol, counts, ap, max_rank, f"{ap} AP; given distances; {protocol}")
 
 
-def _check(ap: str, max_rank: int) -> None:
-    if ap not in ("precision", "trapezoid"):
-        raise ValueError(f"ap: got {ap!r}, wanted 'precision' or 'trapezoid'")
-    if max_rank < 1:
-        raise ValueError(f"max_rank: got {max_rank}, wanted at least 1")
+def _check(ap: Any, max_rank: Any, junk: Any) -> int:
+    """max_rank as an int."""
+    _checks.choice("ap", ap, ("precision", "trapezoid"))
+    _checks.flag("junk", junk)
+    return _checks.integer("max_rank", max_rank, 1)
+
+
+def _rerank_options(rerank: Any) -> dict[str, Any] | None:
+    """Arguments of `ops.k_reciprocal`, None without re-ranking."""
+    if isinstance(rerank, bool):
+        return {} if rerank else None
+    if not isinstance(rerank, Mapping):
+        raise TypeError(f"rerank: expected a bool or a mapping, got {type(rerank).__name__}")
+    known = {"k1": 20, "k2": 6, "lambda_value": 0.3}
+    if unknown := [key for key in rerank if key not in known]:
+        raise ValueError(f"rerank: expected the keys {', '.join(known)}, got {unknown[0]!r}")
+    try:
+        check_options(**{**known, **rerank})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rerank: {error}") from None
+    return dict(rerank)
 
 
 def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: str) -> ReIDResult:

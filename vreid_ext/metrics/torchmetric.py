@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from vreid_ext.metrics.reid import evaluate
+from vreid_ext.ops._checks import floating
 
 _OF_EVALUATE = {
     name for name, parameter in inspect.signature(evaluate).parameters.items()
@@ -55,10 +56,13 @@ class ReIDMetric(Metric):
             index: (B,) integers, the sample's number in the data set. Samples are ranked in this order,
                 whatever process they come from, and one that a sampler repeats counts once.
         """
-        if query.dtype != torch.bool:
-            raise TypeError(f"query: got dtype {query.dtype}, wanted bool")
+        floating("features", features, "(B,D)")
         batch = {"pids": pids, "camids": camids, "queries": query, "indices": index}
-        for name, value in batch.items():
+        for name, value in zip(("pids", "camids", "query", "index"), batch.values(), strict=True):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected a tensor (B,), got {type(value).__name__}")
+            if name == "query" and value.dtype != torch.bool:
+                raise TypeError(f"query: got dtype {value.dtype}, wanted bool")
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({len(features)},)")
         if features.device.type == "cpu":  # on a GPU `compute` finds it, so as not to wait for it here

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.ops import _checks
+
 
 class SpatioTemporalAttention(nn.Module):
     """One weight for every cell of every frame of a clip (Chen et al., 2020, Section 4.2 and Fig. 5).
@@ -32,6 +34,13 @@ class SpatioTemporalAttention(nn.Module):
         self, channels: int, size: tuple[int, int], *, width: int | None = None, detach: bool = True
     ) -> None:
         super().__init__()
+        _checks.integer("channels", channels, 1)
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise TypeError(f"size: expected a pair (H,W), got {size!r}")
+        for side in size:
+            _checks.integer("size", side, 1)
+        if width is not None:
+            _checks.integer("width", width, 1)
         self.size, self.detach = tuple(size), detach
         width = width or max(1, channels // 8)
         cells = size[0] * size[1]
@@ -44,6 +53,8 @@ class SpatioTemporalAttention(nn.Module):
         self.temporal = nn.Conv1d(cells, cells, 3, padding=1)
 
     def forward(self, maps: Tensor, valid: Tensor | None = None) -> Tensor:
+        _checks.floating("maps", maps, "(B,T,C,H,W)")
+        _checks.mask("valid", valid, tuple(maps.shape[:2]), maps.device)
         b, t, _, h, w = maps.shape
         if (h, w) != self.size:
             raise ValueError(
@@ -63,6 +74,12 @@ def spatio_temporal_pool(
     maps: Tensor, attention: Tensor | None = None, valid: Tensor | None = None
 ) -> Tensor:
     """Mean (B,C) of maps (B,T,C,H,W) over cells and valid frames, each cell times its attention (B,T,H,W)."""
+    _checks.floating("maps", maps, "(B,T,C,H,W)")
+    if attention is not None:
+        _checks.floating("attention", attention, "(B,T,H,W)")
+        if attention.shape != (*maps.shape[:2], *maps.shape[3:]):
+            raise ValueError(f"attention: expected (B,T,H,W) as maps has, got shape {tuple(attention.shape)}")
+    _checks.mask("valid", valid, tuple(maps.shape[:2]), maps.device)
     frames = maps.mean((3, 4)) if attention is None else torch.einsum("btchw,bthw->btc", maps, attention)
     if attention is not None:
         frames = frames / (maps.shape[3] * maps.shape[4])

@@ -7,6 +7,8 @@ the network and every feature map alike.
 import torch
 from torch import Tensor
 
+from vreid_ext.ops import _checks
+
 PART_NAMES = ("head", "torso", "right arm", "left arm", "right leg", "left leg")
 
 # J of each part, counted from 0 in the order of `data.JOINTS`: P_1 to P_6 of the paper.
@@ -26,6 +28,8 @@ STANDING = (
 
 def standing_boxes(like: Tensor) -> Tensor:
     """The layout `STANDING` as (6,4), with the device of `like` and float32."""
+    if not isinstance(like, Tensor):
+        raise TypeError(f"like: expected a tensor, got {type(like).__name__}")
     return torch.tensor(STANDING, dtype=torch.float32, device=like.device)
 
 
@@ -58,9 +62,10 @@ def part_boxes(
         raise TypeError(f"joints: got {got}, wanted a floating tensor (...,14,3)")
     if joints.dim() < 2 or joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted (...,14,3)")
-    if margin < 0:
-        raise ValueError(f"margin: got {margin}, wanted 0 or more")
-    if not 0 < min_size <= 1:
+    min_confidence = _checks.real("min_confidence", min_confidence)
+    margin = _checks.real("margin", margin, 0)
+    min_size = _checks.real("min_size", min_size, 0, 1)
+    if not min_size:
         raise ValueError(f"min_size: got {min_size}, wanted a share of the frame in (0, 1]")
     joints = joints.float()
     xy, known = joints[..., :2], known_joints(joints, min_confidence)
@@ -102,12 +107,12 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
         ImportError: torchvision is missing.
         ValueError: naming the argument, what was got and what is wanted.
     """
-    if maps.dim() != 4:
-        raise ValueError(f"maps: got shape {tuple(maps.shape)}, wanted (N,C,H,W)")
-    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != maps.shape[0]:
+    _checks.floating("maps", maps, "(N,C,H,W)")
+    _checks.floating("boxes", boxes, "(N,R,4)")
+    size = _checks.integer("size", size, 1)
+    _checks.choice("how", how, ("pool", "align"))
+    if boxes.shape[2] != 4 or boxes.shape[0] != maps.shape[0]:
         raise ValueError(f"boxes: got shape {tuple(boxes.shape)}, wanted (N,R,4) with N = {maps.shape[0]}")
-    if how not in ("pool", "align"):
-        raise ValueError(f"how: got {how!r}, wanted 'pool' or 'align'")
     try:
         from torchvision import ops
     except ImportError as error:

@@ -5,7 +5,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from vreid_ext import ops
-from vreid_ext.ops import RegionPool
+from vreid_ext.ops import RegionPool, _checks
 
 
 class RegionAttention(nn.Module):
@@ -38,12 +38,8 @@ class RegionAttention(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("regions", regions), ("hidden", hidden)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
-            if value < 1:
-                raise ValueError(f"{name}: got {value}, wanted at least 1")
-        if form not in ("paper", "released"):
-            raise ValueError(f"form: got {form!r}, wanted 'paper' or 'released'")
+            _checks.integer(name, value, 1)
+        _checks.choice("form", form, ("paper", "released"))
         self.channels, self.regions, self.form, self.backend = channels, regions, form, backend
         if form == "paper":
             self.response = nn.Sequential(
@@ -61,7 +57,8 @@ class RegionAttention(nn.Module):
             )
 
     def forward(self, x: Tensor) -> RegionPool:
-        if x.dim() != 5 or x.shape[2] != self.channels:
+        _checks.floating("x", x, "(B,T,C,H,W)")
+        if x.shape[2] != self.channels:
             raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (B,T,C,H,W) with C = {self.channels}")
         logits = cast(Tensor, self.response(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(3)
         return ops.region_pool(logits, x, backend=self.backend)

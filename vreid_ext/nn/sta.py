@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from vreid_ext import ops
-from vreid_ext.ops import STAPool
+from vreid_ext.ops import STAPool, _checks
 
 
 class STAPooling(nn.Module):
@@ -35,14 +35,9 @@ class STAPooling(nn.Module):
         self, blocks: int = 4, energy: str = "sum_square", normalize: str = "sum", backend: str = "auto"
     ) -> None:
         super().__init__()
-        if not isinstance(blocks, int) or isinstance(blocks, bool):
-            raise TypeError(f"blocks: got {type(blocks).__name__}, wanted an int")
-        if blocks < 1:
-            raise ValueError(f"blocks: got {blocks}, wanted at least 1")
-        if energy not in ("sum_square", "l2"):
-            raise ValueError(f"energy: got {energy!r}, wanted 'sum_square' or 'l2'")
-        if normalize not in ("sum", "l2"):
-            raise ValueError(f"normalize: got {normalize!r}, wanted 'sum' or 'l2'")
+        _checks.integer("blocks", blocks, 1)
+        _checks.choice("energy", energy, ("sum_square", "l2"))
+        _checks.choice("normalize", normalize, ("sum", "l2"))
         self.blocks, self.energy, self.normalize, self.backend = blocks, energy, normalize, backend
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> STAPool:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.ops import _checks
+
 
 class ResidualAttention(nn.Module):
     """Mask on a feature map, added to it (STAL, section III-B and the rows `ran_*` of Table I).
@@ -24,6 +26,8 @@ class ResidualAttention(nn.Module):
 
     def __init__(self, channels: int, width: int = 64) -> None:
         super().__init__()
+        for name, value in (("channels", channels), ("width", width)):
+            _checks.integer(name, value, 1)
         wide = 3 * width
         self.down = nn.Sequential(
             *_convolution(channels, width, 1),
@@ -38,6 +42,9 @@ class ResidualAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        _checks.floating("x", x, "(N,C,H,W)")
+        if x.shape[1] != self.up[-1].out_channels:
+            raise ValueError(f"x: expected C = {self.up[-1].out_channels}, got shape {tuple(x.shape)}")
         mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]  # an odd side comes back one longer
         return x + x * mask.sigmoid()
 
@@ -59,6 +66,8 @@ class QualityNetwork(nn.Module):
 
     def __init__(self, parts: int = 6, width: int = 32) -> None:
         super().__init__()
+        for name, value in (("parts", parts), ("width", width)):
+            _checks.integer(name, value, 1)
         self.features = nn.Sequential(
             *_convolution(3, width, 7, 2),
             *_convolution(width, 2 * width, 3, 2),
@@ -69,6 +78,9 @@ class QualityNetwork(nn.Module):
         self.fc = nn.Linear(2 * width * 16, parts)
 
     def forward(self, frames: Tensor) -> Tensor:
+        _checks.floating("frames", frames, "(B,T,3,h,w)")
+        if frames.shape[2] != 3:
+            raise ValueError(f"frames: expected shape (B,T,3,h,w), got {tuple(frames.shape)}")
         scores: Tensor = self.fc(self.features(frames.flatten(0, 1))).sigmoid().clamp(min=1e-6)
         return scores.unflatten(0, frames.shape[:2])
 
@@ -90,6 +102,8 @@ def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
 
     Eq. 8 and 9 use ratios of a clip's scores alone, so their results are the same without it.
     """
+    _checks.floating("scores", scores, "(B,T,R)")
+    _checks.mask("valid", valid, tuple(scores.shape[:2]), scores.device)
     scores = _masked(scores, valid)
     return scores / scores.sum((1, 2), keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
@@ -111,14 +125,12 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
     Raises:
         ValueError: naming the argument, what was got and what is wanted.
     """
-    if features.dim() != 4:
-        raise ValueError(f"features: got shape {tuple(features.shape)}, wanted (B,T,R,D)")
+    _checks.floating("features", features, "(B,T,R,D)")
+    _checks.floating("scores", scores, "(B,T,R)")
     if scores.shape != features.shape[:3]:
         wanted = tuple(features.shape[:3])
         raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted (B,T,R) = {wanted}")
-    if valid is not None and (valid.dtype != torch.bool or valid.shape != features.shape[:2]):
-        wanted = tuple(features.shape[:2])
-        raise ValueError(f"valid: got {valid.dtype} {tuple(valid.shape)}, wanted bool (B,T) = {wanted}")
+    _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores, features = _masked(scores, valid), _masked(features, valid)
     count = (
         scores.new_full((scores.shape[0], 1), scores.shape[1])

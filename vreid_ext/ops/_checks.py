@@ -1,8 +1,12 @@
-"""Argument checks shared by the ops. Each message names the argument, what was got and what is wanted."""
+"""Argument checks of all public functions. Each message names the argument, what was expected and got."""
 
+import math
 import sys
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,12 +51,57 @@ def same_device(name: str, value: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name}: got a tensor on {value.device}, wanted {device} like the first argument")
 
 
-def integer(name: str, value: Any, least: int) -> None:
-    """`value` is an int of 64 bits, `least` or more."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
-    if not least <= value < 2**63:
-        raise ValueError(f"{name}: got {value}, wanted an int of at least {least} that 64 bits hold")
+def integer(name: str, value: Any, least: int) -> int:
+    """`value`, an integer of 64 bits, `least` or more."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    number = int(value)
+    if not least <= number < 2**63:
+        raise ValueError(f"{name}: expected an int of at least {least} that 64 bits hold, got {value}")
+    return number
+
+
+def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """`value`, a finite number from `least` to `most`."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    given: Any = value
+    # Compared before the conversion, which overflows for a huge int.
+    number = float(value) if -sys.float_info.max <= given <= sys.float_info.max else math.nan
+    if not least <= number <= most:
+        raise ValueError(f"{name}: expected a finite number from {least} to {most}, got {value}")
+    return number
+
+
+def array(name: str, value: Any) -> Tensor:
+    """A tensor of numbers, from a tensor, an array of any strides and byte order, or nested lists."""
+    if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
+        return value
+    try:
+        value = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:  # such as lists of different lengths
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__}: {error}"
+        ) from error
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+        raise TypeError(f"{name}: expected an array of numbers of at most 64 bits, got one of {value.dtype}")
+    if value.dtype.kind == "u" and value.dtype.itemsize == 8 and value.size and value.max() >= 2**63:
+        raise ValueError(f"{name}: expected integers below 2^63, got {value.max()}")
+    value = value.astype(value.dtype.newbyteorder("="), copy=any(stride < 0 for stride in value.strides))
+    return torch.from_numpy(value)
+
+
+def sizes(value: Any) -> dict[str, int]:
+    """The numbers of classes of attributes, by name: at least one attribute."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"sizes: expected a mapping of names to numbers of classes, got {type(value).__name__}"
+        )
+    if not value:
+        raise ValueError("sizes: got none, wanted at least one attribute")
+    return {name: integer(f"sizes[{name!r}]", size, 1) for name, size in value.items()}
 
 
 def flag(name: str, value: Any) -> None:

@@ -168,7 +168,7 @@ def _hard_of_identity(
     name: str, x: Tensor, labels: Tensor, metric: str, include_self: bool, backend: str
 ) -> IdentityHard:
     """`identity_hard` of the argument `name`."""
-    _check(name, x, "labels", labels)
+    labelled_rows(name, x, "labels", labels)
     _checks.choice("metric", metric, METRICS)
     backend = backends.choose("identity_hard", backend, x.device, x.dtype)
     x, labels = x.detach(), labels.long()
@@ -259,11 +259,11 @@ def _checked(
     embeddings: Tensor, labels: Tensor, metric: str, ref: Tensor | None, ref_labels: Tensor | None
 ) -> Arguments:
     """What the backends take, from what the caller gives."""
-    _check("embeddings", embeddings, "labels", labels)
+    labelled_rows("embeddings", embeddings, "labels", labels)
     _checks.choice("metric", metric, METRICS)
     if ref is None and ref_labels is None:
         return embeddings, labels.long(), None, None, metric
-    _check("ref", ref, "ref_labels", ref_labels)
+    labelled_rows("ref", ref, "ref_labels", ref_labels)
     assert ref is not None
     assert ref_labels is not None
     _check_pair(embeddings, ref)
@@ -272,7 +272,8 @@ def _checked(
     return embeddings, labels.long(), ref, ref_labels.long(), metric
 
 
-def _check(name: str, rows: Any, labels_name: str, labels: Any) -> None:
+def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any) -> None:
+    """`rows` is a floating (n,D) and `labels` an integer (n,) tensor, on one device."""
     _checks.floating(name, rows, "(n,D)")
     if not isinstance(labels, Tensor):
         raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")

@@ -200,7 +200,7 @@ def nearest_and_farthest(
     Re-ranking divides by it. It is -infinity for a query of which nothing is kept.
     """
     _features(query, gallery, metric)
-    _checks.integer("k", k, 1)
+    k = _checks.integer("k", k, 1)
     groups = _left_out(left_out, len(query), query.device)
     _kept(kept, len(gallery), query.device)
     result: tuple[Tensor, Tensor, Tensor] = _call(

@@ -91,10 +91,7 @@ def k_reciprocal(
 def check_options(k1: object, k2: object, lambda_value: object) -> None:
     for name, value in (("k1", k1), ("k2", k2)):
         _checks.integer(name, value, 1)
-    if not isinstance(lambda_value, (int, float)):
-        raise TypeError(f"lambda_value: got {type(lambda_value).__name__}, wanted a number")
-    if not 0 <= lambda_value <= 1:
-        raise ValueError(f"lambda_value: got {lambda_value}, wanted a number from 0 to 1")
+    _checks.real("lambda_value", lambda_value, 0, 1)
 
 
 class _Dense:
