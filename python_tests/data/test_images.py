@@ -181,7 +181,7 @@ def test_a_clip_of_many_modes_is_one_clip(tmp_path):
     paths = []
     for number, mode in enumerate(("RGB", "L", "P", "RGBA", "1")):
         paths.append(str(tmp_path / f"{number}.png"))
-        image.convert(mode).save(paths[-1])
+        image.convert(mode, palette=Image.Palette.ADAPTIVE).save(paths[-1])
     turned = Image.Exif()
     turned[0x0112] = 6
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "9.jpg", exif=turned)

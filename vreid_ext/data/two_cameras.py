@@ -107,9 +107,9 @@ def prid(
     """
     base = find_root(root, "prid_2011/ and splits_prid2011.json", ("prid_2011/multi_shot",))
     cameras = [base / "prid_2011" / "multi_shot" / name for name in ("cam_a", "cam_b")]
-    # Most people are seen by one camera only: they are not part of the protocol.
     screen = Screen(check, on_error)
     people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
+    # Most people are seen by one camera only: they are not part of the protocol.
     used = [
         person for person in sorted(people[0] & people[1])
         if all(len(list_folder(camera / person).images) >= min_frames for camera in cameras)
