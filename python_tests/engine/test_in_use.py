@@ -48,7 +48,7 @@ def run(small, tmp_path_factory):
 FOLDERS = {
     "train": lambda run, out: engine.train(engine.load_recipe(run / "recipe.yaml"), out, quiet=True),
     "extract": lambda run, out: export_features(run, out),
-    "eval --features": lambda run, out: engine.evaluate_checkpoint(run, features=out, out=out / "e.json"),
+    "eval --features": lambda run, out: engine.evaluate_checkpoint(run, features=out, out=run / "e.json"),
 }
 FILES = {
     "eval": lambda run, out: engine.evaluate_checkpoint(run, out=out),
