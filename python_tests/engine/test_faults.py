@@ -130,7 +130,7 @@ def test_a_killed_worker(small, whole, files, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ClipDataset, "_load", dies)
         with pytest.raises(
-            RuntimeError, match=r"^DataLoader worker .*(killed by signal|exited unexpectedly)"
+            RuntimeError, match=r"^train.workers: DataLoader worker .*(killed by signal|exited unexpectedly)"
         ):
             engine.train(small("train.workers=1"), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "result.json").exists()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from vreid_ext._lock import one_writer
+
 from .images import read_image
 from .joints import JOINTS, write_joints, written_tracklets
 from .records import Tracklet, TrackletDataset
@@ -56,6 +58,17 @@ def estimate_joints(
     out = Path(dataset.root, "joints.jsonl") if out is None else Path(out)
     if out.suffix != ".jsonl":
         raise ValueError(f"out: got {str(out)!r}, wanted a name that ends in .jsonl")
+    with one_writer("out", out):
+        _estimate(dataset, estimator, out, progress)
+    return out
+
+
+def _estimate(
+    dataset: TrackletDataset,
+    estimator: PoseEstimator,
+    out: Path,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     done = written_tracklets(out)
     tracklets = dataset.by_name()
     rest = [tracklet for name, tracklet in tracklets.items() if name not in done]
@@ -71,7 +84,6 @@ def estimate_joints(
         finished += 1
         if progress is not None:
             progress(finished, len(tracklets))
-    return out
 
 
 def _tracklet_joints(estimator: PoseEstimator, tracklet: Tracklet) -> np.ndarray:

@@ -149,7 +149,10 @@ def _splits(
     if not path.is_file():
         text = json.dumps(draw_splits(people, seed), indent=1) + "\n"
         try:
-            path.write_text(text, encoding="utf-8")
+            # Several processes may draw them at once: the same, and never half there.
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
         except OSError as error:
             raise DatasetError(
                 f"{path}: cannot keep the splits drawn from seed {seed} ({error.strerror}); make the folder "

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from vreid_ext._lock import alone
 from vreid_ext.data.boxes import Box, Track, is_folder_name, read_boxes, write_boxes
 from vreid_ext.data.files import nfc
 from vreid_ext.data.new_folder import check_new_folder, new_folder
@@ -65,6 +66,7 @@ class Extraction:
         return "\n".join([f"{what}, {self.crops} crops in {self.root}{short}", *self.notes])
 
 
+@alone("out")
 def extract_tracklets(
     video: str | Path,
     out: str | Path,
@@ -158,6 +160,7 @@ def extract_tracklets(
     return Extraction(out, tuple(tracks), len(train), crops, len(found) - len(tracks), notes)
 
 
+@alone("out")
 def extract_videos(
     videos: str | Path,
     out: str | Path,

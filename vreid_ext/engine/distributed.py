@@ -1,13 +1,16 @@
 """Several processes: how they come together, and what they exchange."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vreid_ext._lock import InUseError, one_writer
 from vreid_ext._process import launched
 from vreid_ext.losses.gather import world
 
@@ -33,6 +36,30 @@ def is_main() -> bool:
     """Whether this process writes and prints what all of them have computed."""
     rank, _ = world()
     return rank == 0
+
+
+@contextmanager
+def main_writes(
+    name: str, target: str | Path, *, inside: bool = False, needed: bool = True
+) -> Iterator[None]:
+    """`one_writer`, held by the main process for all of them; its error is raised in each.
+
+    Args:
+        needed: whether anything will be written; the main process's value counts.
+    """
+    rank, size = world()
+    error: list[Exception | None] = [None]
+    with ExitStack() as lock:
+        if rank == 0 and needed:
+            try:
+                lock.enter_context(one_writer(name, target, inside=inside))
+            except (InUseError, OSError) as caught:
+                error = [caught]
+        if size > 1:
+            dist.broadcast_object_list(error)
+        if error[0] is not None:
+            raise error[0]
+        yield
 
 
 def wait_for_everyone() -> None:

@@ -13,7 +13,7 @@ from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
 from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, flush, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
-from vreid_ext.engine.distributed import default_device, is_main
+from vreid_ext.engine.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.extract import extract_blocks, extract_features
 from vreid_ext.engine.store import identity_of, store_features
 from vreid_ext.losses.gather import world
@@ -335,21 +335,28 @@ def evaluate_checkpoint(
     Returns:
         What `evaluate_model` returns, with `checkpoint` and `file`.
     """
+    overrides = list(overrides)
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = dataset_of(recipe.dataset, recipe.model)
     device = default_device()
-    lengths = "-".join(map(str, recipe.eval.frames))
-    default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
-    file = out or default
-    result = evaluate_model(
-        model.to(device), dataset, recipe,
-        device=device, features=features, progress=progress, observe=observe,
-    )  # fmt: skip
-    result |= {"checkpoint": str(folder), "file": str(file)}
-    if is_main():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, result)
+    file = out or figures_file(path, overrides)
+    with main_writes("out", file):
+        result = evaluate_model(
+            model.to(device), dataset, recipe,
+            device=device, features=features, progress=progress, observe=observe,
+        )  # fmt: skip
+        result |= {"checkpoint": str(folder), "file": str(file)}
+        if is_main():
+            write_json(file, result)
     return result
+
+
+def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
+    """Where `evaluate_checkpoint` writes the figures if it is not told otherwise."""
+    folder = resolve_checkpoint(Path(path))
+    recipe = recipe_from_dict(read_state(folder)["recipe"], overrides)
+    lengths = "-".join(map(str, recipe.eval.frames))
+    return folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
 
 
 def write_json(path: Path, value: Any) -> None:

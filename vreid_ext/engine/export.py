@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import backends
+from vreid_ext._lock import one_writer
 from vreid_ext.data.joints import JOINTS
 from vreid_ext.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from vreid_ext.engine.build import takes
@@ -91,7 +92,20 @@ def export_model(
             "float32 (clips, frames, 14, 3): x and y as shares of the frame, and confidence, of "
             + ", ".join(JOINTS)
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with one_writer("out", file):
+        difference = _write(deployed, cases, wanted, file, format, about)
+    return about | {"file": str(file), "largest_difference": difference}
+
+
+def _write(
+    deployed: Deployed,
+    cases: list[tuple[Tensor, ...]],
+    wanted: list[Tensor],
+    file: Path,
+    format: str,
+    about: dict[str, Any],
+) -> float:
+    """Write the file, run it on the cases, and return how far from `wanted` its features are at most."""
     temporary = file.with_name(f".{file.name}.partial")
     try:
         run = (_write_onnx if format == "onnx" else _write_torch)(deployed, cases[0], temporary, about)
@@ -108,7 +122,7 @@ def export_model(
         temporary.rename(file)
     finally:
         temporary.unlink(missing_ok=True)
-    return about | {"file": str(file), "largest_difference": difference}
+    return difference
 
 
 def _inputs(clips: int, frames: int, size: tuple[int, int], with_joints: bool) -> tuple[Tensor, ...]:

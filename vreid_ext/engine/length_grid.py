@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vreid_ext.data import TrackletDataset
 from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
 from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.distributed import default_device, is_main
+from vreid_ext.engine.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.evaluate import TestSet, metric_of, open_checkpoint, write_json
 from vreid_ext.engine.extract import extract_features
 
@@ -90,13 +90,16 @@ def evaluate_checkpoint_lengths(
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = dataset_of(recipe.dataset, recipe.model)
     device = default_device()
-    result = evaluate_lengths(model.to(device), dataset, recipe, lengths, device=device, progress=progress)
     file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"
     picture = file.with_suffix(".png")
-    result |= {"checkpoint": str(folder), "file": str(file), "picture": str(picture)}
-    if is_main():
-        plot_length_grid(result["lengths"], result["rank1"], picture, title=recipe.name)
-        write_json(file, result)
+    with main_writes("out", file):
+        result = evaluate_lengths(
+            model.to(device), dataset, recipe, lengths, device=device, progress=progress
+        )
+        result |= {"checkpoint": str(folder), "file": str(file), "picture": str(picture)}
+        if is_main():
+            plot_length_grid(result["lengths"], result["rank1"], picture, title=recipe.name)
+            write_json(file, result)
     return result
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.checkpoint import flush
 from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.distributed import is_main, union, wait_for_everyone
+from vreid_ext.engine.distributed import is_main, main_writes, union, wait_for_everyone
 from vreid_ext.losses.gather import world
 from vreid_ext.metrics.stored import (
     FORMAT,
@@ -72,28 +72,43 @@ def store_features(
 
     Raises:
         ValueError: the folder holds features of something else, or other files; nothing is written then.
+        InUseError: another process writes features there.
         OSError: the disk is full or cannot be written; the shards that are there stay.
     """
     rows = [
         {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)} for item in tracklets
     ]
     wanted = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows, "tracklets": rows}
-    if is_main():
-        _claim(folder, wanted | {"splits": splits})
-    wait_for_everyone()
-    manifest = read_manifest(folder)
-    of, shard_rows = digest(manifest), manifest["shard_rows"]
-    blocks = [range(first, min(first + shard_rows, len(rows))) for first in range(0, len(rows), shard_rows)]
-    rank, size = world()
-    missing = union(n for n in range(rank, len(blocks), size) if not _is_whole(folder / shard_name(n), of))
-    mine = missing[rank::size]
-    for number, tensors in zip(mine, embed([blocks[number] for number in mine]), strict=True):
-        _write_shard(folder / shard_name(number), tensors, of)
-    wait_for_everyone()
-    if is_main() and (missing or "shards" not in manifest):
-        _complete(folder, manifest, blocks)
-    wait_for_everyone()
+    # Several may read features that are complete, also where nobody can write.
+    with main_writes("features", folder, inside=True, needed=not _is_complete(folder)):
+        if is_main():
+            _claim(folder, wanted | {"splits": splits})
+        wait_for_everyone()
+        manifest = read_manifest(folder)
+        of, shard_rows = digest(manifest), manifest["shard_rows"]
+        blocks = [
+            range(first, min(first + shard_rows, len(rows))) for first in range(0, len(rows), shard_rows)
+        ]
+        rank, size = world()
+        missing = union(
+            n for n in range(rank, len(blocks), size) if not _is_whole(folder / shard_name(n), of)
+        )
+        mine = missing[rank::size]
+        for number, tensors in zip(mine, embed([blocks[number] for number in mine]), strict=True):
+            _write_shard(folder / shard_name(number), tensors, of)
+        wait_for_everyone()
+        if is_main() and (missing or "shards" not in manifest):
+            _complete(folder, manifest, blocks)
+        wait_for_everyone()
     return StoredFeatures(folder)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether all features that a folder's manifest lists are there, damaged or not."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    shards = read_manifest(folder).get("shards", [])
+    return bool(shards) and all((folder / shard["file"]).is_file() for shard in shards)
 
 
 def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:

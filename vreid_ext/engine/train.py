@@ -38,7 +38,7 @@ from vreid_ext.engine.checkpoint import (
     save_checkpoint,
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import join_processes, mean_over_processes
+from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
 from vreid_ext.engine.evaluate import TestSet, evaluate_model, write_json
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate
@@ -71,15 +71,18 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
 
     Raises:
         ValueError: data or recipe cannot be used, or `out` holds something else; nothing is written then.
+        InUseError: another process trains there.
         FloatingPointError: a loss is not finite, and `out`/not_finite-<process>.json names the tracklets of
             the batch; or a weight is not. The last checkpoint is from before.
     """
     out = Path(out)
+    join_processes()
     _claim(out, recipe)
     if (out / "result.json").is_file():
         finished: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return finished
-    return _Run(recipe, out, quiet).run()
+    with main_writes("out", out, inside=True):
+        return _Run(recipe, out, quiet).run()
 
 
 def unlabelled(data: TrackletDataset) -> int:
@@ -347,7 +350,6 @@ def _accelerator(recipe: Recipe) -> Any:
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
-    join_processes()
     # Accelerate keeps one precision per process; a second run in the same process may want another.
     AcceleratorState._reset_state()
     # Without the softmax term the classifier gets no gradient, nor does in a stage what it freezes.

@@ -13,9 +13,10 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
-from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint
+from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.figures import cmc_curves, read_result
 from vreid_ext.report.plots import plot_cmc, plot_curves
@@ -67,25 +68,28 @@ def report_checkpoint(
         raise ValueError(f"ranks: got {ranks}, wanted at least 1")
     runs = dict(beside or {})
     others = {label: read_result(run) for label, run in runs.items()}
-    seen: list[Evaluated] = []
-    result = evaluate_checkpoint(
-        path, overrides, out=figures, features=features, progress=progress, observe=seen.append
-    )
-    page = Path(result["file"]).with_suffix(".html")
-    own = result["recipe"]
-    if own in runs:  # two runs of one name
-        runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
-    logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
-    write_page(
-        page,
-        seen[0],
-        result,
-        ranks=ranks,
-        beside=others,
-        logs={label: run / "log.jsonl" for label, run in logs.items() if (run / "log.jsonl").is_file()},
-        progress=progress_pictures,
-    )
-    return result | {"page": str(page)}
+    overrides = list(overrides)
+    figures = figures or figures_file(path, overrides)
+    with one_writer("out", figures):
+        seen: list[Evaluated] = []
+        result = evaluate_checkpoint(
+            path, overrides, out=figures, features=features, progress=progress, observe=seen.append
+        )
+        page = Path(result["file"]).with_suffix(".html")
+        own = result["recipe"]
+        if own in runs:  # two runs of one name
+            runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
+        logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
+        write_page(
+            page,
+            seen[0],
+            result,
+            ranks=ranks,
+            beside=others,
+            logs={label: run / "log.jsonl" for label, run in logs.items() if (run / "log.jsonl").is_file()},
+            progress=progress_pictures,
+        )
+        return result | {"page": str(page)}
 
 
 def write_page(

@@ -1,0 +1,50 @@
+import os
+import signal
+
+import pytest
+
+from vreid_ext.data import DatasetError
+from vreid_ext.engine.loader import load
+
+
+class Clips:
+    def __init__(self, what):
+        self.what = what
+
+    def __getitem__(self, index):
+        if isinstance(self.what, Exception):
+            raise self.what
+        os.kill(os.getpid(), self.what)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (
+            RuntimeError("unable to write to file </torch_1_2_3>: No space left on device (28)"),
+            "2 workers need more shared memory than /dev/shm has .*No space left.*set train.workers=0$",
+        ),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: Success (0)"),
+            "2 workers need more shared memory",
+        ),
+        (signal.SIGBUS, ".*shared memory"),
+        (OSError(24, "Too many open files"), "2 workers need more open files .*raise `ulimit -n`"),
+        (RuntimeError("received 0 items of ancdata"), "2 workers need more open files"),
+        (signal.SIGKILL, "DataLoader worker .*(killed by signal|exited unexpectedly)"),
+        (ZeroDivisionError("a transform's"), "a worker failed: ZeroDivisionError: a transform's"),
+    ],
+)
+def test_what_a_worker_dies_of_is_one_line_with_a_way_out(what, says):
+    with pytest.raises(RuntimeError, match=f"^train.workers: {says}") as caught:
+        list(load(Clips(what), [[0], [1]], 2))
+    assert "\n" not in str(caught.value)
+    assert "train.workers=0" in str(caught.value)
+
+
+def test_an_image_that_cannot_be_read_is_the_same_line_from_a_worker():
+    for workers in (0, 1):
+        with pytest.raises(DatasetError, match=r"^a\.jpg: cannot be read$"):
+            list(load(Clips(DatasetError("a.jpg: cannot be read")), [[0]], workers))
+    with pytest.raises(ZeroDivisionError):
+        list(load(Clips(ZeroDivisionError()), [[0]], 0))
