@@ -150,11 +150,12 @@ def _write_onnx(
 
     def adaptive_max_pool2d(maps: Any, cells: Sequence[int]) -> Any:
         # torch 2.11 neither translates nor decomposes it.
+        op: Any = opset18  # its signatures lack the lists that it takes
         pooled, (_, _, *sides) = maps, maps.shape
         for axis, side, count in zip((2, 3), sides, cells, strict=True):
             bounds = [(cell * side // count, -(-(cell + 1) * side // count)) for cell in range(count)]
-            windows = [opset18.Slice(pooled, [first], [end], [axis]) for first, end in bounds]
-            pooled = opset18.Concat(*(opset18.ReduceMax(each, [axis]) for each in windows), axis=axis)
+            windows = [op.Slice(pooled, [first], [end], [axis]) for first, end in bounds]
+            pooled = op.Concat(*(op.ReduceMax(each, [axis]) for each in windows), axis=axis)
         return pooled, pooled  # as above
 
     with _plain(deployed):
