@@ -200,6 +200,14 @@ def test_valgrind_finds_nothing(tmp_path):
     assert errors == planted
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (package qemu-user)")
+@pytest.mark.parametrize(("cpu", "isa"), [("Nehalem", "baseline"), ("Haswell", "avx2")])
+def test_an_emulated_cpu_gives_the_answer(cpu, isa):
+    result = python("\n".join([COMPARISON, HALVES]), isa, "qemu-x86_64", "-cpu", cpu)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
 def test_unknown_instruction_set_is_an_error_that_lists_the_usable_ones():
     result = python("import torch\nfrom vreid_ext import _native", "mmx")
     assert result.returncode != 0

@@ -31,7 +31,7 @@ CPUS = {
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=500
+        command, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=3000
     )
 
 
@@ -80,6 +80,7 @@ def native_checks(build_preset) -> Path:
     return build_preset("emulated", "native_checks") / "native_checks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_kernels(native_checks, isa):
     if isa != "baseline" and "avx2" not in native.build_info()["usable_isas"]:
@@ -87,6 +88,7 @@ def test_kernels(native_checks, isa):
     passed(run(native_checks, VREID_ISA=isa), isa)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["Nehalem", "Haswell"])
 def test_kernels_on_another_x86(native_checks, cpu):
     isa = CPUS[cpu][-1]

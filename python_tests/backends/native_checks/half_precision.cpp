@@ -10,6 +10,13 @@ namespace {
 
 constexpr int64_t kWidth = 33;  // a remainder for every width of vectors
 
+double decoded(int bits, DType dtype) {
+    Array number(dtype, 1);
+    const uint16_t half = uint16_t(bits);
+    std::memcpy(number.data(), &half, sizeof half);
+    return number[0];
+}
+
 // weight[i] * feature[i,:], stored as `dtype`: temporal_pool of one frame.
 std::vector<double> products(Context& context, DType dtype, const std::vector<double>& weight,
                              const std::vector<double>& feature) {
@@ -33,35 +40,23 @@ void check(Context& context, DType dtype, const std::vector<double>& weight,
 
 void half_precision(Context& context) {
     for (const DType dtype : {DType::bf16, DType::f16}) {
-        std::vector<double> numbers;  // all there are; a sum that starts at +0 makes -0 that
-        for (int bits = 0; bits < 1 << 16; bits += bits < 0x400 || bits >= 0x7c00 ? 1 : 7) {
-            Array number(dtype, 1);
-            const uint16_t half = uint16_t(bits);
-            std::memcpy(number.data(), &half, sizeof half);
-            numbers.push_back(number[0]);
+        // A seventh of all numbers, and for the stores what lies halfway to the next number or a little
+        // beside that.
+        std::vector<double> numbers, between, wanted;
+        for (int bits = 0; bits < 0xffff; bits += 7) {
+            const double number = decoded(bits, dtype), middle = (number + decoded(bits + 1, dtype)) / 2;
+            numbers.push_back(number);
+            for (const double step : {0.0, 0x1p-20, -0x1p-20}) between.push_back(float(middle * (1 + step)));
         }
-        const std::vector<double> ones(numbers.size(), 1);
-        context.begin(std::string(name(dtype)) + ", loads");
-        check(context, dtype, ones, numbers, numbers);
-
-        // Halfway between two neighbours, and a little to both sides of it.
-        std::vector<double> between, rounds;
-        for (size_t i = 0; i + 1 < numbers.size(); ++i) {
-            const double middle = (numbers[i] + numbers[i + 1]) / 2;
-            if (!std::isfinite(middle)) continue;
-            for (const double step : {0.0, 0x1p-20, -0x1p-20}) {
-                const double value = float(middle * (1 + step));
-                between.push_back(value);
-                rounds.push_back(rounded(value, dtype));
-            }
-        }
-        for (const double value :
-             {65519.0, 65520.0, 3.39e38, 3.4e38, double(INFINITY), -double(INFINITY), double(NAN)}) {
+        const double infinity = INFINITY, nan = NAN;
+        for (const double value : {infinity, -infinity, nan}) numbers.push_back(value);
+        for (const double value : {65519.0, 65520.0, 3.39e38, 3.4e38, infinity, -infinity, nan})
             between.push_back(float(value));
-            rounds.push_back(rounded(float(value), dtype));
-        }
+        context.begin(std::string(name(dtype)) + ", loads");
+        check(context, dtype, std::vector<double>(numbers.size(), 1), numbers, numbers);
+        for (const double value : between) wanted.push_back(rounded(value, dtype));
         context.begin(std::string(name(dtype)) + ", stores");
-        check(context, dtype, between, std::vector<double>(between.size(), 1), rounds);
+        check(context, dtype, between, std::vector<double>(between.size(), 1), wanted);
     }
 }
 
