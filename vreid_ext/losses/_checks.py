@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext.ops._checks import choice, margin
+from vreid_ext.ops._checks import choice, margin, within
 from vreid_ext.ops.mining import METRICS
 
-__all__ = ["batch", "margin", "metric"]
+__all__ = ["batch", "margin", "metric", "within"]
 
 
 def batch(name: str, inputs: Any, targets: Any) -> None:
