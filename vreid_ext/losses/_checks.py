@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext.ops._checks import choice, integer, margin, mask, real
+from vreid_ext.ops._checks import choice, integer, margin, mask, real, within
 from vreid_ext.ops.mining import METRICS
 
-__all__ = ["batch", "choice", "integer", "margin", "mask", "metric", "real"]
+__all__ = ["batch", "choice", "integer", "margin", "mask", "metric", "real", "within"]
 
 
 def batch(name: str, inputs: Any, targets: Any) -> None:

@@ -16,7 +16,7 @@ class CrossEntropyLoss(nn.Module):
         label_smoothing: e in [0, 1).
 
     Call: `loss(logits, targets)` with logits (n,C) floating and targets (n,) integer in [0, C); returns a
-    float32 scalar (float64 for float64 logits). The range of the targets is torch's to check, so that the
+    float32 scalar (float64 for float64 logits). On a GPU torch checks the range of the targets, so that the
     host does not wait for the device.
 
     Raises:
@@ -32,6 +32,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         _checks.batch("logits", logits, targets)
+        _checks.within("targets", targets, 0, logits.shape[1])  # torch ignores -100 in silence
         logits = widened(logits)
         return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)
 
