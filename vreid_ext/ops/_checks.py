@@ -69,7 +69,14 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     # Compared before the conversion, which overflows for a huge int.
     number = float(value) if -sys.float_info.max <= given <= sys.float_info.max else math.nan
     if not least <= number <= most:
-        raise ValueError(f"{name}: expected a finite number from {least} to {most}, got {value}")
+        bounds = (
+            ""
+            if least == -math.inf
+            else f" from {least} on"
+            if most == math.inf
+            else f" from {least} to {most}"
+        )
+        raise ValueError(f"{name}: expected a finite number{bounds}, got {value}")
     return number
 
 
