@@ -52,5 +52,5 @@ def test_the_oldest_are_forgotten():
 
 
 def test_bad_size():
-    with pytest.raises(ValueError, match=r"size: expected an int of at least 1 .*, got 0"):
+    with pytest.raises(ValueError, match="size: got 0"):
         CrossBatchMemory(0)

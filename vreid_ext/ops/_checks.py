@@ -54,10 +54,10 @@ def same_device(name: str, value: Tensor, device: torch.device) -> None:
 def integer(name: str, value: Any, least: int) -> int:
     """`value`, an integer of 64 bits, `least` or more."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
     number = int(value)
     if not least <= number < 2**63:
-        raise ValueError(f"{name}: expected an int of at least {least} that 64 bits hold, got {value}")
+        raise ValueError(f"{name}: got {value}, wanted an int of at least {least} that 64 bits hold")
     return number
 
 
