@@ -41,5 +41,5 @@ def test_bad_input_is_named():
         PartTripletLoss(-1)
     with pytest.raises(ValueError, match="targets: got shape"):
         PartTripletLoss()(features, scores, targets[:5])
-    with pytest.raises(ValueError, match="q_weights: got shape"):
+    with pytest.raises(ValueError, match="features: expected"):
         PartTripletLoss()(features, scores[:, :2], targets)
