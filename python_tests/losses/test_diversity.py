@@ -58,5 +58,5 @@ def test_descent_takes_regions_apart():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="form: got 'cosine'"):
         HellingerDiversity("cosine")
-    with pytest.raises(ValueError, match=r"valid: got torch.float32"):
+    with pytest.raises(TypeError, match=r"valid: got torch.float32"):
         HellingerDiversity()(pool(), torch.ones(2, 3))

@@ -118,5 +118,5 @@ def test_quality_of_a_frame_does_not_depend_on_the_others():
     ],
 )
 def test_bad_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()

@@ -54,10 +54,10 @@ def same_device(name: str, value: Tensor, device: torch.device) -> None:
 def integer(name: str, value: Any, least: int) -> int:
     """`value`, an integer of 64 bits, `least` or more."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
     number = int(value)
     if not least <= number < 2**63:
-        raise ValueError(f"{name}: expected an int of at least {least} that 64 bits hold, got {value}")
+        raise ValueError(f"{name}: got {value}, wanted an int of at least {least} that 64 bits hold")
     return number
 
 
@@ -69,7 +69,14 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     # Compared before the conversion, which overflows for a huge int.
     number = float(value) if -sys.float_info.max <= given <= sys.float_info.max else math.nan
     if not least <= number <= most:
-        raise ValueError(f"{name}: expected a finite number from {least} to {most}, got {value}")
+        bounds = (
+            ""
+            if least == -math.inf
+            else f" from {least} on"
+            if most == math.inf
+            else f" from {least} to {most}"
+        )
+        raise ValueError(f"{name}: expected a finite number{bounds}, got {value}")
     return number
 
 
