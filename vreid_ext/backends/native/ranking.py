@@ -108,11 +108,11 @@ def top_k(
     kept, left_start, left = dense(kept), dense(left_start), dense(left)
     wanted = min(k, len(gallery))
     capacity = 2 * wanted + 64
-    keys = torch.empty(len(query), capacity)
+    keys = torch.empty(len(query), capacity, dtype=torch.float32)
     candidates = torch.empty(len(query), capacity, dtype=torch.int64)
     size = torch.zeros(len(query), dtype=torch.int64)
-    limit = torch.full((len(query),), torch.finfo(torch.float32).max)
-    largest = torch.full((len(query),), -torch.inf)
+    limit = torch.full((len(query),), torch.finfo(torch.float32).max, dtype=torch.float32)
+    largest = torch.full((len(query),), -torch.inf, dtype=torch.float32)
     lists = (products.error.float(), keys, candidates, size, limit, largest)
     for tile in products.tiles():
         _native.top_k(
@@ -124,7 +124,7 @@ def top_k(
             torch.get_num_threads(),
         )
     nearest = torch.full((len(query), k), torch.inf, dtype=torch.float64)
-    indices = torch.full((len(query), k), -1)
+    indices = torch.full((len(query), k), -1, dtype=torch.int64)
     _native.top_k_result(
         (DTYPE_CODES[torch.float32], len(query), 0, *(0,) * 7),
         _view(products.query, products.gallery, metric),

@@ -143,7 +143,7 @@ def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:
     _native.mean_rows(*sizes, address(start), 0, 0, torch.get_num_threads())
     start = start.cumsum(0)
     index = torch.empty(int(start[-1]), dtype=torch.int64)
-    value = torch.empty(len(index))
+    value = torch.empty(len(index), dtype=torch.float32)
     _native.mean_rows(*sizes, *map(address, (start, index, value)), torch.get_num_threads())
     return SparseRows(start, index, value)
 
@@ -152,7 +152,7 @@ def _transpose(rows: SparseRows, first: int) -> SparseRows:
     n = len(rows.start) - 1
     entries = int(rows.start[-1] - rows.start[first])
     columns = SparseRows(
-        torch.zeros(n + 1, dtype=torch.int64), torch.empty(entries, dtype=torch.int64), torch.empty(entries)
+        torch.zeros(n + 1, dtype=torch.int64), torch.empty(entries, dtype=torch.int64), torch.empty(entries, dtype=torch.float32)
     )
     _native.transpose(n, first, rows.view(), *map(address, (columns.start, columns.index, columns.value)))
     return columns
