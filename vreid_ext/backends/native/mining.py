@@ -39,7 +39,7 @@ def batch_hard_triplet(
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
     x, ref, index = adjacent(x), None if ref is None else adjacent(ref), index.contiguous()
-    distance = torch.empty(index.shape, dtype=accumulator(x.dtype))
+    distance = torch.empty(index.shape, dtype=accumulator(x.dtype), device="cpu")
     _native.mined_distance(
         rows(x), rows(ref), address(index), len(index), _METRICS[metric], address(distance),
         torch.get_num_threads(),
@@ -84,7 +84,7 @@ def _mine(
 ) -> Tensor:
     """Index (2,n), from rows less their mean or divided by their norms."""
     acc = accumulator(x.dtype)
-    offset = torch.empty(x.shape[1], dtype=acc) if centre else None
+    offset = torch.empty(x.shape[1], dtype=acc, device="cpu") if centre else None
     anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
     if ref is None or ref_labels is None:
         candidates, column_square = product.NO_PANELS, row_square
@@ -93,7 +93,7 @@ def _mine(
         packed, column_square = _prepare("ref", ref, offset, mean_first=False)
         candidates = packed.description()
         row_id, column_id = _ids(torch.cat([labels, ref_labels]), acc).split([len(x), len(ref)])
-    index = torch.empty((2, len(x)), dtype=torch.int64)
+    index = torch.empty((2, len(x)), dtype=torch.int64, device="cpu")
     _native.mine(
         DTYPE_CODES[acc], anchors.description(), candidates,
         *map(address, (row_id, column_id, row_square, column_square, index)), torch.get_num_threads(),
@@ -111,7 +111,7 @@ def _prepare(
     x = adjacent(x)
     acc = accumulator(x.dtype)
     n, d = x.shape
-    prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc)
+    prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc, device="cpu")
     bad = _native.prepare_rows(
         rows(x), address(offset), mean_first and offset is not None, address(prepared.data), address(square),
         torch.get_num_threads(),

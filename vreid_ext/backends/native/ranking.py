@@ -21,7 +21,7 @@ _NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
     query, gallery, row, index = number(query), number(gallery), row.contiguous(), index.contiguous()
-    distance = torch.empty(row.shape, dtype=torch.float64)
+    distance = torch.empty(row.shape, dtype=torch.float64, device="cpu")
     _native.pair_distances(
         _view(query, gallery, metric),
         *(len(query), len(gallery), len(row)),
@@ -108,11 +108,11 @@ def top_k(
     kept, left_start, left = dense(kept), dense(left_start), dense(left)
     wanted = min(k, len(gallery))
     capacity = 2 * wanted + 64
-    keys = torch.empty(len(query), capacity, dtype=torch.float32)
-    candidates = torch.empty(len(query), capacity, dtype=torch.int64)
-    size = torch.zeros(len(query), dtype=torch.int64)
-    limit = torch.full((len(query),), torch.finfo(torch.float32).max, dtype=torch.float32)
-    largest = torch.full((len(query),), -torch.inf, dtype=torch.float32)
+    keys = torch.empty(len(query), capacity, dtype=torch.float32, device="cpu")
+    candidates = torch.empty(len(query), capacity, dtype=torch.int64, device="cpu")
+    size = torch.zeros(len(query), dtype=torch.int64, device="cpu")
+    limit = torch.full((len(query),), torch.finfo(torch.float32).max, dtype=torch.float32, device="cpu")
+    largest = torch.full((len(query),), -torch.inf, dtype=torch.float32, device="cpu")
     lists = (products.error.float(), keys, candidates, size, limit, largest)
     for tile in products.tiles():
         _native.top_k(
@@ -123,8 +123,8 @@ def top_k(
             *(address(each[tile.rows]) for each in lists),
             torch.get_num_threads(),
         )
-    nearest = torch.full((len(query), k), torch.inf, dtype=torch.float64)
-    indices = torch.full((len(query), k), -1, dtype=torch.int64)
+    nearest = torch.full((len(query), k), torch.inf, dtype=torch.float64, device="cpu")
+    indices = torch.full((len(query), k), -1, dtype=torch.int64, device="cpu")
     _native.top_k_result(
         (DTYPE_CODES[torch.float32], len(query), 0, *(0,) * 7),
         _view(products.query, products.gallery, metric),
@@ -224,7 +224,7 @@ def number(x: Tensor) -> Tensor:
 
 
 def squared_norms(x: Tensor) -> Tensor:
-    squares = torch.empty(len(x), dtype=torch.float64)
+    squares = torch.empty(len(x), dtype=torch.float64, device="cpu")
     _native.squared_norms(
         DTYPE_CODES[x.dtype], *x.shape, address(x), address(squares), torch.get_num_threads()
     )

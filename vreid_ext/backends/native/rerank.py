@@ -53,19 +53,19 @@ class KReciprocal:
         n, k = len(rank), min(k1 + 1, rank.shape[1])
         threads = torch.get_num_threads()
         farthest = torch.where(farthest == 0, 1, farthest)  # all items are the same
-        start = torch.zeros(n + 1, dtype=torch.int64)
+        start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
         nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
         sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
         _native.reciprocal(*sizes, address(start), 0, 0, threads)
         start = start.cumsum(0)
-        index = torch.empty(int(start[-1]), dtype=torch.int64)
-        distance = torch.empty(len(index), dtype=torch.float64)
+        index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
+        distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
         _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))
         unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
-        weight /= torch.zeros(n, dtype=torch.float64).index_add_(0, row, weight)[row]
+        weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
         rows = SparseRows(start, index, weight.float())
         if k2 > 1:
             rows = _mean_rows(rows, rank, min(k2, rank.shape[1]))
@@ -139,11 +139,11 @@ def _comparable(items: Tensor) -> Tensor:
 def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:
     n = len(rank)
     sizes = (*rank.shape, k, address(rank), rows.view())
-    start = torch.zeros(n + 1, dtype=torch.int64)
+    start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
     _native.mean_rows(*sizes, address(start), 0, 0, torch.get_num_threads())
     start = start.cumsum(0)
-    index = torch.empty(int(start[-1]), dtype=torch.int64)
-    value = torch.empty(len(index), dtype=torch.float32)
+    index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
+    value = torch.empty(len(index), dtype=torch.float32, device="cpu")
     _native.mean_rows(*sizes, *map(address, (start, index, value)), torch.get_num_threads())
     return SparseRows(start, index, value)
 
@@ -152,7 +152,9 @@ def _transpose(rows: SparseRows, first: int) -> SparseRows:
     n = len(rows.start) - 1
     entries = int(rows.start[-1] - rows.start[first])
     columns = SparseRows(
-        torch.zeros(n + 1, dtype=torch.int64), torch.empty(entries, dtype=torch.int64), torch.empty(entries, dtype=torch.float32)
+        torch.zeros(n + 1, dtype=torch.int64, device="cpu"),
+        torch.empty(entries, dtype=torch.int64, device="cpu"),
+        torch.empty(entries, dtype=torch.float32, device="cpu"),
     )
     _native.transpose(n, first, rows.view(), *map(address, (columns.start, columns.index, columns.value)))
     return columns
