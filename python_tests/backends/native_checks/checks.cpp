@@ -91,6 +91,17 @@ Array upstream(Tape& tape, Random& random, const std::vector<Var>& outputs, DTyp
     return grad;
 }
 
+Packed::Packed(Context& context, DType dtype, const std::vector<double>& rows, int64_t N, int64_t D)
+    : N(N), D(D), numbers(accumulator(dtype), [&] {
+          const int64_t step = context.kernels.panel_rows(accumulator(dtype));
+          return (N + step - 1) / step * step * D;
+      }()) {
+    Array x(dtype, rows);
+    const vreid::PackRows op{{x.data(), dtype, N, D, D}, nullptr, numbers.data(), nullptr, 2};
+    context.run(&vreid::Table::pack_rows, op);
+    context.expect(numbers.margins_untouched(), "panels: nothing beside them is written");
+}
+
 std::vector<char> some_frames(Random& random, int64_t B, int64_t T) {
     std::vector<char> valid;
     for (int64_t i = 0; i < B * T; ++i) valid.push_back(i >= T && random.below(3) > 0);

@@ -73,6 +73,16 @@ Array upstream(Tape& tape, Random& random, const std::vector<Var>& outputs, DTyp
 // Which frames of B clips of T count: all (null), or some, none of the first clip's among them.
 std::vector<char> some_frames(Random& random, int64_t B, int64_t T);
 
+// Rows (N,D) of a dtype, packed by the kernel, and the memory that holds them.
+struct Packed {
+    Packed(Context& context, DType dtype, const std::vector<double>& rows, int64_t N, int64_t D);
+
+    vreid::Panels view() { return {numbers.data(), N, D}; }
+
+    int64_t N, D;
+    Array numbers;
+};
+
 void sta_pool(Context&);
 void attention(Context&);
 void fuse(Context&);
@@ -80,6 +90,7 @@ void inter_frame_distance(Context&);
 void region(Context&);
 void temporal(Context&);
 void half_precision(Context&);
+void product(Context&);
 void pairs(Context&);
 void mining(Context&);
 void part_metric(Context&);

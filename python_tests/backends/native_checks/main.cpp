@@ -22,6 +22,7 @@ constexpr Family kFamilies[] = {
     {"region", checks::region},
     {"temporal", checks::temporal},
     {"half_precision", checks::half_precision},
+    {"product", checks::product},
     {"pairs", checks::pairs},
     {"mining", checks::mining},
     {"part_metric", checks::part_metric},

@@ -1,4 +1,4 @@
-// prepare_rows, mine_tile and mine_gram: hardest pairs from products of rows.
+// prepare_rows and mine: hardest pairs from products of prepared rows.
 #include <cmath>
 
 #include "checks.h"
@@ -9,8 +9,9 @@ namespace {
 void check_prepare(Context& context, DType dtype, int64_t N, int64_t D, bool centre, bool divide,
                    Random& random) {
     const DType acc = accumulator(dtype);
-    Array x(dtype, random_values(random, N * D)), offset(acc, divide ? 0 : D), prepared(acc, N * D),
-        square(acc, N);
+    const int64_t step = context.kernels.panel_rows(acc);
+    Array x(dtype, random_values(random, N * D)), offset(acc, divide ? 0 : D),
+        panels(acc, (N + step - 1) / step * step * D), square(acc, N);
     std::vector<double> start;
     for (int64_t d = 0; d < offset.size(); ++d) {
         if (!centre) offset.set(d, random.uniform());
@@ -19,7 +20,7 @@ void check_prepare(Context& context, DType dtype, int64_t N, int64_t D, bool cen
         if (!centre) start.back() = offset[d];
     }
     vreid::PrepareRows op{
-        {x.data(), dtype, N, D, D}, offset.data(), centre, prepared.data(), square.data(), -2, 2};
+        {x.data(), dtype, N, D, D}, offset.data(), centre, panels.data(), square.data(), -2, 2};
     context.run(&vreid::Table::prepare_rows, op);
     std::vector<double> wanted, squares;
     for (int64_t i = 0; i < N; ++i) {
@@ -31,7 +32,12 @@ void check_prepare(Context& context, DType dtype, int64_t N, int64_t D, bool cen
         }
         squares.push_back(divide ? 0 : total);
     }
-    context.near("prepared", prepared, wanted);
+    std::vector<double> prepared;
+    for (int64_t i = 0; i < N * D; ++i) {
+        const int64_t row = i / D, d = i % D;
+        prepared.push_back(panels[row / step * step * D + d * step + row % step]);
+    }
+    context.near("prepared rows", prepared, wanted, 64 * epsilon(acc));
     context.near("square", square, squares);
     context.expect(op.bad_row == -1, "no row is bad");
     if (N < 2) return;
@@ -70,59 +76,38 @@ std::vector<int64_t> hardest(const Array& products, const std::vector<int64_t>& 
     return index;
 }
 
-void check_tiles(Context& context, DType dtype, int64_t N, int64_t M, bool one_set, Random& random) {
+void check_mine(Context& context, DType dtype, int64_t N, int64_t M, bool one_set, Random& random) {
     if (one_set) M = N;
-    const int64_t D = 9, height = N / 2 + 1;
+    const int64_t D = 9;
     std::vector<int64_t> row_labels, column_labels;
     for (int64_t i = 0; i < N; ++i) row_labels.push_back(random.below(4));
     for (int64_t i = 0; i < M; ++i)
         column_labels.push_back(one_set ? row_labels[size_t(i)] : random.below(4));
-    const std::vector<double> x = random_values(random, N * D);
-    const std::vector<double> y = one_set ? x : random_values(random, M * D);
-    const auto product = [&](const std::vector<double>& a, const std::vector<double>& b, int64_t i,
-                             int64_t j) {
+    const Array x(dtype, random_values(random, N * D));
+    const Array y(dtype, one_set ? x.values() : random_values(random, M * D));
+    const auto product = [&](const Array& a, const Array& b, int64_t i, int64_t j) {
         double total = 0;
-        for (int64_t d = 0; d < D; ++d) total += a[size_t(i * D + d)] * b[size_t(j * D + d)];
+        for (int64_t d = 0; d < D; ++d) total += a[i * D + d] * b[j * D + d];
         return total;
     };
-    Array products(dtype, N * M), row_square(dtype, N), column_square(dtype, M), score(dtype, 2 * N);
+    Array products(dtype, N * M), row_square(dtype, N), column_square(dtype, M);
     for (int64_t i = 0; i < N; ++i) row_square.set(i, product(x, x, i, i));
     for (int64_t j = 0; j < M; ++j) column_square.set(j, product(y, y, j, j));
     for (int64_t i = 0; i < N * M; ++i) products.set(i, product(x, y, i / M, i % M));
-    for (int64_t i = 0; i < 2 * N; ++i) score.set(i, -INFINITY);
     const std::vector<int64_t> row_id = ids(row_labels, dtype), column_id = ids(column_labels, dtype);
-    std::vector<int64_t> index(size_t(2 * N), -1);
-    // Strips of rows; those of one set leave out the columns that earlier strips have seen.
-    for (int64_t first = 0; first < N; first += height) {
-        const int64_t rows = std::min(height, N - first), column = one_set ? first : 0;
-        Array tile(dtype, rows * (M - column));
-        for (int64_t i = 0; i < tile.size(); ++i)
-            tile.set(i, products[(first + i / (M - column)) * M + column + i % (M - column)]);
-        vreid::MineTile op{dtype,
-                           tile.data(),
-                           N,
-                           first,
-                           rows,
-                           column,
-                           M - column,
-                           row_id.data(),
-                           column_id.data(),
-                           row_square.data(),
-                           column_square.data(),
-                           one_set,
-                           score.data(),
-                           index.data(),
-                           2};
-        context.run(&vreid::Table::mine_tile, op);
-    }
-    const std::vector<int64_t> wanted = hardest(products, row_labels, column_labels, column_square, one_set);
-    context.equal("index", index, wanted);
-    if (!one_set) return;
-    std::fill(index.begin(), index.end(), -2);
-    vreid::MineGram op{dtype, N, products.data(), row_labels.data(), 8, index.data(), false, 2};
-    context.run(&vreid::Table::mine_gram, op);
-    context.expect(op.done == (N > 1), "rows around the origin can be mined from their products");
-    if (op.done) context.equal("index of mine_gram", index, wanted);
+    std::vector<int64_t> index(size_t(2 * N), -2);
+    Packed rows(context, dtype, x.values(), N, D), columns(context, dtype, y.values(), M, D);
+    const vreid::Mine op{dtype,
+                         rows.view(),
+                         one_set ? vreid::Panels{} : columns.view(),
+                         row_id.data(),
+                         column_id.data(),
+                         row_square.data(),
+                         column_square.data(),
+                         index.data(),
+                         2};
+    context.run(&vreid::Table::mine, op);
+    context.equal("index", index, hardest(products, row_labels, column_labels, column_square, one_set));
 }
 
 }  // namespace
@@ -139,10 +124,10 @@ void mining(Context& context) {
         }
     }
     for (const DType dtype : kWide) {
-        for (const auto& [N, M] : {std::array<int64_t, 2>{1, 1}, {9, 20}, {61, 83}}) {
-            context.begin(std::string("mine_tile, ") + name(dtype) + ", " + describe({{"N", N}, {"M", M}}));
-            check_tiles(context, dtype, N, M, false, random);
-            check_tiles(context, dtype, N, M, true, random);
+        for (const auto& [N, M] : {std::array<int64_t, 2>{1, 1}, {9, 20}, {161, 283}}) {
+            context.begin(std::string("mine, ") + name(dtype) + ", " + describe({{"N", N}, {"M", M}}));
+            check_mine(context, dtype, N, M, false, random);
+            check_mine(context, dtype, N, M, true, random);
         }
     }
 }

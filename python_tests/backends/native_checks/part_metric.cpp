@@ -1,6 +1,6 @@
-// part_distance and its backward, after the products of the features: sum over the parts of w w' || f - f'
-// ||.
+// part_distance and its backward: sum over the parts of w w' || f - f' ||.
 #include <cmath>
+#include <memory>
 
 #include "checks.h"
 
@@ -10,15 +10,25 @@ namespace {
 // One side of a tile: features (rows,parts,D), weights and squared norms (parts,rows).
 struct Side {
     Side(DType dtype, int64_t rows, int64_t parts, int64_t D, Random& random)
-        : parts(parts),
+        : rows(rows),
+          parts(parts),
           D(D),
           features(dtype, random_values(random, rows * parts * D)),
           weights(dtype, parts * rows),
           squares(dtype, parts * rows) {
         for (int64_t i = 0; i < parts * rows; ++i) weights.set(i, random.uniform() + 1.5);
     }
-    // Squared norms of the features as they are now.
-    vreid::PartSide view(int64_t rows) {
+    // With squared norms and panels of the features as they are now.
+    vreid::PartSide view(Context& context) {
+        std::vector<double> numbers;
+        for (int64_t part = 0; part < parts; ++part) {
+            std::vector<double> own;
+            for (int64_t i = 0; i < rows * D; ++i) own.push_back(at(i / D, part, i % D));
+            const std::vector<double> packed =
+                Packed(context, features.dtype(), own, rows, D).numbers.values();
+            numbers.insert(numbers.end(), packed.begin(), packed.end());
+        }
+        panels = std::make_unique<Array>(features.dtype(), numbers);
         for (int64_t part = 0; part < parts; ++part) {
             for (int64_t i = 0; i < rows; ++i) {
                 double square = 0;
@@ -26,12 +36,13 @@ struct Side {
                 squares.set(part * rows + i, square);
             }
         }
-        return {features.data(), parts * D, D, squares.data(), weights.data(), rows};
+        return {features.data(), parts * D, D, squares.data(), weights.data(), rows, panels->data()};
     }
     double at(int64_t i, int64_t part, int64_t d) const { return features[(i * parts + part) * D + d]; }
 
-    int64_t parts, D;
+    int64_t rows, parts, D;
     Array features, weights, squares;
+    std::unique_ptr<Array> panels;
 };
 
 void check(Context& context, DType dtype, int64_t parts, int64_t rows, int64_t cols, int64_t D,
@@ -43,22 +54,15 @@ void check(Context& context, DType dtype, int64_t parts, int64_t rows, int64_t c
         const int64_t q = (rows - 1) * parts * D + i, g = (cols - 1) * parts * D + i;
         if (rows > 1 && cols > 1) gallery.features.set(g, query.features[q] + 1e-3 * random.uniform());
     }
-    const vreid::PartTile tile{dtype, parts, rows, cols, D, query.view(rows), gallery.view(cols), 2};
-    std::vector<double> dots;
-    for (int64_t i = 0; i < parts * rows * cols; ++i) {
-        const int64_t part = i / (rows * cols), r = i / cols % rows, c = i % cols;
-        dots.push_back(0);
-        for (int64_t d = 0; d < D; ++d) dots.back() += query.at(r, part, d) * gallery.at(c, part, d);
-    }
-    Array products(dtype, dots), again(dtype, dots), lengths(dtype, parts * rows * cols);
+    const vreid::PartTile tile{dtype, parts, rows, cols, D, query.view(context), gallery.view(context), 2};
     Array distance(dtype, std::vector<double>(size_t(rows * cols)));
-    vreid::PartDistance op{tile, products.data(), distance.data(), cols};
+    vreid::PartDistance op{tile, distance.data(), cols};
     context.run(&vreid::Table::part_distance, op);
 
     Tape tape;
-    const std::vector<Var> f = leaves(query.features.values()), g = leaves(gallery.features.values());
+    const std::vector<Var> f = leaves(query.features.values()), g = leaves(gallery.features.values()),
+                           w = leaves(query.weights.values()), v = leaves(gallery.weights.values());
     std::vector<Var> wanted;
-    std::vector<double> between;
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < cols; ++c) {
             Var total = 0;
@@ -69,8 +73,7 @@ void check(Context& context, DType dtype, int64_t parts, int64_t rows, int64_t c
                         f[size_t((r * parts + part) * D + d)] - g[size_t((c * parts + part) * D + d)];
                     square += difference * difference;
                 }
-                between.push_back(std::sqrt(square.value));
-                total += query.weights[part * rows + r] * gallery.weights[part * cols + c] * sqrt(square);
+                total += w[size_t(part * rows + r)] * v[size_t(part * cols + c)] * sqrt(square);
             }
             wanted.push_back(total);
         }
@@ -78,27 +81,30 @@ void check(Context& context, DType dtype, int64_t parts, int64_t rows, int64_t c
     // The rule for pairs just above what counts as close: roundings of the squared norms, twice magnified.
     context.near("distance", distance, values(wanted), 1000);
 
-    // What the kernel adds itself, and what it leaves to a product with the slopes.
     Array grad = upstream(tape, random, wanted, dtype);
     Array dquery(dtype, std::vector<double>(size_t(rows * parts * D)));
     Array dgallery(dtype, std::vector<double>(size_t(cols * parts * D)));
-    vreid::PartDistanceBackward back{
-        tile, grad.data(), cols, again.data(), lengths.data(), dquery.data(), dgallery.data(), parts * D, D};
+    Array dquery_weights(dtype, std::vector<double>(size_t(parts * rows)));
+    Array dgallery_weights(dtype, std::vector<double>(size_t(parts * cols)));
+    Array scratch(dtype, context.kernels.part_distance_scratch(tile));
+    vreid::PartDistanceBackward back{tile,
+                                     grad.data(),
+                                     cols,
+                                     dquery.data(),
+                                     dgallery.data(),
+                                     parts * D,
+                                     D,
+                                     dquery_weights.data(),
+                                     dgallery_weights.data(),
+                                     rows,
+                                     cols,
+                                     scratch.data()};
     context.run(&vreid::Table::part_distance_backward, back);
-    std::vector<double> df = dquery.values(), dg = dgallery.values(), moments;
-    for (int64_t i = 0; i < parts * rows * cols; ++i) {
-        const int64_t part = i / (rows * cols), r = i / cols % rows, c = i % cols;
-        for (int64_t d = 0; d < D; ++d) {
-            const double step = again[i] * (query.at(r, part, d) - gallery.at(c, part, d));
-            df[size_t((r * parts + part) * D + d)] += step;
-            dg[size_t((c * parts + part) * D + d)] -= step;
-        }
-        moments.push_back(grad[r * cols + c] * between[size_t((r * cols + c) * parts + part)]);
-    }
-    const double tolerance = 1000 * epsilon(dtype);
-    context.near("gradient of the query", df, tape.gradient(f), tolerance);
-    context.near("gradient of the gallery", dg, tape.gradient(g), tolerance);
-    context.near("lengths", lengths, moments, 1000);
+    context.near("gradient of the query", dquery, tape.gradient(f), 1000);
+    context.near("gradient of the gallery", dgallery, tape.gradient(g), 1000);
+    context.near("gradient of the query's weights", dquery_weights, tape.gradient(w), 1000);
+    context.near("gradient of the gallery's weights", dgallery_weights, tape.gradient(v), 1000);
+    context.expect(scratch.margins_untouched(), "scratch: nothing beside it is written");
 }
 
 }  // namespace

@@ -51,6 +51,9 @@ struct Input {
                 G,
                 0,
                 self.products.data(),
+                G,
+                {},
+                {},
                 static_cast<const float*>(self.scale.data()),
                 static_cast<const float*>(self.shift.data()),
                 nullptr,
@@ -146,6 +149,18 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     context.run(&vreid::Table::rank_counts, op);
     context.equal("counts from products", before, wanted);
 
+    // From the features themselves, packed: those of queries are divided by their norms for cosine.
+    std::vector<double> queries = input.query.values();
+    for (int64_t i = 0; i < Q * D; ++i) queries[size_t(i)] /= input.lengths[size_t(i / D)];
+    Packed packed_queries(context, DType::f32, queries, Q, D),
+        packed_gallery(context, DType::f32, input.gallery.values(), G, D);
+    std::fill(before.begin(), before.end(), 0);
+    op.tile.values = nullptr;
+    op.tile.x = packed_queries.view();
+    op.tile.y = packed_gallery.view();
+    context.run(&vreid::Table::rank_counts, op);
+    context.equal("counts from packed features", before, wanted);
+
     // From a matrix of distances: the same, and what a row leaves out is left out.
     std::fill(before.begin(), before.end(), 0);
     std::vector<int64_t> left_start{0}, left;
@@ -155,8 +170,8 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
         }
         left_start.push_back(int64_t(left.size()));
     }
-    op.tile = {DType::f64,        Q,          G, 0, distances.data(), nullptr, nullptr, nullptr,
-               left_start.data(), left.data()};
+    op.tile = {DType::f64, Q,       G,       0,       distances.data(),  G,          {},
+               {},         nullptr, nullptr, nullptr, left_start.data(), left.data()};
     op.features = {dtype, metric, 0, nullptr, nullptr};
     op.low = op.high = at.data();
     context.run(&vreid::Table::rank_counts, op);
