@@ -27,7 +27,7 @@ def part_distance(
 
         psi(i,j) = sum_r a_i^r a_j^r / (||a_i|| ||a_j||)  ||f_i^r - f_j^r||_2
 
-    Accumulated tile by tile over R matrix products: memory O(QG + tile), never (Q,G,R). A row of the result
+    Accumulated tile by tile over R matrix products: memory O(QG + (Q + G) R D), never (Q,G,R). A row of the result
     does not depend on which other queries are given, so a gallery may be streamed through in pieces.
 
     Args:
@@ -39,8 +39,8 @@ def part_distance(
 
     Returns:
         (Q,G), float32 (float64 for float64 features), differentiable in all four. Equal features are at
-        distance exactly zero, with gradient zero. Distances below 3 % of the features' norms (6 % in Triton,
-        whose float32 products are of three TF32 products each) are summed from differences; the gradient of a
+        distance exactly zero, with gradient zero. Distances below 10 % of the features' norms (3 % in CUDA, 6 %
+        in Triton, whose float32 products are of three TF32 products each) are summed from differences; the gradient of a
         pair at distance d is exact to (norm / d) times a rounding. The same inputs give the same bits. NaN
         and infinity propagate.
 
