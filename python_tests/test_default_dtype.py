@@ -31,11 +31,12 @@ def test_factories_name_a_dtype():
     lacking = []
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            text = ast.unparse(node) if isinstance(node, ast.Call) else ""
-            factory = text.startswith(tuple(f"torch.{name}(" for name in TAKE_THE_DEFAULT))
-            named = any(keyword.arg == "dtype" for keyword in getattr(node, "keywords", ()))
-            if factory and not named and text not in PARAMETERS:
-                lacking.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {text}")
+            if not isinstance(node, ast.Call):
+                continue
+            factory = ast.unparse(node.func) in {f"torch.{name}" for name in TAKE_THE_DEFAULT}
+            named = any(keyword.arg == "dtype" for keyword in node.keywords)
+            if factory and not named and ast.unparse(node) not in PARAMETERS:
+                lacking.append(f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}")
     assert lacking == []
 
 

@@ -117,7 +117,7 @@ class OIMLoss(nn.Module):
                 rounds[seen[label]].append(row)
                 seen[label] += 1
         for rows in rounds.values():
-            place = torch.tensor([labels[row] for row in rows], device=features.device)
+            place = torch.tensor([labels[row] for row in rows], dtype=torch.int64, device=features.device)
             moved = (
                 self.momentum * self.table[place].to(features.dtype) + (1 - self.momentum) * features[rows]
             )

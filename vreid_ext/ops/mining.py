@@ -76,7 +76,8 @@ def batch_hard(
         p(a) = argmax_j d(x_a, y_j)  with label_j = label_a, j != a
         n(a) = argmin_j d(x_a, y_j)  with label_j != label_a
 
-    The kernels need memory O((n + m) D); without `ref` they compute half of the distance matrix only. Backward touches the 2n chosen pairs: O(n D).
+    The kernels need memory O((n + m) D); without `ref` they compute half of the distance matrix only.
+    Backward touches the 2n chosen pairs: O(n D).
 
     Args:
         embeddings: anchors (n,D).

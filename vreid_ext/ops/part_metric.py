@@ -27,8 +27,8 @@ def part_distance(
 
         psi(i,j) = sum_r a_i^r a_j^r / (||a_i|| ||a_j||)  ||f_i^r - f_j^r||_2
 
-    Accumulated tile by tile over R matrix products: memory O(QG + (Q + G) R D), never (Q,G,R). A row of the result
-    does not depend on which other queries are given, so a gallery may be streamed through in pieces.
+    Accumulated tile by tile over R matrix products: memory O(QG + (Q + G) R D), never (Q,G,R). A row of the
+    result does not depend on which other queries are given, so a gallery may be streamed through in pieces.
 
     Args:
         q_features: f of the queries (Q,R,D), float16, bfloat16, float32 or float64. Parts may be strided.
@@ -39,10 +39,10 @@ def part_distance(
 
     Returns:
         (Q,G), float32 (float64 for float64 features), differentiable in all four. Equal features are at
-        distance exactly zero, with gradient zero. Distances below 10 % of the features' norms (3 % in CUDA, 6 %
-        in Triton, whose float32 products are of three TF32 products each) are summed from differences; the gradient of a
-        pair at distance d is exact to (norm / d) times a rounding. The same inputs give the same bits. NaN
-        and infinity propagate.
+        distance exactly zero, with gradient zero. Distances below 10 % of the features' norms (3 % in CUDA,
+        6 % in Triton, whose float32 products are of three TF32 products each) are summed from differences;
+        the gradient of a pair at distance d is exact to (norm / d) times a rounding. The same inputs give the
+        same bits. NaN and infinity propagate.
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
