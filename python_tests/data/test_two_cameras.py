@@ -215,9 +215,15 @@ def test_too_short_tracklets_are_named(prid):
         build_dataset("prid", prid)
 
 
-@pytest.mark.parametrize("split", [10, -1, True, "all"])
+@pytest.mark.parametrize("split", [10, -1])
 def test_a_split_that_is_not_there(rendered, split):
     with pytest.raises(ValueError, match=r"split: got .*, wanted 0 to 9"):
+        build_dataset("ilids", rendered["ilids"], split=split)
+
+
+@pytest.mark.parametrize("split", [True, "all"])
+def test_a_split_that_is_no_number(rendered, split):
+    with pytest.raises(TypeError, match=r"split: data set 'ilids' expected int, got"):
         build_dataset("ilids", rendered["ilids"], split=split)
 
 
