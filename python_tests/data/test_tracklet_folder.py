@@ -190,7 +190,8 @@ def test_folder_names_of_twenty_digits_are_names(tmp_path, digits):
     tracklet(tmp_path, "7/cam2/1")
     data = build_dataset("tracklet_folder", tmp_path)
     assert {t.pid for t in data.train} == {t.camid for t in data.train} == {1, 2}
-    TestSet(data).first_match()
+    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+        TestSet(data).first_match()
 
 
 @pytest.mark.parametrize("digits", ["9223372036854775807", "20240101123000"])
