@@ -228,6 +228,9 @@ def _app() -> "Typer":
         ] = True,
         as_json: Json = False,
         splits: Splits = None,
+        rerank: Annotated[
+            bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances: eval.rerank=true.")
+        ] = False,
         features: Annotated[
             Path | None,
             typer.Option(
@@ -253,7 +256,7 @@ def _app() -> "Typer":
         from vreid_ext import engine
 
         engine.join_processes()
-        changes = _with_root(overrides, dataset_root)
+        changes = [*_with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
         if features is not None and (splits is not None or lengths is not None):
             raise ValueError("--features: got it with --splits or --lengths, wanted it without")
         if splits is not None:

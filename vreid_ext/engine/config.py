@@ -143,26 +143,37 @@ class Stage:
 
 @dataclass
 class Eval:
-    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
+    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "random": one clip drawn from the recipe's
+    seed, the same one in every evaluation; "dense": all its frames in clips.
 
     frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
     shard: tracklets of a file of features, the part that an interrupted extraction repeats at most.
     metric: of the features; a model with a distance of its own (STAL) is compared by that.
+    rerank: rank by k-reciprocal re-ranked distances, with rerank_k1, rerank_k2 and rerank_lambda
+    (`ops.k_reciprocal`); not for a model with a distance of its own.
     """
 
-    sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
+    sampling: Literal["evenly", "first_of_chunk", "random", "dense"] = "evenly"
     frames: list[int] = field(default_factory=lambda: [4])
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
+    rerank: bool = False
+    rerank_k1: int = 20
+    rerank_k2: int = 6
+    rerank_lambda: float = 0.3
     chunk: int = 32
     shard: int = 128
 
 
 @dataclass
 class Paper:
-    """The published figures in per cent, a row for every test length, kept beside those measured."""
+    """The published figures in per cent, a row for every test length, kept beside those measured.
+
+    rerank: whether they are of re-ranked distances; they are shown beside figures of the same kind alone.
+    """
 
     source: str = ""
+    rerank: bool = False
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
@@ -388,7 +399,7 @@ def _check(recipe: Recipe) -> None:
         "optim.lr": 0,
         "optim.weight_decay": 0, "schedule.warmup_epochs": 0, "train.epochs": 1, "train.workers": 0,
         "train.eval_every": 0, "train.checkpoint_every": 0, "train.checkpoint_steps": 0, "eval.chunk": 1,
-        "eval.shard": 1,
+        "eval.shard": 1, "eval.rerank_k1": 1, "eval.rerank_k2": 1,
     }  # fmt: skip
     lists: dict[str, tuple[list[Any], type]] = {
         "eval.frames": (recipe.eval.frames, int),
@@ -402,7 +413,7 @@ def _check(recipe: Recipe) -> None:
     for key, least in at_least.items():
         if not values[key] >= least:
             raise ValueError(f"{key}: got {values[key]}, wanted at least {least}")
-    for key in ("input.flip", "input.erase", "loss.label_smoothing"):
+    for key in ("input.flip", "input.erase", "loss.label_smoothing", "eval.rerank_lambda"):
         if not 0 <= values[key] <= 1:
             raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
     for number, stage in enumerate(recipe.stages):

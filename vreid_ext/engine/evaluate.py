@@ -86,11 +86,13 @@ class TestSet:
     ) -> metrics.ReIDResult:
         """Figures of query features (Q,D) and gallery features (G,D).
 
-        Under `torchrun` every process compares with its part of the gallery; all get the figures.
+        Under `torchrun` every process compares with its part of the gallery; all get the figures. With
+        re-ranking, which looks at all pairs, and with a distance function every process compares with all.
         """
         rank, size = world()
         part: Tensor | StoredRows | metrics.Shard = gallery
-        if not callable(metric) and 1 < size <= len(gallery):
+        rerank = rerank_options(recipe)
+        if not callable(metric) and not rerank and 1 < size <= len(gallery):
             first, stop = (len(gallery) * number // size for number in (rank, rank + 1))
             rows = gallery[first:stop] if isinstance(gallery, Tensor) else gallery.part(first, stop)
             part = metrics.Shard(rows, first, len(gallery))
@@ -102,13 +104,31 @@ class TestSet:
             ap=recipe.eval.ap,
             junk=self.dataset.junk,
             exclude=self.itself,
+            rerank=rerank or False,
         )
 
 
 def metric_of(model: nn.Module, recipe: Recipe) -> str | DistanceFunction:
-    """How features of the model are compared: by its own `distance`, or as the recipe says."""
+    """How features of the model are compared: by its own `distance`, or as the recipe says.
+
+    Raises:
+        ValueError: re-ranking is asked for where the model has a distance of its own.
+    """
     distance: DistanceFunction | None = getattr(model, "distance", None)
+    if distance is not None and recipe.eval.rerank:
+        raise ValueError(
+            f"eval.rerank: expected false for model {recipe.model['name']!r}, which compares by a distance "
+            "function of its own, got true"
+        )
     return distance or recipe.eval.metric
+
+
+def rerank_options(recipe: Recipe) -> dict[str, Any]:
+    """Keyword arguments of `ops.k_reciprocal`; empty where the recipe does not re-rank."""
+    if not recipe.eval.rerank:
+        return {}
+    k1, k2, weight = recipe.eval.rerank_k1, recipe.eval.rerank_k2, recipe.eval.rerank_lambda
+    return {"k1": k1, "k2": k2, "lambda_value": weight}
 
 
 def evaluate_model(
@@ -131,11 +151,12 @@ def evaluate_model(
 
     Returns:
         A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
-        query's person and camera are left out), metric, ap (the definition used), and `rows`, one for each
-        test length: frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
-        valid_queries, gallery, and, where the recipe has them, the published figures `paper_percent`. For a
-        model with attribute streams also `attributes`: accuracy, f1 and samples of each, over the test
-        tracklets that have the stream's attributes.
+        query's person and camera are left out), metric ("re-ranked cosine" and so on with re-ranking), ap
+        (the definition used), and `rows`, one for each test length: frames, sampling, `rerank` (k1, k2 and
+        lambda_value, only with re-ranking), mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc,
+        queries, valid_queries, gallery, and, where the recipe has them for distances of the same kind, the
+        published figures `paper_percent`. For a model with attribute streams also `attributes`: accuracy, f1
+        and samples of each, over the test tracklets that have the stream's attributes.
     """
     test = TestSet(dataset)
     if not test.has_matches():
@@ -163,12 +184,14 @@ def evaluate_model(
             parts = _loaded(query), _loaded(gallery)
             observe(Evaluated(model, dataset, recipe, frames, *parts, test.itself, result))
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
+        if recipe.eval.rerank:
+            row["rerank"] = rerank_options(recipe)
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
         row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}
         row["gallery"] = len(dataset.gallery)
         row["cmc"] = result.cmc.tolist()
-        if frames in recipe.paper.rows:
+        if frames in recipe.paper.rows and recipe.paper.rerank == recipe.eval.rerank:
             row["paper_percent"] = recipe.paper.rows[frames]
         if logits is not None:
             row["attributes"] = {}
@@ -181,7 +204,7 @@ def evaluate_model(
         "dataset": dataset.name,
         "protocol": dataset.protocol,
         "junk": dataset.junk,
-        "metric": "model's" if callable(metric) else metric,
+        "metric": "model's" if callable(metric) else f"{'re-ranked ' * recipe.eval.rerank}{metric}",
         "ap": recipe.eval.ap,
         "paper": recipe.paper.source,
         "rows": rows,
@@ -242,6 +265,7 @@ def _extraction(
         "progress": progress,
         "forward": _feature_then_attributes(model) if _streams(model) else None,
         "black_box": black_box_of(recipe.dataset),
+        "seed": recipe.seed,
     }
 
 
@@ -318,7 +342,8 @@ def evaluate_checkpoint(
     Args:
         path: checkpoint or run folder.
         overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
-        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run.
+        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run,
+            with `-reranked` behind the frames where that was asked for.
         features, progress, observe: as for `evaluate_model`.
 
     Returns:
@@ -328,8 +353,8 @@ def evaluate_checkpoint(
     dataset = dataset_of(recipe.dataset, recipe.model)
     device = default_device()
     lengths = "-".join(map(str, recipe.eval.frames))
-    default = folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
-    file = out or default
+    name = f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
+    file = out or folder.parent.parent / f"{name}.json"
     result = evaluate_model(
         model.to(device), dataset, recipe,
         device=device, features=features, progress=progress, observe=observe,

@@ -31,7 +31,7 @@ from vreid_ext.engine.checkpoint import (
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, mean_over_processes
-from vreid_ext.engine.evaluate import evaluate_model, write_json
+from vreid_ext.engine.evaluate import evaluate_model, metric_of, write_json
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate
 from vreid_ext.engine.progress import RunProgress
@@ -113,6 +113,7 @@ class _Run:
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
         model = model_of(recipe.model, classes, start_weights=not saved)
+        metric_of(model, recipe)  # what the evaluation would refuse is refused before the first step
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
         self.unlabelled = unlabelled(self.data) if self.attributes else 0

@@ -1,13 +1,16 @@
 """Ranking lists: the nearest gallery items of every query."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
+from vreid_ext.ops.rerank import ReRanked
 
 
 def rank(
@@ -22,10 +25,12 @@ def rank(
     metric: str | DistanceFunction = "cosine",
     junk: bool = True,
     exclude: Labels | None = None,
+    rerank: bool | Mapping[str, float] = False,
 ) -> tuple[Tensor, Tensor]:
     """The `top` nearest gallery items of every query, nearest first.
 
-    The other arguments, what is removed from the gallery, and ties: as for `evaluate`.
+    The other arguments, what is removed from the gallery, and ties: as for `evaluate`. With `rerank` all
+    Q x G re-ranked distances are held at once.
 
     Returns:
         indices (Q,top) int64 into the gallery and distances (Q,top) float64; -1 and infinity where fewer
@@ -41,7 +46,30 @@ def rank(
         q_pids, g_pids, q_camids, g_camids,
         sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
     )  # fmt: skip
-    return nearest(queries, items, top, metric, protocol)
+    if rerank is False:
+        return nearest(queries, items, top, metric, protocol)
+    distances = reranked(queries, items, metric, rerank).rows(0, len(queries))
+    found, places = _nearest_of(distances, top, *protocol.part(0, len(items)))
+    missing = top - found.shape[1]
+    return F.pad(places, (0, missing), value=-1), F.pad(found, (0, missing), value=torch.inf)
+
+
+def reranked(
+    query: Features, gallery: Features, metric: str | DistanceFunction, rerank: bool | Mapping[str, float]
+) -> ReRanked:
+    """Re-ranked distances; `rerank` is True or a mapping with k1, k2 and lambda_value.
+
+    Raises:
+        ValueError: the metric is a function, which re-ranking has no squared distances of.
+    """
+    if callable(metric):
+        raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    features = [part[:].to(query.device, dtype) for part in (query, gallery)]
+    if metric == "cosine":
+        features = [F.normalize(part, dim=1) for part in features]
+    options: dict[str, Any] = {} if isinstance(rerank, bool) else dict(rerank)
+    return ops.k_reciprocal(features[0], features[1], **options)
 
 
 def nearest(

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
-from vreid_ext.metrics.ranking import pair
+from vreid_ext.metrics.ranking import pair, reranked
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function
@@ -130,14 +128,11 @@ def evaluate(
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
     if items.shard is not None and (callable(metric) or rerank is not False):
         raise ValueError("gallery: got a Shard, wanted all rows for a distance function or re-ranking")
-    if callable(metric):
-        if rerank:
-            raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
-        counts = _count_rows(_blocks(metric, queries, items, size), protocol)
-    elif rerank is not False:
-        options = {} if rerank is True else dict(rerank)
-        counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
+    if rerank is not False:
+        counts = _count_rows(_reranked(queries, items, metric, rerank, size), protocol)
         name = f"re-ranked {name}"
+    elif callable(metric):
+        counts = _count_rows(_blocks(metric, queries, items, size), protocol)
     else:
         counts = _count_features(queries, items, protocol, metric)
     return _result(protocol, counts, ap, max_rank, f"{ap} AP; {name} distance; {protocol}")
@@ -236,13 +231,13 @@ def _blocks(
 
 
 def _reranked(
-    query: Features, gallery: Features, metric: str, options: dict[str, Any], size: int
+    query: Features,
+    gallery: Features,
+    metric: str | DistanceFunction,
+    rerank: bool | Mapping[str, float],
+    size: int,
 ) -> Iterator[tuple[int, Tensor]]:
-    dtype = torch.promote_types(query.dtype, gallery.dtype)
-    features = [part[:].to(query.device, dtype) for part in (query, gallery)]
-    if metric == "cosine":
-        features = [F.normalize(part, dim=1) for part in features]
-    distances = ops.k_reciprocal(features[0], features[1], **options)
+    distances = reranked(query, gallery, metric, rerank)
     for first in range(0, len(query), size):
         yield first, distances.rows(first, min(first + size, len(query)))
 
