@@ -93,13 +93,29 @@ class Loss:
 
 
 @dataclass
-class Optim:
-    """`momentum` is SGD's; `weight_decay` is the L2 term of either."""
+class Group:
+    """Parameters that learn at `lr_factor` times the rate: those of the parts of the model named in `parts`,
+    such as `backbone`, as far as no earlier group has them.
+    """
 
-    name: Literal["adam", "sgd"] = "adam"
+    parts: list[str] = field(default_factory=list)
+    lr_factor: float = 1.0
+
+
+@dataclass
+class Optim:
+    """`momentum` and `nesterov` are SGD's. `weight_decay` is the L2 term of "adam" and "sgd"; "adamw" shrinks
+    the weights by lr x weight_decay instead (Loshchilov and Hutter, ICLR 2019).
+
+    groups: parts with rates of their own; parameters in none learn at `lr`.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = 3e-4
     weight_decay: float = 5e-4
     momentum: float = 0.9
+    nesterov: bool = False
+    groups: list[Group] = field(default_factory=list)
 
 
 @dataclass
@@ -120,11 +136,13 @@ class Schedule:
 class Train:
     """workers: loader processes; eval_every, checkpoint_every: epochs (0: at the end only).
 
-    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none).
+    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none). sync_bn: batch
+    normalisation over the batches of all GPUs; in a single process it is the usual one.
     """
 
     epochs: int = 800
     precision: Literal["no", "bf16", "fp16"] = "no"
+    sync_bn: bool = False
     workers: int = 4
     eval_every: int = 0
     checkpoint_every: int = 1
@@ -405,6 +423,7 @@ def _check(recipe: Recipe) -> None:
         "eval.frames": (recipe.eval.frames, int),
         "schedule.milestones": (recipe.schedule.milestones, int),
         **{f"stages[{i}].freeze": (stage.freeze, str) for i, stage in enumerate(recipe.stages)},
+        **{f"optim.groups[{i}].parts": (group.parts, str) for i, group in enumerate(recipe.optim.groups)},
     }
     for key, (items, kind) in lists.items():  # OmegaConf lets lists in lists pass
         if not all(isinstance(item, kind) for item in items):
@@ -416,6 +435,13 @@ def _check(recipe: Recipe) -> None:
     for key in ("input.flip", "input.erase", "loss.label_smoothing", "eval.rerank_lambda"):
         if not 0 <= values[key] <= 1:
             raise ValueError(f"{key}: got {values[key]}, wanted a number from 0 to 1")
+    if recipe.optim.nesterov and (recipe.optim.name != "sgd" or not recipe.optim.momentum > 0):
+        raise ValueError(
+            "optim.nesterov: expected false, or optim.name=sgd with optim.momentum above 0, got true"
+        )
+    for number, group in enumerate(recipe.optim.groups):
+        if not group.lr_factor >= 0:
+            raise ValueError(f"optim.groups[{number}].lr_factor: expected at least 0, got {group.lr_factor}")
     for number, stage in enumerate(recipe.stages):
         if stage.epochs < 1:
             raise ValueError(f"stages[{number}].epochs: got {stage.epochs}, wanted at least 1")

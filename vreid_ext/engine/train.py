@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
@@ -33,7 +33,7 @@ from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, mean_over_processes
 from vreid_ext.engine.evaluate import evaluate_model, metric_of, write_json
 from vreid_ext.engine.loader import load
-from vreid_ext.engine.optim import build_optimizer, learning_rate
+from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
@@ -47,6 +47,9 @@ FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.c
 
 def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
     """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
+
+    A run may be made longer: with a larger `train.epochs` it goes on, finished or not, and ends as if it had
+    been started with that many; not with a cosine, whose rates depend on the number of epochs from the start.
 
     Args:
         out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept)
@@ -62,8 +65,8 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
             the batch; or a weight is not. The last checkpoint is from before.
     """
     out = Path(out)
-    _claim(out, recipe)
-    if (out / "result.json").is_file():
+    longer = _claim(out, recipe)
+    if (out / "result.json").is_file() and not longer:
         finished: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return finished
     return _Run(recipe, out, quiet).run()
@@ -88,6 +91,20 @@ def unlabelled(data: TrackletDataset) -> int:
             stacklevel=2,
         )
     return missing
+
+
+def synchronise(model: nn.Module, processes: int, device: torch.device) -> nn.Module:
+    """The model with batch normalisation over all processes; the same tensors under the same names.
+
+    Raises:
+        ValueError: several processes without a GPU each, which torch has no such layer for.
+    """
+    if processes == 1:
+        return model
+    if device.type == "cpu":
+        raise ValueError(f"train.sync_bn: expected a GPU for each of {processes} processes, got the CPU")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 class _Run:
@@ -126,6 +143,8 @@ class _Run:
             self.attributes or None,
             black_box_of(recipe.dataset),
         )
+        if recipe.train.sync_bn:
+            model = synchronise(model, processes, self.accelerator.device)
         optimizer = build_optimizer(model, recipe.optim)
         oim = None
         if recipe.loss.oim:
@@ -147,6 +166,7 @@ class _Run:
 
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
+            (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer
             recipe.save(out / "recipe.yaml")
             for path in out.glob("not_finite-*.json"):  # of an earlier start
                 path.unlink()
@@ -186,8 +206,7 @@ class _Run:
 
     def _train_epoch(self, epoch: int) -> None:
         position, accumulate = self.position, self.recipe.batch.accumulate
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(epoch)
+        set_learning_rate(self.optimizer, self._lr(epoch))
         self.model.train()
         self.stages.enter(epoch)
         self.sampler.set_epoch(epoch)
@@ -306,25 +325,34 @@ class _Run:
             self.log.write(kind, self.position.step, **values)
 
 
-def _claim(out: Path, recipe: Recipe) -> None:
-    """Refuse a folder that holds anything but this very run."""
+def _claim(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds this very run with fewer epochs; refuses one that holds anything else."""
     if not out.exists():
-        return
+        return False
     if not out.is_dir():
         raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
     if (out / "recipe.yaml").is_file():
-        odd = differences(load_recipe(out / "recipe.yaml"), recipe, ignore=FREE_KEYS)
-        if odd:
+        there = load_recipe(out / "recipe.yaml")
+        odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
+        before, now = there.train.epochs, recipe.train.epochs
+        if odd or now < before:
+            odd += [f"train.epochs: {before}, {now}"] if now < before else []
             raise ValueError(
                 f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
                 f"same recipe. There, here: {'; '.join(odd)}"
             )
-    elif any(
-        not path.name.startswith(".") for path in out.iterdir()
-    ):  # a kill may leave .recipe.yaml.partial
+        if now > before and recipe.schedule.name == "cosine":
+            raise ValueError(
+                f"train.epochs: expected {before} as in {str(out)!r}, got {now}: a run with a cosine cannot "
+                "be made longer, since the rates of its past epochs were those of the shorter one"
+            )
+        return now > before
+    # A kill may leave .recipe.yaml.partial.
+    if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
             f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
         )
+    return False
 
 
 def _accelerator(recipe: Recipe) -> Any:

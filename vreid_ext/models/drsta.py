@@ -123,7 +123,7 @@ class DRSTA(nn.Module):
         if self.spatial is None:
             parts = maps.mean((3, 4))[:, :, None]
         else:
-            pool = self.spatial(maps)  # Eq. 1 to 3
+            pool = self.spatial(maps, valid)  # Eq. 1 to 3
             parts = pool.features
             if self.training and self.diversity is not None:
                 extras["diversity"] = self.diversity(pool, valid)  # Eq. 9 or 10

@@ -24,6 +24,7 @@ from vreid_ext.nn import (
     pool_parts,
     standing_boxes,
 )
+from vreid_ext.nn.frames import each_frame
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -182,14 +183,14 @@ class STAL(nn.Module):
         label: Tensor | None = None,
     ) -> TrainingOutput | Tensor:
         self._check(clips, valid, joints, label)
-        maps = self.low(clips.flatten(0, 1))
+        maps = each_frame(self.low, clips, valid)
         g = f = scores = None
         if self._has("global"):
-            frames = self.high(self.attention(maps)).mean((2, 3)).unflatten(0, clips.shape[:2])
-            g = _mean_over_frames(frames, valid)
+            frames = each_frame(self.attention, maps, valid)
+            g = _mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid)
         if self._has("local"):
-            f = self._part_features(maps, clips.shape[:2], joints)
-            scores = self.quality(clips)
+            f = self._part_features(maps, valid, joints)
+            scores = self.quality(clips, valid)
         if self.training:
             return self._training_output(g, f, scores, valid, label)
         return self._sums(g, f, scores, valid, clips.shape[1])
@@ -244,11 +245,13 @@ class STAL(nn.Module):
             return standing_boxes(like).expand(like.shape[0], -1, -1)
         return part_boxes(joints.flatten(0, 1), margin=self.margin)
 
-    def _part_features(self, maps: Tensor, shape: torch.Size, joints: Tensor | None) -> Tensor:
-        """f^{r,t} (B,T,R,D)."""
-        regions = pool_parts(maps, self.boxes(joints, maps), self.roi_size, how=self.roi)
-        features = [network(regions[:, r]) for r, network in enumerate(self.part_networks)]
-        return torch.stack(features, 1).unflatten(0, shape)
+    def _part_features(self, maps: Tensor, valid: Tensor | None, joints: Tensor | None) -> Tensor:
+        """f^{r,t} (B,T,R,D) of maps (B,T,C,H,W)."""
+        frames = maps.flatten(0, 1)
+        regions = pool_parts(frames, self.boxes(joints, frames), self.roi_size, how=self.roi)
+        regions = regions.unflatten(0, maps.shape[:2])
+        features = [each_frame(net, regions[:, :, r], valid) for r, net in enumerate(self.part_networks)]
+        return torch.stack(features, 2)
 
     def _training_output(
         self,

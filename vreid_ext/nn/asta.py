@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.nn.frames import each_frame
+
 
 class SpatioTemporalAttention(nn.Module):
     """One weight for every cell of every frame of a clip (Chen et al., 2020, Section 4.2 and Fig. 5).
@@ -50,7 +52,7 @@ class SpatioTemporalAttention(nn.Module):
                 f"maps: got {h} x {w} cells, wanted {self.size[0]} x {self.size[1]}: this attention is "
                 "made for one input size"
             )
-        spatial = self.reduce((maps.detach() if self.detach else maps).flatten(0, 1)).view(b, t, h * w)
+        spatial = each_frame(self.reduce, maps.detach() if self.detach else maps, valid).view(b, t, h * w)
         if valid is not None:
             spatial = spatial.masked_fill(~valid[:, :, None], 0)
         attention = self.temporal(spatial.transpose(1, 2)).transpose(1, 2).sigmoid()

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.nn.frames import each_frame
+
 
 class ResidualAttention(nn.Module):
     """Mask on a feature map, added to it (STAL, section III-B and the rows `ran_*` of Table I).
@@ -53,8 +55,9 @@ class QualityNetwork(nn.Module):
         parts: R.
         width: channels after the first convolution; twice as many after the next two.
 
-    Call: `layer(frames)` with frames (B,T,3,h,w) gives (B,T,R) in [1e-6, 1]: never zero, so
-    that every part has a weighted mean.
+    Call: `layer(frames, valid=None)` with frames (B,T,3,h,w) and valid (B,T) bool gives (B,T,R) in [1e-6, 1]:
+    never zero, so that every part has a weighted mean. Frames left out by `valid` do not count in batch
+    statistics.
     """
 
     def __init__(self, parts: int = 6, width: int = 32) -> None:
@@ -68,9 +71,9 @@ class QualityNetwork(nn.Module):
         )
         self.fc = nn.Linear(2 * width * 16, parts)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        scores: Tensor = self.fc(self.features(frames.flatten(0, 1))).sigmoid().clamp(min=1e-6)
-        return scores.unflatten(0, frames.shape[:2])
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.fc(each_frame(self.features, frames, valid)).sigmoid().clamp(min=1e-6)
+        return scores
 
 
 class Parts(NamedTuple):
