@@ -11,7 +11,7 @@ MODELS = {
     "sta": {"pooling": "sta", "regularizer": False, "last_stride": 1},
     "average": {"pooling": "avg"},
     "drsta": {"regions": 2, "hidden": 4},
-    "drsta released": {"regions": 2, "hidden": 4, "form": "released"},
+    "drsta released": {"regions": 2, "form": "released", "enhance": "none"},
     "asta": {"input_size": (64, 32)},
     "stal": {"split": "layer1", "part_dim": 8},
 }

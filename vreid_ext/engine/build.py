@@ -17,7 +17,15 @@ from vreid_ext.data import (
 )
 from vreid_ext.data.transforms import ClipTransform
 from vreid_ext.engine.config import Dataset, Input, Loss
-from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, OIMLoss, TripletLoss
+from vreid_ext.losses import (
+    AITLoss,
+    AttributeLoss,
+    CrossEntropyLoss,
+    DrawnTripletLoss,
+    ITLoss,
+    OIMLoss,
+    TripletLoss,
+)
 from vreid_ext.models import TrainingOutput, build_model, model_factory
 
 
@@ -57,14 +65,17 @@ def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: boo
 
 def transforms_of(given: Input) -> tuple[ClipTransform, ClipTransform]:
     """(training, test) transforms."""
-    train = train_transform(given.height, given.width, flip=given.flip, crop=given.crop, erase=given.erase)
+    train = train_transform(
+        given.height, given.width,
+        flip=given.flip, crop=given.crop, erase=given.erase, per_frame=given.per_frame,
+    )  # fmt: skip
     return train, test_transform(given.height, given.width)
 
 
 class Objective(nn.Module):
     """The weighted sum of a recipe's loss terms (STA, Eq. 7 and 11; ASTA, Eq. 4).
 
-        softmax * cross-entropy(logits) + triplet * batch-hard triplet(feature)
+        softmax * cross-entropy(logits) + triplet * triplet(feature)
         + attributes * sum over streams of BCE(attributes)
         + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
 
@@ -101,7 +112,9 @@ class Objective(nn.Module):
                 )
         self.gather, self.dvdp, self.metric = gather, loss.dvdp, loss.metric
         self.cross_entropy = CrossEntropyLoss(loss.label_smoothing)
-        self.triplet = TripletLoss(loss.margin, metric=loss.metric)
+        self.drawn = loss.mining == "drawn"
+        triplet = DrawnTripletLoss if self.drawn else TripletLoss
+        self.triplet = triplet(loss.margin, metric=loss.metric)
         self.attributes = nn.ModuleDict({name: AttributeLoss(each) for name, each in attribute_sizes.items()})
         self.columns = [len(sizes) for sizes in attribute_sizes.values()]
         self.by_stream = loss.aitl_form == "authors"
@@ -130,7 +143,7 @@ class Objective(nn.Module):
             if name == "softmax":
                 terms[name] = self.cross_entropy(output.logits, labels)
             elif name == "triplet":
-                terms[name] = self.triplet(features, identities)
+                terms[name] = self.triplet(features, identities, *self._draws(output.feature))
             elif name == "attributes":
                 terms[name] = self._attributes(output.attributes, attributes)
             elif name == "aitl":
@@ -152,6 +165,10 @@ class Objective(nn.Module):
             total, count = ops.dvdp(features.detach(), identities, metric=self.metric)
             terms["dvdp"] = total / count.clamp(min=1)
         return terms
+
+    def _draws(self, feature: Tensor) -> list[Tensor]:
+        """What triplets are drawn by, the same in all processes."""
+        return [self.gather(torch.rand(len(feature), 2, device=feature.device))] if self.drawn else []
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:

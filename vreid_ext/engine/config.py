@@ -41,6 +41,7 @@ class Input:
     """height, width in pixels; `frames` per training clip, chosen by `sampling`.
 
     flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
+    per_frame: flip, crop and erase are drawn for each frame by itself, not once for a clip.
     """
 
     height: int = 256
@@ -50,6 +51,7 @@ class Input:
     flip: float = 0.5
     crop: int = 0
     erase: float = 0.0
+    per_frame: bool = False
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Batch:
 class Loss:
     """Weights of the terms (0 leaves a term out), and what shapes them.
 
+    mining: triplets of the hardest pairs of the batch, or one drawn at random for every clip.
     metric: of the triplet loss and of the distances of `aitl`, `itl` and `dvdp`.
     attributes, aitl: for models with attribute streams. aitl_form: "paper", one term that mines with the
     predictions of all streams by cosine; "authors", as their code does, the mean over streams of terms that
@@ -77,6 +80,7 @@ class Loss:
     label_smoothing: float = 0.0
     triplet: float = 1.0
     margin: float = 0.3
+    mining: Literal["hardest", "drawn"] = "hardest"
     metric: Literal["euclidean", "cosine"] = "euclidean"
     inter_frame: float = 0.0
     attributes: float = 0.0

@@ -1,11 +1,11 @@
-"""Batch-hard triplet loss on the weighted part metric."""
+"""Triplet loss on the weighted part metric."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.losses.drawn import draw_triplets, mean_hinge
 
 
 class PartTripletLoss(nn.Module):
@@ -13,37 +13,45 @@ class PartTripletLoss(nn.Module):
 
         mean over anchors i of  [ m + max_j psi(i,j) - min_k psi(i,k) ]_+
 
-    with j the other clips of the anchor's identity and k those of different ones. The paper takes the
-    triplets that it draws; in a batch of identities these are the hardest, as `TripletLoss` takes them. An
-    anchor without a positive or without a negative is left out of the mean; if all are, the loss is zero.
+    with j the other clips of the anchor's identity and k those of different ones: the hardest of the batch,
+    as `TripletLoss` takes them, or, as in the paper, one triplet drawn at random for every anchor. An anchor
+    without a positive or without a negative is left out of the mean; if all are, the loss is zero.
 
     Args:
         margin: m >= 0; 0.8 in the paper.
+        mining: "hardest" or "drawn" (`losses.drawn.draw_triplets`).
         backend: for `ops.part_distance`.
 
-    Call: `loss(features, scores, targets)` with part features (n,R,D), part scores (n,R) and integer
-    identities (n,); returns a float32 scalar (float64 for float64 features).
+    Call: `loss(features, scores, targets, draws=None)` with part features (n,R,D), part scores (n,R), integer
+    identities (n,) and, for "drawn", the numbers that triplets are drawn by (`draw_triplets`); returns a
+    float32 scalar (float64 for float64 features).
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
 
-    def __init__(self, margin: float = 0.8, backend: str = "auto") -> None:
+    def __init__(self, margin: float = 0.8, backend: str = "auto", mining: str = "hardest") -> None:
         super().__init__()
         if not 0 <= margin < float("inf"):
             raise ValueError(f"margin: got {margin}, wanted a finite number >= 0")
-        self.margin, self.backend = margin, backend
+        if mining not in ("hardest", "drawn"):
+            raise ValueError(f"mining: expected 'hardest' or 'drawn', got {mining!r}")
+        self.margin, self.backend, self.mining = margin, backend, mining
 
-    def forward(self, features: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, scores: Tensor, targets: Tensor, draws: Tensor | None = None
+    ) -> Tensor:
         _checks.batch("scores", scores, targets)
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
+        if self.mining == "drawn":
+            positive, negative, anchors = draw_triplets(targets, draws)
+            chosen = (distance.gather(1, index[:, None])[:, 0] for index in (positive, negative))
+            return mean_hinge(self.margin, *chosen, anchors)
         same = targets[:, None] == targets
-        positive = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
-        farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
+        others = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+        farthest = distance.masked_fill(~others, -torch.inf).amax(1)
         nearest = distance.masked_fill(same, torch.inf).amin(1)
-        anchors = positive.any(1) & ~same.all(1)
-        gap = torch.where(anchors, farthest - nearest, 0)
-        return F.relu(self.margin + gap).masked_fill(~anchors, 0).sum() / anchors.sum().clamp(min=1)
+        return mean_hinge(self.margin, farthest, nearest, others.any(1) & ~same.all(1))
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}"
+        return f"margin={self.margin}, mining={self.mining!r}"

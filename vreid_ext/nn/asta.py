@@ -19,7 +19,10 @@ class SpatioTemporalAttention(nn.Module):
     Args:
         channels: C of the maps.
         size: their (H, W). The paper's 128 channels over time are 16 x 8.
-        width: channels between the two convolutions; C / 8 unless given.
+        width: channels between the two convolutions; C / 8 unless given (C in the authors' code).
+        start: initial weights, "torch" for its layers' own, by which all weights start near 0.5; "kaiming"
+            for normal ones with gain sqrt(2) over the inputs and biases of zero, as in the authors' code, by
+            which they start spread over 0.5 +- 0.26.
         detach: the weights are learned from a fixed map, so that they do not pull the backbone after them
             (the authors' code); the maps they are multiplied with carry gradient all the same.
 
@@ -31,9 +34,17 @@ class SpatioTemporalAttention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, size: tuple[int, int], *, width: int | None = None, detach: bool = True
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        width: int | None = None,
+        start: str = "torch",
+        detach: bool = True,
     ) -> None:
         super().__init__()
+        if width is not None and (not isinstance(width, int) or width < 1):
+            raise ValueError(f"width: expected channels of at least 1, or None, got {width!r}")
         self.size, self.detach = tuple(size), detach
         width = width or max(1, channels // 8)
         cells = size[0] * size[1]
@@ -44,6 +55,7 @@ class SpatioTemporalAttention(nn.Module):
             nn.Conv2d(width, 1, 3, padding=1),
         )
         self.temporal = nn.Conv1d(cells, cells, 3, padding=1)
+        initialise(self, start)
 
     def forward(self, maps: Tensor, valid: Tensor | None = None) -> Tensor:
         b, t, _, h, w = maps.shape
@@ -71,3 +83,14 @@ def spatio_temporal_pool(
     if valid is None:
         return frames.mean(1)
     return frames.masked_fill(~valid[:, :, None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def initialise(module: nn.Module, start: str) -> None:
+    """Initial weights of convolutions, "torch" or "kaiming" (`SpatioTemporalAttention`)."""
+    if start not in ("torch", "kaiming"):
+        raise ValueError(f"start: expected 'torch' or 'kaiming', got {start!r}")
+    for layer in module.modules():
+        if start == "kaiming" and isinstance(layer, nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
