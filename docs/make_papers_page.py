@@ -32,12 +32,15 @@ Re-ranked figures of a run that is there: `vreid eval RUN --rerank`.
 """,
     "drsta": """\
 iLIDS-VID and PRID2011 are means over ten splits: `--splits all`. Rows before "Ind" need the baseline's
-checkpoint: `model.weights=RUN/checkpoints/STEP/weights.safetensors`.
+checkpoint: `model.weights=RUN/checkpoints/STEP/weights.safetensors`. `drsta_joint_*` train one model on the
+three video sets together, as the paper does before "Ind", and test it on each: `dataset.0.root=PRID
+dataset.1.root=ILIDS dataset.2.root=MARS`. `drsta_prid_*`, `drsta_ilids_*` and `drsta_mars_*` train on one set
+alone and carry the same figures. The paper's first stage, on image sets, is `drsta_images`.
 """,
     "stal": """\
 iLIDS-VID and PRID2011 are means over ten splits: `--splits all`. `stal_ilids_on_prid` is trained as
-`stal_ilids`; its figures are those of `vreid eval RUN dataset.name=prid dataset.root=PRID`. Without training: Fig. 5 by
-`model.test_attention`, Fig. 6 by `model.test_branches`, Fig. 7 by `model.test_branches=local
+`stal_ilids`; its figures are those of `vreid eval RUN dataset.name=prid dataset.root=PRID`. Without training:
+Fig. 5 by `model.test_attention`, Fig. 6 by `model.test_branches`, Fig. 7 by `model.test_branches=local
 model.test_parts=[torso]` and so on. Fig. 9 needs training, by `model.global_dim` and `model.part_dim`.
 """,
     "asta": """\
@@ -70,6 +73,8 @@ def _row(name: str, row: Any, recipe: Recipe) -> str:
     for frames, values in recipe.paper.rows.items():
         some = ", ".join(f"{figure} {value:g}" for figure, value in values.items())
         figures.append(f"{frames} frames: {some}" if len(recipe.paper.rows) > 1 else some)
+    for dataset, values in recipe.paper.sets.items():
+        figures.append(f"{dataset}: " + ", ".join(f"{figure} {value:g}" for figure, value in values.items()))
     return f"| {recipe.paper.source} | `{name}` | {differs} | {'; '.join(figures)} |"
 
 

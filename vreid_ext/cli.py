@@ -129,7 +129,7 @@ def _app() -> "Typer":
         for row in summary["rows"]:
             figures = [row.get(name) for name in names]
             cells = [f"{100 * f['mean']:.1f} ({100 * f['deviation']:.1f})" if f else "" for f in figures]
-            table.add_row(str(row["frames"]), "", *cells)
+            table.add_row(str(row["frames"]), row.get("dataset", ""), *cells)
             if "paper_percent" in row:
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, style="dim")
@@ -142,7 +142,12 @@ def _app() -> "Typer":
             table.add_column(heading, justify="right")
         for row in result["rows"]:
             measured = [f"{100 * row[name]:.1f}" if name in row else "" for name in names]
-            table.add_row(str(row["frames"]), "", *measured, f"{row['valid_queries']}/{row['queries']}")
+            table.add_row(
+                str(row["frames"]),
+                row.get("dataset", ""),
+                *measured,
+                f"{row['valid_queries']}/{row['queries']}",
+            )
             if "paper_percent" in row:
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, "", style="dim")

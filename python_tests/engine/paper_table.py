@@ -394,6 +394,12 @@ RECIPES: dict[str, Row] = {
     "sta_mars_rerank": Row((("STA 4", "STA + ReRank"),), {"eval.rerank": True, "paper.rerank": True}),
     "sta_dukev": Row((*_STA[""].rows, ("STA 5", "STA"))),
     **{f"drsta_{name}{row}": entry for name in _THREE for row, entry in _DRSTA.items()},
+    # Before "Ind" the paper trains on the three sets together; a batch has 6 persons of each (ours).
+    **{
+        f"drsta_joint{row}": Row(entry.rows, {**entry.otherwise, "batch.p": 18})
+        for row, entry in _DRSTA.items()
+        if row
+    },
     **_STAL,
     **{f"asta_mars{row}": entry for row, entry in _ASTA.items()},
     "asta_mars_authors": Row((("ASTA 3", "ours"),), _AUTHORS),
@@ -402,7 +408,7 @@ RECIPES: dict[str, Row] = {
     "asta_dukev_baseline": Row((("ASTA 4", "Baseline"),), _ASTA["_baseline"].otherwise),
 }
 # Recipes of no table: sets that are rendered or cut from a video, and the form of DRSTA's released code.
-OTHERS = ("synth_", "vtest_", "drsta_mars_released")
+OTHERS = ("synth_", "vtest_", "drsta_mars_released", "drsta_images")
 
 
 def stated(recipe: str) -> list[Stated]:

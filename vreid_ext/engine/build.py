@@ -16,7 +16,7 @@ from vreid_ext.data import (
     train_transform,
 )
 from vreid_ext.data.transforms import ClipTransform
-from vreid_ext.engine.config import Dataset, Input, Loss
+from vreid_ext.engine.config import Dataset, Input, Loss, Recipe
 from vreid_ext.losses import (
     AITLoss,
     AttributeLoss,
@@ -41,6 +41,43 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
     data = build_dataset(dataset.name, dataset.root, **options)
     if model is not None and "joints" in takes(model):
         data = attach_joints(data, dataset.joints)
+    return data
+
+
+def one_dataset_of(recipe: Recipe) -> TrackletDataset:
+    """The data set of a recipe, for what is done with a single one.
+
+    Raises:
+        ValueError: as `dataset_of`, or the recipe has several.
+    """
+    if recipe.also:
+        names = ", ".join(each.name for each in recipe.datasets)
+        raise ValueError(
+            f"dataset: expected one data set, got {names}; choose one: dataset.name=NAME dataset.root=DIR"
+        )
+    return dataset_of(recipe.dataset, recipe.model)
+
+
+def datasets_of(recipe: Recipe) -> list[TrackletDataset]:
+    """All data sets of a recipe; with `dataset.N` in errors where there are several.
+
+    Raises:
+        ValueError: as `dataset_of`; one set is named twice, or they are to have different black boxes.
+    """
+    sets = recipe.datasets
+    for number, each in enumerate(sets[1:], start=1):
+        if each in sets[:number]:
+            raise ValueError(f"dataset.{number}: expected another data set, got {each.name!r} once more")
+        if (each.black_box, each.black_box_seed) != (sets[0].black_box, sets[0].black_box_seed):
+            raise ValueError(f"dataset.{number}.black_box: expected that of dataset.0, got {each.black_box}")
+    data = []
+    for number, each in enumerate(sets):
+        if recipe.also and each.root is None:
+            raise ValueError(
+                f"dataset.{number}.root: expected the folder of {each.name!r}, got none: "
+                f"dataset.{number}.root=DIR"
+            )
+        data.append(dataset_of(each, recipe.model))
     return data
 
 

@@ -2,10 +2,11 @@
 
 import difflib
 import json
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from math import isfinite
 from pathlib import Path
@@ -15,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-_OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+_OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
 
 @dataclass
@@ -192,16 +193,21 @@ class Paper:
     """The published figures in per cent, a row for every test length, kept beside those measured.
 
     rerank: whether they are of re-ranked distances; they are shown beside figures of the same kind alone.
+    sets: for several data sets in place of `rows`: the figures of each by its name, at every test length.
     """
 
     source: str = ""
     rerank: bool = False
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
 class Recipe:
     """A complete run. `model` holds the registered name and the options of that model.
+
+    In a file `dataset` may be a list: the model is trained on all of them, with as many persons of each in a
+    batch, and tested on each. Here the first is `dataset` and the others are `also`.
 
     `stages` come one after another from the first epoch on; the epochs that they leave train everything, and
     a run of fewer epochs ends in one of them.
@@ -210,6 +216,7 @@ class Recipe:
     name: str = ""
     seed: int = 0
     dataset: Dataset = field(default_factory=Dataset)
+    also: list[Dataset] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=lambda: {"name": "sta"})
     input: Input = field(default_factory=Input)
     batch: Batch = field(default_factory=Batch)
@@ -223,14 +230,30 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
-        tree = asdict(self)
+        tree = _folded(asdict(self))
         tree["paper"]["rows"] = {str(frames): row for frames, row in self.paper.rows.items()}
         return tree
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """All data sets, in their order."""
+        return [self.dataset, *self.also]
+
+    def of_set(self, number: int) -> "Recipe":
+        """The recipe with one of its data sets, and with the figures published for that one."""
+        if not self.also:
+            return self
+        dataset = self.datasets[number]
+        figures = self.paper.sets.get(dataset.name)
+        rows = dict.fromkeys(self.eval.frames, figures) if figures else {}
+        return replace(self, dataset=dataset, also=[], paper=replace(self.paper, rows=rows, sets={}))
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(self)), encoding="utf-8")
+        tree = OmegaConf.to_container(OmegaConf.structured(self))
+        assert isinstance(tree, dict)
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(_folded(tree))), encoding="utf-8")
         temporary.rename(path)
 
 
@@ -245,7 +268,9 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     """A recipe of the package by name, or a YAML file by path, with `key=value` overrides on top.
 
     A file may start from others, named under `base:` (one name or a list, merged in that order; a path
-    is taken relative to the file). Values of overrides are YAML: `eval.frames=[2,4]`, `dataset.root=DIR`.
+    is taken relative to the file). Values of overrides are YAML: `eval.frames=[2,4]`, `dataset.root=DIR`. The
+    data sets of a list are named by their number, `dataset.0.root=DIR`; `dataset.name=NAME` puts a single one
+    in the place of the list.
 
     Raises:
         ValueError: no such recipe, an unknown key (the message names the nearest known one), a value
@@ -255,7 +280,7 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     if "name" not in tree:
         tree["name"] = source
     with _errors_of(str(name_or_path)):
-        merged = OmegaConf.merge(tree, _overrides(overrides))
+        merged = _merged(tree, _overrides(overrides))
     return _typed(merged, str(name_or_path))
 
 
@@ -270,18 +295,64 @@ def override(key: str, value: str) -> str:
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
     with _errors_of("recipe"):
-        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), _overrides(overrides))
+        merged = _merged(OmegaConf.create(dict(tree)), _overrides(overrides))
     return _typed(merged, "recipe")
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
     """One line "key: a, b" for every key in which two recipes differ."""
-    left, right = dict(_leaves(a.to_dict())), dict(_leaves(b.to_dict()))
+    left, right = (dict(_leaves(_numbered(recipe.to_dict()))) for recipe in (a, b))
     return [
         f"{key}: {left.get(key)!r}, {right.get(key)!r}"
         for key in sorted(left.keys() | right.keys())
-        if key not in ignore and left.get(key) != right.get(key)
+        if re.sub(r"^dataset\.\d+\.", "dataset.", key) not in ignore and left.get(key) != right.get(key)
     ]
+
+
+def _folded(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's tree with its data sets as files have them: one group of keys, or a list of groups."""
+    also = tree.pop("also")
+    return tree | {"dataset": [tree["dataset"], *also]} if also else tree
+
+
+def _numbered(tree: dict[str, Any]) -> dict[str, Any]:
+    """A list of data sets as a group for each number, for keys such as dataset.0.root."""
+    sets = tree["dataset"]
+    return (
+        tree | {"dataset": {str(n): each for n, each in enumerate(sets)}} if isinstance(sets, list) else tree
+    )
+
+
+def _unfolded(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """The inverse of `_folded`, of a tree that may hold anything."""
+    if "also" in tree:
+        raise ValueError(f"{source}: unknown key 'also'; nearest known key: 'dataset', which may be a list")
+    sets = tree.get("dataset")
+    if not isinstance(sets, list):
+        return tree
+    if not sets or not all(isinstance(each, dict) for each in sets):
+        raise ValueError(f"{source}: dataset: expected a data set or a list of them, got {sets!r}")
+    return tree | {"dataset": sets[0], "also": sets[1:]}
+
+
+def _merged(tree: Any, changes: DictConfig) -> Any:
+    """The tree with overrides on top; those of a list of data sets name each by its number."""
+    sets, given = tree.get("dataset"), changes.get("dataset")
+    if isinstance(sets, ListConfig) and isinstance(given, DictConfig):
+        if "name" in given:
+            tree = OmegaConf.merge(tree, {})
+            tree.dataset = {}
+        else:
+            numbers = {str(n): n for n in range(len(sets))}
+            for key in given:
+                if str(key) not in numbers:
+                    raise ValueError(
+                        f"dataset.{key}: expected the number of one of {len(sets)} data sets before the key, "
+                        f"such as dataset.0.root, or dataset.name for a single one"
+                    )
+            parts = {numbers[str(key)]: part for key, part in given.items()}
+            changes.dataset = [OmegaConf.merge(each, parts.get(n, {})) for n, each in enumerate(sets)]
+    return OmegaConf.merge(tree, changes)
 
 
 @contextmanager
@@ -356,6 +427,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     with _errors_of(source):
         plain = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(plain, dict)
+    plain = _unfolded(plain, source)
     known = _known_keys(Recipe)
     for key, value in _leaves(plain):
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import metrics
-from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
-from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
+from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels, set_names
+from vreid_ext.engine.build import black_box_of, datasets_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, flush, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import default_device, is_main
@@ -211,6 +211,47 @@ def evaluate_model(
     }
 
 
+def evaluate_sets(
+    model: nn.Module,
+    datasets: Sequence[TrackletDataset],
+    recipe: Recipe,
+    *,
+    features: Path | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`evaluate_model` on each of a recipe's data sets.
+
+    Args:
+        features: as for `evaluate_model`; of several sets each has a folder of its own in it.
+        options: as for `evaluate_model`.
+
+    Returns:
+        What `evaluate_model` returns; for several data sets with the rows of all, each with its `dataset`,
+        `protocol` and `junk`.
+    """
+    if len(datasets) == 1:
+        return evaluate_model(model, datasets[0], recipe, features=features, **options)
+    names = set_names(datasets)
+    results = [
+        evaluate_model(model, each, recipe.of_set(number), features=features and features / name, **options)
+        for number, (name, each) in enumerate(zip(names, datasets, strict=True))
+    ]
+    rows = [
+        {"dataset": name, "protocol": result["protocol"], "junk": result["junk"], **row}
+        for name, result in zip(names, results, strict=True)
+        for row in result["rows"]
+    ]
+    together = {
+        "dataset": ", ".join(names),
+        "protocol": "; ".join(
+            f"{name}: {each['protocol']}" for name, each in zip(names, results, strict=True)
+        ),
+        "junk": all(result["junk"] for result in results),
+        "rows": rows,
+    }
+    return results[0] | together
+
+
 def stored_features(
     model: nn.Module,
     test: TestSet,
@@ -350,13 +391,13 @@ def evaluate_checkpoint(
         What `evaluate_model` returns, with `checkpoint` and `file`.
     """
     model, recipe, folder = open_checkpoint(path, overrides)
-    dataset = dataset_of(recipe.dataset, recipe.model)
+    datasets = datasets_of(recipe)
     device = default_device()
-    lengths = "-".join(map(str, recipe.eval.frames))
-    name = f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
+    lengths, sets = "-".join(map(str, recipe.eval.frames)), "-".join(set_names(datasets))
+    name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
     file = out or folder.parent.parent / f"{name}.json"
-    result = evaluate_model(
-        model.to(device), dataset, recipe,
+    result = evaluate_sets(
+        model.to(device), datasets, recipe,
         device=device, features=features, progress=progress, observe=observe,
     )  # fmt: skip
     result |= {"checkpoint": str(folder), "file": str(file)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.data import TrackletDataset
-from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
+from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
 from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.distributed import default_device, is_main
 from vreid_ext.engine.evaluate import TestSet, metric_of, open_checkpoint, write_json
@@ -87,7 +87,7 @@ def evaluate_checkpoint_lengths(
     from vreid_ext.report import plot_length_grid
 
     model, recipe, folder = open_checkpoint(path, overrides)
-    dataset = dataset_of(recipe.dataset, recipe.model)
+    dataset = one_dataset_of(recipe)
     device = default_device()
     result = evaluate_lengths(model.to(device), dataset, recipe, lengths, device=device, progress=progress)
     file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"

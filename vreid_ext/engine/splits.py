@@ -6,12 +6,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from vreid_ext.data.two_cameras import SPLITS
-from vreid_ext.engine.checkpoint import checkpoints, read_state
+from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import is_main
 from vreid_ext.engine.evaluate import evaluate_checkpoint, write_json
 from vreid_ext.engine.train import train
 
+WITH_SPLITS = ("ilids", "prid")
 FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
 
@@ -75,7 +76,8 @@ def evaluate_splits(
         if not model.exists():
             raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
         file = (out or path / "splits-eval.json").with_suffix(f".{number}.json")
-        results.append(evaluate_checkpoint(model, [*overrides, f"dataset.options.split={number}"], out=file))
+        recipe = recipe_from_dict(read_state(resolve_checkpoint(model))["recipe"], overrides)
+        results.append(evaluate_checkpoint(model, [*overrides, *_split(recipe, number)], out=file))
     return average(results, splits, out or path / "splits-eval.json")
 
 
@@ -86,7 +88,8 @@ def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path
     """
     rows = []
     for alike in zip(*(result["rows"] for result in results), strict=True):
-        row: dict[str, Any] = {"frames": alike[0]["frames"], "sampling": alike[0]["sampling"]}
+        same_row = ("dataset", "frames", "sampling")
+        row: dict[str, Any] = {name: alike[0][name] for name in same_row if name in alike[0]}
         for name in FIGURES:
             if all(name in single for single in alike):
                 values = [single[name] for single in alike]
@@ -104,7 +107,21 @@ def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path
 
 
 def _of_split(recipe: Recipe, number: int) -> Recipe:
-    return recipe_from_dict(recipe.to_dict(), [f"dataset.options.split={number}"])
+    return recipe_from_dict(recipe.to_dict(), _split(recipe, number))
+
+
+def _split(recipe: Recipe, number: int) -> list[str]:
+    """The overrides that choose a split of the data set, or of those of several that have any."""
+    if not recipe.also:
+        return [f"dataset.options.split={number}"]
+    chosen = [
+        f"dataset.{n}.options.split={number}"
+        for n, each in enumerate(recipe.datasets)
+        if each.name in WITH_SPLITS
+    ]
+    if not chosen:
+        raise ValueError(f"splits: expected one of {', '.join(WITH_SPLITS)} among the data sets, got none")
+    return chosen
 
 
 def _folder(path: Path, number: int) -> Path:
@@ -116,10 +133,12 @@ def _check_foreign(path: Path, overrides: list[str]) -> None:
     folder = path if (path / "state.json").is_file() else next(reversed(checkpoints(path)), None)
     if folder is None:
         raise ValueError(f"checkpoint: {str(path)!r} holds neither a checkpoint nor runs of splits")
-    trained = read_state(folder)["recipe"]
-    tested = recipe_from_dict(trained, overrides).dataset.name
-    if trained["dataset"]["name"] == tested:
+    recipe = read_state(folder)["recipe"]
+    trained, tested = (
+        {each.name for each in recipe_from_dict(recipe, some).datasets} for some in ([], overrides)
+    )
+    if trained & tested:
         raise ValueError(
-            f"splits: the model of {str(path)!r} was trained on one split of {tested!r} and knows people "
-            "whom the others test; train every split with `vreid train ... --splits all`"
+            f"splits: the model of {str(path)!r} was trained on one split of {min(trained & tested)!r} and "
+            "knows people whom the others test; train every split with `vreid train ... --splits all`"
         )

@@ -10,6 +10,7 @@ import math
 import shutil
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, TrackletDataset
-from vreid_ext.engine.build import Objective, black_box_of, dataset_of, model_of, takes, transforms_of
+from vreid_ext.data import (
+    ClipDataset,
+    DatasetError,
+    JointBatchSampler,
+    PKBatchSampler,
+    TrackletDataset,
+    join_training,
+)
+from vreid_ext.engine.build import Objective, black_box_of, datasets_of, model_of, takes, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -31,7 +39,7 @@ from vreid_ext.engine.checkpoint import (
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, mean_over_processes
-from vreid_ext.engine.evaluate import evaluate_model, metric_of, write_json
+from vreid_ext.engine.evaluate import evaluate_sets, metric_of, write_json
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
@@ -114,16 +122,18 @@ class _Run:
         self.rank, processes = world()
         self.main = self.rank == 0
 
-        self.data: TrackletDataset = dataset_of(recipe.dataset, recipe.model)
+        self.tests = datasets_of(recipe)
+        several = len(self.tests) > 1
+        self.data: TrackletDataset = join_training(self.tests) if several else self.tests[0]
         train_transform, _ = transforms_of(recipe.input)
         self.takes = takes(recipe.model)
-        self.sampler = PKBatchSampler(
-            [tracklet.pid for tracklet in self.data.train],
-            recipe.batch.p,
-            recipe.batch.k,
-            recipe.seed,
-            num_replicas=processes,
-            rank=self.rank,
+        identities = [[tracklet.pid for tracklet in each.train] for each in self.tests]
+        persons = (recipe.batch.p, recipe.batch.k, recipe.seed)
+        of_processes = {"num_replicas": processes, "rank": self.rank}
+        self.sampler: JointBatchSampler | PKBatchSampler = (
+            JointBatchSampler(identities, *persons, **of_processes)
+            if several
+            else PKBatchSampler(identities[0], *persons, **of_processes)
         )
 
         saved = checkpoints(out)
@@ -133,6 +143,12 @@ class _Run:
         metric_of(model, recipe)  # what the evaluation would refuse is refused before the first step
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
+        if several:  # the tables of other sets may lack what the model recognises
+            known = set(self.attributes)
+            self.data.train = [
+                item if known <= (item.attributes or {}).keys() else replace(item, attributes=None)
+                for item in self.data.train
+            ]
         self.unlabelled = unlabelled(self.data) if self.attributes else 0
         self.clips = ClipDataset(
             self.data.train,
@@ -279,17 +295,19 @@ class _Run:
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         self._check_weights()
         model = self.accelerator.unwrap_model(self.model)
-        result = evaluate_model(
-            model, self.data, self.recipe, device=self.accelerator.device, progress=self.progress.evaluation
-        )
+        result = evaluate_sets(
+            model, self.tests, self.recipe,
+            device=self.accelerator.device, progress=self.progress.evaluation,
+        )  # fmt: skip
         for row in result["rows"]:
+            kind = f"eval-{row['dataset']}" if "dataset" in row else "eval"
             figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent", "attributes")}
             figures |= {
                 f"{name}_{score}": values[score]
                 for name, values in row.get("attributes", {}).items()
                 for score in ("accuracy", "f1")
             }
-            self._write("eval", epoch=epoch, **figures)
+            self._write(kind, epoch=epoch, **figures)
         return result
 
     def _save(self) -> None:
