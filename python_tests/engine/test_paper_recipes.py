@@ -1,6 +1,7 @@
 """Recipes against what the papers state (`paper_table`): one that drifts fails."""
 
 import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vreid_ext.losses import CrossEntropyLoss, TripletLoss
 from vreid_ext.models import STA
 
 ROOT = Path(__file__).parents[2]
+load = cache(engine.load_recipe)
 TABLE = runpy.run_path(str(Path(__file__).with_name("paper_table.py")))
 RECIPES, TABLES, stated, figures = (TABLE[name] for name in ("RECIPES", "TABLES", "stated", "figures"))
 
@@ -26,7 +28,7 @@ def value_of(recipe: engine.Recipe, key: str):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_paper_states(name):
-    recipe = engine.load_recipe(name)
+    recipe = load(name)
     odd = [
         f"{key}: expected {value!r} ({source}), got {value_of(recipe, key)!r}"
         for key, value, source in stated(name)
@@ -46,7 +48,7 @@ def test_every_recipe_is_in_the_table():
     assert packaged == RECIPES.keys()
     # A recipe without a published figure needs no citation, one with it has one.
     for name in engine.recipe_names():
-        paper = engine.load_recipe(name).paper
+        paper = load(name).paper
         assert bool(paper.source) == bool(paper.rows or paper.sets) == (name in RECIPES), name
 
 
@@ -60,7 +62,7 @@ def test_every_row_of_the_tables_has_a_recipe():
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("stal_")])
 def test_stal_makes_as_many_steps_as_the_paper_has_iterations(name):
-    recipe = engine.load_recipe(name)
+    recipe = load(name)
     steps, iterations = TABLE["STAL_ITERATIONS"][recipe.dataset.name]
     assert 0 <= steps * recipe.train.epochs - iterations < steps
 
@@ -80,7 +82,7 @@ class Maps(nn.Module):
 
 @pytest.mark.parametrize("name", ["sta_mars", "sta_dukev"])
 def test_the_inter_frame_term_is_five_to_ten_per_cent_of_the_gradient_at_the_start(name):
-    recipe = engine.load_recipe(name)
+    recipe = load(name)
     torch.manual_seed(0)
     clips, frames = recipe.batch.k * 4, recipe.input.frames  # the share does not depend on the persons
     maps = torch.randn(clips * frames, 2048, recipe.input.height // 16, recipe.input.width // 16).relu_()
@@ -96,5 +98,5 @@ def test_the_inter_frame_term_is_five_to_ten_per_cent_of_the_gradient_at_the_sta
 
 
 def test_the_page_is_current():
-    page = runpy.run_path(str(ROOT / "docs" / "make_papers_page.py"))["page"]()
+    page = runpy.run_path(str(ROOT / "docs" / "make_papers_page.py"))["page"](load)
     assert (ROOT / "docs" / "papers.md").read_text(encoding="utf-8") == page
