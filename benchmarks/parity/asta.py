@@ -2,10 +2,10 @@
 
     python benchmarks/parity/asta.py FOLDER --out docs/parity_asta.md
 
-FOLDER holds a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information; nothing of it
-is part of this package. Their stem lacks the ReLU after its batch normalisation, a bug that their comment names:
-it is taken out of ours here. A ResNet-18 keeps the step small; 256 x 128 frames, since their attention has
-16 x 8 cells built in.
+FOLDER holds a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information; nothing of
+it is part of this package. Their stem lacks the ReLU after its batch normalisation, a bug that their
+comment names: it is taken out of ours here. A ResNet-18 keeps the step small; 256 x 128 frames, since
+their attention has 16 x 8 cells built in.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main() -> None:
     with addmm_of_old_torch():
         logits, feature, attributes = theirs.train()(clips)
         term = their_losses.TripletLossAttrWeightes(dis_type="cosine")
-        mined = [term(feature, labels, vector)[0] for vector in attributes]
+        mined = [term(feature, labels, vector) for vector in attributes]
         triplet = their_losses.CosineTripletLoss(recipe.loss.margin)(feature, labels)[0]
         softmax = their_losses.CrossEntropyLabelSmooth(PERSONS, use_gpu=False)(logits, labels)
         bce = nn.BCEWithLogitsLoss()

@@ -63,7 +63,11 @@ def market1501(
     screen = Screen(check, on_error)
     folders = ("bounding_box_train", "query", "bounding_box_test")
     inner = Path(root, "Market-1501-v15.09.15")
-    base = find_root(inner if inner.is_dir() else root, "the three folders of Market-1501", folders)
+    base = find_root(
+        inner if inner.is_dir() else root,
+        "bounding_box_train/, query/ and bounding_box_test/ of Market-1501",
+        folders,
+    )
     parts = []
     for folder in folders:
         found = []
@@ -179,12 +183,13 @@ def _tracklets(images: Iterable[_Image], how: Images) -> list[Tracklet]:
 
 def _cuhk_images(folder: Path) -> list[_Image]:
     """All images in the order of pair, person, camera and number; pids count people in that order from 1."""
-    found = []
+    found: list[tuple[int, int, int, int, str]] = []
     for name in list_folder(folder)[1]:
         match = _CUHK.fullmatch(name)
         if match is None:
             raise DatasetError(f"{folder / name}: no image name like 1_001_1_01.png")
-        found.append((*map(int, match.groups()), os.fspath(folder / name)))
+        pair, person, camera, number = map(int, match.groups())
+        found.append((pair, person, camera, number, os.fspath(folder / name)))
     if not found:
         raise DatasetError(f"{folder}: an empty folder, no images in it")
     people = {person: pid for pid, person in enumerate(sorted({entry[:2] for entry in found}), start=1)}

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -251,8 +251,7 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
         temporary = path.with_name(f".{path.name}.partial")
-        tree = OmegaConf.to_container(OmegaConf.structured(self))
-        assert isinstance(tree, dict)
+        tree = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(self)))
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(_folded(tree))), encoding="utf-8")
         temporary.rename(path)
 
@@ -279,9 +278,7 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     source, tree = _read(str(name_or_path), relative_to=Path())
     if "name" not in tree:
         tree["name"] = source
-    with _errors_of(str(name_or_path)):
-        merged = _merged(tree, _overrides(overrides))
-    return _typed(merged, str(name_or_path))
+    return _typed(_merged(tree, _overrides(overrides), str(name_or_path)), str(name_or_path))
 
 
 def override(key: str, value: str) -> str:
@@ -295,8 +292,8 @@ def override(key: str, value: str) -> str:
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
     with _errors_of("recipe"):
-        merged = _merged(OmegaConf.create(dict(tree)), _overrides(overrides))
-    return _typed(merged, "recipe")
+        created = OmegaConf.create(dict(tree))
+    return _typed(_merged(created, _overrides(overrides), "recipe"), "recipe")
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
@@ -335,24 +332,27 @@ def _unfolded(tree: dict[str, Any], source: str) -> dict[str, Any]:
     return tree | {"dataset": sets[0], "also": sets[1:]}
 
 
-def _merged(tree: Any, changes: DictConfig) -> Any:
+def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
     """The tree with overrides on top; those of a list of data sets name each by its number."""
     sets, given = tree.get("dataset"), changes.get("dataset")
     if isinstance(sets, ListConfig) and isinstance(given, DictConfig):
-        if "name" in given:
-            tree = OmegaConf.merge(tree, {})
-            tree.dataset = {}
+        numbers = {str(n): n for n in range(len(sets))}
+        parts = {str(key): part for key, part in given.items()}
+        odd = next((key for key in parts if key not in numbers), None)
+        if "name" in parts:  # a single one in the place of the list
+            tree = OmegaConf.merge({key: value for key, value in tree.items() if key != "dataset"})
+        elif odd is not None:
+            raise ValueError(
+                f"dataset.{odd}: expected the number of one of {len(sets)} data sets before the key, such as "
+                "dataset.0.root, or dataset.name for a single one"
+            )
         else:
-            numbers = {str(n): n for n in range(len(sets))}
-            for key in given:
-                if str(key) not in numbers:
-                    raise ValueError(
-                        f"dataset.{key}: expected the number of one of {len(sets)} data sets before the key, "
-                        f"such as dataset.0.root, or dataset.name for a single one"
-                    )
-            parts = {numbers[str(key)]: part for key, part in given.items()}
-            changes.dataset = [OmegaConf.merge(each, parts.get(n, {})) for n, each in enumerate(sets)]
-    return OmegaConf.merge(tree, changes)
+            with _errors_of(source):
+                changes.dataset = [
+                    OmegaConf.merge(each, parts.get(str(n), {})) for n, each in enumerate(sets)
+                ]
+    with _errors_of(source):
+        return OmegaConf.merge(tree, changes)
 
 
 @contextmanager
@@ -427,7 +427,7 @@ def _typed(tree: Any, source: str) -> Recipe:
     with _errors_of(source):
         plain = OmegaConf.to_container(tree, resolve=True)
     assert isinstance(plain, dict)
-    plain = _unfolded(plain, source)
+    plain = _unfolded(cast(dict[str, Any], plain), source)
     known = _known_keys(Recipe)
     for key, value in _leaves(plain):
         if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):

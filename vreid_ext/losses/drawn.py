@@ -35,8 +35,8 @@ def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
         draws = torch.rand(len(targets), 2, device=targets.device)
     same = targets[:, None] == targets
     positive = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
-    chosen = [_pick(mask, draw) for mask, draw in zip((positive, ~same), draws.unbind(1), strict=True)]
-    return Drawn(*chosen, positive.any(1) & ~same.all(1))
+    first, second = draws.unbind(1)
+    return Drawn(_pick(positive, first), _pick(~same, second), positive.any(1) & ~same.all(1))
 
 
 def _pick(mask: Tensor, draw: Tensor) -> Tensor:

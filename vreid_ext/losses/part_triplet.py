@@ -45,8 +45,8 @@ class PartTripletLoss(nn.Module):
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
         if self.mining == "drawn":
             positive, negative, anchors = draw_triplets(targets, draws)
-            chosen = (distance.gather(1, index[:, None])[:, 0] for index in (positive, negative))
-            return mean_hinge(self.margin, *chosen, anchors)
+            near, far = (distance.gather(1, index[:, None])[:, 0] for index in (positive, negative))
+            return mean_hinge(self.margin, near, far, anchors)
         same = targets[:, None] == targets
         others = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
         farthest = distance.masked_fill(~others, -torch.inf).amax(1)
