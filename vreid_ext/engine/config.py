@@ -340,7 +340,7 @@ def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
         parts = {str(key): part for key, part in given.items()}
         odd = next((key for key in parts if key not in numbers), None)
         if "name" in parts:  # a single one in the place of the list
-            tree = OmegaConf.merge({key: value for key, value in tree.items() if key != "dataset"})
+            tree = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "dataset"])
         elif odd is not None:
             raise ValueError(
                 f"dataset.{odd}: expected the number of one of {len(sets)} data sets before the key, such as "
