@@ -23,7 +23,7 @@ def test_overrides_have_the_last_word_and_keep_their_types():
         ("batc.p=3", "nearest known key: 'batch.p'"),
         ("batch.p=many", "batch.p.*many"),
         ("batch.p=0", "batch.p: got 0, wanted at least 1"),
-        ("optim.name=adamw", "optim.name.*adamw.*sgd"),
+        ("optim.name=adamax", "optim.name.*adamax.*sgd"),
         ("input.flip=2", "input.flip: got 2"),
         ("eval.frames=[]", "eval.frames"),
         ("input=3", "input: got 3, wanted a group"),
