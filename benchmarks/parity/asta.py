@@ -23,7 +23,7 @@ from vreid_ext.engine import load_recipe
 from vreid_ext.engine.build import Objective
 from vreid_ext.models import ASTA
 
-PERSONS, CLIPS, FRAMES = 4, 2, 4
+PERSONS, CLIPS, FRAMES = 3, 2, 2
 STREAMS = {"irrelevant": "multi_attr_recoger1", "relevant": "multi_attr_recoger2"}
 LAYERS = {
     "attention.reduce.0.weight": "conv.weight",
