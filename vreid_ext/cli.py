@@ -130,7 +130,7 @@ def _app() -> "Typer":
         for row in summary["rows"]:
             figures = [row.get(name) for name in names]
             cells = [f"{100 * f['mean']:.1f} ({100 * f['deviation']:.1f})" if f else "" for f in figures]
-            table.add_row(str(row["frames"]), "", *cells)
+            table.add_row(str(row["frames"]), row.get("dataset", ""), *cells)
             if "paper_percent" in row:
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, style="dim")
@@ -143,7 +143,12 @@ def _app() -> "Typer":
             table.add_column(heading, justify="right")
         for row in result["rows"]:
             measured = [f"{100 * row[name]:.1f}" if name in row else "" for name in names]
-            table.add_row(str(row["frames"]), "", *measured, f"{row['valid_queries']}/{row['queries']}")
+            table.add_row(
+                str(row["frames"]),
+                row.get("dataset", ""),
+                *measured,
+                f"{row['valid_queries']}/{row['queries']}",
+            )
             if "paper_percent" in row:
                 published = [str(row["paper_percent"].get(name, "")) for name in names]
                 table.add_row("", "paper", *published, "", style="dim")
@@ -229,6 +234,9 @@ def _app() -> "Typer":
         ] = True,
         as_json: Json = False,
         splits: Splits = None,
+        rerank: Annotated[
+            bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances: eval.rerank=true.")
+        ] = False,
         features: Annotated[
             Path | None,
             typer.Option(
@@ -254,7 +262,7 @@ def _app() -> "Typer":
         from vreid_ext import engine
 
         engine.join_processes()
-        changes = _with_root(overrides, dataset_root)
+        changes = [*_with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
         if features is not None and (splits is not None or lengths is not None):
             raise ValueError("--features: got it with --splits or --lengths, wanted it without")
         if splits is not None:

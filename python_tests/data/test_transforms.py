@@ -86,3 +86,30 @@ def test_crop_shifts_by_at_most_the_border():
 def test_bad_argument_is_named(options, error, name):
     with pytest.raises(error, match=f"^{name}: got"):
         transforms.train_transform(**{"height": 32, "width": 16, **options})
+
+
+def test_per_frame_every_frame_has_decisions_of_its_own():
+    x = clip(frames=1).expand(32, -1, -1, -1)
+    torch.manual_seed(0)
+    out = transforms.train_transform(32, 16, flip=0.5, crop=4, erase=0.5, per_frame=True)(x)
+    assert out.shape == (32, 3, 32, 16)
+    assert len(out.flatten(1).unique(dim=0)) > 24
+    plain = transforms.test_transform(32, 16)(x[:1])
+    torch.manual_seed(0)
+    flipped = transforms.train_transform(32, 16, flip=0.5, per_frame=True)(x)
+    kinds = [torch.equal(frame, plain[0]) for frame in flipped]
+    assert {True, False} == set(kinds)
+    assert all(
+        same or torch.equal(frame.flip(-1), plain[0]) for same, frame in zip(kinds, flipped, strict=True)
+    )
+
+
+def test_per_frame_joints_move_with_their_frame():
+    x, joints = clip(frames=16), torch.rand(16, 14, 3)
+    torch.manual_seed(0)
+    transform = transforms.train_transform(32, 16, flip=0.5, per_frame=True)
+    out, moved = transform.with_joints(x, joints)
+    plain = transforms.test_transform(32, 16)(x)
+    for frame, before, after, still in zip(out, joints, moved, plain, strict=True):
+        same = torch.equal(frame, still)
+        torch.testing.assert_close(after, before if same else transforms.mirror_joints(before[None])[0])

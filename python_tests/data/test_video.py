@@ -342,6 +342,20 @@ def test_missing_opencv_is_said_with_the_extra(clip, tmp_path, monkeypatch, code
         extract_tracklets(clip, tmp_path / "out")
 
 
+def test_labelled_boxes_need_no_detector(clip, tmp_path, monkeypatch):
+    boxes = boxes_file(tmp_path, entry(frames=(0, 2, 4, 6)))
+    extract_tracklets(clip, tmp_path / "with", boxes=boxes)
+    for name in ("HOGDescriptor", "HOGDescriptor_getDefaultPeopleDetector"):  # OpenCV 5 has neither
+        monkeypatch.delattr(cv2, name)
+    assert extract_tracklets(clip, tmp_path / "without", boxes=boxes).crops == 4
+    files = [
+        sorted(p.relative_to(tmp_path / w) for p in (tmp_path / w).rglob("*")) for w in ("with", "without")
+    ]
+    assert files[0] == files[1]
+    with pytest.raises(ImportError, match=r"has no people detector.*--boxes"):
+        extract_tracklets(clip, tmp_path / "detected")
+
+
 def test_video_is_imported_without_opencv():
     code = "import sys; sys.modules['cv2'] = None; import vreid_ext.data.video"
     subprocess.run([sys.executable, "-c", code], check=True)

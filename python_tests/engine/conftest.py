@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
 
@@ -76,6 +77,24 @@ def dukev_root(tmp_path_factory):
     )
     rows = [f"{pid},{camera},{camera}" + f",{pid % 2}" * 19 for pid in range(1, 7) for camera in (1, 2)]
     (root / "duke_attributes.csv").write_text("\n".join(["," * 21, *rows[1:]]))
+    return root
+
+
+@pytest.fixture(scope="session")
+def cuhk03_root(tmp_path_factory):
+    """Random images in the layout of CUHK03: six people, two images by each camera."""
+    root = tmp_path_factory.mktemp("data") / "cuhk03"
+    (root / "images_detected").mkdir(parents=True)
+    rng, views = np.random.default_rng(0), [1, 1, 2, 2]
+    for pid, number in product(range(1, 7), range(4)):
+        image = Image.fromarray(rng.integers(0, 256, (32, 16, 3), dtype=np.uint8))
+        image.save(root / "images_detected" / f"1_{pid:03}_{views[number]}_{number + 1:02}.png")
+    place = np.arange(1, 25)
+    parts = {"train_idx": place[:16], "query_idx": place[16::2], "gallery_idx": place[17::2]}
+    table = {"labels": np.repeat(range(1, 7), 4), "camId": np.tile(views, 6), **parts}
+    scipy.io.savemat(
+        root / "cuhk03_new_protocol_config_detected.mat", {k: v[:, None] for k, v in table.items()}
+    )
     return root
 
 

@@ -27,7 +27,7 @@ def test_overrides_have_the_last_word_and_keep_their_types():
         ("batc.p=3", "nearest known key: 'batch.p'"),
         ("batch.p=many", "batch.p.*many"),
         ("batch.p=0", "batch.p: expected at least 1, got 0"),
-        ("optim.name=adamw", "optim.name.*adamw.*sgd"),
+        ("optim.name=adamax", "optim.name.*adamax.*sgd"),
         ("input.flip=2", "input.flip: expected at least 0 and at most 1, got 2"),
         ("eval.frames=[]", "eval.frames"),
         ("input=3", "input: got 3, wanted a group"),

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from vreid_ext.engine.config import Optim, Schedule
-from vreid_ext.engine.optim import build_optimizer, learning_rate
+from vreid_ext.engine import load_recipe
+from vreid_ext.engine.config import Group, Optim, Schedule
+from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 
 
 def test_steps_fall_at_their_milestones():
@@ -25,3 +26,67 @@ def test_frozen_parameters_get_no_optimizer_state():
         assert isinstance(optimizer, kind)
         (group,) = optimizer.param_groups
         assert (group["lr"], group["weight_decay"], len(group["params"])) == (0.5, 0.25, 1)
+
+
+def two_layers():
+    return torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2), "fc": torch.nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_groups_learn_at_their_share_of_the_rate(name):
+    model = two_layers()
+    groups = [Group(["backbone.bias"], 0.0), Group(["backbone"], 0.1)]
+    optimizer = build_optimizer(
+        model, Optim(name=name, lr=0.5, groups=groups, momentum=0.0, weight_decay=0.0)
+    )
+    sizes = [len(group["params"]) for group in optimizer.param_groups]
+    assert sizes == [1, 1, 2]  # what an earlier group has, a later one has not; the rest comes last
+    assert optimizer.param_groups[0]["params"][0] is model["backbone"].bias
+    set_learning_rate(optimizer, 0.01)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0, 0.001, 0.01])
+
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = {key: float((before[key] - value).mean()) for key, value in model.state_dict().items()}
+    assert moved["backbone.bias"] == 0
+    assert moved["backbone.weight"] == pytest.approx(0.001, rel=1e-3)
+    assert moved["fc.weight"] == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ([Group(["backbones"], 0.1)], r"^optim\.groups\[0\]\.parts: .* nearest: 'backbone'"),
+        ([Group([], 0.1)], r"^optim\.groups\[0\]\.parts: expected parts .* got \[\]"),
+        ([Group(["fc"], 0.1), Group(["fc.bias"], 1)], r"^optim\.groups\[1\]\.parts: .* in no earlier group"),
+    ],
+)
+def test_a_group_that_matches_nothing_is_an_error(groups, says):
+    with pytest.raises(ValueError, match=says):
+        build_optimizer(two_layers(), Optim(groups=groups))
+
+
+def test_adamw_decays_weights_apart_from_the_gradient():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    optimizer = build_optimizer(model, Optim(name="adamw", lr=0.1, weight_decay=0.5))
+    model.weight.grad = torch.zeros(1, 1)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_nesterov_looks_ahead():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    optimizer = build_optimizer(model, Optim(name="sgd", lr=0.1, weight_decay=0, momentum=0.5, nesterov=True))
+    model.weight.grad = torch.ones(1, 1)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 - 0.1 * (1 + 0.5))
+
+
+@pytest.mark.parametrize("bad", [["optim.nesterov=true"], ["optim.groups=[{parts: [fc], lr_factor: -1}]"]])
+def test_options_that_do_not_go_together_name_the_key(bad):
+    with pytest.raises(ValueError, match=r"^optim\.(nesterov|groups\[0\]\.lr_factor): expected "):
+        load_recipe("synth_sta", bad)

@@ -110,3 +110,10 @@ def test_an_unknown_part_is_named_with_the_nearest():
 def test_bad_stages_are_named(override, message):
     with pytest.raises(ValueError, match=message):
         engine.load_recipe("drsta_ilids", [override])
+
+
+def test_a_stage_that_leaves_nothing_to_train_names_itself():
+    model = DRSTA(2, backbone="resnet18", regions=2, hidden=4)
+    everything = [name for name, _ in model.named_children()] + ["temporal"]
+    with pytest.raises(ValueError, match=r"^stages\[1\]\.freeze: expected something left to train"):
+        Stages(model, [Stage(1, ["backbone"]), Stage(1, everything)])

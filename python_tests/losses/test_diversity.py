@@ -60,3 +60,21 @@ def test_bad_input_is_named():
         HellingerDiversity("cosine")
     with pytest.raises(TypeError, match=r"valid: got torch.float32"):
         HellingerDiversity()(pool(), torch.ones(2, 3))
+
+
+def test_the_root_pulls_by_the_root_of_the_batch():
+    """d sqrt(N m) = sqrt(N / (4 m)) dm with m the mean, as the docstring says."""
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, 5, 8, dtype=torch.float64, requires_grad=True)
+    weights, gradients = logits.softmax(3), {}
+    values = {how: HellingerDiversity(reduction=how)(weights) for how in ("mean", "root")}
+    for how, value in values.items():
+        (gradients[how],) = torch.autograd.grad(value, logits, retain_graph=True)
+    factor = (12 / (4 * values["mean"])) ** 0.5
+    torch.testing.assert_close(gradients["root"], gradients["mean"] * factor, rtol=1e-4, atol=1e-9)
+    valid = torch.zeros(4, 3, dtype=torch.bool)
+    valid[0, :2] = True
+    alone = HellingerDiversity(reduction="root")(weights[:1, :2])
+    torch.testing.assert_close(HellingerDiversity(reduction="root")(weights, valid), alone)
+    with pytest.raises(ValueError, match=r"^reduction: expected 'mean' or 'root'"):
+        HellingerDiversity(reduction="sum")

@@ -62,18 +62,51 @@ def test_resnet50_gives_6144_numbers_and_dukev_has_its_own_classes():
     assert model.attribute_streams["relevant"].attention.temporal.in_channels == 4 * 2
 
 
-@pytest.mark.parametrize("composition", ["original", "attended"])
-def test_the_feature_is_the_maps_and_the_maps_under_attention(composition):
-    model = make(composition=composition).eval()
+@pytest.mark.parametrize("fixed_maps", [False, True])
+@pytest.mark.parametrize("composition", ["original", "authors"])
+def test_the_feature_is_the_maps_and_the_maps_under_attention(composition, fixed_maps):
+    model = make(composition=composition, fixed_maps=fixed_maps, start="kaiming").eval()
     maps = model.backbone(clips().flatten(0, 1)).unflatten(0, (4, 3))
     attention = model.attend(clips())
-    assert set(attention) == {"relevant", "irrelevant"} | ({"reid"} if composition == "attended" else set())
-    parts = []
-    for stream in ("reid", "relevant", "irrelevant"):
-        weight = attention.get(stream, torch.ones(4, 3, 4, 2))
-        parts.append((maps * weight[:, :, None]).mean((1, 3, 4)))
+    assert set(attention) == {"relevant", "irrelevant"} | ({"reid"} if composition == "authors" else set())
+    own = attention.get("reid", torch.ones(4, 3, 4, 2))
+    parts, logits = [(maps * own[:, :, None]).mean((1, 3, 4))], []
+    for stream in ("relevant", "irrelevant"):
+        parts.append((maps * (own * attention[stream])[:, :, None]).mean((1, 3, 4)))
+        seen = (maps * attention[stream][:, :, None]).mean((1, 3, 4))  # attributes never see "reid"'s
+        logits.append(model.attribute_streams[stream].classifier(seen.relu()))
     wanted = model.bn(torch.cat(parts, 1))
     torch.testing.assert_close(model(clips()), wanted)
+    torch.testing.assert_close(model.feature_and_attributes(clips())[1], torch.cat(logits, 1))
+
+
+@pytest.mark.parametrize("fixed_maps", [False, True])
+def test_fixed_maps_keep_the_attribute_loss_from_the_backbone(fixed_maps):
+    model = make(composition="authors", fixed_maps=fixed_maps)
+    output = model(clips())
+    for logits in output.attributes.values():
+        gradients = torch.autograd.grad(
+            logits.square().sum(), list(model.backbone.parameters()), retain_graph=True, allow_unused=True
+        )
+        assert all(gradient is None for gradient in gradients) == fixed_maps
+    gradients = torch.autograd.grad(output.feature.square().sum(), list(model.backbone.parameters()))
+    assert all(gradient.any() for gradient in gradients)
+
+
+def test_kaiming_starts_spread_and_torch_near_a_half():
+    torch.manual_seed(0)
+    maps = torch.randn(4, 4, 512, 16, 8).relu()  # of a ResNet's last stage, fewer channels
+    spread = {}
+    for start in ("torch", "kaiming"):
+        attention = SpatioTemporalAttention(512, (16, 8), width=512, start=start)(maps)
+        assert abs(attention.mean() - 0.5) < 0.1
+        spread[start] = attention.std().item()
+    assert spread["torch"] < 0.1
+    assert 0.15 < spread["kaiming"] < 0.35
+    with pytest.raises(ValueError, match=r"^start: expected"):
+        make(start="xavier")
+    with pytest.raises(ValueError, match=r"^width: expected"):
+        make(width=0)
 
 
 def test_triplet_before_and_test_after_the_neck():
@@ -88,7 +121,7 @@ def test_triplet_before_and_test_after_the_neck():
 
 
 def test_every_parameter_learns():
-    model = make(composition="attended")
+    model = make(composition="authors")
     output = model(clips())
     loss = output.logits.square().sum() + sum(logits.square().sum() for logits in output.attributes.values())
     loss.backward()
@@ -133,7 +166,7 @@ def test_any_number_of_frames():
         ({"streams": ["reid", "pose"]}, "streams: got"),
         ({"streams": ["reid", "reid"]}, "streams: got"),
         ({"streams": ["relevant"], "asta": False}, "streams: got .* wanted 'reid' among them"),
-        ({"composition": "both"}, "composition: got 'both'"),
+        ({"composition": "both"}, "composition: expected .* got 'both'"),
         ({"input_size": [32]}, "input_size: got"),
         ({"attributes": "market"}, "dataset: got 'market'"),
     ],

@@ -117,3 +117,31 @@ def test_receptive_fields_for_pictures():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         build_model("drsta", 4, **{"backbone": Trunk(), **options})
+
+
+def test_the_released_form_embeds_and_normalises_each_region_of_each_frame():
+    network = model(form="released", enhance="none", temporal="mean", feature_dim=5)
+    output = network(CLIPS)
+    maps = network.backbone(CLIPS.flatten(0, 1)).unflatten(0, (2, 3))
+    pool = network.spatial(maps)
+    parts = nn.functional.normalize(pool.features @ network.fc.weight.T + network.fc.bias, dim=3)
+    wanted = nn.functional.normalize(parts.mean(1).flatten(1))
+    assert output.feature.shape == (2, 15) == (2, network.feature_dim)
+    torch.testing.assert_close(output.feature, wanted)
+    torch.testing.assert_close(output.extras["diversity"], (pool.overlap.sum() + 1e-5).sqrt())
+    assert network.spatial.response[0].out_channels == 8
+    assert model(form="released", enhance="none", hidden=None).spatial.response[0].out_channels == 64
+    assert model(form="released", enhance="none").temporal.shape == (3, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"form": "released"}, r"^enhance: expected 'none'"),
+        ({"form": "released", "enhance": "none", "spatial": False}, r"^spatial: expected true"),
+        ({"form": "printed"}, r"^form: "),
+    ],
+)
+def test_the_released_form_has_no_other_switches(options, says):
+    with pytest.raises(ValueError, match=says):
+        model(**options)

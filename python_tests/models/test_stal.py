@@ -3,6 +3,7 @@ import torch
 
 from vreid_ext.models import STAL, build_backbone, build_model
 from vreid_ext.nn import part_boxes
+from vreid_ext.nn.parts import PART_NAMES
 
 SMALL = {"backbone": "resnet18", "split": "layer2", "part_dim": 8, "roi_size": 4}
 
@@ -38,7 +39,7 @@ def test_evaluation_is_the_distance_of_the_paper():
         rows = stal(frames, joints=joints)
         distance = stal.distance(rows, rows)
         maps = stal.low(frames.flatten(0, 1))
-        f = stal._part_features(maps, frames.shape[:2], joints)
+        f = stal._part_features(maps.unflatten(0, (3, 3)), None, joints)
         a = stal.quality(frames)
         a = a / a.sum((1, 2), keepdim=True)
         g = stal.high(stal.attention(maps)).mean((2, 3)).unflatten(0, (3, 3)).mean(1)
@@ -75,7 +76,7 @@ def test_switches_of_the_test():
                 distances[attention, branches] = stal.distance(rows, rows)
         stal.test_attention = "none"
         plain = stal.unpack(stal(frames, joints=joints))
-        f = stal._part_features(stal.low(frames.flatten(0, 1)), frames.shape[:2], joints)
+        f = stal._part_features(stal.low(frames.flatten(0, 1)).unflatten(0, (3, 3)), None, joints)
     torch.testing.assert_close(plain.features, f.mean(1))
     assert plain.scores.unique().numel() == 1
     for attention in ("both", "temporal", "spatial", "none"):
@@ -166,3 +167,42 @@ def test_bad_calls_are_named():
     rows = stal.eval()(frames)
     with pytest.raises(ValueError, match=r"rows: got shape \(2, 3\), wanted \(n,"):
         stal.distance(rows, rows[:, :3])
+
+
+def test_parts_alone_and_together():  # Fig. 7
+    stal, frames = model(), clips(3)
+    stal.eval()
+    rows = stal(frames[0], joints=frames[1]).detach()
+    told = stal.unpack(rows)
+    for parts in (["torso"], ["left leg", "head"]):
+        shown = model(test_branches="local", test_parts=parts).eval()
+        numbers = sorted(PART_NAMES.index(part) for part in parts)
+        a = told.scores[:, numbers] / told.scores[:, numbers].norm(dim=1, keepdim=True)
+        f = told.features[:, numbers]
+        psi = (a[:, None] * a * (f[:, None] - f).norm(dim=3)).sum(2)
+        torch.testing.assert_close(shown.distance(rows, rows), psi, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^test_parts: expected one or more of head, torso"):
+        model(test_parts=["nose"])
+
+
+def test_the_global_feature_may_have_a_size_of_its_own():  # Fig. 9
+    stal = model(global_dim=24)
+    frames, joints = clips(4)
+    output = stal(frames, joints=joints, label=torch.tensor([0, 0, 1, 1]))
+    assert output.feature.shape == (4, 24)
+    stal.eval()
+    whole = stal(frames, joints=joints).detach()
+    halves = torch.stack([stal(frames[:, n:][:, :2], joints=joints[:, n:][:, :2]).detach() for n in (0, 1)])
+    assert stal.unpack(whole).globals.shape == (4, 24)
+    assert stal.unpack(halves.mean(0)).globals.shape == (4, 24)
+    assert stal.distance(whole, whole).shape == (4, 4)
+
+
+def test_drawn_triplets_reach_both_losses():
+    stal = model(part_mining="drawn")
+    frames, joints = clips(4)
+    torch.manual_seed(5)
+    first = stal(frames, joints=joints, label=torch.tensor([0, 0, 1, 1])).extras["part_triplet"]
+    torch.manual_seed(6)
+    second = stal(frames, joints=joints, label=torch.tensor([0, 0, 1, 1])).extras["part_triplet"]
+    assert first != second

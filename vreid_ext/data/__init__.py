@@ -7,13 +7,15 @@ from .attributes import attribute_labels, attribute_sizes, one_hot, read_attribu
 from .clip_dataset import ClipDataset
 from .clips import Sampling, dense_clips, sample_clip
 from .dukev import dukev
+from .image_sets import cuhk03, market1501
 from .images import read_clip, read_image
+from .joint import join_training, set_names
 from .joints import JOINTS, attach_joints
 from .mars import mars
 from .occlusion import BlackBox
 from .records import DatasetError, Tracklet, TrackletDataset
 from .registry import build_dataset, dataset_names, register_dataset
-from .samplers import PKBatchSampler
+from .samplers import JointBatchSampler, PKBatchSampler
 from .tracklet_folder import tracklet_folder
 from .transforms import test_transform, train_transform
 from .two_cameras import ilids, prid
@@ -23,6 +25,7 @@ __all__ = [
     "BlackBox",
     "ClipDataset",
     "DatasetError",
+    "JointBatchSampler",
     "PKBatchSampler",
     "Sampling",
     "Tracklet",
@@ -31,10 +34,13 @@ __all__ = [
     "attribute_labels",
     "attribute_sizes",
     "build_dataset",
+    "cuhk03",
     "dataset_names",
     "dense_clips",
     "dukev",
     "ilids",
+    "join_training",
+    "market1501",
     "mars",
     "one_hot",
     "prid",
@@ -43,6 +49,7 @@ __all__ = [
     "read_image",
     "register_dataset",
     "sample_clip",
+    "set_names",
     "test_transform",
     "tracklet_folder",
     "train_transform",

@@ -105,3 +105,58 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
         picks = np.concatenate([rng.permutation(tracklets) for _ in range(rounds)])[: self.k]
         seeds = rng.integers(2**63, size=self.k, dtype=np.int64)
         return list(zip(picks.tolist(), seeds.tolist(), strict=True))
+
+
+class JointBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of P identities x K tracklets, as many identities of each of several data sets.
+
+    Each set's share is drawn as `PKBatchSampler` draws it; the epoch is one pass over the set with the most
+    identities, and the others start anew as often as that takes.
+
+    Args:
+        pids: for each data set the identity of every training tracklet; tracklets are numbered set after set.
+        p: P, identities per global batch; divisible by the number of sets.
+        k: K, tracklets per identity.
+        seed: 0 or more.
+        num_replicas: number of processes; P divided by the number of sets is divisible by it.
+        rank: number of this process.
+
+    Raises:
+        ValueError: as `PKBatchSampler`, or P cannot be shared equally by the sets.
+    """
+
+    def __init__(
+        self,
+        pids: Sequence[Sequence[int]],
+        p: int,
+        k: int,
+        seed: int = 0,
+        *,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        share = p // len(pids)
+        if p % len(pids):
+            raise ValueError(f"p: {p} identities per batch cannot be shared equally by {len(pids)} data sets")
+        batches = max(len(set(each)) for each in pids) // max(share, 1)
+        self.parts = [
+            PKBatchSampler(
+                each, share, k, seed + (number << 32), batches=max(batches, 1),
+                num_replicas=num_replicas, rank=rank,
+            )
+            for number, each in enumerate(pids)
+        ]  # fmt: skip
+        self.first = np.cumsum([0, *map(len, pids)]).tolist()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Selects the epoch (0 or more) whose batches the next iteration yields."""
+        for part in self.parts:
+            part.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.parts[0])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for shares in zip(*self.parts, strict=True):
+            yield [(first + index, seed) for first, share in zip(self.first, shares) for index, seed in share]

@@ -1,6 +1,7 @@
 """Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32, with one random decision for all its frames.
 
-A clip in one tensor is flipped, cropped and erased as one, and its joints move with it. Randomness comes from
+A clip in one tensor is flipped, cropped and erased as one, and its joints move with it; with `per_frame` each
+frame is a clip of its own in this. Randomness comes from
 torch's default generator (`ClipDataset` seeds it per item).
 """
 
@@ -82,9 +83,9 @@ class Shift(nn.Module):
 class ClipTransform(nn.Module):
     """A chain of clip transforms that knows its output size (height, width)."""
 
-    def __init__(self, steps: Sequence[nn.Module], size: tuple[int, int]) -> None:
+    def __init__(self, steps: Sequence[nn.Module], size: tuple[int, int], *, per_frame: bool = False) -> None:
         super().__init__()
-        self.steps, self.size = nn.ModuleList(steps), size
+        self.steps, self.size, self.per_frame = nn.ModuleList(steps), size, per_frame
 
     def forward(self, clip: Tensor) -> Tensor:
         return self._chain(clip, None)[0]
@@ -96,6 +97,18 @@ class ClipTransform(nn.Module):
         return clip, moved
 
     def _chain(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if not self.per_frame:
+            return self._together(clip, joints)
+        frames, moved = zip(
+            *(
+                self._together(clip[t : t + 1], None if joints is None else joints[t : t + 1])
+                for t in range(len(clip))
+            ),
+            strict=True,
+        )
+        return torch.cat(frames), None if joints is None else torch.cat(moved)
+
+    def _together(self, clip: Tensor, joints: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for step in self.steps:
             if isinstance(step, Flip | Shift):
                 clip, joints = step(clip, joints)
@@ -111,6 +124,7 @@ def train_transform(
     flip: float = 0.5,
     crop: int = 0,
     erase: float = 0.0,
+    per_frame: bool = False,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> ClipTransform:
@@ -123,6 +137,8 @@ def train_transform(
         crop: pixels of black border added on each side before a random crop back to (height, width); 0: none.
         erase: probability that one rectangle (2 to 33 % of the area; Zhong et al., AAAI 2020) is set to the
             mean colour.
+        per_frame: draw flip, crop and rectangle for each frame by itself, not once for the clip. A hole in
+            the same place of every frame says nothing about which frame to look at.
         mean: of the three colours in [0, 1]; ImageNet's by default.
         std: likewise.
 
@@ -145,7 +161,7 @@ def train_transform(
     if erase:
         # After normalisation the mean colour is zero.
         steps.append(v2.RandomErasing(erase, scale=(0.02, 0.33), value=0, inplace=True))
-    return ClipTransform(steps, size)
+    return ClipTransform(steps, size, per_frame=per_frame)
 
 
 def test_transform(

@@ -108,7 +108,7 @@ def extract_tracklets(
         ValueError: an argument out of range, a video that does not decode or has nobody in it, a boxes file
             that is malformed or belongs to another video, a box outside the picture.
         FileExistsError: `out` holds something already.
-        ImportError: OpenCV, or its people detector, is missing.
+        ImportError: OpenCV is missing, or, without `boxes`, its people detector.
     """
     video, out = Path(video), Path(out)
     _check_range(start, stop, stride, min_frames)
@@ -116,13 +116,15 @@ def extract_tracklets(
         raise ValueError(f"camera: got {camera!r}; want the name of a folder")
     check_new_folder(out)
     cv2 = _opencv()
+    detector = _people_detector(cv2) if boxes is None else None
     clip = _Clip.open(cv2, video)
     stop = clip.length if stop is None else min(stop, clip.length)
     notes = clip.notes
 
-    if boxes is None:
-        found = link_boxes(clip.detect(range(start, stop, stride), progress), times=clip.times)
+    if detector is not None:
+        found = link_boxes(clip.detect(detector, range(start, stop, stride), progress), times=clip.times)
     else:
+        assert boxes is not None
         labelled = read_boxes(boxes, sha256=clip.sha256, size=clip.size)
         beyond = max((t.frames[-1] for t in labelled), default=0)
         if beyond >= clip.length:
@@ -328,8 +330,7 @@ class _Clip:
                     picture = self.cv2.resize(picture, (width, height))
                 yield number, picture
 
-    def detect(self, wanted: range, progress: Progress | None) -> dict[int, Boxes]:
-        detector = PeopleDetector(self.cv2)
+    def detect(self, detector: PeopleDetector, wanted: range, progress: Progress | None) -> dict[int, Boxes]:
         detections = {}
         total = sum(number in wanted for number in self.numbers)
         for number, picture in self.frames(wanted):
@@ -383,11 +384,16 @@ def _opencv() -> ModuleType:
         import cv2
     except ImportError as error:
         raise ImportError("reading a video needs OpenCV: pip install 'vreid-ext[video]'") from error
+    return cv2
+
+
+def _people_detector(cv2: ModuleType) -> PeopleDetector:
     if not hasattr(cv2, "HOGDescriptor_getDefaultPeopleDetector"):
         raise ImportError(
-            f"OpenCV {cv2.__version__} has no people detector, want below 5: pip install 'vreid-ext[video]'"
+            f"OpenCV {cv2.__version__} has no people detector, want below 5: pip install 'vreid-ext[video]', "
+            "or give labelled boxes: --boxes"
         )
-    return cv2
+    return PeopleDetector(cv2)
 
 
 def _pictures(cv2: ModuleType, path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:

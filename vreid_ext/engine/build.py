@@ -1,6 +1,6 @@
 """From a recipe to the objects it names: data set, model, transforms."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vreid_ext import ops
 from vreid_ext.data import (
     BlackBox,
+    JointBatchSampler,
     PKBatchSampler,
     TrackletDataset,
     attach_joints,
@@ -18,7 +19,15 @@ from vreid_ext.data import (
 )
 from vreid_ext.data.transforms import ClipTransform
 from vreid_ext.engine.config import Dataset, Input, Loss, Recipe
-from vreid_ext.losses import AITLoss, AttributeLoss, CrossEntropyLoss, ITLoss, OIMLoss, TripletLoss
+from vreid_ext.losses import (
+    AITLoss,
+    AttributeLoss,
+    CrossEntropyLoss,
+    DrawnTripletLoss,
+    ITLoss,
+    OIMLoss,
+    TripletLoss,
+)
 from vreid_ext.losses.gather import world
 from vreid_ext.models import TrainingOutput, build_model, model_factory
 
@@ -38,16 +47,56 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
     return data
 
 
-def sampler_of(recipe: Recipe, data: TrackletDataset) -> PKBatchSampler:
-    """The batches of this process.
+def one_dataset_of(recipe: Recipe) -> TrackletDataset:
+    """The data set of a recipe, for what is done with a single one.
 
     Raises:
-        ValueError: the training set has fewer than P people, or the processes cannot share P.
+        ValueError: as `dataset_of`, or the recipe has several.
+    """
+    if recipe.also:
+        names = ", ".join(each.name for each in recipe.datasets)
+        raise ValueError(
+            f"dataset: expected one data set, got {names}; choose one: dataset.name=NAME dataset.root=DIR"
+        )
+    return dataset_of(recipe.dataset, recipe.model)
+
+
+def datasets_of(recipe: Recipe) -> list[TrackletDataset]:
+    """All data sets of a recipe; with `dataset.N` in errors where there are several.
+
+    Raises:
+        ValueError: as `dataset_of`; one set is named twice, or they are to have different black boxes.
+    """
+    sets = recipe.datasets
+    for number, each in enumerate(sets[1:], start=1):
+        if each in sets[:number]:
+            raise ValueError(f"dataset.{number}: expected another data set, got {each.name!r} once more")
+        if (each.black_box, each.black_box_seed) != (sets[0].black_box, sets[0].black_box_seed):
+            raise ValueError(f"dataset.{number}.black_box: expected that of dataset.0, got {each.black_box}")
+    data = []
+    for number, each in enumerate(sets):
+        if recipe.also and each.root is None:
+            raise ValueError(
+                f"dataset.{number}.root: expected the folder of {each.name!r}, got none: "
+                f"dataset.{number}.root=DIR"
+            )
+        data.append(dataset_of(each, recipe.model))
+    return data
+
+
+def sampler_of(recipe: Recipe, datasets: Sequence[TrackletDataset]) -> PKBatchSampler | JointBatchSampler:
+    """The batches of this process; of several data sets (`datasets_of`) with as many persons of each.
+
+    Raises:
+        ValueError: a training set has fewer people than its share of P, or the sets or the processes cannot
+            share P.
     """
     rank, processes = world()
-    pids = [tracklet.pid for tracklet in data.train]
-    batch = recipe.batch
-    return PKBatchSampler(pids, batch.p, batch.k, recipe.seed, num_replicas=processes, rank=rank)
+    pids = [[tracklet.pid for tracklet in data.train] for data in datasets]
+    batch = (recipe.batch.p, recipe.batch.k, recipe.seed)
+    if len(pids) == 1:
+        return PKBatchSampler(pids[0], *batch, num_replicas=processes, rank=rank)
+    return JointBatchSampler(pids, *batch, num_replicas=processes, rank=rank)
 
 
 def black_box_of(dataset: Dataset) -> BlackBox | None:
@@ -71,14 +120,17 @@ def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: boo
 
 def transforms_of(given: Input) -> tuple[ClipTransform, ClipTransform]:
     """(training, test) transforms."""
-    train = train_transform(given.height, given.width, flip=given.flip, crop=given.crop, erase=given.erase)
+    train = train_transform(
+        given.height, given.width,
+        flip=given.flip, crop=given.crop, erase=given.erase, per_frame=given.per_frame,
+    )  # fmt: skip
     return train, test_transform(given.height, given.width)
 
 
 class Objective(nn.Module):
     """The weighted sum of a recipe's loss terms (STA, Eq. 7 and 11; ASTA, Eq. 4).
 
-        softmax * cross-entropy(logits) + triplet * batch-hard triplet(feature)
+        softmax * cross-entropy(logits) + triplet * triplet(feature)
         + attributes * sum over streams of BCE(attributes)
         + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
 
@@ -117,7 +169,9 @@ class Objective(nn.Module):
                 )
         self.gather, self.dvdp, self.metric = gather, loss.dvdp, loss.metric
         self.cross_entropy = CrossEntropyLoss(loss.label_smoothing)
-        self.triplet = TripletLoss(loss.margin, metric=loss.metric)
+        self.drawn = loss.mining == "drawn"
+        triplet = DrawnTripletLoss if self.drawn else TripletLoss
+        self.triplet = triplet(loss.margin, metric=loss.metric)
         self.attributes = nn.ModuleDict({name: AttributeLoss(each) for name, each in attribute_sizes.items()})
         self.columns = [len(sizes) for sizes in attribute_sizes.values()]
         self.by_stream = loss.aitl_form == "authors"
@@ -146,7 +200,7 @@ class Objective(nn.Module):
             if name == "softmax":
                 terms[name] = self.cross_entropy(output.logits, labels)
             elif name == "triplet":
-                terms[name] = self.triplet(features, identities)
+                terms[name] = self.triplet(features, identities, *self._draws(output.feature))
             elif name == "attributes":
                 terms[name] = self._attributes(output.attributes, attributes)
             elif name == "aitl":
@@ -168,6 +222,10 @@ class Objective(nn.Module):
             total, count = ops.dvdp(features.detach(), identities, metric=self.metric)
             terms["dvdp"] = total / count.clamp(min=1)
         return terms
+
+    def _draws(self, feature: Tensor) -> list[Tensor]:
+        """What triplets are drawn by, the same in all processes."""
+        return [self.gather(torch.rand(len(feature), 2, device=feature.device))] if self.drawn else []
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:

@@ -8,7 +8,7 @@ import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import reduce
 from importlib import resources
 from math import isfinite
@@ -24,7 +24,7 @@ from vreid_ext._options import is_text, members, option_types
 from vreid_ext.data.registry import dataset_builder, dataset_names
 from vreid_ext.models import model_factory, model_names
 
-_OPEN_GROUPS = ("model", "dataset.options", "paper.rows")
+_OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
 # Files and folders. Other texts of `model.weights`, such as "imagenet", are no paths.
 _PATHS = ("dataset.root", "dataset.joints", "dataset.options.attributes", "model.weights")
@@ -83,6 +83,7 @@ class Input:
     """height, width in pixels; `frames` per training clip, chosen by `sampling`.
 
     flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
+    per_frame: flip, crop and erase are drawn for each frame by itself, not once for a clip.
     """
 
     height: int = number(256, at_least=1)
@@ -92,6 +93,7 @@ class Input:
     flip: float = number(0.5, at_least=0, at_most=1)
     crop: int = number(0, at_least=0)
     erase: float = number(0.0, at_least=0, at_most=1)
+    per_frame: bool = False
 
 
 @dataclass
@@ -107,6 +109,7 @@ class Batch:
 class Loss:
     """Weights of the terms (0 leaves a term out), and what shapes them.
 
+    mining: triplets of the hardest pairs of the batch, or one drawn at random for every clip.
     metric: of the triplet loss and of the distances of `aitl`, `itl` and `dvdp`.
     attributes, aitl: for models with attribute streams. aitl_form: "paper", one term that mines with the
     predictions of all streams by cosine; "authors", as their code does, the mean over streams of terms that
@@ -119,6 +122,7 @@ class Loss:
     label_smoothing: float = number(0.0, at_least=0, below=1)
     triplet: float = number(1.0, at_least=0)
     margin: float = number(0.3, at_least=0)
+    mining: Literal["hardest", "drawn"] = "hardest"
     metric: Literal["euclidean", "cosine"] = "euclidean"
     inter_frame: float = number(0.0, at_least=0)
     attributes: float = number(0.0, at_least=0)
@@ -135,13 +139,29 @@ class Loss:
 
 
 @dataclass
-class Optim:
-    """`momentum` is SGD's; `weight_decay` is the L2 term of either."""
+class Group:
+    """Parameters that learn at `lr_factor` times the rate: those of the parts of the model named in `parts`,
+    such as `backbone`, as far as no earlier group has them.
+    """
 
-    name: Literal["adam", "sgd"] = "adam"
+    parts: list[str] = field(default_factory=list)
+    lr_factor: float = number(1.0, at_least=0)
+
+
+@dataclass
+class Optim:
+    """`momentum` and `nesterov` are SGD's. `weight_decay` is the L2 term of "adam" and "sgd"; "adamw" shrinks
+    the weights by lr x weight_decay instead (Loshchilov and Hutter, ICLR 2019).
+
+    groups: parts with rates of their own; parameters in none learn at `lr`.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = number(3e-4, at_least=0)
     weight_decay: float = number(5e-4, at_least=0)
     momentum: float = number(0.9, at_least=0, below=1)
+    nesterov: bool = False
+    groups: list[Group] = field(default_factory=list)
 
 
 @dataclass
@@ -162,11 +182,13 @@ class Schedule:
 class Train:
     """workers: loader processes; eval_every, checkpoint_every: epochs (0: at the end only).
 
-    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none).
+    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none). sync_bn: batch
+    normalisation over the batches of all GPUs; in a single process it is the usual one.
     """
 
     epochs: int = number(800, at_least=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
+    sync_bn: bool = False
     workers: int = number(4, at_least=0)
     eval_every: int = number(0, at_least=0)
     checkpoint_every: int = number(1, at_least=0)
@@ -185,32 +207,48 @@ class Stage:
 
 @dataclass
 class Eval:
-    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "dense": all its frames in clips.
+    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "random": one clip drawn from the recipe's
+    seed, the same one in every evaluation; "dense": all its frames in clips.
 
     frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
     shard: tracklets of a file of features, the part that an interrupted extraction repeats at most.
     metric: of the features; a model with a distance of its own (STAL) is compared by that.
+    rerank: rank by k-reciprocal re-ranked distances, with rerank_k1, rerank_k2 and rerank_lambda
+    (`ops.k_reciprocal`); not for a model with a distance of its own.
     """
 
-    sampling: Literal["evenly", "first_of_chunk", "dense"] = "evenly"
+    sampling: Literal["evenly", "first_of_chunk", "random", "dense"] = "evenly"
     frames: list[int] = number([4], at_least=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
+    rerank: bool = False
+    rerank_k1: int = number(20, at_least=1)
+    rerank_k2: int = number(6, at_least=1)
+    rerank_lambda: float = number(0.3, at_least=0, at_most=1)
     chunk: int = number(32, at_least=1)
     shard: int = number(128, at_least=1)
 
 
 @dataclass
 class Paper:
-    """The published figures in per cent, a row for every test length, kept beside those measured."""
+    """The published figures in per cent, a row for every test length, kept beside those measured.
+
+    rerank: whether they are of re-ranked distances; they are shown beside figures of the same kind alone.
+    sets: for several data sets in place of `rows`: the figures of each by its name, at every test length.
+    """
 
     source: str = ""
+    rerank: bool = False
     rows: dict[int, dict[str, float]] = number({}, at_least=0, at_most=100)
+    sets: dict[str, dict[str, float]] = number({}, at_least=0, at_most=100)
 
 
 @dataclass
 class Recipe:
     """A complete run. `model` holds the registered name and the options of that model.
+
+    In a file `dataset` may be a list: the model is trained on all of them, with as many persons of each in a
+    batch, and tested on each. Here the first is `dataset` and the others are `also`.
 
     `stages` come one after another from the first epoch on; the epochs that they leave train everything, and
     a run of fewer epochs ends in one of them.
@@ -219,6 +257,7 @@ class Recipe:
     name: str = ""
     seed: int = number(0, at_least=0)
     dataset: Dataset = field(default_factory=Dataset)
+    also: list[Dataset] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=lambda: {"name": "sta"})
     input: Input = field(default_factory=Input)
     batch: Batch = field(default_factory=Batch)
@@ -235,9 +274,23 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
-        tree = asdict(self)
+        tree = _folded(asdict(self))
         tree["paper"]["rows"] = {str(frames): row for frames, row in self.paper.rows.items()}
         return tree
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """All data sets, in their order."""
+        return [self.dataset, *self.also]
+
+    def of_set(self, number: int) -> "Recipe":
+        """The recipe with one of its data sets, and with the figures published for that one."""
+        if not self.also:
+            return self
+        dataset = self.datasets[number]
+        figures = self.paper.sets.get(dataset.name)
+        rows = dict.fromkeys(self.eval.frames, figures) if figures else {}
+        return replace(self, dataset=dataset, also=[], paper=replace(self.paper, rows=rows, sets={}))
 
     def save(self, path: Path) -> None:
         """Write the recipe as YAML, whole, without a base; the file is never half there."""
@@ -247,7 +300,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The text that `save` writes."""
-        return OmegaConf.to_yaml(OmegaConf.create(_escaped(asdict(self))))
+        return OmegaConf.to_yaml(OmegaConf.create(_escaped(_folded(asdict(self)))))
 
 
 def recipe_names() -> list[str]:
@@ -262,7 +315,9 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
 
     A file may start from others, named under `base:` (one name or a list, merged in that order; a path
     is taken relative to the file). A key for text takes it as it is typed: `dataset.root=2024_01_15 #2`. If
-    it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`.
+    it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`. The data sets of a list
+    are named by their number, `dataset.0.root=DIR`; `dataset.name=NAME` puts a single one in the place of the
+    list.
 
     The paths `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may begin
     with `~`. In a file they are relative to its folder, in an override to the working folder. The recipe that
@@ -276,26 +331,73 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     if "name" not in tree:
         tree["name"] = _escaped(source)
     changes = _overrides(overrides)
-    with _errors_of(str(name_or_path)):
-        merged = OmegaConf.merge(tree, changes)
-    return _typed(merged, str(name_or_path), folders | dict.fromkeys(_paths_in(changes), Path()))
+    folders |= dict.fromkeys(_paths_in(changes), Path())
+    return _typed(_merged(tree, changes, str(name_or_path)), str(name_or_path), folders)
 
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
     """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
     with _errors_of("recipe"):
-        merged = OmegaConf.merge(OmegaConf.create(_escaped(dict(tree))), _overrides(overrides))
-    return _typed(merged, "recipe", {})
+        created = OmegaConf.create(_escaped(dict(tree)))
+    return _typed(_merged(created, _overrides(overrides), "recipe"), "recipe", {})
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
     """One line "key: a, b" for every key in which two recipes differ."""
-    left, right = dict(_leaves(a.to_dict())), dict(_leaves(b.to_dict()))
+    left, right = (dict(_leaves(_numbered(recipe.to_dict()))) for recipe in (a, b))
     return [
         f"{key}: {left.get(key)!r}, {right.get(key)!r}"
         for key in sorted(left.keys() | right.keys())
-        if key not in ignore and left.get(key) != right.get(key)
+        if _of_any_set(key) not in ignore and left.get(key) != right.get(key)
     ]
+
+
+def _folded(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's tree with its data sets as files have them: one group of keys, or a list of groups."""
+    also = tree.pop("also")
+    return tree | {"dataset": [tree["dataset"], *also]} if also else tree
+
+
+def _numbered(tree: dict[str, Any]) -> dict[str, Any]:
+    """A list of data sets as a group for each number, for keys such as dataset.0.root."""
+    sets = tree.get("dataset")
+    if not isinstance(sets, list):
+        return tree
+    return tree | {"dataset": {str(number): each for number, each in enumerate(sets)}}
+
+
+def _of_any_set(key: str) -> str:
+    """A key without the number of a data set in it."""
+    return re.sub(r"^dataset\.\d+\.", "dataset.", key)
+
+
+def _unfolded(tree: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_folded`."""
+    sets = tree.get("dataset")
+    return tree | {"dataset": sets[0], "also": sets[1:]} if isinstance(sets, list) else tree
+
+
+def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
+    """The tree with overrides on top; those of a list of data sets name each by its number."""
+    sets, given = tree.get("dataset"), changes.get("dataset")
+    if isinstance(sets, ListConfig) and isinstance(given, DictConfig):
+        numbers = {str(n): n for n in range(len(sets))}
+        parts = {str(key): part for key, part in given.items()}
+        odd = next((key for key in parts if key not in numbers), None)
+        if "name" in parts:  # a single one in the place of the list
+            tree = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "dataset"])
+        elif odd is not None:
+            raise ValueError(
+                f"dataset.{odd}: expected the number of one of {len(sets)} data sets before the key, such as "
+                "dataset.0.root, or dataset.name for a single one"
+            )
+        else:
+            with _errors_of(source):
+                changes.dataset = [
+                    OmegaConf.merge(each, parts.get(str(n), {})) for n, each in enumerate(sets)
+                ]
+    with _errors_of(source):
+        return OmegaConf.merge(tree, changes)
 
 
 @contextmanager
@@ -386,6 +488,8 @@ def _entry_type(kind: Any, name: str) -> Any:
     """The type of an entry of a group of keys of this type."""
     if kind is Recipe and name == "model":
         return {**_option_types(map(model_factory, model_names())), "name": str}
+    if kind is Dataset and name.isdecimal():  # of a list of them
+        return Dataset
     if kind is Dataset and name == "options":
         return _option_types(map(dataset_builder, dataset_names()))
     if is_dataclass(kind):
@@ -393,6 +497,13 @@ def _entry_type(kind: Any, name: str) -> Any:
     if isinstance(kind, dict):
         return kind.get(name, Any)
     return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def _item_type(kind: Any) -> Any:
+    """The type of the items of a list in the place of this type: data sets are a list or a single one."""
+    if kind is Dataset:
+        return Dataset
+    return get_args(kind)[0] if get_origin(kind) is list else Any
 
 
 def _option_types(factories: Iterable[Callable[..., Any]]) -> dict[str, Any]:
@@ -423,7 +534,7 @@ def _quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
                 visit(value, _entry_type(kind, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                visit(item, get_args(kind)[0] if get_origin(kind) is list else Any)
+                visit(item, _item_type(kind))
         elif _is_text(node, kind):
             end = node.end_mark.index
             start = end - len(node.value)
@@ -454,15 +565,17 @@ def _escaped(value: Any) -> Any:
 
 def _paths_in(tree: DictConfig) -> list[str]:
     """The keys of paths that a tree gives."""
-    given = dict(_leaves(OmegaConf.to_container(tree)))  # type: ignore[arg-type]
-    return [key for key in _PATHS if key in given]
+    plain: Any = OmegaConf.to_container(tree)
+    return [key for key, _ in _leaves(_numbered(plain)) if _of_any_set(key) in _PATHS]
 
 
 def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
     """Make all paths absolute: each relative to its folder, or else to the working folder."""
-    for key in _PATHS:
+    numbered = _numbered(plain)
+    sets = [f"dataset.{n}." for n in numbered["dataset"]] if numbered is not plain else ["dataset."]
+    for key in dict.fromkeys(path.replace("dataset.", each) for path in _PATHS for each in sets):
         *groups, name = key.split(".")
-        tree = plain
+        tree = numbered
         for group in groups:
             tree = tree.get(group, {})
         value = tree.get(name)
@@ -474,25 +587,32 @@ def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
 def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     with _errors_of(source):
         plain: Any = OmegaConf.to_container(tree, resolve=True)
+    if "also" in plain:
+        raise ValueError(f"{source}: unknown key 'also'; nearest known key: 'dataset', which may be a list")
+    sets = plain.get("dataset")
+    if isinstance(sets, list) and not (sets and all(isinstance(each, dict) for each in sets)):
+        raise ValueError(f"{source}: dataset: expected a data set or a list of them, got {sets!r}")
+    numbered = _numbered(plain)
     known = _known_keys(Recipe)
-    for key, value in _leaves(plain):
-        if key not in known and not key.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    for key, value in _leaves(numbered):
+        name = key if numbered is plain else _of_any_set(key)
+        if name not in known and not name.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
-        if key in ("model", "dataset.options") and not isinstance(value, dict):
+        if name in ("model", "dataset.options") and not isinstance(value, dict):
             raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
-                raise ValueError(f"{source}: {key}: expected text in UTF-8, got {value!r}") from error
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not isfinite(number):
-                raise ValueError(f"{source}: {key}: got {number}, wanted a finite number")
-            if isinstance(number, int) and abs(number) >= 2**63:
-                raise ValueError(f"{source}: {key}: got {reprlib.repr(number)}, wanted a number below 2^63")
+        for item in _items(value):
+            if isinstance(item, str) and not item.isascii():
+                try:
+                    item.encode()
+                except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
+                    raise ValueError(f"{source}: {key}: expected text in UTF-8, got {item!r}") from error
+            if isinstance(item, float) and not isfinite(item):
+                raise ValueError(f"{source}: {key}: got {item}, wanted a finite number")
+            if isinstance(item, int) and abs(item) >= 2**63:
+                raise ValueError(f"{source}: {key}: got {reprlib.repr(item)}, wanted a number below 2^63")
     for group in fields(Recipe):
-        value = plain.get(group.name, {})
+        value = numbered.get(group.name, {})
         if is_dataclass(group.type) and not isinstance(value, dict):
             raise ValueError(
                 f"{source}: {group.name}: got {value!r}, wanted a group of keys: {group.name}.KEY=VALUE"
@@ -509,7 +629,9 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
     with _errors_of(source):
-        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), _escaped(plain)))
+        recipe = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Recipe), _escaped(_unfolded(plain)))
+        )
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe
@@ -520,7 +642,8 @@ def _known_keys(group: Any, prefix: str = "") -> list[str]:
     keys = []
     for entry in fields(group):
         key = prefix + entry.name
-        keys.append(key)
+        if key != "also":  # which files have under `dataset`
+            keys.append(key)
         if is_dataclass(entry.type):
             keys += _known_keys(entry.type, f"{key}.")
     return keys
@@ -535,9 +658,16 @@ def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def _check(recipe: Recipe) -> None:
+    if recipe.also:
+        for number, each in enumerate(recipe.datasets):
+            _check_group(each, f"dataset.{number}.")
     _check_group(recipe, "")
     if not recipe.eval.frames:
         raise ValueError("eval.frames: expected at least one clip length, got []")
+    if recipe.optim.nesterov and (recipe.optim.name != "sgd" or not recipe.optim.momentum > 0):
+        raise ValueError(
+            "optim.nesterov: expected false, or optim.name=sgd with optim.momentum above 0, got true"
+        )
     if not isinstance(recipe.model.get("name"), str):
         raise ValueError(f"model.name: got {recipe.model.get('name')!r}, wanted a registered model's name")
 
@@ -556,15 +686,15 @@ def _check_group(group: Any, prefix: str) -> None:
                 if is_dataclass(item):
                     _check_group(item, f"{key}[{number}].")
         bounds = entry.metadata.get("bounds", {})
-        if not all(_COMPARISONS[name](item, bounds[name]) for name in bounds for item in _numbers(value)):
+        if not all(_COMPARISONS[name](item, bounds[name]) for name in bounds for item in _items(value)):
             wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
             raise ValueError(f"{key}: expected {wanted}, got {value}")
 
 
-def _numbers(value: Any) -> Iterator[float]:
-    """The number, or those in a list or in a dict of dicts."""
+def _items(value: Any) -> Iterator[Any]:
+    """The value, or those in a list or dict, at any depth."""
     if isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(item)
+            yield from _items(item)
     else:
         yield value

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import metrics
-from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels
-from vreid_ext.engine.build import black_box_of, dataset_of, model_of, transforms_of
+from vreid_ext.data import Tracklet, TrackletDataset, attribute_labels, set_names
+from vreid_ext.engine.build import black_box_of, datasets_of, model_of, transforms_of
 from vreid_ext.engine.checkpoint import describe_model, flush, load_weights, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import default_device, is_main, main_writes
@@ -101,11 +101,13 @@ class TestSet:
     ) -> metrics.ReIDResult:
         """Figures of query features (Q,D) and gallery features (G,D).
 
-        Under `torchrun` every process compares with its part of the gallery; all get the figures.
+        Under `torchrun` every process compares with its part of the gallery; all get the figures. With
+        re-ranking, which looks at all pairs, and with a distance function every process compares with all.
         """
         rank, size = world()
         part: Tensor | StoredRows | metrics.Shard = gallery
-        if not callable(metric) and 1 < size <= len(gallery):
+        rerank = rerank_options(recipe)
+        if not callable(metric) and not rerank and 1 < size <= len(gallery):
             first, stop = (len(gallery) * number // size for number in (rank, rank + 1))
             rows = gallery[first:stop] if isinstance(gallery, Tensor) else gallery.part(first, stop)
             part = metrics.Shard(rows, first, len(gallery))
@@ -117,13 +119,31 @@ class TestSet:
             ap=recipe.eval.ap,
             junk=self.dataset.junk,
             exclude=self.itself,
+            rerank=rerank or False,
         )
 
 
 def metric_of(model: nn.Module, recipe: Recipe) -> str | DistanceFunction:
-    """How features of the model are compared: by its own `distance`, or as the recipe says."""
+    """How features of the model are compared: by its own `distance`, or as the recipe says.
+
+    Raises:
+        ValueError: re-ranking is asked for where the model has a distance of its own.
+    """
     distance: DistanceFunction | None = getattr(model, "distance", None)
+    if distance is not None and recipe.eval.rerank:
+        raise ValueError(
+            f"eval.rerank: expected false for model {recipe.model['name']!r}, which compares by a distance "
+            "function of its own, got true"
+        )
     return distance or recipe.eval.metric
+
+
+def rerank_options(recipe: Recipe) -> dict[str, Any]:
+    """Keyword arguments of `ops.k_reciprocal`; empty where the recipe does not re-rank."""
+    if not recipe.eval.rerank:
+        return {}
+    k1, k2, weight = recipe.eval.rerank_k1, recipe.eval.rerank_k2, recipe.eval.rerank_lambda
+    return {"k1": k1, "k2": k2, "lambda_value": weight}
 
 
 def evaluate_model(
@@ -146,11 +166,12 @@ def evaluate_model(
 
     Returns:
         A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
-        query's person and camera are left out), metric, ap (the definition used), and `rows`, one for each
-        test length: frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
-        valid_queries, gallery, and, where the recipe has them, the published figures `paper_percent`. For a
-        model with attribute streams also `attributes`: accuracy, f1 and samples of each, over the test
-        tracklets that have the stream's attributes.
+        query's person and camera are left out), metric ("re-ranked cosine" and so on with re-ranking), ap
+        (the definition used), and `rows`, one for each test length: frames, sampling, `rerank` (k1, k2 and
+        lambda_value, only with re-ranking), mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc,
+        queries, valid_queries, gallery, and, where the recipe has them for distances of the same kind, the
+        published figures `paper_percent`. For a model with attribute streams also `attributes`: accuracy, f1
+        and samples of each, over the test tracklets that have the stream's attributes.
     """
     test = TestSet(dataset)
     test.first_match()
@@ -174,12 +195,14 @@ def evaluate_model(
             parts = _loaded(query), _loaded(gallery)
             observe(Evaluated(model, dataset, recipe, frames, *parts, test.itself, result))
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
+        if recipe.eval.rerank:
+            row["rerank"] = rerank_options(recipe)
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
         row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}
         row["gallery"] = len(dataset.gallery)
         row["cmc"] = result.cmc.tolist()
-        if frames in recipe.paper.rows:
+        if frames in recipe.paper.rows and recipe.paper.rerank == recipe.eval.rerank:
             row["paper_percent"] = recipe.paper.rows[frames]
         if logits is not None:
             row["attributes"] = {}
@@ -192,11 +215,52 @@ def evaluate_model(
         "dataset": dataset.name,
         "protocol": dataset.protocol,
         "junk": dataset.junk,
-        "metric": "model's" if callable(metric) else metric,
+        "metric": "model's" if callable(metric) else f"{'re-ranked ' * recipe.eval.rerank}{metric}",
         "ap": recipe.eval.ap,
         "paper": recipe.paper.source,
         "rows": rows,
     }
+
+
+def evaluate_sets(
+    model: nn.Module,
+    datasets: Sequence[TrackletDataset],
+    recipe: Recipe,
+    *,
+    features: Path | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """`evaluate_model` on each of a recipe's data sets.
+
+    Args:
+        features: as for `evaluate_model`; of several sets each has a folder of its own in it.
+        options: as for `evaluate_model`.
+
+    Returns:
+        What `evaluate_model` returns; for several data sets with the rows of all, each with its `dataset`,
+        `protocol` and `junk`.
+    """
+    if len(datasets) == 1:
+        return evaluate_model(model, datasets[0], recipe, features=features, **options)
+    names = set_names(datasets)
+    results = [
+        evaluate_model(model, each, recipe.of_set(number), features=features and features / name, **options)
+        for number, (name, each) in enumerate(zip(names, datasets, strict=True))
+    ]
+    rows = [
+        {"dataset": name, "protocol": result["protocol"], "junk": result["junk"], **row}
+        for name, result in zip(names, results, strict=True)
+        for row in result["rows"]
+    ]
+    together = {
+        "dataset": ", ".join(names),
+        "protocol": "; ".join(
+            f"{name}: {each['protocol']}" for name, each in zip(names, results, strict=True)
+        ),
+        "junk": all(result["junk"] for result in results),
+        "rows": rows,
+    }
+    return results[0] | together
 
 
 def stored_features(
@@ -253,6 +317,7 @@ def _extraction(
         "progress": progress,
         "forward": _feature_then_attributes(model) if _streams(model) else None,
         "black_box": black_box_of(recipe.dataset),
+        "seed": recipe.seed,
     }
 
 
@@ -329,7 +394,8 @@ def evaluate_checkpoint(
     Args:
         path: checkpoint or run folder.
         overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
-        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run.
+        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run,
+            with `-reranked` behind the frames where that was asked for.
         features, progress, observe: as for `evaluate_model`.
 
     Returns:
@@ -337,12 +403,12 @@ def evaluate_checkpoint(
     """
     overrides = list(overrides)
     model, recipe, folder = open_checkpoint(path, overrides)
-    dataset = dataset_of(recipe.dataset, recipe.model)
+    datasets = datasets_of(recipe)
     device = default_device()
     file = out or figures_file(path, overrides)
     with main_writes("out", file):
-        result = evaluate_model(
-            model.to(device), dataset, recipe,
+        result = evaluate_sets(
+            model.to(device), datasets, recipe,
             device=device, features=features, progress=progress, observe=observe,
         )  # fmt: skip
         result |= {"checkpoint": str(folder), "file": str(file)}
@@ -355,8 +421,9 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     """Where `evaluate_checkpoint` writes the figures if it is not told otherwise."""
     folder = resolve_checkpoint(Path(path))
     recipe = recipe_from_dict(read_state(folder)["recipe"], overrides)
-    lengths = "-".join(map(str, recipe.eval.frames))
-    return folder.parent.parent / f"eval-{recipe.dataset.name}-{recipe.eval.sampling}-{lengths}.json"
+    sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
+    name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
+    return folder.parent.parent / f"{name}.json"
 
 
 def write_json(path: Path, value: Any) -> None:

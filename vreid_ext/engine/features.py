@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vreid_ext.engine.build import dataset_of
+from vreid_ext.engine.build import one_dataset_of
 from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.evaluate import TestSet, open_checkpoint, stored_features
 from vreid_ext.metrics.stored import StoredFeatures
@@ -29,7 +29,7 @@ def export_features(
         ValueError: `out` holds something else.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    test = TestSet(dataset_of(recipe.dataset, recipe.model))
+    test = TestSet(one_dataset_of(recipe))
     device = default_device()
     model.to(device)
     return [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.data import TrackletDataset
-from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
+from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
 from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.evaluate import TestSet, metric_of, open_checkpoint, write_json
@@ -88,7 +88,7 @@ def evaluate_checkpoint_lengths(
     from vreid_ext.report import plot_length_grid
 
     model, recipe, folder = open_checkpoint(path, overrides)
-    dataset = dataset_of(recipe.dataset, recipe.model)
+    dataset = one_dataset_of(recipe)
     device = default_device()
     file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"
     picture = file.with_suffix(".png")

@@ -1,19 +1,53 @@
 """Optimizers and learning rates of a recipe; the rate is a function of the epoch, without a state."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from vreid_ext.engine.config import Optim, Schedule
+from vreid_ext.engine.parts import check_parts, within
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """Adam or SGD over the parameters that require a gradient."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if optim.name == "adam":
-        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
-    return torch.optim.SGD(parameters, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+    """Adam, AdamW or SGD over the parameters that require a gradient.
+
+    Parameter groups come in the order of `optim.groups`, each with its `lr_factor`, then the parameters left.
+
+    Raises:
+        ValueError: a group names no part of the model, or has no parameter of its own to train.
+    """
+    left = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    groups: list[dict[str, Any]] = []
+    for number, group in enumerate(optim.groups):
+        key = f"optim.groups[{number}].parts"
+        check_parts(key, group.parts, model)
+        own = [name for name in left if any(within(name, part) for part in group.parts)]
+        if not own:
+            raise ValueError(
+                f"{key}: expected parts with parameters that are trained and in no earlier group, "
+                f"got {group.parts}"
+            )
+        factor = group.lr_factor
+        groups.append(
+            {"params": [left.pop(name) for name in own], "lr": optim.lr * factor, "lr_factor": factor}
+        )
+    if left or not groups:
+        groups.append({"params": list(left.values())})
+    if optim.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay,
+            nesterov=optim.nesterov,
+        )  # fmt: skip
+    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=optim.lr, weight_decay=optim.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def learning_rate(lr: float, schedule: Schedule, epoch: int, epochs: int) -> float:

@@ -1,6 +1,6 @@
 """Everything that would end a run after hours of training, checked before its first step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -8,9 +8,10 @@ from itertools import chain
 import torch
 from torch import nn
 
-from vreid_ext.data import Tracklet, TrackletDataset, read_image, sample_clip
+from vreid_ext.data import TrackletDataset, read_image, sample_clip
 from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.evaluate import TestSet, evaluate_model
+from vreid_ext.engine.evaluate import TestSet, evaluate_sets
+from vreid_ext.engine.seeds import seed_of
 from vreid_ext.losses.gather import world
 
 
@@ -40,20 +41,26 @@ def check_batch(recipe: Recipe, model: nn.Module) -> None:
         )
 
 
-def check_images(
-    tracklets: Iterable[Tracklet], recipe: Recipe, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Decode every image that the recipe's evaluation reads of these tracklets; processes share them.
+def images_of(recipe: Recipe, test: TestSet) -> list[tuple[str, ...]]:
+    """The images that the recipe's evaluation reads of each tracklet of a test set."""
+    return [
+        tuple(tracklet.paths[frame] for frame in _test_frames(len(tracklet), place, recipe))
+        for place, tracklet in enumerate(test.tracklets)
+    ]
+
+
+def check_images(images: Iterable[Sequence[str]], progress: Callable[[int, int], None] | None = None) -> None:
+    """Decode the images of tracklets; processes share them.
 
     Raises:
         DatasetError: naming an image that cannot be read.
     """
     rank, size = world()
-    share = list(tracklets)[rank::size]
+    share = list(images)[rank::size]
 
-    def read(tracklet: Tracklet) -> None:
-        for frame in _test_frames(len(tracklet), recipe):
-            read_image(tracklet.paths[frame])
+    def read(paths: Sequence[str]) -> None:
+        for path in paths:
+            read_image(path)
 
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(read, share), start=1):
@@ -62,18 +69,28 @@ def check_images(
 
 
 def rehearse_evaluation(
-    model: nn.Module, dataset: TrackletDataset, recipe: Recipe, device: torch.device | str
+    model: nn.Module, datasets: Iterable[TrackletDataset], recipe: Recipe, device: torch.device | str
 ) -> None:
-    """Evaluate one query with one match in every test length, for the errors that an evaluation may raise."""
-    query, match = TestSet(dataset).first_match()
-    pair = replace(dataset, query=[dataset.query[query]], gallery=[dataset.gallery[match]])
-    evaluate_model(model, pair, replace(recipe, train=replace(recipe.train, workers=0)), device=device)
+    """Evaluate one query with one match of every data set in every test length, for the errors that an
+    evaluation may raise.
+    """
+    pairs = []
+    for each in datasets:
+        query, match = TestSet(each).first_match()
+        pairs.append(replace(each, query=[each.query[query]], gallery=[each.gallery[match]]))
+    evaluate_sets(model, pairs, replace(recipe, train=replace(recipe.train, workers=0)), device=device)
 
 
-def _test_frames(count: int, recipe: Recipe) -> Iterable[int]:
-    """The frames that an evaluation takes of a tracklet with so many."""
+def _test_frames(count: int, place: int, recipe: Recipe) -> Iterable[int]:
+    """The frames that an evaluation takes of the tracklet at this place, which has so many."""
     sampling = recipe.eval.sampling
     if sampling == "dense":
         return range(count)
-    clips = (sample_clip(count, frames, sampling).tolist() for frames in recipe.eval.frames)
+
+    def clip(frames: int) -> list[int]:
+        drawn = torch.Generator().manual_seed(seed_of(recipe.seed, place))
+        indices: list[int] = sample_clip(count, frames, sampling, drawn).tolist()
+        return indices
+
+    clips = map(clip, recipe.eval.frames)
     return sorted(set(chain.from_iterable(clips)))

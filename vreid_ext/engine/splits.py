@@ -5,16 +5,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from vreid_ext.data import Tracklet
 from vreid_ext.data.two_cameras import SPLITS
-from vreid_ext.engine.build import dataset_of, sampler_of
+from vreid_ext.engine.build import datasets_of, sampler_of
 from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
 from vreid_ext.engine.config import Recipe, recipe_from_dict
 from vreid_ext.engine.distributed import is_main, join_processes
 from vreid_ext.engine.evaluate import TestSet, evaluate_checkpoint, write_json
-from vreid_ext.engine.readiness import check_images
-from vreid_ext.engine.train import train
+from vreid_ext.engine.readiness import check_images, images_of
+from vreid_ext.engine.train import is_finished, train
 
+WITH_SPLITS = ("ilids", "prid")
 FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
 
@@ -47,16 +47,16 @@ def train_splits(
     """
     out = Path(out)
     join_processes()
-    images: dict[tuple[str, ...], Tracklet] = {}
+    images: dict[tuple[str, ...], None] = {}
     for number in splits:
-        if not (_folder(out, number) / "result.json").is_file():
-            split = _of_split(recipe, number)
-            data = dataset_of(split.dataset, split.model)
-            sampler_of(split, data)
-            test = TestSet(data)
-            test.first_match()
-            images |= {tracklet.paths: tracklet for tracklet in test.tracklets}
-    check_images(images.values(), recipe)
+        split = _of_split(recipe, number)
+        if not is_finished(_folder(out, number), split):
+            datasets = datasets_of(split)
+            sampler_of(split, datasets)
+            for test in map(TestSet, datasets):
+                test.first_match()
+                images |= dict.fromkeys(images_of(split, test))
+    check_images(images)
     results = [train(_of_split(recipe, number), _folder(out, number), quiet=quiet) for number in splits]
     # Only the main process of several has results.
     return average(results, splits, out / "splits.json") if all(results) else {}
@@ -85,13 +85,15 @@ def evaluate_splits(
     if not whole:
         _check_foreign(path, overrides)
     models = {number: _folder(path, number) if whole else path for number in splits}
-    changes = {number: [*overrides, f"dataset.options.split={number}"] for number in splits}
     for number, model in models.items():
         if not model.exists():
             raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
+    changes = {}
     for number, model in models.items():
-        recipe = recipe_from_dict(read_state(resolve_checkpoint(model))["recipe"], changes[number])
-        TestSet(dataset_of(recipe.dataset, recipe.model)).first_match()
+        trained = read_state(resolve_checkpoint(model))["recipe"]
+        changes[number] = [*overrides, *_split(recipe_from_dict(trained, overrides), number)]
+        for data in datasets_of(recipe_from_dict(trained, changes[number])):
+            TestSet(data).first_match()
     results = []
     for number, model in models.items():
         file = (out or path / "splits-eval.json").with_suffix(f".{number}.json")
@@ -106,7 +108,8 @@ def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path
     """
     rows = []
     for alike in zip(*(result["rows"] for result in results), strict=True):
-        row: dict[str, Any] = {"frames": alike[0]["frames"], "sampling": alike[0]["sampling"]}
+        same_row = ("dataset", "frames", "sampling")
+        row: dict[str, Any] = {name: alike[0][name] for name in same_row if name in alike[0]}
         for name in FIGURES:
             if all(name in single for single in alike):
                 values = [single[name] for single in alike]
@@ -124,7 +127,21 @@ def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path
 
 
 def _of_split(recipe: Recipe, number: int) -> Recipe:
-    return recipe_from_dict(recipe.to_dict(), [f"dataset.options.split={number}"])
+    return recipe_from_dict(recipe.to_dict(), _split(recipe, number))
+
+
+def _split(recipe: Recipe, number: int) -> list[str]:
+    """The overrides that choose a split of the data set, or of those of several that have any."""
+    if not recipe.also:
+        return [f"dataset.options.split={number}"]
+    chosen = [
+        f"dataset.{n}.options.split={number}"
+        for n, each in enumerate(recipe.datasets)
+        if each.name in WITH_SPLITS
+    ]
+    if not chosen:
+        raise ValueError(f"splits: expected one of {', '.join(WITH_SPLITS)} among the data sets, got none")
+    return chosen
 
 
 def _folder(path: Path, number: int) -> Path:
@@ -136,10 +153,12 @@ def _check_foreign(path: Path, overrides: list[str]) -> None:
     folder = path if (path / "state.json").is_file() else next(reversed(checkpoints(path)), None)
     if folder is None:
         raise ValueError(f"checkpoint: {str(path)!r} holds neither a checkpoint nor runs of splits")
-    trained = read_state(folder)["recipe"]
-    tested = recipe_from_dict(trained, overrides).dataset.name
-    if trained["dataset"]["name"] == tested:
+    recipe = read_state(folder)["recipe"]
+    trained, tested = (
+        {each.name for each in recipe_from_dict(recipe, some).datasets} for some in ([], overrides)
+    )
+    if trained & tested:
         raise ValueError(
-            f"splits: the model of {str(path)!r} was trained on one split of {tested!r} and knows people "
-            "whom the others test; train every split with `vreid train ... --splits all`"
+            f"splits: the model of {str(path)!r} was trained on one split of {min(trained & tested)!r} and "
+            "knows people whom the others test; train every split with `vreid train ... --splits all`"
         )

@@ -1,11 +1,11 @@
 """Training in stages: which parts of the model rest in an epoch, as a function of the epoch alone."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from torch import nn
 
 from vreid_ext.engine.config import Stage
+from vreid_ext.engine.parts import check_parts, within
 
 
 class Stages:
@@ -15,20 +15,18 @@ class Stages:
     alone, weight decay and momentum included, and what is saved and resumed does not depend on the stage.
 
     Raises:
-        ValueError: a name in `freeze` is no part of the model.
+        ValueError: a name in `freeze` is no part of the model, or a stage leaves nothing to train.
     """
 
     def __init__(self, model: nn.Module, stages: Sequence[Stage]) -> None:
         self.model, self.stages = model, stages
         # What a model itself has fixed stays so.
         self.trainable = [name for name, value in model.named_parameters() if value.requires_grad]
-        parts = {name for name, _ in (*model.named_modules(), *model.named_parameters()) if name}
         for number, stage in enumerate(stages):
-            for name in stage.freeze:
-                if name not in parts:
-                    near = get_close_matches(name, parts, n=1, cutoff=0.0)
-                    hint = f"; nearest: {near[0]!r}" if near else ""
-                    raise ValueError(f"stages[{number}].freeze: the model has no part {name!r}{hint}")
+            key = f"stages[{number}].freeze"
+            check_parts(key, stage.freeze, model)
+            if all(any(within(name, part) for part in stage.freeze) for name in self.trainable):
+                raise ValueError(f"{key}: expected something left to train, got all of it: {stage.freeze}")
 
     def frozen(self, epoch: int) -> list[str]:
         """Names of the parts that rest in an epoch, from 0."""
@@ -43,11 +41,7 @@ class Stages:
         names = self.frozen(epoch)
         parameters = dict(self.model.named_parameters())
         for name in self.trainable:
-            parameters[name].requires_grad_(not any(_within(name, part) for part in names))
+            parameters[name].requires_grad_(not any(within(name, part) for part in names))
         for name, module in self.model.named_modules():
-            if any(_within(name, part) for part in names):
+            if any(within(name, part) for part in names):
                 module.eval()
-
-
-def _within(name: str, part: str) -> bool:
-    return name == part or name.startswith(f"{part}.")

@@ -34,7 +34,8 @@ def identity_of(
 ) -> dict[str, Any]:
     """All that features depend on but the images, as plain values by the name of a recipe's key."""
     joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
-    return {
+    drawn = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
+    return drawn | {
         "weights": _sha256(model.state_dict()),
         "model": {key: value for key, value in recipe.model.items() if key != "weights"},
         "input.height": recipe.input.height,

@@ -10,18 +10,19 @@ import math
 import shutil
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset
+from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset, join_training
 from vreid_ext.engine.build import (
     Objective,
     black_box_of,
-    dataset_of,
+    datasets_of,
     model_of,
     sampler_of,
     takes,
@@ -39,11 +40,11 @@ from vreid_ext.engine.checkpoint import (
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_model, write_json
+from vreid_ext.engine.evaluate import TestSet, evaluate_sets, metric_of, write_json
 from vreid_ext.engine.loader import load
-from vreid_ext.engine.optim import build_optimizer, learning_rate
+from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
-from vreid_ext.engine.readiness import check_batch, check_images, rehearse_evaluation
+from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
@@ -56,6 +57,9 @@ FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.c
 
 def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
     """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
+
+    A run may be made longer: with a larger `train.epochs` it goes on, finished or not, and ends as if it had
+    been started with that many; not with a cosine, whose rates depend on the number of epochs from the start.
 
     Args:
         out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept)
@@ -77,12 +81,21 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
     """
     out = Path(out)
     join_processes()
-    _claim(out, recipe)
-    if (out / "result.json").is_file():
+    if is_finished(out, recipe):
         finished: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return finished
     with main_writes("out", out, inside=True):
         return _Run(recipe, out, quiet).run()
+
+
+def is_finished(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds the result of this very run, with all its epochs.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    longer = _claim(out, recipe)
+    return not longer and (out / "result.json").is_file()
 
 
 def unlabelled(data: TrackletDataset) -> int:
@@ -106,28 +119,52 @@ def unlabelled(data: TrackletDataset) -> int:
     return missing
 
 
+def synchronise(model: nn.Module, processes: int, device: torch.device) -> nn.Module:
+    """The model with batch normalisation over all processes; the same tensors under the same names.
+
+    Raises:
+        ValueError: several processes without a GPU each, which torch has no such layer for.
+    """
+    if processes == 1:
+        return model
+    if device.type == "cpu":
+        raise ValueError(f"train.sync_bn: expected a GPU for each of {processes} processes, got the CPU")
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
+
+
 class _Run:
     def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
         self.recipe, self.out = recipe, out
         self.accelerator = _accelerator(recipe)
-        self.rank, _ = world()
+        self.rank, processes = world()
         self.main = self.rank == 0
 
         if recipe.loss.dvdp:
             import vreid_ext.report  # noqa: F401  draws at the end; what it needs and lacks is told now
-        self.data: TrackletDataset = dataset_of(recipe.dataset, recipe.model)
-        test = TestSet(self.data)
-        test.first_match()
+        self.datasets = datasets_of(recipe)
+        several = len(self.datasets) > 1
+        self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
+        tests = [TestSet(each) for each in self.datasets]
+        for test in tests:
+            test.first_match()
         train_transform, _ = transforms_of(recipe.input)
         self.takes = takes(recipe.model)
-        self.sampler = sampler_of(recipe, self.data)
+        self.sampler = sampler_of(recipe, self.datasets)
 
         saved = checkpoints(out)
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
         model = model_of(recipe.model, classes, start_weights=not saved)
+        metric_of(model, recipe)  # what the evaluation would refuse is refused before the first step
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
+        if several:  # the tables of other sets may lack what the model recognises
+            known = set(self.attributes)
+            self.data.train = [
+                item if known <= (item.attributes or {}).keys() else replace(item, attributes=None)
+                for item in self.data.train
+            ]
         self.unlabelled = unlabelled(self.data) if self.attributes else 0
         self.clips = ClipDataset(
             self.data.train,
@@ -138,6 +175,8 @@ class _Run:
             self.attributes or None,
             black_box_of(recipe.dataset),
         )
+        if recipe.train.sync_bn:
+            model = synchronise(model, processes, self.accelerator.device)
         optimizer = build_optimizer(model, recipe.optim)
         oim = None
         if recipe.loss.oim:
@@ -161,12 +200,14 @@ class _Run:
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
         if not saved:
             with self.progress:
-                check_images(test.tracklets, recipe, self.progress.check)
+                images = [each for test in tests for each in images_of(recipe, test)]
+                check_images(images, self.progress.check)
         rehearse_evaluation(
-            self.accelerator.unwrap_model(self.model), self.data, recipe, self.accelerator.device
+            self.accelerator.unwrap_model(self.model), self.datasets, recipe, self.accelerator.device
         )
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
+            (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer
             recipe.save(out / "recipe.yaml")
             for path in out.glob("not_finite-*.json"):  # of an earlier start
                 path.unlink()
@@ -205,8 +246,7 @@ class _Run:
 
     def _train_epoch(self, epoch: int) -> None:
         position, accumulate = self.position, self.recipe.batch.accumulate
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._lr(epoch)
+        set_learning_rate(self.optimizer, self._lr(epoch))
         self.model.train()
         self.stages.enter(epoch)
         self.sampler.set_epoch(epoch)
@@ -279,17 +319,19 @@ class _Run:
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         self._check_weights()
         model = self.accelerator.unwrap_model(self.model)
-        result = evaluate_model(
-            model, self.data, self.recipe, device=self.accelerator.device, progress=self.progress.evaluation
-        )
+        result = evaluate_sets(
+            model, self.datasets, self.recipe,
+            device=self.accelerator.device, progress=self.progress.evaluation,
+        )  # fmt: skip
         for row in result["rows"]:
+            kind = f"eval-{row['dataset']}" if "dataset" in row else "eval"
             figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent", "attributes")}
             figures |= {
                 f"{name}_{score}": values[score]
                 for name, values in row.get("attributes", {}).items()
                 for score in ("accuracy", "f1")
             }
-            self._write("eval", epoch=epoch, **figures)
+            self._write(kind, epoch=epoch, **figures)
         return result
 
     def _save(self) -> None:
@@ -325,25 +367,34 @@ class _Run:
             self.log.write(kind, self.position.step, **values)
 
 
-def _claim(out: Path, recipe: Recipe) -> None:
-    """Refuse a folder that holds anything but this very run."""
+def _claim(out: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds this very run with fewer epochs; refuses one that holds anything else."""
     if not out.exists():
-        return
+        return False
     if not out.is_dir():
         raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
     if (out / "recipe.yaml").is_file():
-        odd = differences(load_recipe(out / "recipe.yaml"), recipe, ignore=FREE_KEYS)
-        if odd:
+        there = load_recipe(out / "recipe.yaml")
+        odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
+        before, now = there.train.epochs, recipe.train.epochs
+        if odd or now < before:
+            odd += [f"train.epochs: {before}, {now}"] if now < before else []
             raise ValueError(
                 f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
                 f"same recipe. There, here: {'; '.join(odd)}"
             )
-    elif any(
-        not path.name.startswith(".") for path in out.iterdir()
-    ):  # a kill may leave .recipe.yaml.partial
+        if now > before and recipe.schedule.name == "cosine":
+            raise ValueError(
+                f"train.epochs: expected {before} as in {str(out)!r}, got {now}: a run with a cosine cannot "
+                "be made longer, since the rates of its past epochs were those of the shorter one"
+            )
+        return now > before
+    # A kill may leave .recipe.yaml.partial.
+    if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
             f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
         )
+    return False
 
 
 def _accelerator(recipe: Recipe) -> Any:

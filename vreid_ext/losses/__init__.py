@@ -8,6 +8,7 @@ from vreid_ext.losses.aitl import AITLoss, ITLoss
 from vreid_ext.losses.attributes import AttributeLoss
 from vreid_ext.losses.cross_entropy import CrossEntropyLoss
 from vreid_ext.losses.diversity import HellingerDiversity
+from vreid_ext.losses.drawn import DrawnTripletLoss
 from vreid_ext.losses.gather import gather_with_gradient
 from vreid_ext.losses.inter_frame import InterFrameRegularizer
 from vreid_ext.losses.memory import CrossBatchMemory
@@ -20,6 +21,7 @@ __all__ = [
     "AttributeLoss",
     "CrossBatchMemory",
     "CrossEntropyLoss",
+    "DrawnTripletLoss",
     "HellingerDiversity",
     "ITLoss",
     "InterFrameRegularizer",

@@ -7,17 +7,21 @@ from vreid_ext.ops import RegionPool, _checks
 
 
 class HellingerDiversity(nn.Module):
-    """Mean over frames of the overlap of K receptive fields (DRSTA, Eq. 9 or 10).
+    """Overlap of K receptive fields over the frames of a batch (DRSTA, Eq. 9 or 10).
 
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(S)
         "text"        Q' = ||S S^T - I||_F^2, the ablation: it also draws each field towards a single cell
 
-    The paper sums over images and does not state the weight; the mean makes it independent of the batch. (The
-    released code takes the square root of the sum over the batch plus 1e-5, with weight 1.)
+    The paper adds the overlap of every image and does not state the weight; the mean over the N frames makes
+    it independent of the batch. The released code adds the root of the sum over the batch, with weight 1:
+
+        "mean"   1/N sum_n Q_n
+        "root"   sqrt(sum_n Q_n + 1e-5), whose gradient is sqrt(N / (4 mean Q)) times that of the mean
 
     Args:
         form: see above.
         backend: of the op.
+        reduction: "mean" or "root".
 
     Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool`, or weights (B,T,K,L) from
     elsewhere, and valid (B,T) bool, the frames that count. Returns a float32 scalar (float64 for float64).
@@ -27,10 +31,11 @@ class HellingerDiversity(nn.Module):
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
 
-    def __init__(self, form: str = "hellinger", backend: str = "auto") -> None:
+    def __init__(self, form: str = "hellinger", backend: str = "auto", reduction: str = "mean") -> None:
         super().__init__()
         _checks.choice("form", form, ("hellinger", "text"))
-        self.form, self.backend = form, backend
+        _checks.choice("reduction", reduction, ("mean", "root"))
+        self.form, self.backend, self.reduction = form, backend, reduction
 
     def forward(self, attention: RegionPool | Tensor, valid: Tensor | None = None) -> Tensor:
         weights = attention.weights if isinstance(attention, RegionPool) else attention
@@ -43,8 +48,11 @@ class HellingerDiversity(nn.Module):
         else:
             overlap = ops.hellinger_overlap(weights, self.form, backend=self.backend)
         if valid is None:
-            return overlap.sum() / max(overlap.numel(), 1)
-        return overlap.masked_fill(~valid, 0).sum() / valid.sum().clamp(min=1)
+            return self._reduced(overlap.sum(), max(overlap.numel(), 1))
+        return self._reduced(overlap.masked_fill(~valid, 0).sum(), valid.sum().clamp(min=1))
+
+    def _reduced(self, total: Tensor, count: int | Tensor) -> Tensor:
+        return (total + 1e-5).sqrt() if self.reduction == "root" else total / count
 
     def extra_repr(self) -> str:
-        return f"form={self.form!r}"
+        return f"form={self.form!r}, reduction={self.reduction!r}"

@@ -1,11 +1,11 @@
-"""Batch-hard triplet loss on the weighted part metric."""
+"""Triplet loss on the weighted part metric."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import _checks
+from vreid_ext.losses.drawn import draw_triplets, mean_hinge
 from vreid_ext.ops._checks import floating
 
 
@@ -14,26 +14,31 @@ class PartTripletLoss(nn.Module):
 
         mean over anchors i of  [ m + max_j psi(i,j) - min_k psi(i,k) ]_+
 
-    with j the other clips of the anchor's identity and k those of different ones. The paper takes the
-    triplets that it draws; in a batch of identities these are the hardest, as `TripletLoss` takes them. An
-    anchor without a positive or without a negative is left out of the mean; if all are, the loss is zero.
+    with j the other clips of the anchor's identity and k those of different ones: the hardest of the batch,
+    as `TripletLoss` takes them, or, as in the paper, one triplet drawn at random for every anchor. An anchor
+    without a positive or without a negative is left out of the mean; if all are, the loss is zero.
 
     Args:
         margin: m >= 0; 0.8 in the paper.
+        mining: "hardest" or "drawn" (`losses.drawn.draw_triplets`).
         backend: for `ops.part_distance`.
 
-    Call: `loss(features, scores, targets)` with part features (n,R,D), part scores (n,R) and integer
-    identities (n,); returns a float32 scalar (float64 for float64 features).
+    Call: `loss(features, scores, targets, draws=None)` with part features (n,R,D), part scores (n,R), integer
+    identities (n,) and, for "drawn", the numbers that triplets are drawn by (`draw_triplets`); returns a
+    float32 scalar (float64 for float64 features).
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
     """
 
-    def __init__(self, margin: float = 0.8, backend: str = "auto") -> None:
+    def __init__(self, margin: float = 0.8, backend: str = "auto", mining: str = "hardest") -> None:
         super().__init__()
-        self.margin, self.backend = _checks.real("margin", margin, 0), backend
+        _checks.choice("mining", mining, ("hardest", "drawn"))
+        self.margin, self.backend, self.mining = _checks.real("margin", margin, 0), backend, mining
 
-    def forward(self, features: Tensor, scores: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self, features: Tensor, scores: Tensor, targets: Tensor, draws: Tensor | None = None
+    ) -> Tensor:
         _checks.batch("scores", scores, targets)
         floating("features", features, "(n,R,D)")
         if features.shape[:2] != scores.shape:
@@ -42,13 +47,15 @@ class PartTripletLoss(nn.Module):
                 f"got shape {tuple(features.shape)}"
             )
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
+        if self.mining == "drawn":
+            positive, negative, anchors = draw_triplets(targets, draws)
+            near, far = (distance.gather(1, index[:, None])[:, 0] for index in (positive, negative))
+            return mean_hinge(self.margin, near, far, anchors)
         same = targets[:, None] == targets
-        positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
-        farthest = distance.masked_fill(~positive, -torch.inf).amax(1)
+        others = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
+        farthest = distance.masked_fill(~others, -torch.inf).amax(1)
         nearest = distance.masked_fill(same, torch.inf).amin(1)
-        anchors = positive.any(1) & ~same.all(1)
-        gap = torch.where(anchors, farthest - nearest, 0)
-        return F.relu(self.margin + gap).masked_fill(~anchors, 0).sum() / anchors.sum().clamp(min=1)
+        return mean_hinge(self.margin, farthest, nearest, others.any(1) & ~same.all(1))
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}"
+        return f"margin={self.margin}, mining={self.mining!r}"

@@ -1,14 +1,17 @@
 """Ranking lists: the nearest gallery items of every query."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.ops import _checks
+from vreid_ext.ops.rerank import ReRanked, check_options
 
 
 def rank(
@@ -23,10 +26,12 @@ def rank(
     metric: str | DistanceFunction = "cosine",
     junk: bool = True,
     exclude: Labels | None = None,
+    rerank: bool | Mapping[str, float] = False,
 ) -> tuple[Tensor, Tensor]:
     """The `top` nearest gallery items of every query, nearest first.
 
-    The other arguments, what is removed from the gallery, and ties: as for `evaluate`.
+    The other arguments, what is removed from the gallery, and ties: as for `evaluate`. With `rerank` all
+    Q x G re-ranked distances are held at once.
 
     Returns:
         indices (Q,top) int64 into the gallery and distances (Q,top) float64; -1 and infinity where fewer
@@ -37,6 +42,7 @@ def rank(
     """
     top = _checks.integer("top", top, 1)
     _checks.flag("junk", junk)
+    options = rerank_options(rerank)
     if not callable(metric):
         _checks.choice("metric", metric, ("cosine", "euclidean"))
     queries, items = pair(query, gallery, trailing=callable(metric))
@@ -44,7 +50,45 @@ def rank(
         q_pids, g_pids, q_camids, g_camids,
         sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
     )  # fmt: skip
-    return nearest(queries, items, top, metric, protocol)
+    if options is None:
+        return nearest(queries, items, top, metric, protocol)
+    distances = reranked(queries, items, metric, options).rows(0, len(queries))
+    found, places = _nearest_of(distances, top, *protocol.part(0, len(items)))
+    missing = top - found.shape[1]
+    return F.pad(places, (0, missing), value=-1), F.pad(found, (0, missing), value=torch.inf)
+
+
+def reranked(
+    query: Features, gallery: Features, metric: str | DistanceFunction, options: Mapping[str, Any]
+) -> ReRanked:
+    """Re-ranked distances; `options` as `rerank_options` gives them.
+
+    Raises:
+        ValueError: the metric is a function, which re-ranking has no squared distances of.
+    """
+    if callable(metric):
+        raise ValueError("rerank: expected a named metric with it, got a distance function")
+    dtype = torch.promote_types(query.dtype, gallery.dtype)
+    features = [part[:].to(query.device, dtype) for part in (query, gallery)]
+    if metric == "cosine":
+        features = [F.normalize(part, dim=1) for part in features]
+    return ops.k_reciprocal(features[0], features[1], **options)
+
+
+def rerank_options(rerank: Any) -> dict[str, Any] | None:
+    """Arguments of `ops.k_reciprocal`, None without re-ranking."""
+    if isinstance(rerank, bool):
+        return {} if rerank else None
+    if not isinstance(rerank, Mapping):
+        raise TypeError(f"rerank: expected a bool or a mapping, got {type(rerank).__name__}")
+    known = {"k1": 20, "k2": 6, "lambda_value": 0.3}
+    if unknown := [key for key in rerank if key not in known]:
+        raise ValueError(f"rerank: expected the keys {', '.join(known)}, got {unknown[0]!r}")
+    try:
+        check_options(**{**known, **rerank})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rerank: {error}") from None
+    return dict(rerank)
 
 
 def nearest(

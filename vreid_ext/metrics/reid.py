@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
-from vreid_ext.metrics.ranking import pair
+from vreid_ext.metrics.ranking import pair, rerank_options, reranked
 from vreid_ext.ops import _checks
-from vreid_ext.ops.rerank import check_options
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function
@@ -126,7 +124,7 @@ def evaluate(
         block_size = _checks.integer("block_size", block_size, 1)
     if not callable(metric):
         _checks.choice("metric", metric, ("cosine", "euclidean"))
-    options = _rerank_options(rerank)
+    options = rerank_options(rerank)
     queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
@@ -136,13 +134,11 @@ def evaluate(
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
     if items.shard is not None and (callable(metric) or options is not None):
         raise ValueError("gallery: got a Shard, wanted all rows for a distance function or re-ranking")
-    if callable(metric):
-        if options is not None:
-            raise ValueError("rerank: got True with a distance function, wanted it with a named metric")
-        counts = _count_rows(_blocks(metric, queries, items, size), protocol)
-    elif options is not None:
+    if options is not None:
         counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
         name = f"re-ranked {name}"
+    elif callable(metric):
+        counts = _count_rows(_blocks(metric, queries, items, size), protocol)
     else:
         counts = _count_features(queries, items, protocol, metric)
     return _result(protocol, counts, ap, max_rank, f"{ap} AP; {name} distance; {protocol}")
@@ -181,22 +177,6 @@ def _check(ap: Any, max_rank: Any, junk: Any) -> int:
     _checks.choice("ap", ap, ("precision", "trapezoid"))
     _checks.flag("junk", junk)
     return _checks.integer("max_rank", max_rank, 1)
-
-
-def _rerank_options(rerank: Any) -> dict[str, Any] | None:
-    """Arguments of `ops.k_reciprocal`, None without re-ranking."""
-    if isinstance(rerank, bool):
-        return {} if rerank else None
-    if not isinstance(rerank, Mapping):
-        raise TypeError(f"rerank: expected a bool or a mapping, got {type(rerank).__name__}")
-    known = {"k1": 20, "k2": 6, "lambda_value": 0.3}
-    if unknown := [key for key in rerank if key not in known]:
-        raise ValueError(f"rerank: expected the keys {', '.join(known)}, got {unknown[0]!r}")
-    try:
-        check_options(**{**known, **rerank})
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"rerank: {error}") from None
-    return dict(rerank)
 
 
 def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: str) -> ReIDResult:
@@ -257,13 +237,13 @@ def _blocks(
 
 
 def _reranked(
-    query: Features, gallery: Features, metric: str, options: dict[str, Any], size: int
+    query: Features,
+    gallery: Features,
+    metric: str | DistanceFunction,
+    options: Mapping[str, Any],
+    size: int,
 ) -> Iterator[tuple[int, Tensor]]:
-    dtype = torch.promote_types(query.dtype, gallery.dtype)
-    features = [part[:].to(query.device, dtype) for part in (query, gallery)]
-    if metric == "cosine":
-        features = [F.normalize(part, dim=1) for part in features]
-    distances = ops.k_reciprocal(features[0], features[1], **options)
+    distances = reranked(query, gallery, metric, options)
     for first in range(0, len(query), size):
         yield first, distances.rows(first, min(first + size, len(query)))
 

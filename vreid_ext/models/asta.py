@@ -12,7 +12,7 @@ from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
-from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
+from vreid_ext.nn.asta import SpatioTemporalAttention, initialise, spatio_temporal_pool
 
 STREAMS = ("reid", "relevant", "irrelevant")
 
@@ -20,17 +20,21 @@ STREAMS = ("reid", "relevant", "irrelevant")
 class AttributeStream(nn.Module):
     """Recognises one group of attributes, and the attention that it does so with (Section 4.1).
 
-    maps (B,T,C,H,W) -> attended feature (B,C) and logits (B, number of classes).
+    `attention(maps, valid)` gives weights (B,T,H,W); the call gives logits (B, number of classes) of the
+    feature (B,C) pooled under them.
     """
 
-    def __init__(self, channels: int, classes: int, size: tuple[int, int], detach: bool) -> None:
+    def __init__(self, channels: int, classes: int, attention: SpatioTemporalAttention, start: str) -> None:
         super().__init__()
-        self.attention = SpatioTemporalAttention(channels, size, detach=detach)
+        self.attention = attention
         self.classifier = nn.Linear(channels, classes)
+        if start == "kaiming":
+            nn.init.normal_(self.classifier.weight, std=0.001)
+            nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, maps: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        feature = spatio_temporal_pool(maps, self.attention(maps, valid), valid)
-        return feature, self.classifier(feature.relu())
+    def forward(self, feature: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(feature.relu())
+        return logits
 
 
 @register_model("asta")
@@ -53,10 +57,14 @@ class ASTA(nn.Module):
         asta: the feature is the concatenation of the streams' features, each attribute stream's being the
             maps under its attention: 3 C numbers, 6144 with ResNet-50. Otherwise the feature is that of
             "reid" alone, and attribute streams only give the predictions that AITL mines with.
-        composition: what "reid" puts into that feature: "original", the maps without attention (the paper),
-            or "attended", the maps under an attention of its own (the authors' code).
+        composition: what that feature is made of: "original", the maps for "reid" and the maps under the
+            attention of each attribute stream (the paper); or "authors", as in their code, the maps under an
+            attention of "reid", one 3x3 convolution and a sigmoid, and those maps once more under the
+            attention of each attribute stream.
+        fixed_maps: attributes are recognised from maps that their loss does not train (the authors' code).
         input_size: (height, width) of the frames, on which the width of the temporal convolution depends.
-        detach: see `nn.asta.SpatioTemporalAttention`.
+        width, start, detach: of the attentions, see `nn.asta.SpatioTemporalAttention`. With start "kaiming"
+            the attribute classifiers start with a deviation of 0.001, as in the authors' code.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
         weights, last_stride: for `build_backbone`; without meaning for a module.
 
@@ -81,6 +89,9 @@ class ASTA(nn.Module):
         streams: Sequence[str] = STREAMS,
         asta: bool = True,
         composition: str = "original",
+        fixed_maps: bool = False,
+        width: int | None = None,
+        start: str = "torch",
         input_size: Sequence[int] = (256, 128),
         detach: bool = True,
         backbone: str | nn.Module = "resnet50",
@@ -97,13 +108,13 @@ class ASTA(nn.Module):
             raise ValueError(f"streams: got {streams}, wanted one or more of {STREAMS}, each once")
         if not asta and "reid" not in streams:
             raise ValueError(f"streams: got {streams} without asta, wanted 'reid' among them")
-        if composition not in ("original", "attended"):
-            raise ValueError(f"composition: got {composition!r}, wanted 'original' or 'attended'")
+        if composition not in ("original", "authors"):
+            raise ValueError(f"composition: expected 'original' or 'authors', got {composition!r}")
         self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
         size = _map_size(self.backbone, input_size)
 
         self.streams = tuple(stream for stream in STREAMS if stream in streams)
-        self.asta = asta
+        self.asta, self.fixed_maps = asta, fixed_maps
         self.attribute_sizes: dict[str, dict[str, int]] = {
             stream: attribute_sizes(attributes, f"id_{stream}")  # type: ignore[arg-type]
             for stream in self.streams
@@ -111,12 +122,21 @@ class ASTA(nn.Module):
         }
         self.attribute_streams = nn.ModuleDict(
             {
-                stream: AttributeStream(channels, sum(sizes.values()), size, detach)
+                stream: AttributeStream(
+                    channels,
+                    sum(sizes.values()),
+                    SpatioTemporalAttention(channels, size, width=width, start=start, detach=detach),
+                    start,
+                )
                 for stream, sizes in self.attribute_sizes.items()
             }
         )
-        attended = asta and composition == "attended" and "reid" in self.streams
-        self.reid_attention = SpatioTemporalAttention(channels, size, detach=detach) if attended else None
+        attended = asta and composition == "authors" and "reid" in self.streams
+        self.reid_attention = (
+            nn.Sequential(nn.Conv2d(channels, 1, 3, padding=1), nn.Sigmoid()) if attended else None
+        )
+        if self.reid_attention is not None:
+            initialise(self.reid_attention, start)
         self.feature_dim = channels * (len(self.streams) if asta else 1)
         self.bn = nn.BatchNorm1d(self.feature_dim)
         self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
@@ -138,24 +158,38 @@ class ASTA(nn.Module):
     def _streams(self, clips: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The feature before BNNeck (B,D), and each attribute stream's logits."""
         maps = frame_maps(self.backbone, clips, valid)
+        own = self._reid_weights(maps)
         features: list[Tensor] = []
         attributes: dict[str, Tensor] = {}
         for stream in self.streams:
             if stream == "reid":
-                attention = None if self.reid_attention is None else self.reid_attention(maps, valid)
-                features.append(spatio_temporal_pool(maps, attention, valid))
-            else:
-                feature, attributes[stream] = self.attribute_streams[stream](maps, valid)
-                if self.asta:
-                    features.append(feature)
+                features.append(spatio_temporal_pool(maps, own, valid))
+                continue
+            module = self.attribute_streams[stream]
+            assert isinstance(module, AttributeStream)
+            weights = module.attention(maps, valid)
+            feature = spatio_temporal_pool(maps.detach() if self.fixed_maps else maps, weights, valid)
+            attributes[stream] = module(feature)
+            if self.asta and (own is not None or self.fixed_maps):
+                feature = spatio_temporal_pool(maps, weights if own is None else weights * own, valid)
+            if self.asta:
+                features.append(feature)
         return torch.cat(features, 1), attributes
+
+    def _reid_weights(self, maps: Tensor) -> Tensor | None:
+        """Attention (B,T,H,W) of "reid" itself, None without one."""
+        if self.reid_attention is None:
+            return None
+        weights: Tensor = self.reid_attention(maps.flatten(0, 1))
+        return weights[:, 0].unflatten(0, maps.shape[:2])
 
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
         """Attention (B,T,H,W) of each stream that has one, for pictures: evaluation mode, no gradient."""
         with in_evaluation(self):
             maps = frame_maps(self.backbone, clips, valid)
-            attended = {} if self.reid_attention is None else {"reid": self.reid_attention(maps, valid)}
+            own = self._reid_weights(maps)
+            attended = {} if own is None else {"reid": own}
             for stream, module in self.attribute_streams.items():
                 assert isinstance(module, AttributeStream)
                 attended[stream] = module.attention(maps, valid)

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.nn.frames import each_frame
+
 
 def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) -> Tensor:
     """Feature maps (B,T,C,H,W) of every frame of clips (B,T,3,h,w), in the memory layout the backbone gives.
+
+    In training, frames left out by `valid` have maps of zeros (`nn.frames.each_frame`).
 
     Raises:
         ValueError: clips, the mask `valid` (B,T) or the backbone's maps have another shape.
@@ -19,10 +22,10 @@ def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) 
     if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
         got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
         raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
-    maps = cast(Tensor, backbone(clips.flatten(0, 1)))
-    if maps.dim() != 4:
-        raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
-    return maps.unflatten(0, clips.shape[:2])
+    maps = each_frame(backbone, clips, valid)
+    if maps.dim() != 5:
+        raise ValueError(f"backbone: gave shape {tuple(maps.flatten(0, 1).shape)}, wanted maps (N,C,H,W)")
+    return maps
 
 
 @contextmanager

@@ -58,8 +58,14 @@ class DRSTA(nn.Module):
             the frames, E(x_n) = G x_n / tr G. Parts that the frames agree on are kept, the others shrink;
             equal frames stay as they are. "none" leaves E out, as the released code does.
         regions: K.
-        hidden, form: see `nn.RegionAttention`.
-        feature_dim: D of the L2-normalised feature.
+        form: "paper"; or "released", the parts that the authors' code has: the attention of
+            `nn.RegionAttention` (64 hidden channels, K = 3 there); a linear map to `feature_dim` numbers that
+            the regions share and an L2 normalisation of each region in each frame, before the frames are
+            pooled; and the root of the summed overlaps of the batch as the diversity term, to be weighted by
+            1. How that code goes on from there is not released: here the pooled regions are concatenated and
+            normalised, K x `feature_dim` numbers. It has no E: enhance must be "none".
+        hidden: d of Eq. 1, 256 with form "paper" and 64 with "released" unless given.
+        feature_dim: D of the L2-normalised feature; with form "released" of each region's.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
         weights, last_stride: for `build_backbone`; the paper's 8 x 4 maps of 256 x 128 images have stride 2.
         backend: of the ops.
@@ -85,7 +91,7 @@ class DRSTA(nn.Module):
         temporal: str = "attention",
         enhance: str = "second_order",
         regions: int = 6,
-        hidden: int = 256,
+        hidden: int | None = None,
         form: str = "paper",
         feature_dim: int = 128,
         backbone: str | nn.Module = "resnet50",
@@ -101,21 +107,31 @@ class DRSTA(nn.Module):
             "diversity": (diversity, ("hellinger", "text", "none")),
             "temporal": (temporal, ("mean", "max", "attention")),
             "enhance": (enhance, ("second_order", "none")),
+            "form": (form, ("paper", "released")),
         }
         for name, (choice, allowed) in choices.items():
             if choice not in allowed:
                 raise ValueError(f"{name}: got {choice!r}, wanted one of {allowed}")
+        released = form == "released"
+        if released and not spatial:
+            raise ValueError("spatial: expected true with form 'released', got false")
+        if released and enhance != "none":
+            raise ValueError(f"enhance: expected 'none' with form 'released', got {enhance!r}")
         self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
         self.pooling, self.enhance, self.backend = temporal, enhance, backend
         self.regions = regions if spatial else 1
+        hidden = hidden or (64 if released else 256)
         self.spatial = RegionAttention(channels, regions, hidden, form, backend) if spatial else None
         regularized = spatial and diversity != "none"
-        self.diversity = HellingerDiversity(diversity, backend) if regularized else None
+        reduction = "root" if released else "mean"
+        self.diversity = HellingerDiversity(diversity, backend, reduction) if regularized else None
+        self.released = released
+        pooled = feature_dim if released else channels  # numbers of a region when the frames are pooled
         # w_{t,k} of Eq. 11; its b_{t,k} shifts all frames alike and the softmax takes it out again.
-        self.temporal = nn.Parameter(torch.zeros(self.regions, channels)) if temporal == "attention" else None
-        self.feature_dim = feature_dim
-        self.fc = nn.Linear(self.regions * channels, feature_dim)
-        self.classifier = nn.Linear(feature_dim, num_classes)
+        self.temporal = nn.Parameter(torch.zeros(self.regions, pooled)) if temporal == "attention" else None
+        self.feature_dim = self.regions * feature_dim if released else feature_dim
+        self.fc = nn.Linear(channels if released else self.regions * channels, feature_dim)
+        self.classifier = nn.Linear(self.feature_dim, num_classes)
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
         maps = frame_maps(self.backbone, clips, valid)  # {f_{n,l}}
@@ -123,13 +139,16 @@ class DRSTA(nn.Module):
         if self.spatial is None:
             parts = maps.mean((3, 4))[:, :, None]
         else:
-            pool = self.spatial(maps)  # Eq. 1 to 3
+            pool = self.spatial(maps, valid)  # Eq. 1 to 3
             parts = pool.features
             if self.training and self.diversity is not None:
                 extras["diversity"] = self.diversity(pool, valid)  # Eq. 9 or 10
             if self.enhance == "second_order":
                 parts = second_order(parts, valid)  # Eq. 4
-        feature = F.normalize(self.fc(self._over_time(parts, valid).flatten(1)))  # Eq. 15
+        if self.released:
+            parts = F.normalize(self.fc(parts), dim=3)
+        pooled = self._over_time(parts, valid).flatten(1)  # Eq. 15
+        feature = F.normalize(pooled if self.released else self.fc(pooled))
         if self.training:
             return TrainingOutput(self.classifier(feature), feature, extras)
         return feature

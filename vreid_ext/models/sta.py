@@ -48,8 +48,8 @@ class STA(nn.Module):
 
     Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
     short clip. In training `TrainingOutput(logits, feature, extras)`; in evaluation the feature (B,D). T may
-    differ from call to call. Padding frames never reach a clip's feature, but in training they do pass
-    through the backbone and its batch statistics; "frame" takes no mask there.
+    differ from call to call. Padding frames reach neither a clip's feature nor, in training, the batch
+    statistics of the backbone; "frame" takes no mask there.
 
     Attributes:
         feature_dim: D of the feature.

@@ -2,6 +2,7 @@
 (Chen, Lu, Yang, Zhou; IEEE TIP 2019). Equation, figure and table numbers are the paper's.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from vreid_ext.nn import (
     pool_parts,
     standing_boxes,
 )
+from vreid_ext.nn.frames import each_frame
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -72,8 +74,13 @@ class STAL(nn.Module):
         residual_attention: False leaves the residual attention out (Fig. 6).
         part_dim: D of a part's feature; 1024 in the paper.
         part_margin: margin of the triplet loss on psi; 0.8 in the paper.
+        part_mining: its triplets, "drawn" as in the paper or the "hardest" of the batch.
+        global_dim: D of g, by a linear layer behind the mean; None keeps the channels of the backbone, 1024
+            with GoogLeNet as in the paper (Fig. 9 varies both dimensions).
         fusion: weight of d_g; 0.3 in the paper.
         test_branches: with branches "both", which distances count in evaluation (GB and LB of Fig. 6).
+        test_parts: names of `nn.parts.PART_NAMES` whose distances count in evaluation (Fig. 7, with
+            test_branches "local"); None for all.
         test_attention: which scores count in evaluation (Fig. 5): "both"; "temporal" (TAN), parts weighted
             alike; "spatial" (SAN), frames weighted alike; "none", the paper's baseline.
         roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
@@ -115,8 +122,11 @@ class STAL(nn.Module):
         residual_attention: bool = True,
         part_dim: int = 1024,
         part_margin: float = 0.8,
+        part_mining: str = "hardest",
+        global_dim: int | None = None,
         fusion: float = 0.3,
         test_branches: str = "both",
+        test_parts: Sequence[str] | None = None,
         test_attention: str = "both",
         roi: str = "pool",
         roi_size: int = 8,
@@ -142,7 +152,12 @@ class STAL(nn.Module):
             raise ValueError(
                 f"test_branches: got {test_branches!r}, wanted 'both' or the branch trained, {branches!r}"
             )
-        for name, number in (("part_dim", part_dim), ("roi_size", roi_size)):
+        if test_parts is not None and (not test_parts or set(test_parts) - set(PART_NAMES)):
+            raise ValueError(
+                f"test_parts: expected one or more of {', '.join(PART_NAMES)}, got {list(test_parts)}"
+            )
+        numbers = {"part_dim": part_dim, "roi_size": roi_size, "global_dim": global_dim or 1}
+        for name, number in numbers.items():
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name}: got {number!r}, wanted an int of at least 1")
         if not 0 <= fusion < float("inf"):
@@ -161,18 +176,20 @@ class STAL(nn.Module):
         self.fusion, self.backend = fusion, backend
         self.roi, self.roi_size, self.margin = roi, roi_size, margin
         self.parts, self.part_dim = len(PART_NAMES), part_dim
-        self.global_dim = high.out_channels
+        self.shown = [n for n, name in enumerate(PART_NAMES) if test_parts is None or name in test_parts]
+        self.global_dim = global_dim or high.out_channels
         self.low = low
         if self._has("global"):
             self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
             self.high = high
+            self.embed = nn.Linear(high.out_channels, global_dim) if global_dim else nn.Identity()
             self.classifier = _classifier(self.global_dim, num_classes)
         if self._has("local"):
             self.part_networks = nn.ModuleList(_part_network(part, part_dim) for _ in PART_NAMES)
             self.part_classifiers = nn.ModuleList(_classifier(part_dim, num_classes) for _ in PART_NAMES)
             self.quality = QualityNetwork(self.parts)
             self.cross_entropy = CrossEntropyLoss()
-            self.part_triplet = PartTripletLoss(part_margin, backend)
+            self.part_triplet = PartTripletLoss(part_margin, backend, part_mining)
 
     def forward(
         self,
@@ -182,14 +199,14 @@ class STAL(nn.Module):
         label: Tensor | None = None,
     ) -> TrainingOutput | Tensor:
         self._check(clips, valid, joints, label)
-        maps = self.low(clips.flatten(0, 1))
+        maps = each_frame(self.low, clips, valid)
         g = f = scores = None
         if self._has("global"):
-            frames = self.high(self.attention(maps)).mean((2, 3)).unflatten(0, clips.shape[:2])
-            g = _mean_over_frames(frames, valid)
+            frames = each_frame(self.attention, maps, valid)
+            g = self.embed(_mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
         if self._has("local"):
-            f = self._part_features(maps, clips.shape[:2], joints)
-            scores = self.quality(clips)
+            f = self._part_features(maps, valid, joints)
+            scores = self.quality(clips, valid)
         if self.training:
             return self._training_output(g, f, scores, valid, label)
         return self._sums(g, f, scores, valid, clips.shape[1])
@@ -213,7 +230,11 @@ class STAL(nn.Module):
         if wanted != "global":
             terms.append(
                 ops.part_distance(
-                    mine.features, mine.scores, theirs.features, theirs.scores, backend=self.backend
+                    mine.features[:, self.shown],
+                    mine.scores[:, self.shown],
+                    theirs.features[:, self.shown],
+                    theirs.scores[:, self.shown],
+                    backend=self.backend,
                 )
             )
         if wanted != "local":
@@ -244,11 +265,13 @@ class STAL(nn.Module):
             return standing_boxes(like).expand(like.shape[0], -1, -1)
         return part_boxes(joints.flatten(0, 1), margin=self.margin)
 
-    def _part_features(self, maps: Tensor, shape: torch.Size, joints: Tensor | None) -> Tensor:
-        """f^{r,t} (B,T,R,D)."""
-        regions = pool_parts(maps, self.boxes(joints, maps), self.roi_size, how=self.roi)
-        features = [network(regions[:, r]) for r, network in enumerate(self.part_networks)]
-        return torch.stack(features, 1).unflatten(0, shape)
+    def _part_features(self, maps: Tensor, valid: Tensor | None, joints: Tensor | None) -> Tensor:
+        """f^{r,t} (B,T,R,D) of maps (B,T,C,H,W)."""
+        frames = maps.flatten(0, 1)
+        regions = pool_parts(frames, self.boxes(joints, frames), self.roi_size, how=self.roi)
+        regions = regions.unflatten(0, maps.shape[:2])
+        features = [each_frame(net, regions[:, :, r], valid) for r, net in enumerate(self.part_networks)]
+        return torch.stack(features, 2)
 
     def _training_output(
         self,
@@ -268,9 +291,12 @@ class STAL(nn.Module):
             self.cross_entropy(classifier(f[:, :, r][seen]), targets)
             for r, classifier in enumerate(self.part_classifiers)
         ]
+        compared = [features, quality, label]
+        if self.part_triplet.mining == "drawn":
+            compared.append(torch.rand(len(label), 2, device=label.device))
         extras = {
             "part_softmax": torch.stack(per_part).sum(),
-            "part_triplet": self.part_triplet(*map(gather_with_gradient, (features, quality, label))),
+            "part_triplet": self.part_triplet(*map(gather_with_gradient, compared)),
         }
         if g is not None:
             return TrainingOutput(self.classifier(g), g, extras)

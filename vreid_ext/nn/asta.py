@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.nn.frames import each_frame
 from vreid_ext.ops import _checks
 
 
@@ -19,7 +20,10 @@ class SpatioTemporalAttention(nn.Module):
     Args:
         channels: C of the maps.
         size: their (H, W). The paper's 128 channels over time are 16 x 8.
-        width: channels between the two convolutions; C / 8 unless given.
+        width: channels between the two convolutions; C / 8 unless given (C in the authors' code).
+        start: initial weights, "torch" for its layers' own, by which all weights start near 0.5; "kaiming"
+            for normal ones with gain sqrt(2) over the inputs and biases of zero, as in the authors' code, by
+            which they start spread over 0.5 +- 0.26.
         detach: the weights are learned from a fixed map, so that they do not pull the backbone after them
             (the authors' code); the maps they are multiplied with carry gradient all the same.
 
@@ -31,7 +35,13 @@ class SpatioTemporalAttention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, size: tuple[int, int], *, width: int | None = None, detach: bool = True
+        self,
+        channels: int,
+        size: tuple[int, int],
+        *,
+        width: int | None = None,
+        start: str = "torch",
+        detach: bool = True,
     ) -> None:
         super().__init__()
         _checks.integer("channels", channels, 1)
@@ -51,6 +61,7 @@ class SpatioTemporalAttention(nn.Module):
             nn.Conv2d(width, 1, 3, padding=1),
         )
         self.temporal = nn.Conv1d(cells, cells, 3, padding=1)
+        initialise(self, start)
 
     def forward(self, maps: Tensor, valid: Tensor | None = None) -> Tensor:
         _checks.floating("maps", maps, "(B,T,C,H,W)")
@@ -61,7 +72,7 @@ class SpatioTemporalAttention(nn.Module):
                 f"maps: got {h} x {w} cells, wanted {self.size[0]} x {self.size[1]}: this attention is "
                 "made for one input size"
             )
-        spatial = self.reduce((maps.detach() if self.detach else maps).flatten(0, 1)).view(b, t, h * w)
+        spatial = each_frame(self.reduce, maps.detach() if self.detach else maps, valid).view(b, t, h * w)
         if valid is not None:
             spatial = spatial.masked_fill(~valid[:, :, None], 0)
         attention = self.temporal(spatial.transpose(1, 2)).transpose(1, 2).sigmoid()
@@ -86,3 +97,13 @@ def spatio_temporal_pool(
     if valid is None:
         return frames.mean(1)
     return frames.masked_fill(~valid[:, :, None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def initialise(module: nn.Module, start: str) -> None:
+    """Initial weights of convolutions, "torch" or "kaiming" (`SpatioTemporalAttention`)."""
+    _checks.choice("start", start, ("torch", "kaiming"))
+    for layer in module.modules():
+        if start == "kaiming" and isinstance(layer, nn.Conv1d | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

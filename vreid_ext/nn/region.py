@@ -1,10 +1,9 @@
 """K learned spatial attentions as a layer."""
 
-from typing import cast
-
 from torch import Tensor, nn
 
 from vreid_ext import ops
+from vreid_ext.nn.frames import each_frame
 from vreid_ext.ops import RegionPool, _checks
 
 
@@ -26,8 +25,8 @@ class RegionAttention(nn.Module):
         form: see above.
         backend: of the op.
 
-    Call: `attention(x)` with x (B,T,C,H,W) gives `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap
-    (B,T))`.
+    Call: `attention(x, valid=None)` with x (B,T,C,H,W) and valid (B,T) bool, the frames that count in batch
+    statistics, gives `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.
 
     Raises:
         TypeError, ValueError: naming the argument, what was got and what is wanted.
@@ -56,11 +55,12 @@ class RegionAttention(nn.Module):
                 nn.BatchNorm2d(regions),
             )
 
-    def forward(self, x: Tensor) -> RegionPool:
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> RegionPool:
         _checks.floating("x", x, "(B,T,C,H,W)")
+        _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
         if x.shape[2] != self.channels:
             raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (B,T,C,H,W) with C = {self.channels}")
-        logits = cast(Tensor, self.response(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(3)
+        logits = each_frame(self.response, x, valid).flatten(3)
         return ops.region_pool(logits, x, backend=self.backend)
 
     def extra_repr(self) -> str:

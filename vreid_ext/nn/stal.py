@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vreid_ext.nn.frames import each_frame
 from vreid_ext.ops import _checks
 
 
@@ -60,8 +61,9 @@ class QualityNetwork(nn.Module):
         parts: R.
         width: channels after the first convolution; twice as many after the next two.
 
-    Call: `layer(frames)` with frames (B,T,3,h,w) gives (B,T,R) in [1e-6, 1]: never zero, so
-    that every part has a weighted mean.
+    Call: `layer(frames, valid=None)` with frames (B,T,3,h,w) and valid (B,T) bool gives (B,T,R) in [1e-6, 1]:
+    never zero, so that every part has a weighted mean. Frames left out by `valid` do not count in batch
+    statistics.
     """
 
     def __init__(self, parts: int = 6, width: int = 32) -> None:
@@ -77,12 +79,13 @@ class QualityNetwork(nn.Module):
         )
         self.fc = nn.Linear(2 * width * 16, parts)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, valid: Tensor | None = None) -> Tensor:
         _checks.floating("frames", frames, "(B,T,3,h,w)")
+        _checks.mask("valid", valid, tuple(frames.shape[:2]), frames.device)
         if frames.shape[2] != 3:
             raise ValueError(f"frames: expected shape (B,T,3,h,w), got {tuple(frames.shape)}")
-        scores: Tensor = self.fc(self.features(frames.flatten(0, 1))).sigmoid().clamp(min=1e-6)
-        return scores.unflatten(0, frames.shape[:2])
+        scores: Tensor = self.fc(each_frame(self.features, frames, valid)).sigmoid().clamp(min=1e-6)
+        return scores
 
 
 class Parts(NamedTuple):

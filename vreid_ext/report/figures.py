@@ -10,7 +10,7 @@ from typing import Any
 
 from vreid_ext.data import Tracklet, TrackletDataset, read_image
 from vreid_ext.data.files import nfc
-from vreid_ext.engine.build import dataset_of
+from vreid_ext.engine.build import one_dataset_of
 from vreid_ext.engine.distributed import default_device
 from vreid_ext.engine.evaluate import Evaluated, evaluate_model, open_checkpoint
 from vreid_ext.report.attention import picture_attention
@@ -46,7 +46,7 @@ def draw_heatmap(checkpoint: Path, query: str, path: Path, overrides: Iterable[s
         ValueError: no such query, or a model without attention.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    tracklet = query_of(dataset_of(recipe.dataset, recipe.model), query)
+    tracklet = query_of(one_dataset_of(recipe), query)
     drawn = picture_attention(model.to(default_device()), recipe, tracklet, path)
     if drawn is None:
         raise ValueError(f"checkpoint: model {recipe.model['name']!r} has no attention to draw")
@@ -72,7 +72,7 @@ def draw_ranking(
         ValueError: no such query, ranks below 1.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    dataset = dataset_of(recipe.dataset, recipe.model)
+    dataset = one_dataset_of(recipe)
     asked = query_of(dataset, query)
     seen: list[Evaluated] = []
     device = default_device()

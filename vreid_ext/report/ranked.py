@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from vreid_ext import metrics
-from vreid_ext.engine.evaluate import Evaluated, ids, metric_of
+from vreid_ext.engine.evaluate import Evaluated, ids, metric_of, rerank_options
 
 
 class Listed(NamedTuple):
@@ -38,6 +38,7 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
     indices, distances = metrics.rank(
         evaluated.query, evaluated.gallery, *ids(data), top=min(ranks + most_junk, len(data.gallery)),
         metric=metric_of(evaluated.model, evaluated.recipe), junk=False, exclude=evaluated.itself,
+        rerank=rerank_options(evaluated.recipe) or False,
     )  # fmt: skip
     lists = []
     for query, places, away in zip(data.query, indices.tolist(), distances.tolist(), strict=True):

@@ -1,0 +1,49 @@
+"""Several data sets that one model is trained on together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from .records import TrackletDataset
+
+
+class Named(Protocol):
+    name: str
+
+
+def set_names(datasets: Sequence[Named]) -> list[str]:
+    """Their names; those that occur more than once are numbered, as `mars-1` and `mars-2`."""
+    times = Counter(each.name for each in datasets)
+    seen: Counter[str] = Counter()
+    names = []
+    for each in datasets:
+        seen[each.name] += 1
+        names.append(each.name if times[each.name] == 1 else f"{each.name}-{seen[each.name]}")
+    return names
+
+
+def join_training(datasets: Sequence[TrackletDataset]) -> TrackletDataset:
+    """The training tracklets of several data sets as one, without query and gallery.
+
+    A person of one set is nobody of another, whatever their pids: identities are numbered anew, set after set
+    and in each in ascending order of pid. Tracklets are named `<set>/<name>`.
+    """
+    train = []
+    first = 0
+    for name, each in zip(set_names(datasets), datasets, strict=True):
+        train += [
+            replace(tracklet, pid=first + each.labels[tracklet.pid], name=f"{name}/{tracklet.name}")
+            for tracklet in each.train
+        ]
+        first += each.num_train_pids
+    return TrackletDataset(
+        name=", ".join(set_names(datasets)),
+        root=", ".join(each.root for each in datasets),
+        train=train,
+        query=[],
+        gallery=[],
+        protocol="training tracklets of several data sets",
+    )

@@ -1,0 +1,94 @@
+"""Triplets drawn at random in place of the hardest of the batch."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vreid_ext.losses import _checks
+
+
+class Drawn(NamedTuple):
+    """Result of `draw_triplets`.
+
+    Attributes:
+        positive, negative: (n,) index of another sample of the anchor's identity, and of one of a different
+            identity; anything where `anchors` is False.
+        anchors: (n,) bool, the samples that have both.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    anchors: Tensor
+
+
+def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
+    """One triplet for every sample, positives and negatives equally likely.
+
+    Args:
+        targets: (n,) integer identities.
+        draws: (n,2) numbers in [0, 1), what the positives and the negatives are drawn by; processes that
+            are to draw alike pass the same ones. From torch's generator unless given.
+    """
+    if draws is None:
+        draws = torch.rand(targets.shape[0], 2, dtype=torch.float32, device=targets.device)
+    same = targets[:, None] == targets
+    positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
+    first, second = draws.unbind(1)
+    return Drawn(_pick(positive, first), _pick(~same, second), positive.any(1) & ~same.all(1))
+
+
+def _pick(mask: Tensor, draw: Tensor) -> Tensor:
+    """In every row of (n,n) the column of one of its True entries."""
+    count = mask.sum(1)
+    wanted = torch.minimum((draw * count).long(), (count - 1).clamp(min=0)) + 1
+    return ((mask.cumsum(1) == wanted[:, None]) & mask).int().argmax(1)
+
+
+def mean_hinge(margin: float, positive: Tensor, negative: Tensor, anchors: Tensor) -> Tensor:
+    """Mean over the anchors of [ margin + positive - negative ]_+; zero without an anchor."""
+    gap = torch.where(anchors, positive - negative, 0)
+    return F.relu(margin + gap).masked_fill(~anchors, 0).sum() / anchors.sum().clamp(min=1)
+
+
+class DrawnTripletLoss(nn.Module):
+    """Triplet loss on one random triplet for every sample (STAL, first sum of Eq. 4).
+
+        mean over anchors i of  [ m + d(i,j) - d(i,k) ]_+
+
+    with j another sample of the anchor's identity and k one of a different identity, drawn at every call. Its
+    expectation is the loss of one triplet drawn by anchor, positive and negative in turn. An anchor without a
+    positive or without a negative is left out of the mean; if all are, the loss is zero.
+
+    Args:
+        margin: m >= 0.
+        metric: "euclidean", "squared" or "cosine", as for `TripletLoss`.
+
+    Call: `loss(inputs, targets, draws=None)` with inputs (n,D), integer targets (n,) and draws as
+    `draw_triplets` takes them; returns a float32 scalar (float64 for float64 inputs).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was got and what is wanted.
+    """
+
+    def __init__(self, margin: float = 0.3, *, metric: str = "euclidean") -> None:
+        super().__init__()
+        self.margin, self.metric = _checks.real("margin", margin, 0), _checks.metric(metric)
+
+    def forward(self, inputs: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
+        _checks.batch("inputs", inputs, targets)
+        if inputs.dtype != torch.float64:
+            inputs = inputs.float()
+        drawn = draw_triplets(targets, draws)
+        positive, negative = (self._distance(inputs, inputs[index]) for index in drawn[:2])
+        return mean_hinge(self.margin, positive, negative, drawn.anchors)
+
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.metric == "cosine":
+            return 1 - F.cosine_similarity(x, y, dim=1)
+        difference = x - y
+        return difference.square().sum(1) if self.metric == "squared" else difference.norm(dim=1)
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, metric={self.metric!r}"
