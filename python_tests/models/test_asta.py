@@ -105,7 +105,7 @@ def test_kaiming_starts_spread_and_torch_near_a_half():
     assert 0.15 < spread["kaiming"] < 0.35
     with pytest.raises(ValueError, match=r"^start: got"):
         make(start="xavier")
-    with pytest.raises(ValueError, match=r"^width: expected"):
+    with pytest.raises(ValueError, match=r"^width: got"):
         make(width=0)
 
 
