@@ -70,6 +70,22 @@ def test_a_list_is_read_written_and_overridden(tmp_path):
     assert isinstance(single.to_dict()["dataset"], dict)
 
 
+def test_texts_and_paths_of_a_list_are_those_of_a_single_set(tmp_path, monkeypatch):
+    path = tmp_path / "two.yaml"
+    path.write_text("dataset:\n  - {name: prid, root: 2024_01_15}\n  - {name: mars, joints: sub/j.json}\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    recipe = engine.load_recipe(path, ["dataset.1.root=2024_01_15 #2", "dataset.1.options.attributes=a.csv"])
+    first, second = recipe.datasets
+    assert first.root == str(tmp_path / "2024_01_15")
+    assert second.joints == str(tmp_path / "sub/j.json")
+    assert second.root == str(work / "2024_01_15 #2")
+    assert second.options == {"attributes": str(work / "a.csv")}
+    recipe.save(tmp_path / "saved.yaml")
+    assert engine.load_recipe(tmp_path / "saved.yaml").datasets == recipe.datasets
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
@@ -86,6 +102,12 @@ def test_a_list_is_read_written_and_overridden(tmp_path):
             ["dataset.2.root=/x"],
             r"^dataset\.2: expected the number of one of 2",
         ),
+        (
+            "[{name: prid}, {name: mars}]",
+            ["dataset.1.black_box=-1"],
+            r"^dataset\.1\.black_box: expected at least 0, got -1",
+        ),
+        ("[{name: prid}, {name: mars, rot: x}]", [], r"unknown key 'dataset\.1\.rot'; .* 'dataset\.root'"),
     ],
 )
 def test_a_bad_list_names_the_key(tmp_path, text, overrides, says):

@@ -103,9 +103,9 @@ def test_kaiming_starts_spread_and_torch_near_a_half():
         spread[start] = attention.std().item()
     assert spread["torch"] < 0.1
     assert 0.15 < spread["kaiming"] < 0.35
-    with pytest.raises(ValueError, match=r"^start: expected"):
+    with pytest.raises(ValueError, match=r"^start: got"):
         make(start="xavier")
-    with pytest.raises(ValueError, match=r"^width: expected"):
+    with pytest.raises(ValueError, match=r"^width: got"):
         make(width=0)
 
 
