@@ -208,6 +208,7 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
         ("eval: {frames: [[]]}\n", r"eval.frames: got \[\[\]\], wanted a list of int"),
         ("stages: [{freeze: [[]]}]\n", r"stages\[0\].freeze: got"),
         ("eval: {frames: {}}\n", "incompatible container types"),
+        ("dataset: {? [a] : b}\n", "not valid YAML: .*unhashable key"),
         ("base: recipe.yaml\n", "base: starts from itself"),
         ("base: 3\n", "base: got 3, wanted the name"),
         ("base: [1]\n", r"base: got \[1\], wanted the name"),

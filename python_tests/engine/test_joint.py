@@ -70,6 +70,30 @@ def test_a_list_is_read_written_and_overridden(tmp_path):
     assert isinstance(single.to_dict()["dataset"], dict)
 
 
+def test_a_file_changes_the_data_sets_of_its_base_as_an_override_does(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "two.yaml").write_text(
+        "dataset:\n  - {name: prid, root: p}\n  - {name: mars, root: m}\n"
+    )
+    path = tmp_path / "mine.yaml"
+
+    def sets(text):
+        path.write_text(text)
+        return [(each.name, each.root) for each in engine.load_recipe(path).datasets]
+
+    theirs = [("prid", str(tmp_path / "a" / "p")), ("mars", str(tmp_path / "a" / "m"))]
+    assert sets("base: [sta_mars, a/two.yaml]\n") == theirs
+    mine = "base: a/two.yaml\ndataset: {1: {root: mine}}\n"
+    assert sets(mine) == [theirs[0], ("mars", str(tmp_path / "mine"))]
+    assert sets("base: a/two.yaml\ndataset: {name: ilids}\n") == [("ilids", None)]
+    assert sets("base: drsta_images\ndataset: [{name: cuhk03}, {name: market1501}]\n") == [
+        ("cuhk03", None),
+        ("market1501", None),
+    ]
+    with pytest.raises(ValueError, match=r"^dataset\.2: expected the number of one of 2"):
+        sets("base: a/two.yaml\ndataset: {2: {root: mine}}\n")
+
+
 def test_texts_and_paths_of_a_list_are_those_of_a_single_set(tmp_path, monkeypatch):
     path = tmp_path / "two.yaml"
     path.write_text("dataset:\n  - {name: prid, root: 2024_01_15}\n  - {name: mars, joints: sub/j.json}\n")

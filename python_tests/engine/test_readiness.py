@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from vreid_ext import engine
-from vreid_ext.data import DatasetError, build_dataset
+from vreid_ext.data import DatasetError, build_dataset, read_image
+from vreid_ext.engine.build import datasets_of, model_of
+from vreid_ext.engine.evaluate import TestSet, evaluate_model, evaluate_sets
+from vreid_ext.engine.readiness import images_of
 from vreid_ext.engine.splits import evaluate_splits, train_splits
 from vreid_ext.engine.train import _Run
 from vreid_ext.models import STA
@@ -113,3 +116,43 @@ def test_all_splits_are_looked_at_before_the_first_is_evaluated(tmp_path, monkey
     with pytest.raises(ValueError, match="holds no run of split 1"):
         evaluate_splits(tmp_path, [], [0, 1])
     assert evaluated == []
+
+
+def test_every_data_set_of_a_list_is_looked_at(own, mars_root, tiny, steps, tmp_path, monkeypatch):
+    path = tmp_path / "two.yaml"
+    path.write_text("base: vtest_sta\ndataset: [{name: mars}, {name: tracklet_folder}]\n")
+    listed = engine.load_recipe(
+        path, [*tiny, f"dataset.0.root={mars_root}", f"dataset.1.root={own}", "batch.p=2"]
+    )
+    image = next((own / "gallery").rglob("3.jpg"))
+    image.write_bytes(b"")
+    with pytest.raises(DatasetError, match=rf"{image}: cannot be read as an image"):
+        engine.train(listed, tmp_path / "run", quiet=True)
+    for pid in (5, 6):
+        (own / "gallery" / str(pid)).rename(own / "gallery" / str(pid + 10))
+    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+        engine.train(listed, tmp_path / "run", quiet=True)
+    assert steps == []
+    assert not (tmp_path / "run").exists()
+
+    evaluated = []
+    monkeypatch.setattr("vreid_ext.engine.evaluate.evaluate_model", lambda *_, **__: evaluated.append(1))
+    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+        evaluate_sets(model_of(listed.model, 2), datasets_of(listed), listed)
+    assert evaluated == []
+
+
+@pytest.mark.parametrize("sampling", ["random", "evenly", "dense"])
+def test_the_images_that_are_looked_at_are_those_of_the_evaluation(own, recipe, monkeypatch, sampling):
+    asked = recipe(own, "eval.frames=[2,3]", f"eval.sampling={sampling}", "seed=3")
+    test = TestSet(datasets_of(asked)[0])
+    looked_at = {path for paths in images_of(asked, test) for path in paths}
+    read = set()
+
+    def read_and_note(path):
+        read.add(path)
+        return read_image(path)
+
+    monkeypatch.setattr("vreid_ext.data.clip_dataset.read_image", read_and_note)
+    evaluate_model(model_of(asked.model, 2), test.dataset, asked)
+    assert read == looked_at

@@ -225,7 +225,9 @@ class Objective(nn.Module):
 
     def _draws(self, feature: Tensor) -> list[Tensor]:
         """What triplets are drawn by, the same in all processes."""
-        return [self.gather(torch.rand(len(feature), 2, device=feature.device))] if self.drawn else []
+        if not self.drawn:
+            return []
+        return [self.gather(torch.rand(len(feature), 2, dtype=torch.float32, device=feature.device))]
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:

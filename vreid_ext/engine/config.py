@@ -316,8 +316,8 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     A file may start from others, named under `base:` (one name or a list, merged in that order; a path
     is taken relative to the file). A key for text takes it as it is typed: `dataset.root=2024_01_15 #2`. If
     it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`. The data sets of a list
-    are named by their number, `dataset.0.root=DIR`; `dataset.name=NAME` puts a single one in the place of the
-    list.
+    are named by their number: `dataset.0.root=DIR`, or `dataset: {0: {root: DIR}}` in a file with a base.
+    `dataset.name=NAME` puts a single one in the place of the list; a list takes that of a single one.
 
     The paths `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may begin
     with `~`. In a file they are relative to its folder, in an override to the working folder. The recipe that
@@ -378,14 +378,16 @@ def _unfolded(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
-    """The tree with overrides on top; those of a list of data sets name each by its number."""
+    """The tree with another on top, which names those of a list of data sets by their numbers."""
     sets, given = tree.get("dataset"), changes.get("dataset")
-    if isinstance(sets, ListConfig) and isinstance(given, DictConfig):
+    if isinstance(sets, DictConfig) and isinstance(given, ListConfig):
+        tree = _without_sets(tree)
+    elif isinstance(sets, ListConfig) and isinstance(given, DictConfig):
         numbers = {str(n): n for n in range(len(sets))}
         parts = {str(key): part for key, part in given.items()}
         odd = next((key for key in parts if key not in numbers), None)
         if "name" in parts:  # a single one in the place of the list
-            tree = OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "dataset"])
+            tree = _without_sets(tree)
         elif odd is not None:
             raise ValueError(
                 f"dataset.{odd}: expected the number of one of {len(sets)} data sets before the key, such as "
@@ -398,6 +400,10 @@ def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
                 ]
     with _errors_of(source):
         return OmegaConf.merge(tree, changes)
+
+
+def _without_sets(tree: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "dataset"])
 
 
 @contextmanager
@@ -453,17 +459,15 @@ def _read(
         raise ValueError(
             f"recipe {name!r}: base: got {given}, wanted the name of a recipe or a list of names"
         )
+    own = dict.fromkeys(_paths_in(tree), path.parent)
     folders: dict[str, Path] = {}
-    parts = []
+    merged = OmegaConf.create()
     for base in bases:
         _, part, places = _read(base, path.parent, above)
         part.pop("name", None)
-        parts.append(part)
+        merged = _merged(merged, part, f"recipe {name!r}")
         folders |= places
-    with _errors_of(f"recipe {name!r}"):
-        merged = OmegaConf.merge(*parts, tree)
-    assert isinstance(merged, DictConfig)
-    return path.stem, merged, folders | dict.fromkeys(_paths_in(tree), path.parent)
+    return path.stem, _merged(merged, tree, f"recipe {name!r}"), folders | own
 
 
 def _overrides(pairs: Iterable[str]) -> DictConfig:
@@ -488,7 +492,7 @@ def _entry_type(kind: Any, name: str) -> Any:
     """The type of an entry of a group of keys of this type."""
     if kind is Recipe and name == "model":
         return {**_option_types(map(model_factory, model_names())), "name": str}
-    if kind is Dataset and name.isdecimal():  # of a list of them
+    if kind is Dataset and str(name).isdecimal():  # of a list of them
         return Dataset
     if kind is Dataset and name == "options":
         return _option_types(map(dataset_builder, dataset_names()))

@@ -242,6 +242,8 @@ def evaluate_sets(
     """
     if len(datasets) == 1:
         return evaluate_model(model, datasets[0], recipe, features=features, **options)
+    for each in datasets:  # all are looked at before the first is evaluated
+        TestSet(each).first_match()
     names = set_names(datasets)
     results = [
         evaluate_model(model, each, recipe.of_set(number), features=features and features / name, **options)
