@@ -16,9 +16,10 @@ HOLD = """
 import os, runpy, sys, time
 one_writer = runpy.run_path(sys.argv[4])["one_writer"]  # without the package, which imports torch
 with one_writer("out", sys.argv[1], inside=sys.argv[2] == "True"):
-    child = os.fork() if sys.argv[3] == "True" else None
-    if child != 0:
-        print(os.getpid(), child, flush=True)
+    if sys.argv[3] == "False":
+        print(os.getpid(), None, flush=True)
+    elif os.fork() == 0:
+        print(os.getppid(), os.getpid(), flush=True)  # it has let the lock go by now
     time.sleep(600)
 """
 

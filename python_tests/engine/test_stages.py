@@ -102,7 +102,7 @@ def test_an_unknown_part_is_named_with_the_nearest():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stages=[{epochs: 0}]", r"stages\[0\].epochs: got 0"),
+        ("stages=[{epochs: 0}]", r"stages\[0\].epochs: expected at least 1, got 0"),
         ("stages=[{epoch: 1}]", "epoch"),
         ("stages=3", "stages"),
     ],
