@@ -24,7 +24,7 @@ TAKE_THE_DEFAULT = {
     "zeros",
 }
 # As every parameter of torch's own modules.
-PARAMETERS = {"torch.zeros(self.regions, channels)"}
+PARAMETERS = {"torch.zeros(self.regions, pooled)"}
 
 
 def test_factories_name_a_dtype():

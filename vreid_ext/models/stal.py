@@ -293,7 +293,7 @@ class STAL(nn.Module):
         ]
         compared = [features, quality, label]
         if self.part_triplet.mining == "drawn":
-            compared.append(torch.rand(len(label), 2, device=label.device))
+            compared.append(torch.rand(len(label), 2, dtype=torch.float32, device=label.device))
         extras = {
             "part_softmax": torch.stack(per_part).sum(),
             "part_triplet": self.part_triplet(*map(gather_with_gradient, compared)),
