@@ -30,7 +30,7 @@ def addmm_of_old_torch() -> Iterator[None]:
 def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, Tensor, Tensor]]) -> None:
     """A page with the largest difference of each pair (theirs, ours), as a share of the largest of theirs.
 
-    Where theirs is zero but for rounding the difference itself is compared.
+    Where theirs is zero up to rounding, the difference itself is compared.
 
     Raises:
         SystemExit: a difference above 1e-5; the page is written all the same.
@@ -50,7 +50,7 @@ def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, T
         share = (difference / (largest if largest > 1e-12 else 1)).item()
         worst = max(worst, share)
         lines.append(f"| {label} | {largest.item():.3g} | {share:.1e} |")
-    lines += ["", f"torch {torch.__version__}, float64, CPU. Wanted: at most 1e-5.", ""]
+    lines += ["", f"torch {torch.__version__}, float64, CPU. Tolerance: 1e-5.", ""]
     path.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
     if not worst <= 1e-5:

@@ -64,7 +64,7 @@ def main() -> None:
     weights = torch.randn(CLIPS, FRAMES, REGIONS, 128, dtype=torch.float64)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a softmax that is not told its axis
+        warnings.simplefilter("ignore", UserWarning)  # their softmax has no explicit axis
         parts, fields = theirs(maps)
     roots = fields.sqrt()
     overlaps = roots @ roots.mT - torch.eye(REGIONS, dtype=torch.float64)

@@ -78,7 +78,7 @@ Status prepare(PrepareRows& op) {
         if (op.centre) mean<T>(op);
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
-            A* out = static_cast<A*>(op.panels) + first / P::kRows * P::kRows * D + first % P::kRows;
+            A* out = static_cast<A*>(op.panels) + P::offset(first, D);
             const Prepared<A> result = op.offset
                                            ? subtract<T>(op.x, first, static_cast<const A*>(op.offset), out)
                                            : divide<T>(op.x, first, out);

@@ -33,7 +33,7 @@ struct BlockSum {
     Vec<A> total{}, block{};
 
     void add(int64_t d, Vec<A> term) {
-        if (d % 128 == 0) {
+        if (d % kDepth == 0) {
             total += block;
             block = Vec<A>{};
         }

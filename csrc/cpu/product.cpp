@@ -9,9 +9,6 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Of a sum: the slices of two panels stay in the L1 cache.
-constexpr int64_t kDepth = 128;
-
 // Adds the products of kMicro rows, which lie `kRows` numbers apart from one d to the next, to `out`, or
 // writes them there.
 template <class A>
@@ -47,7 +44,7 @@ Status pack(const PackRows& op) {
     const A* scale = static_cast<const A*>(op.scale);
 #pragma omp parallel for num_threads(op.threads) schedule(static)
     for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
-        A* out = static_cast<A*>(op.panels) + first / P::kRows * P::kRows * op.x.D + first % P::kRows;
+        A* out = static_cast<A*>(op.panels) + P::offset(first, op.x.D);
         Vec<A> factor = broadcast<A>(1);
         for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
         BlockSum<A> square;
@@ -96,7 +93,7 @@ void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, 
         for (int64_t c = 0; c < columns; c += P::kRows) {
             const A* column = y + c * D + d * P::kRows;
             for (int64_t r = 0; r < rows; r += P::kMicro) {
-                const A* row = x + r / P::kRows * P::kRows * D + d * P::kRows + r % P::kRows;
+                const A* row = x + P::offset(r, D) + d * P::kRows;
                 micro_tile(row, column, depth, out + r * stride + c, stride, d > 0);
             }
         }

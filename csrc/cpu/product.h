@@ -25,7 +25,12 @@ struct Panel {
     static_assert(kRows % kMicro == 0, "a panel is cut into whole micro-tiles");
 
     static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
+    // Where the numbers of a row of D begin; the next ones lie kRows apart.
+    static int64_t offset(int64_t row, int64_t D) { return row / kRows * kRows * D + row % kRows; }
 };
+
+// Terms of a block of a sum: the slices of two panels stay in the L1 cache.
+constexpr int64_t kDepth = 128;
 
 // Rows `top` and on and columns `left` and on of a product.
 struct Cut {
@@ -46,8 +51,8 @@ struct Tiling {
           columns(columns),
           height(part(rows, 2 * threads, kTileRows)),
           down((rows + height - 1) / height) {
-        const int64_t wanted = down > 0 && down < threads ? (threads + down - 1) / down : 1;
-        width = part(columns, wanted, kTileColumns);
+        const int64_t shares = down > 0 && down < threads ? (threads + down - 1) / down : 1;
+        width = part(columns, shares, kTileColumns);
         across = (columns + width - 1) / width;
     }
     int64_t size() const { return down * across; }

@@ -10,8 +10,8 @@ from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, address
 from vreid_ext.backends.native import memory, product
 
-# A tile of pairs. In the gradient it is one of as many parts as have this many pairs together, for which the
-# kernel keeps four numbers each: 32 MiB in float32.
+# Pairs of a tile. The gradient takes as many parts at a time as have this many pairs together: the kernel
+# keeps four numbers for each, 32 MiB in float32, and a copy of the parts' features.
 _ROWS, _COLUMNS = 1024, 2048
 
 
@@ -100,8 +100,7 @@ def _side(features: Tensor, weights: Tensor) -> _Side:
     if features.stride(2) != 1:
         features = features.contiguous()
     n, parts, dim = features.shape
-    step = product.PANEL_ROWS[features.dtype]
-    packed = memory.empty((parts, -(-n // step) * step * dim), features.dtype)
+    packed = memory.empty((parts, product.packed_size(n, dim, features.dtype)), features.dtype)
     squares = features.new_empty((parts, n))
     for part in range(parts):
         product.pack(features[:, part], out=packed[part], square=squares[part])

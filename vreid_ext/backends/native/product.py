@@ -29,10 +29,15 @@ class Panels(NamedTuple):
 NO_PANELS = (0, 0, 0)
 
 
+def packed_size(n: int, d: int, dtype: torch.dtype) -> int:
+    """How many numbers n packed rows of d are, with those that fill up the last panel."""
+    step = PANEL_ROWS[dtype]
+    return -(-n // step) * step * d
+
+
 def panels(n: int, d: int, dtype: torch.dtype) -> Panels:
     """Room for n packed rows of d numbers, float32 or float64."""
-    step = PANEL_ROWS[dtype]
-    return Panels(memory.empty((-(-n // step) * step * d,), dtype), n, d)
+    return Panels(memory.empty((packed_size(n, d, dtype),), dtype), n, d)
 
 
 def pack(
@@ -41,7 +46,7 @@ def pack(
     """The rows of x (n,d), each multiplied by its number of `scale` (n,), in the precision of their sums.
 
     Args:
-        out: memory of `panels(n, d, dtype)` to write to.
+        out: memory of `packed_size(n, d, dtype)` numbers to write to.
         square: (n,), receives the squared norms of the packed rows.
     """
     x = adjacent(x)
