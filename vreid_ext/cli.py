@@ -455,7 +455,7 @@ def _app() -> "Typer":
         as_json: Json = False,
     ) -> None:
         """List the nearest gallery tracklets of every query tracklet, with their distances."""
-        from vreid_ext.engine.evaluate import write_json
+        from vreid_ext._files import write_json
         from vreid_ext.engine.search import read_split
         from vreid_ext.engine.search import search as nearest
 
@@ -532,7 +532,7 @@ def _app() -> "Typer":
         as_json: Json = False,
     ) -> None:
         """Find people in a video, link them over time and crop them into tracklets."""
-        from vreid_ext.data.video import extract_tracklets, extract_videos
+        from vreid_ext.data.video.extract import extract_tracklets, extract_videos
 
         of_one: dict[str, Any] = {"split": split, "camera": camera}
         options: dict[str, Any] = {"start": start, "stop": stop, "stride": stride, "min_frames": min_frames}
@@ -595,7 +595,7 @@ def _app() -> "Typer":
     ) -> None:
         """Find 14 joints in every frame of every tracklet; the same command goes on where it was stopped."""
         from vreid_ext.data import build_dataset
-        from vreid_ext.data.pose import MediaPipePose, estimate_joints
+        from vreid_ext.data.pose.estimate import MediaPipePose, estimate_joints
 
         data = build_dataset(dataset, root)
         estimator = MediaPipePose(model, threads=threads)
@@ -657,8 +657,8 @@ def _app() -> "Typer":
         reason = backends.load("triton").unavailable("sta_pool", torch.device("cuda"), torch.float32)
         if reason is not None:
             raise RuntimeError(f"there is nothing to tune: {reason}")
+        from vreid_ext._files import write_json
         from vreid_ext.backends.triton import configs, tune
-        from vreid_ext.engine.evaluate import write_json
 
         path = out or configs.tables_file()
         tables = configs.read_tables(path) if path.exists() else {}

@@ -17,17 +17,19 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(
-    include=["vreid_ext.data", "vreid_ext.metrics.stored", "vreid_ext.engine.config"]
+    include=["vreid_ext.data", "vreid_ext.features.stored", "vreid_ext.engine.config"]
 ):
+    from vreid_ext.attributes import attribute_sizes
     from vreid_ext.data import Tracklet, TrackletDataset
-    from vreid_ext.data.attributes import attribute_sizes, read_attributes
-    from vreid_ext.data.boxes import is_folder_name, read_boxes
-    from vreid_ext.data.joints import attach_joints, written_tracklets
-    from vreid_ext.data.matlab import MAX_BYTES, load_matrix
+    from vreid_ext.data.names import is_folder_name
+    from vreid_ext.data.pose.joints import attach_joints, written_tracklets
+    from vreid_ext.data.readers.attributes import read_attributes
+    from vreid_ext.data.readers.matlab import MAX_BYTES, load_matrix
+    from vreid_ext.data.readers.two_cameras import _read_splits
     from vreid_ext.data.records import DatasetError
-    from vreid_ext.data.two_cameras import _read_splits
+    from vreid_ext.data.video.boxes import read_boxes
     from vreid_ext.engine.config import load_recipe, recipe_from_dict
-    from vreid_ext.metrics.stored import damage_of, read_manifest
+    from vreid_ext.features.stored import damage_of, read_manifest
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from vreid_ext.data import DatasetError, attribute_labels, attribute_sizes, one_hot, read_attributes
+from vreid_ext.data import DatasetError, attribute_labels, attribute_sizes, read_attributes
 
 MARS_ROW = "7,2,58,4,5,1,0,1,0,0,0,1,8,9,3,1,0,1,0,1,0,1,0,1"
 
@@ -40,10 +40,6 @@ def test_real_tables(dataset, rows, people):
 def test_group_sizes(dataset, group, attributes, width):
     sizes = attribute_sizes(dataset, group)
     assert (len(sizes), sum(sizes.values())) == (attributes, width)
-    encoded = one_hot({name: size - 1 for name, size in sizes.items()}, dataset, group)
-    ends = [sum(list(sizes.values())[: i + 1]) - 1 for i in range(len(sizes))]
-    assert encoded.nonzero().ravel().tolist() == ends
-    assert encoded.shape == (width,)
 
 
 def test_gbk_header_and_blank_line_are_survived(tmp_path):
@@ -77,8 +73,6 @@ def test_unknown_names_are_refused():
         attribute_sizes("market")
     with pytest.raises(ValueError, match="group: got 'some'"):
         attribute_sizes("mars", "some")
-    with pytest.raises(ValueError, match="attributes: 'motion' is missing"):
-        one_hot({})
 
 
 def test_labels_of_unknown_tracklets_and_attributes_are_ignored():

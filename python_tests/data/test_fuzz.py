@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from scipy.io import savemat
 
-from vreid_ext.data.attributes import attribute_sizes
-from vreid_ext.data.joints import JOINTS
+from vreid_ext.attributes import attribute_sizes
+from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine import load_recipe
 
 FUZZER = Path(__file__).with_name("fuzz_parsers.py")

@@ -16,7 +16,7 @@ from vreid_ext.data import (
     build_dataset,
     transforms,
 )
-from vreid_ext.data.joints import mirror_joints, write_joints, written_tracklets
+from vreid_ext.data.pose.joints import mirror_joints, write_joints, written_tracklets
 from vreid_ext.data.synth import synthesize
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from vreid_ext.data.matlab import load_matrix
+from vreid_ext.data.readers.matlab import load_matrix
 from vreid_ext.data.records import DatasetError
 
 
@@ -34,7 +34,7 @@ def test_what_is_no_such_matrix_is_named(tmp_path):
 
 def test_a_variable_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
     savemat(tmp_path / "a.mat", {"table": np.zeros((1000, 100))}, do_compression=True)
-    monkeypatch.setattr("vreid_ext.data.matlab.MAX_BYTES", 10_000)
+    monkeypatch.setattr("vreid_ext.data.readers.matlab.MAX_BYTES", 10_000)
     with pytest.raises(DatasetError, match="a variable of more than 10000 bytes"):
         load_matrix(tmp_path / "a.mat", "table")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vreid_ext.data import attach_joints, build_dataset
-from vreid_ext.data.pose import MediaPipePose, estimate_joints
+from vreid_ext.data.pose.estimate import MediaPipePose, estimate_joints
 from vreid_ext.data.synth import synthesize
 
 

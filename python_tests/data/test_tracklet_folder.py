@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vreid_ext.data import DatasetError, build_dataset
-from vreid_ext.engine.evaluate import TestSet
+from vreid_ext.engine.comparison import Comparison
 
 
 def tracklet(root, place, frames=2, suffix=".jpg", grey=0):
@@ -134,7 +134,7 @@ def test_numbers_that_start_again_in_the_gallery_are_other_tracklets(tmp_path, l
     tracklet(tmp_path, f"train/e/{level}0001")
     data = build_dataset("tracklet_folder", tmp_path)
     assert not {t.camid for t in data.query} & {t.camid for t in data.gallery}
-    TestSet(data).first_match()
+    Comparison(data).first_match()
 
 
 def test_a_copy_of_a_query_is_junk_whatever_its_name(tmp_path):
@@ -191,7 +191,7 @@ def test_folder_names_of_twenty_digits_are_names(tmp_path, digits):
     data = build_dataset("tracklet_folder", tmp_path)
     assert {t.pid for t in data.train} == {t.camid for t in data.train} == {1, 2}
     with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
-        TestSet(data).first_match()
+        Comparison(data).first_match()
 
 
 @pytest.mark.parametrize("digits", ["9223372036854775807", "20240101123000"])
@@ -214,7 +214,7 @@ def test_a_name_in_nfc_and_in_nfd_is_one_person_and_one_camera(tmp_path, camera)
     assert {t.pid for t in (*data.train, *data.query, *data.gallery)} == {1}
     # One camera, or none: tracklets count as cameras of their own.
     assert "one camera" in data.protocol
-    TestSet(data).first_match()
+    Comparison(data).first_match()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vreid_ext.data import DatasetError, build_dataset
+from vreid_ext.data.readers.two_cameras import draw_splits
 from vreid_ext.data.synth import synthesize
-from vreid_ext.data.two_cameras import draw_splits
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vreid_ext.data.boxes import Track, read_boxes
-from vreid_ext.data.people import PeopleDetector, group_windows, iou, link_boxes
-from vreid_ext.data.video import extract_tracklets, extract_videos, number_frames
+from vreid_ext.data.video.boxes import Track, read_boxes
+from vreid_ext.data.video.extract import extract_tracklets, extract_videos, number_frames
+from vreid_ext.data.video.people import PeopleDetector, group_windows, iou, link_boxes
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
 
@@ -357,7 +357,7 @@ def test_labelled_boxes_need_no_detector(clip, tmp_path, monkeypatch):
 
 
 def test_video_is_imported_without_opencv():
-    code = "import sys; sys.modules['cv2'] = None; import vreid_ext.data.video"
+    code = "import sys; sys.modules['cv2'] = None; import vreid_ext.data.video.extract"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -506,7 +506,7 @@ def test_frames_uneven_in_time_are_numbered_in_order_and_linked_by_time(tmp_path
         def __call__(self, _):
             return np.array([[75 * next(self.seconds), 5, 20, 40]])
 
-    monkeypatch.setattr("vreid_ext.data.video.PeopleDetector", Walker)
+    monkeypatch.setattr("vreid_ext.data.video.extract.PeopleDetector", Walker)
     done = extract_tracklets(video, tmp_path / "out", stride=1)
     assert [track.frames for track in done.tracks] == [tuple(range(12))]
     assert "unevenly spaced in time" in done.summary()
@@ -533,7 +533,7 @@ def test_frames_of_another_size_are_resized_and_counted(clip, tmp_path, monkeypa
     """OpenCV's own backend resizes by itself; those of some cameras do not."""
     pictures = [np.full((64, 96, 3), 9, np.uint8)] * 3 + [np.full((32, 48, 3), 99, np.uint8)] * 2
     stream = [(0, n / 10, picture) for n, picture in enumerate(pictures)]
-    monkeypatch.setattr("vreid_ext.data.video._pictures", lambda *_: iter(stream))
+    monkeypatch.setattr("vreid_ext.data.video.extract._pictures", lambda *_: iter(stream))
     boxes = boxes_file(tmp_path, entry(frames=range(5), box=(50, 5, 40, 50)))
     done = extract_tracklets(clip, tmp_path / "out", boxes=boxes)
     crops = [cv2.imread(str(p)) for p in sorted((tmp_path / "out/A/cam1/0000").iterdir())]

@@ -9,8 +9,8 @@ import torch
 
 from vreid_ext import engine
 from vreid_ext.engine import export as module
-from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.export import Deployed, export_model
+from vreid_ext.engine.open import open_checkpoint
 
 pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 

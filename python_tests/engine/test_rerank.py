@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from vreid_ext import engine, metrics
 from vreid_ext.cli import _app
-from vreid_ext.engine.evaluate import ids
+from vreid_ext.engine.comparison import ids
 from vreid_ext.report.ranked import ranked_lists
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from vreid_ext import engine, metrics
 from vreid_ext.data import build_dataset
-from vreid_ext.engine.evaluate import TestSet, stored_features
+from vreid_ext.engine.comparison import Comparison
+from vreid_ext.engine.features import stored_features
 from vreid_ext.metrics import features as features_module
 
 
@@ -54,7 +55,7 @@ class Dying(nn.Module):
 
 
 def store(folder, data, recipe, model=None):
-    return stored_features(model or Dying(), TestSet(data), recipe, recipe.eval.frames[0], folder)
+    return stored_features(model or Dying(), Comparison(data), recipe, recipe.eval.frames[0], folder)
 
 
 def test_a_folder_gives_the_figures_of_memory(tmp_path, data, recipe, monkeypatch):
@@ -73,7 +74,7 @@ def test_a_folder_gives_the_figures_of_memory(tmp_path, data, recipe, monkeypatc
     labels = stored.labels("query"), stored.labels("gallery")
     result = metrics.evaluate(
         stored.rows("query"), stored.rows("gallery"),
-        labels[0][0], labels[1][0], labels[0][1], labels[1][1], exclude=TestSet(data).itself,
+        labels[0][0], labels[1][0], labels[0][1], labels[1][1], exclude=Comparison(data).itself,
     )  # fmt: skip
     assert result.mAP == wanted["rows"][0]["mAP"]
     with safe_open(tmp_path / "f" / "rows-000001.safetensors", "pt") as shard:

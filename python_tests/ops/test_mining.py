@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from torch.library import opcheck
 
 from vreid_ext import ops
-from vreid_ext.ops.mining import METRICS
+from vreid_ext._checks import METRICS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # n, D, m (None: the anchors themselves): one strip and several, sizes that no vector divides, one row.

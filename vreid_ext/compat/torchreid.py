@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from vreid_ext import losses, ops
+from vreid_ext._checks import array, flag, integer
 from vreid_ext.metrics.reid import evaluate_distances
-from vreid_ext.ops._checks import array, flag, integer
 from vreid_ext.ops.rerank import check_options
 
 Array = np.ndarray | Tensor

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from vreid_ext._options import check_options
-
-from .records import TrackletDataset
+from vreid_ext.data.records import TrackletDataset
 
 Builder = TypeVar("Builder", bound=Callable[..., TrackletDataset])
 

@@ -17,7 +17,8 @@ from vreid_ext.data import (
     test_transform,
     train_transform,
 )
-from vreid_ext.data.transforms import ClipTransform
+from vreid_ext.data.clips.transforms import ClipTransform
+from vreid_ext.distributed import world
 from vreid_ext.engine.config import Dataset, Input, Loss, Recipe
 from vreid_ext.losses import (
     AITLoss,
@@ -28,7 +29,6 @@ from vreid_ext.losses import (
     OIMLoss,
     TripletLoss,
 )
-from vreid_ext.losses.gather import world
 from vreid_ext.models import TrainingOutput, build_model, model_factory
 
 

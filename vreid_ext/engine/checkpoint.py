@@ -12,7 +12,6 @@ name is always whole, whatever kills the process or fills the disk.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vreid_ext._files import flush
 
 FORMAT = 1
 
@@ -210,12 +211,3 @@ def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
         if value is not None
     }  # fmt: skip
     return _plain(tensors), state["param_groups"]
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

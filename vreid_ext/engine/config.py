@@ -20,6 +20,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vreid_ext._files import whole_file
 from vreid_ext._options import is_text, members, option_types
 from vreid_ext.data.registry import dataset_builder, dataset_names
 from vreid_ext.models import model_factory, model_names
@@ -293,10 +294,9 @@ class Recipe:
         return replace(self, dataset=dataset, also=[], paper=replace(self.paper, rows=rows, sets={}))
 
     def save(self, path: Path) -> None:
-        """Write the recipe as YAML, whole, without a base; the file is never half there."""
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(self.to_yaml(), encoding="utf-8")
-        temporary.rename(path)
+        """Write the recipe as YAML, whole, without a base, as a whole file or not at all."""
+        with whole_file(path) as temporary:
+            temporary.write_text(self.to_yaml(), encoding="utf-8")
 
     def to_yaml(self) -> str:
         """The text that `save` writes."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from vreid_ext.data.synth import synthesize
 from vreid_ext.engine.build import dataset_of
 from vreid_ext.engine.config import load_recipe
-from vreid_ext.engine.evaluate import open_checkpoint
+from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.train import train
 from vreid_ext.report import plot_cmc, plot_curves
 from vreid_ext.report.attention import picture_attention

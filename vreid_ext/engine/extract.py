@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.data.clip_dataset import ClipDataset
-from vreid_ext.data.occlusion import BlackBox
+from vreid_ext.data.clips.dataset import ClipDataset
+from vreid_ext.data.clips.occlusion import BlackBox
 from vreid_ext.data.records import Tracklet
-from vreid_ext.engine.distributed import interleave
+from vreid_ext.distributed import interleave, world
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.seeds import seed_of
-from vreid_ext.losses.gather import world
 
 
 def extract_features(

@@ -7,12 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vreid_ext._files import write_json
 from vreid_ext.data import TrackletDataset
+from vreid_ext.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
+from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.distributed import default_device, is_main, main_writes
-from vreid_ext.engine.evaluate import TestSet, metric_of, open_checkpoint, write_json
 from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.open import open_checkpoint
 
 Length = int | Literal["all"]
 
@@ -49,7 +51,7 @@ def evaluate_lengths(
             raise ValueError(f"lengths: got {length!r}, wanted numbers of frames of at least 1, or 'all'")
     if not lengths:
         raise ValueError("lengths: got none, wanted at least one")
-    test = TestSet(dataset)
+    test = Comparison(dataset)
     test.first_match()
     features = [_features(model, test, recipe, length, device, progress) for length in lengths]
     metric = metric_of(model, recipe)
@@ -105,7 +107,7 @@ def evaluate_checkpoint_lengths(
 
 def _features(
     model: nn.Module,
-    test: TestSet,
+    test: Comparison,
     recipe: Recipe,
     length: Length,
     device: torch.device | str,

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Rows
+from vreid_ext.features.rows import Rows
+from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.metrics.ranking import nearest, pair
-from vreid_ext.metrics.stored import StoredFeatures
 
 
 class Split(NamedTuple):

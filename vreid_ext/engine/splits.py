@@ -5,12 +5,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from vreid_ext.data.two_cameras import SPLITS
+from vreid_ext._files import write_json
+from vreid_ext.data.readers.two_cameras import SPLITS
+from vreid_ext.distributed import is_main, join_processes
 from vreid_ext.engine.build import datasets_of, sampler_of
 from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
+from vreid_ext.engine.comparison import Comparison
 from vreid_ext.engine.config import Recipe, recipe_from_dict
-from vreid_ext.engine.distributed import is_main, join_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_checkpoint, write_json
+from vreid_ext.engine.evaluate import evaluate_checkpoint
 from vreid_ext.engine.readiness import check_images, images_of
 from vreid_ext.engine.train import is_finished, train
 
@@ -53,7 +55,7 @@ def train_splits(
         if not is_finished(_folder(out, number), split):
             datasets = datasets_of(split)
             sampler_of(split, datasets)
-            for test in map(TestSet, datasets):
+            for test in map(Comparison, datasets):
                 test.first_match()
                 images |= dict.fromkeys(images_of(split, test))
     check_images(images)
@@ -93,7 +95,7 @@ def evaluate_splits(
         trained = read_state(resolve_checkpoint(model))["recipe"]
         changes[number] = [*overrides, *_split(recipe_from_dict(trained, overrides), number)]
         for data in datasets_of(recipe_from_dict(trained, changes[number])):
-            TestSet(data).first_match()
+            Comparison(data).first_match()
     results = []
     for number, model in models.items():
         file = (out or path / "splits-eval.json").with_suffix(f".{number}.json")

@@ -17,8 +17,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from vreid_ext._files import write_json
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset, join_training
+from vreid_ext.distributed import (
+    gather_with_gradient,
+    join_processes,
+    main_writes,
+    mean_over_processes,
+    world,
+)
 from vreid_ext.engine.build import (
     Objective,
     black_box_of,
@@ -38,9 +46,9 @@ from vreid_ext.engine.checkpoint import (
     read_position,
     save_checkpoint,
 )
+from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_sets, metric_of, write_json
+from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
@@ -49,7 +57,6 @@ from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
 from vreid_ext.losses import OIMLoss
-from vreid_ext.losses.gather import gather_with_gradient, world
 
 # What may change between two starts of the same run, because no result depends on it.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
@@ -145,7 +152,7 @@ class _Run:
         self.datasets = datasets_of(recipe)
         several = len(self.datasets) > 1
         self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
-        tests = [TestSet(each) for each in self.datasets]
+        tests = [Comparison(each) for each in self.datasets]
         for test in tests:
             test.first_match()
         train_transform, _ = transforms_of(recipe.input)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.losses import _checks
+from vreid_ext import _checks
 from vreid_ext.precision import widened
 
 
@@ -31,7 +31,7 @@ class CrossEntropyLoss(nn.Module):
         self.label_smoothing = float(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("logits", logits, targets)
+        _checks.labelled_rows("logits", logits, "targets", targets, empty=False)
         _checks.within("targets", targets, 0, logits.shape[1])  # torch ignores -100 in silence
         logits = widened(logits)
         return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)

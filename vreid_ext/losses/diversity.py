@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.ops import RegionPool, _checks
+from vreid_ext import _checks, ops
+from vreid_ext.ops import RegionPool
 
 
 class HellingerDiversity(nn.Module):

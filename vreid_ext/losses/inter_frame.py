@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 
 
 class InterFrameRegularizer(nn.Module):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.losses import _checks
-from vreid_ext.losses.gather import gather_with_gradient
+from vreid_ext import _checks
+from vreid_ext.distributed import gather_with_gradient
 from vreid_ext.precision import widened
 
 
@@ -74,7 +74,7 @@ class OIMLoss(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("inputs", inputs, targets)
+        _checks.labelled_rows("inputs", inputs, "targets", targets, empty=False)
         if inputs.shape[1] != self.table.shape[1]:
             raise ValueError(
                 f"inputs: got D = {inputs.shape[1]}, wanted num_features = {self.table.shape[1]}"

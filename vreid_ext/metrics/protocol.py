@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 

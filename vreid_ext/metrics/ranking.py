@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
+from vreid_ext import _checks, ops
+from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
-from vreid_ext.ops import _checks
 from vreid_ext.ops.rerank import ReRanked, check_options
 
 

@@ -8,11 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
+from vreid_ext import _checks, ops
+from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair, rerank_options, reranked
-from vreid_ext.ops import _checks
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function

@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
         "torchmetrics is not installed: pip install 'vreid-ext[train]'", name=error.name
     ) from error
 
+from vreid_ext._checks import floating
 from vreid_ext.metrics.reid import evaluate
-from vreid_ext.ops._checks import floating
 
 _OF_EVALUATE = {
     name for name, parameter in inspect.signature(evaluate).parameters.items()

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from vreid_ext import _checks
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import _checks
 
 
 class SpatioTemporalAttention(nn.Module):

@@ -7,7 +7,7 @@ the network and every feature map alike.
 import torch
 from torch import Tensor
 
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
 
 PART_NAMES = ("head", "torso", "right arm", "left arm", "right leg", "left leg")
 

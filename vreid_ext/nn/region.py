@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
+from vreid_ext import _checks, ops
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import RegionPool, _checks
+from vreid_ext.ops import RegionPool
 
 
 class RegionAttention(nn.Module):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vreid_ext import _checks
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import _checks
 
 
 class ResidualAttention(nn.Module):

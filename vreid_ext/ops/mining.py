@@ -21,14 +21,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
-
-METRICS = ("euclidean", "squared", "cosine")
 
 
 class BatchHard(NamedTuple):
@@ -168,8 +165,8 @@ def _hard_of_identity(
     name: str, x: Tensor, labels: Tensor, metric: str, include_self: bool, backend: str
 ) -> IdentityHard:
     """`identity_hard` of the argument `name`."""
-    labelled_rows(name, x, "labels", labels)
-    _checks.choice("metric", metric, METRICS)
+    _checks.labelled_rows(name, x, "labels", labels)
+    _checks.choice("metric", metric, _checks.METRICS)
     backend = backends.choose("identity_hard", backend, x.device, x.dtype)
     x, labels = x.detach(), labels.long()
     _finite(name, x)
@@ -232,7 +229,7 @@ def mined_distance(
             is one; on a GPU, which is not waited for, its distance is NaN.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
-    _checks.choice("metric", metric, METRICS)
+    _checks.choice("metric", metric, _checks.METRICS)
     if ref is not None:
         _checks.floating("ref", ref, "(m,D)")
         _check_pair(embeddings, ref)
@@ -259,31 +256,17 @@ def _checked(
     embeddings: Tensor, labels: Tensor, metric: str, ref: Tensor | None, ref_labels: Tensor | None
 ) -> Arguments:
     """What the backends take, from what the caller gives."""
-    labelled_rows("embeddings", embeddings, "labels", labels)
-    _checks.choice("metric", metric, METRICS)
+    _checks.labelled_rows("embeddings", embeddings, "labels", labels)
+    _checks.choice("metric", metric, _checks.METRICS)
     if ref is None and ref_labels is None:
         return embeddings, labels.long(), None, None, metric
-    labelled_rows("ref", ref, "ref_labels", ref_labels)
+    _checks.labelled_rows("ref", ref, "ref_labels", ref_labels)
     assert ref is not None
     assert ref_labels is not None
     _check_pair(embeddings, ref)
     if not len(ref):
         raise ValueError(f"ref: got shape {tuple(ref.shape)}, wanted at least one row")
     return embeddings, labels.long(), ref, ref_labels.long(), metric
-
-
-def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any) -> None:
-    """`rows` is a floating (n,D) and `labels` an integer (n,) tensor, on one device."""
-    _checks.floating(name, rows, "(n,D)")
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")
-    if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{labels_name}: got dtype {labels.dtype}, wanted int64 or int32")
-    if labels.shape != rows.shape[:1]:
-        raise ValueError(
-            f"{labels_name}: got shape {tuple(labels.shape)}, wanted ({rows.shape[0]},) as {name} has rows"
-        )
-    _checks.same_device(labels_name, labels, rows.device)
 
 
 def _check_pair(embeddings: Tensor, ref: Tensor) -> None:

@@ -25,9 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import _observers, backends
+from vreid_ext import _checks, _observers, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 
 Groups = tuple[Tensor, Tensor]

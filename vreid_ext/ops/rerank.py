@@ -8,9 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vreid_ext import _observers, backends
+from vreid_ext import _checks, _observers, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 
 
 class ReRanked(Protocol):

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
 

@@ -3,8 +3,8 @@
 The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
 """
 
-from .fields import plot_receptive_fields
-from .plots import (
+from vreid_ext.report.fields import plot_receptive_fields
+from vreid_ext.report.plots import (
     plot_attention,
     plot_clip,
     plot_cmc,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vreid_ext.data import Tracklet, TrackletDataset, read_image
-from vreid_ext.data.files import nfc
+from vreid_ext.data.names import nfc
+from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import one_dataset_of
-from vreid_ext.engine.distributed import default_device
-from vreid_ext.engine.evaluate import Evaluated, evaluate_model, open_checkpoint
+from vreid_ext.engine.evaluate import Evaluated, evaluate_model
+from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.plots import plot_cmc, plot_ranking
 from vreid_ext.report.ranked import ranked_lists

@@ -13,6 +13,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
@@ -139,11 +140,8 @@ def write_page(
         environment=environment(),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    temporary = page.with_name(f".{page.name}.partial")
-    temporary.write_text(
-        content, encoding="utf-8", errors="replace"
-    )  # names may hold bytes that are no UTF-8
-    temporary.rename(page)
+    with whole_file(page) as temporary:
+        temporary.write_text(content, encoding="utf-8", errors="replace")  # names may hold any bytes
 
 
 def _other_rules(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

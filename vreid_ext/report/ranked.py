@@ -4,7 +4,8 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from vreid_ext import metrics
-from vreid_ext.engine.evaluate import Evaluated, ids, metric_of, rerank_options
+from vreid_ext.engine.comparison import ids, metric_of, rerank_options
+from vreid_ext.engine.evaluate import Evaluated
 
 
 class Listed(NamedTuple):

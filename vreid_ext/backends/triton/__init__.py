@@ -49,7 +49,7 @@ def _interpreted() -> bool:
     """Whether the kernels are interpreted. It is settled when their module is first imported, so ask that."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
-    from vreid_ext.backends.triton import kernels
+    from vreid_ext.backends.triton import sta_kernels as kernels
 
     return kernels.INTERPRETED
 

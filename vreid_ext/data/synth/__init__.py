@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from ..new_folder import check_new_folder, new_folder
-from .looks import Look, draw_looks
-from .pairs import pair_folder, write_splits, write_tracklet
-from .scene import Camera, Person, Shot, place_camera
-from .writer import Entry, MarsWriter, write_info
+from vreid_ext._files import check_new_folder, new_folder
+from vreid_ext.data.synth.looks import Look, draw_looks
+from vreid_ext.data.synth.pairs import pair_folder, write_splits, write_tracklet
+from vreid_ext.data.synth.scene import Camera, Person, Shot, place_camera
+from vreid_ext.data.synth.writer import Entry, MarsWriter, write_info
 
 __all__ = ["synthesize"]
 

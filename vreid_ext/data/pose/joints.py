@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import nfc
-from .records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext._files import whole_file
+from vreid_ext.data.names import nfc
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
 
 # J1 to J14 of STAL (Chen et al., TIP 2019, Fig. 3). Left and right are the person's.
 JOINTS = (
@@ -101,7 +102,8 @@ def written_tracklets(path: Path) -> set[str]:
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]
     if len(whole) < len(text):
-        path.write_bytes(whole)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(whole)
     return {name for name, _ in _Reader(path).lines()}
 
 

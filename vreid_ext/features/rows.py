@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vreid_ext.metrics.stored import StoredRows
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
+from vreid_ext.features.stored import StoredRows
 
 Rows: TypeAlias = Tensor | np.ndarray | StoredRows | str | PathLike[str]
 DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -14,10 +14,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from vreid_ext._lock import one_writer
-
-from .images import read_image
-from .joints import JOINTS, write_joints, written_tracklets
-from .records import Tracklet, TrackletDataset
+from vreid_ext.data.clips.images import read_image
+from vreid_ext.data.pose.joints import JOINTS, write_joints, written_tracklets
+from vreid_ext.data.records import Tracklet, TrackletDataset
 
 
 class PoseEstimator(Protocol):

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from .boxes import is_folder_name
-from .files import Check, OnError, Screen, find_root, list_folder
-from .matlab import load_matrix
-from .records import DatasetError, Tracklet, TrackletDataset
-from .registry import register_dataset
+from vreid_ext._files import whole_file
+from vreid_ext.data.names import is_folder_name
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, list_folder
+from vreid_ext.data.readers.matlab import load_matrix
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
 
 SPLITS = 10
 
@@ -149,10 +150,8 @@ def _splits(
     if not path.is_file():
         text = json.dumps(draw_splits(people, seed), indent=1) + "\n"
         try:
-            # Several processes may draw them at once: the same, and never half there.
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            with whole_file(path, racing=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DatasetError(
                 f"{path}: cannot keep the splits drawn from seed {seed} ({error.strerror}); make the folder "

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from .records import DatasetError
+from vreid_ext.data.records import DatasetError
 
 # A crop of a person has some ten thousand pixels; past this a file is broken or hostile.
 MAX_PIXELS = 64_000_000

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .attributes import attribute_labels
-from .clips import Sampling, dense_clips, sample_clip
-from .images import read_image, stack_images
-from .occlusion import BlackBox
-from .records import Tracklet
-from .transforms import ClipTransform
+from vreid_ext.attributes import attribute_labels
+from vreid_ext.data.clips.images import read_image, stack_images
+from vreid_ext.data.clips.occlusion import BlackBox
+from vreid_ext.data.clips.sampling import Sampling, dense_clips, sample_clip
+from vreid_ext.data.clips.transforms import ClipTransform
+from vreid_ext.data.records import Tracklet
 
 
 class ClipDataset(Dataset[dict[str, Any]]):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vreid_ext.data.boxes import Box, Track
+from vreid_ext.data.video.boxes import Box, Track
 
 Boxes = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,12 +12,18 @@ from torch import Tensor
 
 from vreid_ext._lock import InUseError, one_writer
 from vreid_ext._process import launched
-from vreid_ext.losses.gather import world
 
 # How long a process waits for another that is alive but silent. One that dies is noticed at once.
 _PATIENCE = timedelta(minutes=30)
 
 T = TypeVar("T")
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) outside `torchrun`."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
 
 def join_processes() -> None:
@@ -104,3 +110,32 @@ def interleave(rows: Tensor, total: int) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(size)]
     dist.all_gather(parts, padded)
     return torch.stack(parts, 1).flatten(0, 1)[:total]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rank, ctx.size = world()
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(ctx.size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every process has computed the same loss, so its own rows of the gradient are all that it needs;
+        # DistributedDataParallel then divides by the number of processes, which is taken out here.
+        (grad,) = grads
+        return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """The rows (n,...) of all processes, (n * processes,...), in the order of ranks.
+
+    The gradient is the one that makes DistributedDataParallel's mean over processes equal to the gradient
+    of a loss that every process computes on the gathered rows. All processes must hold as many rows.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor (n,...), got {type(x).__name__}")
+    _, size = world()
+    return x if size == 1 else _Gather.apply(x)

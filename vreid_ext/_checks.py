@@ -13,6 +13,7 @@ from torch import Tensor
 from vreid_ext import _observers
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+METRICS = ("euclidean", "squared", "cosine")  # distances of mining
 
 
 def floating(name: str, value: Any, shape: str) -> None:
@@ -29,6 +30,22 @@ def floating(name: str, value: Any, shape: str) -> None:
         raise ValueError(
             f"{name}: got shape {tuple(value.shape)}, wanted no empty axis but the first in {shape}"
         )
+
+
+def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any, *, empty: bool = True) -> None:
+    """`rows` is a floating (n,D) and `labels` an integer (n,) tensor on one device. n may be 0 if `empty`."""
+    floating(name, rows, "(n,D)")
+    if not len(rows) and not empty:
+        raise ValueError(f"{name}: got shape {tuple(rows.shape)}, wanted (n,D) with n at least 1")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{labels_name}: got dtype {labels.dtype}, wanted int64 or int32")
+    if labels.shape != rows.shape[:1]:
+        raise ValueError(
+            f"{labels_name}: got shape {tuple(labels.shape)}, wanted ({rows.shape[0]},) as {name} has rows"
+        )
+    same_device(labels_name, labels, rows.device)
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> None:
@@ -165,8 +182,9 @@ def row_blocks(name: str, value: Any, rows: int) -> None:
         raise ValueError(f"{name}: got {value}, wanted a positive divisor of the map's {rows} rows")
 
 
-def choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name}: got {type(value).__name__}, wanted one of {allowed}")
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}, wanted one of {allowed}")
+    return value

@@ -13,10 +13,10 @@ import os
 import re
 from pathlib import Path
 
-from .attributes import find_attributes
-from .files import Check, OnError, Screen, find_root
-from .records import SPLITS, DatasetError, Tracklet, TrackletDataset
-from .registry import register_dataset
+from vreid_ext.data.readers.attributes import find_attributes
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
+from vreid_ext.data.records import SPLITS, DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
 
 # Distractors carry a D in their names.
 _PERSON = re.compile(r"D?(\d{0,9})D?")

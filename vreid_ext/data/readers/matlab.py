@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .records import DatasetError
+from vreid_ext.data.records import DatasetError
 
 MAX_BYTES = 1 << 26  # of one variable; the tables of MARS have 0.2 MB
 

@@ -18,11 +18,11 @@ from typing import Literal
 
 import numpy as np
 
-from .attributes import find_attributes
-from .files import Check, OnError, Screen, find_root
-from .matlab import load_matrix
-from .records import DatasetError, Tracklet, TrackletDataset
-from .registry import register_dataset
+from vreid_ext.data.readers.attributes import find_attributes
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
+from vreid_ext.data.readers.matlab import load_matrix
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
 
 Attributes = dict[tuple[int, int, int], dict[str, int]]
 

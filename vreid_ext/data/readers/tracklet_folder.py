@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import Check, OnError, Screen, find_root, nfc
-from .records import SPLITS, DatasetError, Tracklet, TrackletDataset
-from .registry import register_dataset
+from vreid_ext.data.names import nfc
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
+from vreid_ext.data.records import SPLITS, DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
 
 _LAYOUT = "train/, query/ and gallery/, or one folder per person: ROOT/<person>/<camera>/<tracklet>/*.jpg"
 

@@ -3,12 +3,11 @@
 import itertools
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vreid_ext.data.files import nfc
+from vreid_ext.data.names import is_folder_name, nfc
 
 Box = tuple[float, float, float, float]
 
@@ -107,17 +106,6 @@ def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
             raise ValueError(f"{where}: box {box} lies outside the picture of {size[0]} x {size[1]} pixels")
     as_floats = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in boxes)
     return Track(number, tuple(frames), as_floats, person if person is None else nfc(person))
-
-
-def is_folder_name(name: object) -> bool:
-    """Whether `name` can be one folder's visible name: no path, not hidden, what file systems take."""
-    if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
-        return False
-    try:
-        encoded = os.fsencode(name)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return 0 < len(encoded) < 256 and b"\0" not in encoded
 
 
 def _is_number(value: object) -> bool:

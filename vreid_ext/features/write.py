@@ -1,6 +1,5 @@
-"""Extraction to disk: shared by processes, and going on where it was interrupted (`metrics.stored`)."""
+"""Write features to disk (`features.format`): shared by processes, resumed after an interruption."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,51 +7,27 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vreid_ext.data import Tracklet
-from vreid_ext.engine.checkpoint import flush
-from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.distributed import is_main, main_writes, union, wait_for_everyone
-from vreid_ext.losses.gather import world
-from vreid_ext.metrics.stored import (
+from vreid_ext.distributed import is_main, main_writes, union, wait_for_everyone, world
+from vreid_ext.features.format import (
     FORMAT,
     MANIFEST,
-    StoredFeatures,
-    checksum,
     damage_of,
     digest,
     map_shard,
     read_manifest,
     shard_name,
+    write_manifest,
+    write_shard,
 )
-
-
-def identity_of(
-    model: nn.Module, recipe: Recipe, frames: int, tracklets: Sequence[Tracklet]
-) -> dict[str, Any]:
-    """All that features depend on but the images, as plain values by the name of a recipe's key."""
-    joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
-    drawn = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
-    return drawn | {
-        "weights": _sha256(model.state_dict()),
-        "model": {key: value for key, value in recipe.model.items() if key != "weights"},
-        "input.height": recipe.input.height,
-        "input.width": recipe.input.width,
-        "eval.sampling": recipe.eval.sampling,
-        "eval.frames": frames,
-        "dataset.name": recipe.dataset.name,
-        "dataset.options": {key: value for key, value in recipe.dataset.options.items() if value is not None},
-        "dataset.joints": _sha256(joints) if joints else None,
-        "dataset.black_box": [recipe.dataset.black_box, recipe.dataset.black_box_seed],
-    }
+from vreid_ext.features.stored import StoredFeatures
 
 
 def store_features(
     folder: Path,
     identity: Mapping[str, Any],
-    tracklets: Sequence[Tracklet],
+    tracklets: Sequence[Mapping[str, Any]],
     embed: Callable[[Sequence[range]], Iterator[dict[str, Tensor]]],
     *,
     splits: Mapping[str, Sequence[int]],
@@ -66,6 +41,7 @@ def store_features(
 
     Args:
         identity: of the model and of all that its features depend on; a folder of another is refused.
+        tracklets: name, pid, camid and frames of each row.
         embed: gives for each of some ranges of `tracklets` the tensors that make its shard.
         splits: rows of each split.
         shard_rows: tracklets of a shard; a folder that exists keeps its own.
@@ -76,10 +52,8 @@ def store_features(
         InUseError: another process writes features there.
         OSError: the disk is full or cannot be written; the shards that are there stay.
     """
-    rows = [
-        {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)} for item in tracklets
-    ]
-    wanted = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows, "tracklets": rows}
+    wanted = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows}
+    wanted["tracklets"] = tracklets
     # Several may read features that are complete, also where nobody can write.
     with main_writes("features", folder, inside=True, needed=not _is_complete(folder)):
         if is_main():
@@ -88,7 +62,8 @@ def store_features(
         manifest = read_manifest(folder)
         of, shard_rows = digest(manifest), manifest["shard_rows"]
         blocks = [
-            range(first, min(first + shard_rows, len(rows))) for first in range(0, len(rows), shard_rows)
+            range(first, min(first + shard_rows, len(tracklets)))
+            for first in range(0, len(tracklets), shard_rows)
         ]
         rank, size = world()
         missing = union(
@@ -96,7 +71,7 @@ def store_features(
         )
         mine = missing[rank::size]
         for number, tensors in zip(mine, embed([blocks[number] for number in mine]), strict=True):
-            _write_shard(folder / shard_name(number), tensors, of)
+            write_shard(folder / shard_name(number), tensors, of)
         wait_for_everyone()
         if is_main() and (missing or "shards" not in manifest):
             _complete(folder, manifest, blocks)
@@ -124,7 +99,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
                 "to go on with"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, wanted)
+        write_manifest(folder, wanted)
         return
     there, here = read_manifest(folder), json.loads(json.dumps(wanted))
     keys = sorted(there["identity"].keys() | here["identity"].keys())
@@ -155,22 +130,6 @@ def _is_whole(path: Path, of: str) -> bool:
     return damage is None
 
 
-def _write_shard(path: Path, tensors: Mapping[str, Tensor], of: str) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
-    total = checksum({name: tensor.numpy() for name, tensor in plain.items()})
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        save_file(plain, temporary, {"of": of, "sha256": total})
-        flush(temporary)
-    except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"features: {str(path)!r} could not be written: {error}") from error
-    temporary.rename(path)
-
-
 def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -> None:
     """Write the manifest once more, with what the shards turned out to be."""
     shards = []
@@ -180,23 +139,7 @@ def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -
         size = {"file": path.name, "rows": len(block), "bytes": path.stat().st_size}
         shards.append(size | {"sha256": notes["sha256"]})
     widths = {name: array.shape[1] for name, array in tensors.items()}
-    _write_manifest(folder, manifest | {"widths": widths, "shards": shards})
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    temporary = folder / f".{MANIFEST}.partial"
-    temporary.write_text(json.dumps(manifest), encoding="utf-8")
-    flush(temporary)
-    temporary.rename(folder / MANIFEST)
-    flush(folder)
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+    write_manifest(folder, manifest | {"widths": widths, "shards": shards})
 
 
 def _short(value: Any) -> str:

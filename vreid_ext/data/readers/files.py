@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from .images import read_image
-from .records import DatasetError, Tracklet
+from vreid_ext.data.clips.images import read_image
+from vreid_ext.data.names import natural_order
+from vreid_ext.data.records import DatasetError, Tracklet
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif",
@@ -64,18 +64,6 @@ def list_folder(folder: str | os.PathLike[str]) -> Listing:
 def is_image(name: str) -> bool:
     """Whether the suffix of a file's name is that of an image."""
     return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def natural_order(name: str) -> tuple[list[str | int], str]:
-    """Sorts file names by the numbers in them: 2.jpg before 10.jpg; equal numbers by text."""
-    parts: list[str | int] = list(re.split(r"(\d+)", os.path.splitext(name)[0]))
-    parts[1::2] = map(int, parts[1::2])
-    return parts, name
-
-
-def nfc(name: str) -> str:
-    """The name with composed accents, so that two spellings of it are equal; macOS writes them decomposed."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .files import Check, OnError, Screen, find_root, list_folder
-from .matlab import load_matrix
-from .records import DatasetError, Tracklet, TrackletDataset
-from .registry import register_dataset
+from vreid_ext._files import whole_file
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, list_folder
+from vreid_ext.data.readers.matlab import load_matrix
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
 
 Images = Literal["single", "camera"]
 
@@ -233,7 +234,8 @@ def _classic_protocol(images: Sequence[_Image], base: Path, split: int, seed: in
             for number in range(CLASSIC_SPLITS)
         ]
         try:
-            path.write_text(json.dumps(drawn) + "\n", encoding="utf-8")
+            with whole_file(path, racing=True) as temporary:
+                temporary.write_text(json.dumps(drawn) + "\n", encoding="utf-8")
         except OSError as error:
             raise DatasetError(
                 f"{path}: cannot keep the splits drawn from seed {seed} ({error.strerror}); make the folder "

@@ -12,11 +12,11 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from vreid_ext._files import check_new_folder, new_folder
 from vreid_ext._lock import alone
-from vreid_ext.data.boxes import Box, Track, is_folder_name, read_boxes, write_boxes
-from vreid_ext.data.files import nfc
-from vreid_ext.data.new_folder import check_new_folder, new_folder
-from vreid_ext.data.people import Boxes, PeopleDetector, link_boxes
+from vreid_ext.data.names import is_folder_name, nfc
+from vreid_ext.data.video.boxes import Box, Track, read_boxes, write_boxes
+from vreid_ext.data.video.people import Boxes, PeopleDetector, link_boxes
 
 Progress = Callable[[int, int], None]
 
