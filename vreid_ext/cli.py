@@ -654,7 +654,7 @@ def _app() -> "Typer":
 
         from vreid_ext import backends
 
-        reason = backends.load("triton").unavailable("sta_pool", torch.device("cuda"), torch.float32)
+        reason = backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float32)
         if reason is not None:
             raise RuntimeError(f"there is nothing to tune: {reason}")
         from vreid_ext._files import write_json
@@ -676,7 +676,7 @@ def _app() -> "Typer":
 
         facts = environment()
         if as_json:
-            ops = [{"op": op, "backend": name, "unusable": reason} for op, name, reason in backends.table()]
+            ops = [{"op": op, "backend": name, "unusable": reason} for op, name, reason in backends.usable()]
             tell(True, {"environment": facts, "ops": ops})
             return
         facts_table = Table(box=None, show_header=False)
@@ -684,7 +684,7 @@ def _app() -> "Typer":
             facts_table.add_row(name, value)
         console.print(facts_table)
         usable = Table("op", "backend", "usable", title="ops and backends")
-        for op, backend, reason in backends.table():
+        for op, backend, reason in backends.usable():
             usable.add_row(op, backend, "yes" if reason is None else f"no: {reason}")
         console.print(usable)
 

@@ -57,7 +57,7 @@ STEPS = {"sta_pool": sta, "fuse": pieces, "region_pool": regions, "batch_hard_tr
 def step(request) -> Callable[[Tensor], Tensor]:
     """Loss of an op on a backend; skipped where that has no kernel."""
     op, name = request.param
-    reason = backends.load(name).unavailable(op, torch.device("cuda"), torch.float32)
+    reason = backends.reason(op, name, torch.device("cuda"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     return lambda x: STEPS[op](name, x)
@@ -162,7 +162,7 @@ def test_peak_memory(name):
     # Sums (B,T,K,C) and what is smaller: an eighth of the map at K = 4 and 32 cells a block.
     assert peak(lambda: ops.sta_pool(x, 4, backend=name)) < x.nbytes / 8
     assert peak(lambda: loss_and_gradient(lambda x: sta(name, x), x)) < 1.25 * x.nbytes
-    if backends.load(name).unavailable("batch_hard", torch.device("cuda"), torch.float32) is None:
+    if backends.reason("batch_hard", name, torch.device("cuda"), torch.float32) is None:
         embeddings, labels = rows(16384)
         matrix = 4 * 16384**2
         assert peak(lambda: ops.batch_hard(embeddings, labels, backend=name)) < matrix / 8

@@ -3,7 +3,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, Tracklet, transforms
+from vreid_ext.data import ClipDataset, DatasetError, PKBatchSampler, Tracklet
+from vreid_ext.data.clips import transforms
 
 LENGTHS = (1, 3, 9, 16)
 

@@ -14,8 +14,8 @@ from vreid_ext.data import (
     TrackletDataset,
     attach_joints,
     build_dataset,
-    transforms,
 )
+from vreid_ext.data.clips import transforms
 from vreid_ext.data.pose.joints import mirror_joints, write_joints, written_tracklets
 from vreid_ext.data.synth import synthesize
 

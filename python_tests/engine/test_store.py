@@ -12,7 +12,6 @@ from vreid_ext import engine, metrics
 from vreid_ext.data import build_dataset
 from vreid_ext.engine.comparison import Comparison
 from vreid_ext.engine.features import stored_features
-from vreid_ext.metrics import features as features_module
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def store(folder, data, recipe, model=None):
 
 
 def test_a_folder_gives_the_figures_of_memory(tmp_path, data, recipe, monkeypatch):
-    monkeypatch.setattr(features_module, "_PIECE", 4 * 8 * 4)  # bytes: four rows
+    monkeypatch.setattr("vreid_ext.features.rows._PIECE", 4 * 8 * 4)  # bytes: four rows
     seen = []
     wanted = engine.evaluate_model(Dying(), data, recipe, observe=seen.append)
     for _ in range(2):  # written, then found

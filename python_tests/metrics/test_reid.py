@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vreid_ext import ops
-from vreid_ext.metrics import ReIDResult, evaluate, evaluate_distances, features, rank
+from vreid_ext.metrics import ReIDResult, evaluate, evaluate_distances, rank
 
 
 def by_the_book(query, gallery, q_pids, g_pids, q_cams, g_cams, ap, max_rank, junk, exclude):
@@ -197,7 +197,7 @@ def test_lists_by_a_function_are_those_by_the_same_named_metric():
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_file_is_evaluated_like_its_array(tmp_path, monkeypatch, metric):
-    monkeypatch.setattr(features, "_PIECE", 7 * 16 * 4)  # bytes: seven rows
+    monkeypatch.setattr("vreid_ext.features.rows._PIECE", 7 * 16 * 4)  # bytes: seven rows
     generator = torch.Generator().manual_seed(0)
     query, gallery = (torch.randint(0, 3, (n, 16), generator=generator).float() for n in (7, 40))
     labels = [torch.randint(-1, 4, (n,), generator=generator) for n in (7, 40, 7, 40)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vreid_ext import _checks, _observers, backends
 from vreid_ext.backends import reference
+from vreid_ext.backends.table import function
 
 
 class ReRanked(Protocol):
@@ -83,7 +84,7 @@ def k_reciprocal(
     with torch.no_grad():
         if backend == "reference":
             return _Dense(reference.k_reciprocal(query, gallery, k1, k2, lambda_value))
-        result: ReRanked = backends.load(backend).k_reciprocal(query, gallery, k1, k2, lambda_value)
+        result: ReRanked = function(backend, "k_reciprocal")(query, gallery, k1, k2, lambda_value)
         return result
 
 
