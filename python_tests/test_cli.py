@@ -284,7 +284,7 @@ def test_an_interrupted_training_says_how_to_go_on(vreid, monkeypatch, tmp_path)
     monkeypatch.setattr("vreid_ext.engine.train", interrupt)
     code, output, errors = vreid("train", "synth_sta", "--out", tmp_path)
     assert (code, output) == (130, "")
-    assert errors == "vreid: interrupted; the same command goes on from where it stopped\n"
+    assert errors == "vreid: interrupted; the same command resumes where it stopped\n"
 
 
 def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tmp_path):
@@ -294,7 +294,7 @@ def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tm
     monkeypatch.setattr("vreid_ext.data.synth.synthesize", interrupt)
     code, _, errors = vreid("synth", tmp_path / "set")
     assert code == 130
-    assert errors == "vreid: interrupted; nothing half-written is left; the same command starts again\n"
+    assert errors == "vreid: interrupted; no incomplete output is left; the same command starts again\n"
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_a_missing_extra_is_named(vreid, monkeypatch, module, extra):
     def app():
         raise ModuleNotFoundError(name=module)
 
-    monkeypatch.setattr(cli, "_app", app)
+    monkeypatch.setattr(cli, "application", app)
     code, _, errors = vreid("train", "sta_mars")
     assert code == 1
     assert errors.endswith(f"is not installed: pip install 'vreid-ext[{extra}]'\n")

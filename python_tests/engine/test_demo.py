@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from vreid_ext.engine.demo import run_demo
+from vreid_ext.demo import run_demo
 
 TINY = {"ids": 16, "cameras": 2, "tracklets": 1, "frames": 4, "size": [64, 32]}
 

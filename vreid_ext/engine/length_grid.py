@@ -77,7 +77,7 @@ def evaluate_checkpoint_lengths(
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """`evaluate_lengths` of a checkpoint; writes the figures and, beside them, the heat map as PNG.
+    """`evaluate_lengths` of a checkpoint; writes the figures.
 
     Args:
         path: checkpoint or run folder.
@@ -85,22 +85,18 @@ def evaluate_checkpoint_lengths(
         out: the JSON file; by default `lengths-<data set>.json` in the checkpoint's run.
 
     Returns:
-        What `evaluate_lengths` returns, with `checkpoint`, `file` and `picture`.
+        What `evaluate_lengths` returns, with `checkpoint` and `file`.
     """
-    from vreid_ext.report import plot_length_grid
-
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = one_dataset_of(recipe)
     device = default_device()
     file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"
-    picture = file.with_suffix(".png")
     with main_writes("out", file):
         result = evaluate_lengths(
             model.to(device), dataset, recipe, lengths, device=device, progress=progress
         )
-        result |= {"checkpoint": str(folder), "file": str(file), "picture": str(picture)}
+        result |= {"checkpoint": str(folder), "file": str(file)}
         if is_main():
-            plot_length_grid(result["lengths"], result["rank1"], picture, title=recipe.name)
             write_json(file, result)
     return result
 

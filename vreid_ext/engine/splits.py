@@ -52,14 +52,14 @@ def train_splits(
     images: dict[tuple[str, ...], None] = {}
     for number in splits:
         split = _of_split(recipe, number)
-        if not is_finished(_folder(out, number), split):
+        if not is_finished(split_folder(out, number), split):
             datasets = datasets_of(split)
             sampler_of(split, datasets)
             for test in map(Comparison, datasets):
                 test.first_match()
                 images |= dict.fromkeys(images_of(split, test))
     check_images(images)
-    results = [train(_of_split(recipe, number), _folder(out, number), quiet=quiet) for number in splits]
+    results = [train(_of_split(recipe, number), split_folder(out, number), quiet=quiet) for number in splits]
     # Only the main process of several has results.
     return average(results, splits, out / "splits.json") if all(results) else {}
 
@@ -86,7 +86,7 @@ def evaluate_splits(
     whole = any(path.glob("split-*"))
     if not whole:
         _check_foreign(path, overrides)
-    models = {number: _folder(path, number) if whole else path for number in splits}
+    models = {number: split_folder(path, number) if whole else path for number in splits}
     for number, model in models.items():
         if not model.exists():
             raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
@@ -146,7 +146,7 @@ def _split(recipe: Recipe, number: int) -> list[str]:
     return chosen
 
 
-def _folder(path: Path, number: int) -> Path:
+def split_folder(path: Path, number: int) -> Path:
     return path / f"split-{number}"
 
 

@@ -146,9 +146,6 @@ class _Run:
         self.accelerator = _accelerator(recipe)
         self.rank, processes = world()
         self.main = self.rank == 0
-
-        if recipe.loss.dvdp:
-            import vreid_ext.report  # noqa: F401  draws at the end; what it needs and lacks is told now
         self.datasets = datasets_of(recipe)
         several = len(self.datasets) > 1
         self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
@@ -243,10 +240,6 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         if self.main:
-            if self.recipe.loss.dvdp:
-                from vreid_ext.report import plot_dvdp
-
-                plot_dvdp({self.recipe.name: self.out / "log.jsonl"}, self.out / "dvdp.png")
             write_json(self.out / "result.json", result)
         self.accelerator.wait_for_everyone()
         return result
