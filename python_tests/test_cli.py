@@ -210,7 +210,7 @@ def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_pat
 
 
 def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
-    from vreid_ext.engine import demo
+    from vreid_ext import demo
 
     def train(recipe, *_, **__):
         raise ValueError(f"trains on {recipe.dataset.root}")

@@ -17,7 +17,12 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(
-    include=["vreid_ext.data", "vreid_ext.features.stored", "vreid_ext.engine.config"]
+    include=[
+        "vreid_ext.data",
+        "vreid_ext.features",
+        "vreid_ext.engine.config",
+        "vreid_ext.engine.recipe_text",
+    ]
 ):
     from vreid_ext.attributes import attribute_sizes
     from vreid_ext.data import Tracklet, TrackletDataset

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from vreid_ext.engine import Recipe, load_recipe, recipe_names
-from vreid_ext.engine.config import differences, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.recipe import differences
 
 
 def test_overrides_have_the_last_word_and_keep_their_types():

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from vreid_ext import engine
 from vreid_ext.cli import application
 from vreid_ext.engine.build import model_of
+from vreid_ext.engine.recipe import TERMS
 
 
 def _is_row(name: str) -> bool:
@@ -36,11 +37,7 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
     assert len(steps) >= 2
-    terms = (
-        "softmax", "triplet", "inter_frame", "part_softmax", "part_triplet", "attributes", "aitl", "itl",
-        "oim", "diversity",
-    )  # fmt: skip
-    weights = {name: getattr(recipe.loss, name) for name in terms}
+    weights = {name: getattr(recipe.loss, name) for name in TERMS}
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)
         assert math.isclose(line["loss"], total, rel_tol=1e-5)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vreid_ext import metrics
 from vreid_ext.data import TrackletDataset
 from vreid_ext.distributed import world
-from vreid_ext.engine.config import Recipe
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.rows import DistanceFunction
 from vreid_ext.features.stored import StoredRows
 from vreid_ext.metrics.protocol import Protocol

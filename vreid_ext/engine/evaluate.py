@@ -15,10 +15,11 @@ from vreid_ext.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.build import datasets_of
 from vreid_ext.engine.checkpoint import read_state, resolve_checkpoint
 from vreid_ext.engine.comparison import Comparison, metric_of, rerank_options
-from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.features import extraction, parts, stored_features, streams
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.stored import StoredRows
 
 RANKS = (1, 5, 10, 20)

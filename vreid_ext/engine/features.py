@@ -12,9 +12,9 @@ from vreid_ext.data import Tracklet
 from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
-from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.extract import extract_blocks
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.features.write import store_features
 

@@ -12,9 +12,9 @@ from vreid_ext.data import TrackletDataset
 from vreid_ext.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
-from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 
 Length = int | Literal["all"]
 

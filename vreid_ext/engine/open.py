@@ -7,7 +7,8 @@ from torch import nn
 
 from vreid_ext.engine.build import model_of
 from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
-from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.recipe import Recipe
 
 
 def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:

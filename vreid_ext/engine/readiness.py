@@ -11,8 +11,8 @@ from torch import nn
 from vreid_ext.data import TrackletDataset, read_image, sample_clip
 from vreid_ext.distributed import world
 from vreid_ext.engine.comparison import Comparison
-from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.evaluate import evaluate_sets
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.seeds import seed_of
 
 

@@ -11,9 +11,10 @@ from vreid_ext.distributed import is_main, join_processes
 from vreid_ext.engine.build import datasets_of, sampler_of
 from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
 from vreid_ext.engine.comparison import Comparison
-from vreid_ext.engine.config import Recipe, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.evaluate import evaluate_checkpoint
 from vreid_ext.engine.readiness import check_images, images_of
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.train import is_finished, train
 
 WITH_SPLITS = ("ilids", "prid")

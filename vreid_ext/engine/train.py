@@ -27,15 +27,7 @@ from vreid_ext.distributed import (
     mean_over_processes,
     world,
 )
-from vreid_ext.engine.build import (
-    Objective,
-    black_box_of,
-    datasets_of,
-    model_of,
-    sampler_of,
-    takes,
-    transforms_of,
-)
+from vreid_ext.engine.build import black_box_of, datasets_of, model_of, sampler_of, takes, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -47,12 +39,14 @@ from vreid_ext.engine.checkpoint import (
     save_checkpoint,
 )
 from vreid_ext.engine.comparison import Comparison, metric_of
-from vreid_ext.engine.config import Recipe, differences, load_recipe
+from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.loader import load
+from vreid_ext.engine.objective import Objective
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
+from vreid_ext.engine.recipe import Recipe, differences
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages

@@ -6,7 +6,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vreid_ext.report.plots import STYLE, check_frames, overlay, picture_path, save_figure
+from vreid_ext.report.clips import check_frames, overlay
+from vreid_ext.report.style import STYLE, picture_path, save_figure
 
 
 def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, title: str = "") -> Path:

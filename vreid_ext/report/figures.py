@@ -15,7 +15,8 @@ from vreid_ext.engine.build import one_dataset_of
 from vreid_ext.engine.evaluate import Evaluated, evaluate_model
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.report.attention import picture_attention
-from vreid_ext.report.plots import plot_cmc, plot_ranking
+from vreid_ext.report.clips import plot_ranking
+from vreid_ext.report.curves import plot_cmc
 from vreid_ext.report.ranked import ranked_lists
 
 

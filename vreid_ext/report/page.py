@@ -19,8 +19,8 @@ from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.report.attention import picture_attention
+from vreid_ext.report.curves import plot_cmc, plot_curves
 from vreid_ext.report.figures import cmc_curves, read_result
-from vreid_ext.report.plots import plot_cmc, plot_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
 
