@@ -9,7 +9,7 @@ MARS_ROW = "7,2,58,4,5,1,0,1,0,0,0,1,8,9,3,1,0,1,0,1,0,1,0,1"
 
 
 def shared(name):
-    base = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    base = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
     if not (base / name).exists():
         pytest.skip(f"no {name} in {base}; set VREID_SHARED_DATA to the folder with the real metadata")
     return base / name

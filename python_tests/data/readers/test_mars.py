@@ -14,7 +14,7 @@ from vreid_ext.data import DatasetError, build_dataset
 
 
 def shared(name):
-    base = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    base = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
     if not (base / name).exists():
         pytest.skip(f"no {name} in {base}; set VREID_SHARED_DATA to the folder with the real metadata")
     return base / name

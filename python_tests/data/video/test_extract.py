@@ -15,7 +15,7 @@ from vreid_ext.data.video.people import PeopleDetector, group_windows, iou, link
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra [video]")
 
-SHARED = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("VREID_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 VTEST = SHARED / "vtest"
 needs_footage = pytest.mark.skipif(not VTEST.is_dir(), reason=f"no footage in {VTEST}")
 

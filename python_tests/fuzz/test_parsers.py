@@ -15,7 +15,7 @@ from vreid_ext.attributes import attribute_sizes
 from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine import load_recipe
 
-FUZZER = Path(__file__).with_name("fuzz_parsers.py")
+FUZZER = Path(__file__).with_name("parsers.py")
 RUNS = {"recipe": 20_000}  # a recipe is read, written and read again
 
 
