@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.ops.mining import METRICS
+from vreid_ext._checks import METRICS
 
 pytest.importorskip("triton")
 

@@ -1,4 +1,4 @@
-"""Fuzzes the parsers of data sets and recipes: `python fuzz_parsers.py PARSER [options of libFuzzer]`.
+"""Fuzzes the parsers of data sets and recipes: `python parsers.py PARSER [options of libFuzzer]`.
 
 Whatever the bytes: a result of the promised form, or the error that the parser promises. Run by
 test_fuzz.py; a corpus to start from is written there.
