@@ -4,6 +4,7 @@
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from vreid_ext import _observers
+from vreid_ext._process import settle_fork
 from vreid_ext.backends.table import OPS, has, load, names
 
 # Which of the two comes first on a GPU, by op and major compute capability (None: every other); Triton where
@@ -71,6 +73,7 @@ def choose(
         TypeError, ValueError: `requested` is no backend's name.
         RuntimeError: the backend asked for cannot run this op; the message lists every reason.
     """
+    settle_fork()
     if not isinstance(requested, str):
         _check_name(requested, "backend")
     requested = _setting.get() if requested == "auto" else requested
@@ -95,6 +98,16 @@ def usable(
         for op in ops()
         for name in names()
     ]
+
+
+def empty_cache() -> None:
+    """Free the memory of freed results that the CPU kernels cache, 1 GiB at most.
+
+    Eager torch has no such cache on a CPU. For GPU memory see `torch.cuda.empty_cache`.
+    """
+    # Without the module there is no cache, and importing `native.memory` is not needed for that.
+    if (memory := sys.modules.get("vreid_ext.backends.native.memory")) is not None:
+        memory.empty_cache()
 
 
 def build_info() -> dict[str, str]:

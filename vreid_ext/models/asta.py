@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn.asta import SpatioTemporalAttention, initialise, spatio_temporal_pool
@@ -138,10 +139,8 @@ class ASTA(nn.Module):
         if self.reid_attention is not None:
             initialise(self.reid_attention, start)
         self.feature_dim = channels * (len(self.streams) if asta else 1)
-        self.bn = nn.BatchNorm1d(self.feature_dim)
-        self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
-        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        self.bn = bn_neck(self.feature_dim)
+        self.classifier = classifier(self.feature_dim, num_classes)
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
         feature, attributes = self._streams(clips, valid)

@@ -14,6 +14,7 @@ from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
 from vreid_ext.models.clips import in_evaluation
+from vreid_ext.models.heads import classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import (
@@ -25,7 +26,7 @@ from vreid_ext.nn import (
     pool_parts,
     standing_boxes,
 )
-from vreid_ext.nn.frames import each_frame
+from vreid_ext.nn.frames import each_frame, mean_over_frames
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -183,10 +184,12 @@ class STAL(nn.Module):
             self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
             self.high = high
             self.embed = nn.Linear(high.out_channels, global_dim) if global_dim else nn.Identity()
-            self.classifier = _classifier(self.global_dim, num_classes)
+            self.classifier = classifier(self.global_dim, num_classes, bias=True)
         if self._has("local"):
             self.part_networks = nn.ModuleList(_part_network(part, part_dim) for _ in PART_NAMES)
-            self.part_classifiers = nn.ModuleList(_classifier(part_dim, num_classes) for _ in PART_NAMES)
+            self.part_classifiers = nn.ModuleList(
+                classifier(part_dim, num_classes, bias=True) for _ in PART_NAMES
+            )
             self.quality = QualityNetwork(self.parts)
             self.cross_entropy = CrossEntropyLoss()
             self.part_triplet = PartTripletLoss(part_margin, backend, part_mining)
@@ -203,7 +206,7 @@ class STAL(nn.Module):
         g = f = scores = None
         if self._has("global"):
             frames = each_frame(self.attention, maps, valid)
-            g = self.embed(_mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
+            g = self.embed(mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
         if self._has("local"):
             f = self._part_features(maps, valid, joints)
             scores = self.quality(clips, valid)
@@ -322,7 +325,7 @@ class STAL(nn.Module):
             over_parts = scores if self.test_attention in ("both", "spatial") else torch.ones_like(scores)
             features, weight = aggregate_parts(f, over_frames, valid)
             sums.append((features * weight[..., None] * count[..., None]).flatten(1))
-            sums += [weight * count, _mean_over_frames(over_parts, valid) * count]
+            sums += [weight * count, mean_over_frames(over_parts, valid) * count]
         return torch.cat(sums, 1)
 
     def _has(self, branch: str) -> bool:
@@ -348,17 +351,3 @@ def _part_network(mould: Backbone, part_dim: int) -> nn.Module:
     return nn.Sequential(
         deepcopy(mould), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(mould.out_channels, part_dim)
     )
-
-
-def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B,T,...) to (B,...); frames left out by `valid` (B,T) are not read."""
-    if valid is None:
-        return x.mean(1)
-    return x.masked_fill(~valid[..., None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
-
-
-def _classifier(features: int, num_classes: int) -> nn.Linear:
-    classifier = nn.Linear(features, num_classes)
-    nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
-    return classifier
