@@ -44,5 +44,5 @@ def test_options_of_a_factory_that_takes_any_are_its_own_affair(linear):
 
 
 def test_name_taken(linear):
-    with pytest.raises(ValueError, match=r"^name: got 'linear'"):
+    with pytest.raises(ValueError, match=r"^name: expected .*, got 'linear'"):
         register_model("linear")(linear)
