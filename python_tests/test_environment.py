@@ -42,7 +42,7 @@ def test_instruction_set(value, kind, command):
 
 def test_backend():
     choices = "('auto', 'reference', 'native', 'triton', 'cuda')"
-    message = f"ValueError: VREID_BACKEND: got 'Native', wanted one of {choices}"
+    message = f"ValueError: VREID_BACKEND: expected one of {choices}, got 'Native'"
     assert error_of("-c", "import vreid_ext", VREID_BACKEND="Native") == message
 
 

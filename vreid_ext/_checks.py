@@ -19,16 +19,16 @@ METRICS = ("euclidean", "squared", "cosine")  # distances of mining
 def floating(name: str, value: Any, shape: str) -> None:
     """`value` is a floating tensor with the axes of `shape`, say "(B,T,H,W)"; the first may be empty."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted a tensor {shape}")
+        raise TypeError(f"{name}: expected a tensor {shape}, got {type(value).__name__}")
     if value.dtype not in FLOATS:
-        raise TypeError(f"{name}: got dtype {value.dtype}, wanted one of {', '.join(map(str, FLOATS))}")
+        raise TypeError(f"{name}: expected dtype one of {', '.join(map(str, FLOATS))}, got {value.dtype}")
     if value.layout != torch.strided:
-        raise TypeError(f"{name}: got layout {value.layout}, wanted a strided tensor {shape}")
+        raise TypeError(f"{name}: expected a strided tensor {shape}, got layout {value.layout}")
     if value.dim() != shape.count(",") + 1:
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {shape}")
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
     if 0 in value.shape[1:]:
         raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}, wanted no empty axis but the first in {shape}"
+            f"{name}: expected no empty axis but the first in {shape}, got shape {tuple(value.shape)}"
         )
 
 
@@ -36,14 +36,14 @@ def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any, *, empty:
     """`rows` is a floating (n,D) and `labels` an integer (n,) tensor on one device. n may be 0 if `empty`."""
     floating(name, rows, "(n,D)")
     if not len(rows) and not empty:
-        raise ValueError(f"{name}: got shape {tuple(rows.shape)}, wanted (n,D) with n at least 1")
+        raise ValueError(f"{name}: expected shape (n,D) with n at least 1, got {tuple(rows.shape)}")
     if not isinstance(labels, Tensor):
-        raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")
+        raise TypeError(f"{labels_name}: expected a tensor (n,), got {type(labels).__name__}")
     if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{labels_name}: got dtype {labels.dtype}, wanted int64 or int32")
+        raise TypeError(f"{labels_name}: expected dtype int64 or int32, got {labels.dtype}")
     if labels.shape != rows.shape[:1]:
         raise ValueError(
-            f"{labels_name}: got shape {tuple(labels.shape)}, wanted ({rows.shape[0]},) as {name} has rows"
+            f"{labels_name}: expected shape ({rows.shape[0]},) as {name} has rows, got {tuple(labels.shape)}"
         )
     same_device(labels_name, labels, rows.device)
 
@@ -54,27 +54,27 @@ def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) ->
         return
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name}: got {got}, wanted None or a bool tensor (B,T)")
+        raise TypeError(f"{name}: expected None or a bool tensor (B,T), got {got}")
     if tuple(value.shape) != shape:
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted (B,T) = {shape}")
+        raise ValueError(f"{name}: expected shape (B,T) = {shape}, got {tuple(value.shape)}")
     same_device(name, value, device)
 
 
 def same_device(name: str, value: Tensor, device: torch.device) -> None:
     """`value` is a strided tensor on the given device."""
     if value.layout != torch.strided:
-        raise TypeError(f"{name}: got layout {value.layout}, wanted a strided tensor")
+        raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
     if value.device != device:
-        raise ValueError(f"{name}: got a tensor on {value.device}, wanted {device} like the first argument")
+        raise ValueError(f"{name}: expected {device} like the first argument, got a tensor on {value.device}")
 
 
 def integer(name: str, value: Any, least: int) -> int:
     """`value`, an integer of 64 bits, `least` or more."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     number = int(value)
     if not least <= number < 2**63:
-        raise ValueError(f"{name}: got {value}, wanted an int of at least {least} that 64 bits hold")
+        raise ValueError(f"{name}: expected an int of at least {least} that 64 bits hold, got {value}")
     return number
 
 
@@ -124,13 +124,13 @@ def sizes(value: Any) -> dict[str, int]:
             f"sizes: expected a mapping of names to numbers of classes, got {type(value).__name__}"
         )
     if not value:
-        raise ValueError("sizes: got none, wanted at least one attribute")
+        raise ValueError("sizes: expected at least one attribute, got none")
     return {name: integer(f"sizes[{name!r}]", size, 1) for name, size in value.items()}
 
 
 def flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted a bool")
+        raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
 
 
 def margin(value: Any) -> float | Literal["soft"]:
@@ -138,9 +138,9 @@ def margin(value: Any) -> float | Literal["soft"]:
     if isinstance(value, str) and value == "soft":
         return "soft"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"margin: got {value!r}, wanted a number or 'soft'")
+        raise TypeError(f"margin: expected a number or 'soft', got {value!r}")
     if not 0 <= value <= sys.float_info.max:
-        raise ValueError(f"margin: got {value}, wanted a finite number >= 0 or 'soft'")
+        raise ValueError(f"margin: expected a finite number >= 0 or 'soft', got {value}")
     return float(value)
 
 
@@ -156,7 +156,7 @@ def seen(value: Tensor) -> bool:
 
 def has_numbers(name: str, value: Tensor) -> None:
     if value.device.type == "meta":
-        raise ValueError(f"{name}: got a tensor on meta, wanted one that holds numbers")
+        raise ValueError(f"{name}: expected a tensor that holds numbers, got one on meta")
 
 
 def held(value: Tensor) -> bool:
@@ -171,20 +171,20 @@ def within(name: str, value: Tensor, least: int, end: int) -> None:
     low, high = (int(each) for each in value.aminmax())
     if low < least or high >= end:
         got = low if low < least else high
-        raise ValueError(f"{name}: got {got}, wanted {least} to {end - 1}")
+        raise ValueError(f"{name}: expected {least} to {end - 1}, got {got}")
 
 
 def row_blocks(name: str, value: Any, rows: int) -> None:
     """`value` is a number of row blocks that divides the map's rows."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted an int")
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < 1 or rows % value:
-        raise ValueError(f"{name}: got {value}, wanted a positive divisor of the map's {rows} rows")
+        raise ValueError(f"{name}: expected a positive divisor of the map's {rows} rows, got {value}")
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name}: got {type(value).__name__}, wanted one of {allowed}")
+        raise TypeError(f"{name}: expected one of {allowed}, got {type(value).__name__}")
     if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}, wanted one of {allowed}")
+        raise ValueError(f"{name}: expected one of {allowed}, got {value!r}")
     return value

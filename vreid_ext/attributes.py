@@ -63,14 +63,14 @@ def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
         ValueError: unknown data set or group.
     """
     if dataset not in ID_RELEVANT:
-        raise ValueError(f"dataset: got {dataset!r}, want one of {', '.join(ID_RELEVANT)}")
+        raise ValueError(f"dataset: expected one of {', '.join(ID_RELEVANT)}, got {dataset!r}")
     groups = {
         "id_irrelevant": dict(ID_IRRELEVANT),
         "id_relevant": dict(ID_RELEVANT[dataset]),
         "all": {**ID_IRRELEVANT, **ID_RELEVANT[dataset]},
     }
     if group not in groups:
-        raise ValueError(f"group: got {group!r}, want one of {', '.join(groups)}")
+        raise ValueError(f"group: expected one of {', '.join(groups)}, got {group!r}")
     return groups[group]
 
 
@@ -86,20 +86,20 @@ def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) 
     """Logits (n, sum of sizes) and targets (n, A) with classes in range or -1."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits: got {got}, wanted a floating-point tensor (n, {sum(sizes.values())})")
+        raise TypeError(f"logits: expected a floating-point tensor (n, {sum(sizes.values())}), got {got}")
     if logits.dim() != 2 or logits.shape[1] != sum(sizes.values()):
-        raise ValueError(f"logits: got shape {tuple(logits.shape)}, wanted (n, {sum(sizes.values())})")
+        raise ValueError(f"logits: expected shape (n, {sum(sizes.values())}), got {tuple(logits.shape)}")
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
         got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets: got {got}, wanted an int64 tensor (n, {len(sizes)})")
+        raise TypeError(f"targets: expected an int64 tensor (n, {len(sizes)}), got {got}")
     if targets.shape != (len(logits), len(sizes)):
-        raise ValueError(f"targets: got shape {tuple(targets.shape)}, wanted ({len(logits)}, {len(sizes)})")
+        raise ValueError(f"targets: expected shape ({len(logits)}, {len(sizes)}), got {tuple(targets.shape)}")
     if _checks.seen(targets):
         outside = (targets < IGNORE) | (targets >= targets.new_tensor(list(sizes.values())))
         if outside.any():
             row, column = outside.nonzero()[0].tolist()
             name = list(sizes)[column]
             raise ValueError(
-                f"targets: got class {int(targets[row, column])} of {name!r} in row {row}, "
-                f"wanted 0 to {sizes[name] - 1}, or {IGNORE} where it is not known"
+                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} where it is not known, got class "
+                f"{int(targets[row, column])} of {name!r} in row {row}"
             )

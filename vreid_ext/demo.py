@@ -82,7 +82,7 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
         there = json.loads(written.read_text(encoding="utf-8"))
         if there != settings:
             raise ValueError(
-                f"out: {root} holds a set rendered with {there}, wanted {settings}; choose another folder"
+                f"out: expected a set rendered with {settings} in {root}, got {there}; choose another folder"
             )
         return root
     with Progress(console=console) as bar:

@@ -20,7 +20,7 @@ def test_own_data_set_by_name(monkeypatch, tmp_path):
 
 
 def test_unknown_name_and_option_name_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"got 'marz'; did you mean 'mars'"):
+    with pytest.raises(ValueError, match=r"expected .*, got 'marz'; did you mean 'mars'"):
         build_dataset("marz", tmp_path)
     with pytest.raises(
         ValueError,

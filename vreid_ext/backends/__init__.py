@@ -32,9 +32,9 @@ _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
 
 def _check_name(name: str, argument: str) -> None:
     if not isinstance(name, str):
-        raise TypeError(f"{argument}: got {type(name).__name__}, wanted one of {('auto', *names())}")
+        raise TypeError(f"{argument}: expected one of {('auto', *names())}, got {type(name).__name__}")
     if name != "auto" and name not in names():
-        raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *names())}")
+        raise ValueError(f"{argument}: expected one of {('auto', *names())}, got {name!r}")
 
 
 _default = os.environ.get("VREID_BACKEND", "auto")

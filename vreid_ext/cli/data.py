@@ -76,7 +76,7 @@ def tracklets(
         if video.is_dir():
             for name, value in of_one.items():
                 if value not in (None, "cam1"):
-                    raise ValueError(f"--{name}: got {value}, wanted none for a folder of videos")
+                    raise ValueError(f"--{name}: expected none for a folder of videos, got {value}")
             extraction = extract_videos(video, out, **options, progress=read)
         else:
             extraction = extract_tracklets(video, out, **of_one, **options, progress=read)
@@ -148,5 +148,5 @@ def joints(
 def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()):
-        raise ValueError(f"--size: got {text!r}, wanted HEIGHTxWIDTH in pixels, such as 128x64")
+        raise ValueError(f"--size: expected HEIGHTxWIDTH in pixels, such as 128x64, got {text!r}")
     return int(height), int(width)

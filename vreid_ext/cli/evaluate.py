@@ -53,7 +53,7 @@ def evaluate(
     engine.join_processes()
     changes = [*with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
     if features is not None and (splits is not None or lengths is not None):
-        raise ValueError("--features: got it with --splits or --lengths, wanted it without")
+        raise ValueError("--features: expected neither --splits nor --lengths beside it, got one of them")
     if splits is not None:
         from vreid_ext.engine.splits import evaluate_splits, parse_splits
 
@@ -145,7 +145,7 @@ def search(
 def _lengths(text: str) -> list[Any]:
     parts = text.split(",")
     if not all(part == "all" or part.isdecimal() for part in parts):
-        raise ValueError(f"--lengths: got {text!r}, wanted numbers of frames or 'all', such as 1,8,all")
+        raise ValueError(f"--lengths: expected numbers of frames or 'all', such as 1,8,all, got {text!r}")
     return [part if part == "all" else int(part) for part in parts]
 
 

@@ -28,7 +28,7 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
         ValueError: no root is given, or the data cannot be used.
     """
     if dataset.root is None:
-        raise ValueError(f"dataset.root: got none, wanted the folder of {dataset.name!r}: dataset.root=DIR")
+        raise ValueError(f"dataset.root: expected the folder of {dataset.name!r}: dataset.root=DIR, got none")
     options = {name: value for name, value in dataset.options.items() if value is not None}
     data = build_dataset(dataset.name, dataset.root, **options)
     if model is not None and "joints" in takes(model):

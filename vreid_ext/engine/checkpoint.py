@@ -111,7 +111,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint {str(folder)!r}: state.json is damaged: {error}") from error
     if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"checkpoint {str(folder)!r}: got format {state['format']!r}, wanted {FORMAT}")
+        raise ValueError(f"checkpoint {str(folder)!r}: expected format {FORMAT}, got {state['format']!r}")
     try:
         state["recipe"]["model"]["name"], int(state["num_classes"])
     except (KeyError, TypeError) as error:
@@ -156,7 +156,7 @@ def load_weights(folder: Path, model: nn.Module, description: str) -> None:
         state = read_state(folder)
         holds = describe_model(state["recipe"]["model"], state["num_classes"])
         raise ValueError(
-            f"checkpoint {str(folder)!r} holds {holds}; wanted {description}; "
+            f"checkpoint {str(folder)!r}: expected {description}, got {holds}; "
             f"{len(odd)} tensors do not fit, the first is {odd[0]!r}"
         )
     model.load_state_dict(weights)

@@ -148,7 +148,7 @@ def _read(
         root = yaml.compose(text, yaml.SafeLoader)
     if root is not None and not isinstance(root, yaml.MappingNode):
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
-        raise ValueError(f"recipe {name!r}: got {kind}, wanted keys and values")
+        raise ValueError(f"recipe {name!r}: expected keys and values, got {kind}")
     with _errors_of(f"recipe {name!r}"):
         tree = OmegaConf.create(quoted(text, root, Recipe))
         assert isinstance(tree, DictConfig)
@@ -156,7 +156,7 @@ def _read(
         bases = list(given) if isinstance(given, ListConfig | list) else [given]
     if not all(isinstance(base, str) for base in bases):
         raise ValueError(
-            f"recipe {name!r}: base: got {given}, wanted the name of a recipe or a list of names"
+            f"recipe {name!r}: base: expected the name of a recipe or a list of names, got {given}"
         )
     own = dict.fromkeys(_paths_in(tree), path.parent)
     folders: dict[str, Path] = {}
@@ -174,7 +174,7 @@ def _overrides(pairs: Iterable[str]) -> DictConfig:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise ValueError(f"override: got {pair!r}, wanted key=value")
+            raise ValueError(f"override: expected key=value, got {pair!r}")
         kind = reduce(entry_type, key.split("."), Recipe)
         with _errors_of(f"override {pair!r}"):
             node = None if is_text(kind) else yaml.compose(text, yaml.SafeLoader)
@@ -224,7 +224,7 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
         if name in ("model", "dataset.options") and not isinstance(value, dict):
-            raise ValueError(f"{source}: {key}: got {value!r}, wanted keys and values")
+            raise ValueError(f"{source}: {key}: expected keys and values, got {value!r}")
         for item in items(value):
             if isinstance(item, str) and not item.isascii():
                 try:
@@ -232,14 +232,14 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
                 except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
                     raise ValueError(f"{source}: {key}: expected text in UTF-8, got {item!r}") from error
             if isinstance(item, float) and not isfinite(item):
-                raise ValueError(f"{source}: {key}: got {item}, wanted a finite number")
+                raise ValueError(f"{source}: {key}: expected a finite number, got {item}")
             if isinstance(item, int) and abs(item) >= 2**63:
-                raise ValueError(f"{source}: {key}: got {reprlib.repr(item)}, wanted a number below 2^63")
+                raise ValueError(f"{source}: {key}: expected a number below 2^63, got {reprlib.repr(item)}")
     for group in fields(Recipe):
         value = numbered.get(group.name, {})
         if is_dataclass(group.type) and not isinstance(value, dict):
             raise ValueError(
-                f"{source}: {group.name}: got {value!r}, wanted a group of keys: {group.name}.KEY=VALUE"
+                f"{source}: {group.name}: expected a group of keys, {group.name}.KEY=VALUE, got {value!r}"
             )
     lengths = plain.get("eval", {}).get("frames")
     if isinstance(lengths, int):
@@ -249,7 +249,7 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     rows = paper.get("rows", {})
     # JSON has no integer keys.
     if not isinstance(rows, dict) or not all(str(frames).isdecimal() for frames in rows):
-        raise ValueError(f"{source}: paper.rows: got {rows!r}, wanted rows by their frames")
+        raise ValueError(f"{source}: paper.rows: expected rows by their frames, got {rows!r}")
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
     with _errors_of(source):

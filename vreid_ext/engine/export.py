@@ -71,7 +71,7 @@ def export_model(
         RuntimeError: the file's features differ by more than 1e-4 of the largest; nothing is written then.
     """
     if format not in FORMATS:
-        raise ValueError(f"format: got {format!r}, wanted one of {', '.join(FORMATS)}")
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
     file = Path(out) if out is not None else folder.parent.parent / FORMATS[format]
     with_joints = "joints" in takes(recipe.model)
@@ -117,8 +117,8 @@ def _write(
             )
         if not difference <= TOLERANCE:
             raise RuntimeError(
-                f"the exported model differs from the checkpoint's by {difference:.1e} of the largest "
-                f"feature, wanted at most {TOLERANCE}; nothing is written"
+                f"expected features within {TOLERANCE} of the checkpoint's, got a difference of "
+                f"{difference:.1e} of the largest feature; nothing is written"
             )
     return difference
 

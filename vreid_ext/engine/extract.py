@@ -37,9 +37,9 @@ def extract_features(
         ValueError: no tracklets, or chunk below 1.
     """
     if not tracklets:
-        raise ValueError("tracklets: got none, wanted at least one")
+        raise ValueError("tracklets: expected at least one, got none")
     if chunk < 1:
-        raise ValueError(f"chunk: got {chunk}, wanted at least 1")
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
     rank, size = world()
     count = len(tracklets)
     blocks = [range(first, min(first + chunk, count)) for first in range(0, count, chunk)]

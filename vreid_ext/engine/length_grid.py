@@ -48,9 +48,9 @@ def evaluate_lengths(
     lengths = list(lengths)
     for length in lengths:
         if length != "all" and (not isinstance(length, int) or length < 1):
-            raise ValueError(f"lengths: got {length!r}, wanted numbers of frames of at least 1, or 'all'")
+            raise ValueError(f"lengths: expected numbers of frames of at least 1, or 'all', got {length!r}")
     if not lengths:
-        raise ValueError("lengths: got none, wanted at least one")
+        raise ValueError("lengths: expected at least one, got none")
     test = Comparison(dataset)
     test.first_match()
     features = [_features(model, test, recipe, length, device, progress) for length in lengths]

@@ -120,7 +120,7 @@ class Objective(nn.Module):
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:
-            raise ValueError("attributes: got None, wanted the classes of every clip")
+            raise ValueError("attributes: expected the classes of every clip, got None")
         parts = zip(self.attributes.items(), attributes.split(self.columns, 1), strict=True)
         return torch.stack([loss(logits[name], part) for (name, loss), part in parts]).sum()
 

@@ -341,7 +341,7 @@ def check(recipe: Recipe) -> None:
             "optim.nesterov: expected false, or optim.name=sgd with optim.momentum above 0, got true"
         )
     if not isinstance(recipe.model.get("name"), str):
-        raise ValueError(f"model.name: got {recipe.model.get('name')!r}, wanted a registered model's name")
+        raise ValueError(f"model.name: expected a registered model's name, got {recipe.model.get('name')!r}")
 
 
 def _check_group(group: Any, prefix: str) -> None:
@@ -353,7 +353,7 @@ def _check_group(group: Any, prefix: str) -> None:
         elif isinstance(value, list):
             (kind,) = get_args(entry.type)
             if not all(isinstance(item, kind) for item in value):  # OmegaConf lets lists in lists pass
-                raise ValueError(f"{key}: got {value}, wanted a list of {kind.__name__}")
+                raise ValueError(f"{key}: expected a list of {kind.__name__}, got {value}")
             for number, item in enumerate(value):
                 if is_dataclass(item):
                     _check_group(item, f"{key}[{number}].")

@@ -30,7 +30,9 @@ def parse_splits(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 0 or numbers[-1] >= SPLITS:
-        raise ValueError(f"splits: got {text!r}, wanted 'all' or numbers from 0 to {SPLITS - 1}, such as 0,3")
+        raise ValueError(
+            f"splits: expected 'all' or numbers from 0 to {SPLITS - 1}, such as 0,3, got {text!r}"
+        )
     return numbers
 
 

@@ -366,7 +366,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
-        raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
+        raise ValueError(f"out: {str(out)!r}: expected a folder, got a file")
     if (out / "recipe.yaml").is_file():
         there = load_recipe(out / "recipe.yaml")
         odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
@@ -386,7 +386,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     # A kill may leave .recipe.yaml.partial.
     if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
-            f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
+            f"out: expected a new or an empty folder, or a run to resume, got {str(out)!r} with other files"
         )
     return False
 

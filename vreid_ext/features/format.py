@@ -30,14 +30,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"features: got {str(folder)!r}, which has no {MANIFEST}, wanted a folder of features"
+            f"features: expected a folder of features, got {str(folder)!r}, which has no {MANIFEST}"
         )
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"features: got format {manifest['format']!r} in {str(path)!r}, wanted {FORMAT}")
+        raise ValueError(f"features: expected format {FORMAT}, got {manifest['format']!r} in {str(path)!r}")
     try:
         whole = _has_all(manifest)
     except (KeyError, TypeError, AttributeError):

@@ -45,7 +45,7 @@ class Features:
         if isinstance(value, np.memmap):
             value = _MappedRows(value)
         if not isinstance(value, (Tensor, np.ndarray, _MappedRows, StoredRows)):
-            raise TypeError(f"{name}: got {type(value).__name__}, wanted a torch or numpy array (N,D)")
+            raise TypeError(f"{name}: expected a torch or numpy array (N,D), got {type(value).__name__}")
         self._file = value if isinstance(value, (_MappedRows, StoredRows)) else None
         # Of a file no more than the dtype.
         self._name = name
@@ -57,14 +57,14 @@ class Features:
         self.dtype: torch.dtype = self._rows.dtype
         self.device: torch.device = self._rows.device
         if not self.dtype.is_floating_point:
-            raise TypeError(f"{name}: got dtype {self.dtype}, wanted a floating-point one")
+            raise TypeError(f"{name}: expected a floating-point dtype, got {self.dtype}")
         if len(self.shape) < 2 or (len(self.shape) > 2 and not trailing) or 0 in self.shape:
-            raise ValueError(f"{name}: got shape {self.shape}, wanted (N,D) with N and D at least 1")
+            raise ValueError(f"{name}: expected shape (N,D) with N and D at least 1, got {self.shape}")
         self._here = self.shape[0]
         if self.shard is not None and total is not None:
             if not 0 <= self.shard <= total - self._here:
                 last = self.shard + self._here - 1
-                raise ValueError(f"{name}: got rows {self.shard} to {last} of {total}, wanted rows of it")
+                raise ValueError(f"{name}: expected rows within 0 to {total - 1}, got {self.shard} to {last}")
             self.shape = (total, *self.shape[1:])
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Features:
 
 def _open(name: str, path: Path) -> np.ndarray:
     if path.suffix != ".npy":
-        raise ValueError(f"{name}: got the file {str(path)!r}, wanted a .npy file")
+        raise ValueError(f"{name}: expected a .npy file, got the file {str(path)!r}")
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:

@@ -95,8 +95,8 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
             not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
         ):
             raise ValueError(
-                f"features: {str(folder)!r} holds other files, wanted a new or an empty folder, or features "
-                "to go on with"
+                f"features: expected a new or an empty folder, or features to complete, got {str(folder)!r} "
+                "with other files"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_manifest(folder, wanted)

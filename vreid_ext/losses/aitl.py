@@ -33,7 +33,7 @@ class AITLoss(nn.Module):
     An identity with fewer than three samples has AN = AP and teaches nothing: the first call warns of it.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class AITLoss(nn.Module):
         super().__init__()
         number = _checks.margin(margin)
         if number == "soft":
-            raise ValueError("margin: got 'soft', wanted a number")
+            raise ValueError("margin: expected a number, got 'soft'")
         self.margin = number
         self.metric = _checks.choice("metric", metric, _checks.METRICS)
         self.attribute_metric = _checks.choice("attribute_metric", attribute_metric, _checks.METRICS)

@@ -24,7 +24,7 @@ class AttributeLoss(nn.Module):
     Returns a float32 scalar (float64 for float64 logits); zero if nothing is known.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; on a CPU also a class out
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a class out
             of range.
     """
 

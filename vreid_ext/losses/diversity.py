@@ -28,7 +28,7 @@ class HellingerDiversity(nn.Module):
     Zero for K = 1, and without a valid frame.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, form: str = "hellinger", backend: str = "auto", reduction: str = "mean") -> None:

@@ -69,7 +69,7 @@ class DrawnTripletLoss(nn.Module):
     `draw_triplets` takes them; returns a float32 scalar (float64 for float64 inputs).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, margin: float = 0.3, *, metric: str = "euclidean") -> None:

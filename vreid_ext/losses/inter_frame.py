@@ -21,7 +21,7 @@ class InterFrameRegularizer(nn.Module):
     is left out of the mean; without a clip, and for clips of one frame, the loss is zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, pairs: str = "random", backend: str = "auto") -> None:

@@ -24,7 +24,7 @@ class CrossBatchMemory(nn.Module):
     memory is no part of the state dict: after a restart it fills up again.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(

@@ -234,7 +234,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
 
     Raises:
         ImportError: what only the original computes, where pytorch-metric-learning is not installed.
-        TypeError, ValueError: naming the argument, what is expected and what was got.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     backend: str

@@ -26,7 +26,7 @@ class PartTripletLoss(nn.Module):
     float32 scalar (float64 for float64 features).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, margin: float = 0.8, backend: str = "auto", mining: str = "hardest") -> None:

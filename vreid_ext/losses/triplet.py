@@ -27,7 +27,7 @@ class TripletLoss(nn.Module):
     Equal samples have distance zero and gradient zero; among equally hard samples one takes the gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; on a CPU also a row of
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a row of
             inputs that is not finite.
     """
 

@@ -30,7 +30,7 @@ def attribute_scores(
         left out.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     sizes = _checks.sizes(sizes)
     check_attributes(logits, targets, sizes)

@@ -37,7 +37,7 @@ def rank(
         items remain.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     top = _checks.integer("top", top, 1)
     _checks.flag("junk", junk)
@@ -140,6 +140,6 @@ def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple
     if queries.shape[1:] != items.shape[1:]:
         got, wanted = items.shape[1:], queries.shape[1:]
         if not trailing:
-            raise ValueError(f"gallery: got {got[0]} columns, wanted {wanted[0]} as query has")
-        raise ValueError(f"gallery: got rows of shape {got}, wanted {wanted} as query has")
+            raise ValueError(f"gallery: expected {wanted[0]} columns as query has, got {got[0]}")
+        raise ValueError(f"gallery: expected {wanted} as query has, got rows of shape {got}")
     return queries, items

@@ -57,7 +57,7 @@ class STA(nn.Module):
         feature_dim: D of the feature.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class STA(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+            raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
         if pooling not in ("frame", "avg", "sta"):
-            raise ValueError(f"pooling: got {pooling!r}, wanted 'frame', 'avg' or 'sta'")
+            raise ValueError(f"pooling: expected 'frame', 'avg' or 'sta', got {pooling!r}")
         if neck not in ("fc", "bn"):
-            raise ValueError(f"neck: got {neck!r}, wanted 'fc' or 'bn'")
+            raise ValueError(f"neck: expected 'fc' or 'bn', got {neck!r}")
         if neck == "bn" and feature_dim is not None:
             raise ValueError(
-                f"feature_dim: got {feature_dim} with neck 'bn', wanted None: the pooled size is kept"
+                f"feature_dim: expected None with neck 'bn', which keeps the pooled size, got {feature_dim}"
             )
         if feature_dim is not None and (not isinstance(feature_dim, int) or feature_dim < 1):
-            raise ValueError(f"feature_dim: got {feature_dim!r}, wanted an int of at least 1")
+            raise ValueError(f"feature_dim: expected an int of at least 1, got {feature_dim!r}")
 
         self.sta = STAPooling(blocks, energy, normalize, backend)
         regularized = pooling == "sta" and regularizer
@@ -107,7 +107,7 @@ class STA(nn.Module):
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
         if self.training and self.pooling == "frame" and valid is not None:
-            raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
+            raise ValueError("valid: expected None, got a mask in training with pooling 'frame'")
         maps = self.maps(clips, valid)  # {f_n}
         extras = {}
         if self.pooling == "frame":

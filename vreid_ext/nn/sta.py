@@ -25,7 +25,7 @@ class STAPooling(nn.Module):
     x, the others in float32 or wider.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
 
     Source: Fu et al., "STA: Spatial-Temporal Attention for Large-Scale Video-based Person
     Re-Identification", AAAI 2019.

@@ -88,7 +88,7 @@ def batch_hard(
         `BatchHard`; both distances are differentiable in embeddings and ref.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. On a CPU also for rows
+        TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for rows
             that are not finite, naming the first; on a GPU, which is not waited for, they give NaN.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
@@ -225,7 +225,7 @@ def mined_distance(
         (M,n), float32 (float64 for float64 input); zero where there is no pair.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. An index out of range
+        TypeError, ValueError: naming the argument, what was expected and got. An index out of range
             is one; on a GPU, which is not waited for, its distance is NaN.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
@@ -235,10 +235,10 @@ def mined_distance(
         _check_pair(embeddings, ref)
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
         raise TypeError(
-            f"index: got {getattr(index, 'dtype', type(index).__name__)}, wanted an int64 tensor (M,n)"
+            f"index: expected an int64 tensor (M,n), got {getattr(index, 'dtype', type(index).__name__)}"
         )
     if index.dim() != 2 or index.shape[1] != len(embeddings):
-        raise ValueError(f"index: got shape {tuple(index.shape)}, wanted (M,{len(embeddings)})")
+        raise ValueError(f"index: expected shape (M,{len(embeddings)}), got {tuple(index.shape)}")
     _checks.same_device("index", index, embeddings.device)
     backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
     count = len(embeddings if ref is None else ref)
@@ -265,16 +265,18 @@ def _checked(
     assert ref_labels is not None
     _check_pair(embeddings, ref)
     if not len(ref):
-        raise ValueError(f"ref: got shape {tuple(ref.shape)}, wanted at least one row")
+        raise ValueError(f"ref: expected at least one row, got shape {tuple(ref.shape)}")
     return embeddings, labels.long(), ref, ref_labels.long(), metric
 
 
 def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
     _checks.same_device("ref", ref, embeddings.device)
     if ref.dtype != embeddings.dtype:
-        raise TypeError(f"ref: got dtype {ref.dtype}, wanted {embeddings.dtype} as embeddings")
+        raise TypeError(f"ref: expected dtype {embeddings.dtype} as embeddings, got {ref.dtype}")
     if ref.shape[1] != embeddings.shape[1]:
-        raise ValueError(f"ref: got {ref.shape[1]} columns, wanted {embeddings.shape[1]} as embeddings have")
+        raise ValueError(
+            f"ref: expected {embeddings.shape[1]} columns as embeddings have, got {ref.shape[1]}"
+        )
 
 
 def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:

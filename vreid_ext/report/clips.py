@@ -52,7 +52,7 @@ def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, titl
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
     """
     return plot_clip(
         frames,
@@ -90,7 +90,7 @@ def plot_clip(
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
     """
     path = picture_path(path)
     check_frames(frames)
@@ -146,14 +146,16 @@ def plot_parts(
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
     """
     path = picture_path(path)
     check_frames(frames)
     if joints.shape != (len(frames), 14, 3):
-        raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted {(len(frames), 14, 3)}")
+        raise ValueError(f"joints: expected shape {(len(frames), 14, 3)}, got {tuple(joints.shape)}")
     if scores is not None and scores.shape != (len(frames), len(PART_NAMES)):
-        raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted {(len(frames), len(PART_NAMES))}")
+        raise ValueError(
+            f"scores: expected shape {(len(frames), len(PART_NAMES))}, got {tuple(scores.shape)}"
+        )
     height, width = frames.shape[2:]
     counts = known_joints(joints).numpy()
     points = (joints[..., :2] * joints.new_tensor([width, height])).numpy() - 0.5
@@ -210,9 +212,11 @@ def plot_ranking(
     path = picture_path(path)
     if not gallery or not len(gallery) == len(kinds) == len(distances):
         got = f"{len(gallery)}, {len(kinds)} and {len(distances)}"
-        raise ValueError(f"gallery, kinds, distances: got {got} places, wanted as many of each, at least one")
+        raise ValueError(
+            f"gallery, kinds, distances: expected as many of each, at least one, got {got} places"
+        )
     if odd := set(kinds) - set(KINDS):
-        raise ValueError(f"kinds: got {min(odd)!r}, wanted {', '.join(KINDS)}")
+        raise ValueError(f"kinds: expected {', '.join(KINDS)}, got {min(odd)!r}")
     columns = min(11, 1 + len(gallery))
     rows = -(-(1 + len(gallery)) // columns)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -255,9 +259,9 @@ def _score_matrix(
 def check_frames(frames: Tensor) -> None:
     """`frames` are the pictures (T,3,h,w) uint8 of a clip."""
     if frames.dtype != torch.uint8:
-        raise TypeError(f"frames: got {frames.dtype}, wanted torch.uint8")
+        raise TypeError(f"frames: expected torch.uint8, got {frames.dtype}")
     if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
-        raise ValueError(f"frames: got shape {tuple(frames.shape)}, wanted (T,3,h,w)")
+        raise ValueError(f"frames: expected shape (T,3,h,w), got {tuple(frames.shape)}")
 
 
 def overlay(axes: Axes, values: np.ndarray, size: tuple[int, int], largest: float) -> AxesImage:
@@ -273,5 +277,5 @@ def _one_clip(name: str, value: Tensor, frames: int, dims: int) -> np.ndarray:
     clip = value[0] if value.dim() == dims + 1 and len(value) == 1 else value
     if clip.dim() != dims or len(clip) != frames:
         shape = "(1,T,K)" if name == "scores" else "(1,T,H,W)"
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {shape} with T = {frames}")
+        raise ValueError(f"{name}: expected shape {shape} with T = {frames}, got {tuple(value.shape)}")
     return clip.detach().float().cpu().numpy()

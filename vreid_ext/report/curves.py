@@ -34,11 +34,11 @@ def plot_cmc(
     """
     path = picture_path(path)
     if not results:
-        raise ValueError("results: got none, wanted at least one label and its cmc")
+        raise ValueError("results: expected at least one label and its cmc, got none")
     curves = {label: np.asarray(cmc, dtype=float) for label, cmc in results.items()}
     for label, cmc in curves.items():
         if cmc.ndim != 1 or not cmc.size or not ((cmc >= 0) & (cmc <= 1)).all():
-            raise ValueError(f"results[{label!r}]: got shape {cmc.shape}, wanted fractions (R,) in [0, 1]")
+            raise ValueError(f"results[{label!r}]: expected fractions (R,) in [0, 1], got shape {cmc.shape}")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.8), layout="constrained")
         axes = figure.subplots()
@@ -72,7 +72,7 @@ def plot_curves(
     """
     path = picture_path(path)
     if not logs:
-        raise ValueError("logs: got none, wanted at least one label and its log.jsonl")
+        raise ValueError("logs: expected at least one label and its log.jsonl, got none")
     terms = list(terms)
     steps: dict[str, list[dict[str, Any]]] = {}
     evaluations: dict[str, list[dict[str, Any]]] = {}
@@ -122,7 +122,7 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
     """
     path = picture_path(path)
     if not logs:
-        raise ValueError("logs: got none, wanted at least one label and its log.jsonl")
+        raise ValueError("logs: expected at least one label and its log.jsonl, got none")
     panels = {"epoch": ("dvdp", "DVDP", 1.0), "eval": ("mAP", "mAP (%)", 100.0)}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 3.6), layout="constrained")
@@ -162,7 +162,7 @@ def plot_length_grid(
     grid = np.asarray(values, dtype=float)
     if grid.shape != (len(lengths),) * 2 or not grid.size or not ((grid >= 0) & (grid <= 1)).all():
         wanted = (len(lengths),) * 2
-        raise ValueError(f"values: got shape {grid.shape}, wanted fractions {wanted} in [0, 1]")
+        raise ValueError(f"values: expected fractions {wanted} in [0, 1], got shape {grid.shape}")
     names = [str(length) for length in lengths]
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         side = 0.55 * len(lengths) + 1.8

@@ -66,7 +66,7 @@ def report_checkpoint(
         ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no figures yet.
     """
     if ranks < 1:
-        raise ValueError(f"ranks: got {ranks}, wanted at least 1")
+        raise ValueError(f"ranks: expected at least 1, got {ranks}")
     runs = dict(beside or {})
     others = {label: read_result(run) for label, run in runs.items()}
     overrides = list(overrides)

@@ -32,7 +32,7 @@ def picture_path(path: str | Path) -> Path:
     """The path of a picture, whose suffix is one that can be written."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"path: got {str(path)!r}, wanted a name that ends in .png or .svg")
+        raise ValueError(f"path: expected a name that ends in .png or .svg, got {str(path)!r}")
     return path
 
 

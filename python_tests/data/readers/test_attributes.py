@@ -54,7 +54,7 @@ def test_gbk_header_and_blank_line_are_survived(tmp_path):
     [
         ([MARS_ROW + ",1"], r"t\.csv, line 2: 25 columns, the table of mars has 24"),
         ([MARS_ROW, MARS_ROW], r"line 3: person 7, camera 2, tracklet 58 comes up twice"),
-        ([MARS_ROW.replace("58,4,5", "58,4,6")], r"line 2: pose is 6, want 0 \.\. 5"),
+        ([MARS_ROW.replace("58,4,5", "58,4,6")], r"line 2: pose: expected 0 \.\. 5, got 6"),
         ([MARS_ROW.replace("58", "red")], r"line 2: .*'red'"),
     ],
 )
@@ -69,9 +69,9 @@ def test_missing_table_is_named(tmp_path):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="dataset: got 'market', want one of mars, dukev"):
+    with pytest.raises(ValueError, match="dataset: expected one of mars, dukev, got 'market'"):
         attribute_sizes("market")
-    with pytest.raises(ValueError, match="group: got 'some'"):
+    with pytest.raises(ValueError, match="group: expected .*, got 'some'"):
         attribute_sizes("mars", "some")
 
 

@@ -261,7 +261,9 @@ def test_wrong_root_says_what_is_wanted(tmp_path):
 
 @pytest.mark.parametrize("option", [{"gallery": "both"}, {"check": "maybe"}, {"on_error": "ignore"}])
 def test_bad_option_is_named(root, option):
-    with pytest.raises(ValueError, match=f"^{next(iter(option))}: got '{next(iter(option.values()))}'"):
+    with pytest.raises(
+        ValueError, match=f"^{next(iter(option))}: expected .*, got '{next(iter(option.values()))}'"
+    ):
         build_dataset("mars", root, **option)
 
 

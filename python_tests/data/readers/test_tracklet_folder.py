@@ -121,7 +121,7 @@ def test_bad_fraction_is_named(tmp_path, split):
 def test_fraction_of_a_split_root_is_refused(tmp_path):
     for split in ("train", "query", "gallery"):
         tracklet(tmp_path, f"{split}/anna/cam1/1")
-    with pytest.raises(ValueError, match=r"^split: got 0\.5"):
+    with pytest.raises(ValueError, match=r"^split: expected .*, got 0\.5"):
         build_dataset("tracklet_folder", tmp_path, split=0.5)
 
 

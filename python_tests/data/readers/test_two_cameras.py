@@ -217,7 +217,7 @@ def test_too_short_tracklets_are_named(prid):
 
 @pytest.mark.parametrize("split", [10, -1])
 def test_a_split_that_is_not_there(rendered, split):
-    with pytest.raises(ValueError, match=r"split: got .*, wanted 0 to 9"):
+    with pytest.raises(ValueError, match=r"split: expected 0 to 9, got .*"):
         build_dataset("ilids", rendered["ilids"], split=split)
 
 
@@ -242,8 +242,8 @@ def test_splits_that_cannot_be_kept_say_so(ilids, monkeypatch):
     ("options", "message"),
     [
         ({"layout": "cuhk"}, "layout: want 'mars', 'ilids' or 'prid'"),
-        ({"layout": "ilids", "cameras": 3}, "cameras: want 2 to 2, got 3"),
-        ({"layout": "prid", "tracklets": 2}, "tracklets: want 1 to 1, got 2"),
+        ({"layout": "ilids", "cameras": 3}, "cameras: expected 2 to 2, got 3"),
+        ({"layout": "prid", "tracklets": 2}, "tracklets: expected 1 to 1, got 2"),
     ],
 )
 def test_layouts_of_two_cameras_are_of_two_cameras(tmp_path, options, message):

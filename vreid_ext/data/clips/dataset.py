@@ -61,17 +61,17 @@ class ClipDataset(Dataset[dict[str, Any]]):
         black_box: BlackBox | None = None,
     ) -> None:
         if frames < 1:
-            raise ValueError(f"frames: got {frames}, want at least 1")
+            raise ValueError(f"frames: expected at least 1, got {frames}")
         if sampling != "dense" and sampling not in get_args(Sampling):
             raise ValueError(
-                f"sampling: got {sampling!r}, want one of {', '.join(get_args(Sampling))}, dense"
+                f"sampling: expected one of {', '.join(get_args(Sampling))}, dense, got {sampling!r}"
             )
         if transform is not None and not isinstance(transform, ClipTransform):
             joined = [tracklet.name for tracklet in tracklets if tracklet.joints is not None]
             if joined:
                 raise TypeError(
-                    f"transform: got {type(transform).__name__}, want a ClipTransform, since {joined[0]} "
-                    "has joints that are to move with the frames"
+                    f"transform: expected a ClipTransform, since {joined[0]} has joints that are to move "
+                    f"with the frames, got {type(transform).__name__}"
                 )
         if labels is not None:
             unknown = sorted({t.pid for t in tracklets} - labels.keys())

@@ -32,7 +32,9 @@ def read_image(path: str) -> Tensor:
             # Known from the header: a decompression bomb is refused before memory is taken for it.
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{width} x {height} pixels, want at most {MAX_PIXELS}")
+                raise Image.DecompressionBombError(
+                    f"expected at most {MAX_PIXELS} pixels, got {width} x {height}"
+                )
             pictures = getattr(image, "n_frames", 1)
             if pictures > 1 and image.format != "MPO":
                 raise ValueError(f"expected one picture, got an animation or stack of {pictures}")

@@ -22,7 +22,7 @@ class BlackBox:
 
     def __post_init__(self) -> None:
         if self.side < 1:
-            raise ValueError(f"side: got {self.side}, want at least 1 pixel")
+            raise ValueError(f"side: expected at least 1 pixel, got {self.side}")
 
     def __call__(self, image: Tensor, tracklet: str, frame: int) -> Tensor:
         """A copy of the image (3,h,w) with the box; an image smaller than the box is black."""

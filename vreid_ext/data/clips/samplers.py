@@ -49,15 +49,17 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         for name, value in (("p", p), ("k", k), ("num_replicas", num_replicas)):
             if value < 1:
-                raise ValueError(f"{name}: got {value}, want at least 1")
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         if seed < 0:
-            raise ValueError(f"seed: got {seed}, want 0 or more")
+            raise ValueError(f"seed: expected 0 or more, got {seed}")
         if batches is not None and batches < 1:
             raise ValueError(
-                f"batches: got {batches}, want at least 1, or None for one pass over the identities"
+                f"batches: expected at least 1, or None for one pass over the identities, got {batches}"
             )
         if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank: got {rank}, want 0 .. {num_replicas - 1} for {num_replicas} processes")
+            raise ValueError(
+                f"rank: expected 0 .. {num_replicas - 1} for {num_replicas} processes, got {rank}"
+            )
         if p % num_replicas:
             raise ValueError(
                 f"p: {p} identities per batch cannot be shared equally by {num_replicas} processes"
@@ -66,7 +68,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
         for index, pid in enumerate(pids):
             groups.setdefault(pid, []).append(index)
         if len(groups) < p:
-            raise ValueError(f"p: a batch wants {p} identities, the training set has {len(groups)}")
+            raise ValueError(f"p: expected at most the {len(groups)} identities of the training set, got {p}")
         self._groups = [groups[pid] for pid in sorted(groups)]
         self.p, self.k, self.seed, self.epoch = p, k, seed, 0
         self.num_replicas, self.rank = num_replicas, rank
@@ -80,7 +82,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
     def set_epoch(self, epoch: int) -> None:
         """Selects the epoch (0 or more) whose batches the next iteration yields."""
         if epoch < 0:
-            raise ValueError(f"epoch: got {epoch}, want 0 or more")
+            raise ValueError(f"epoch: expected 0 or more, got {epoch}")
         self.epoch = epoch
 
     def __len__(self) -> int:

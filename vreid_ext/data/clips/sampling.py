@@ -57,7 +57,7 @@ def sample_clip(
             return first
         # float64 keeps floor(u * size) below size for every u < 1 that a float64 uniform can be.
         return first + (torch.rand(t, generator=generator, dtype=torch.float64) * size).long()
-    raise ValueError(f"how: got {how!r}, want one of {', '.join(get_args(Sampling))}")
+    raise ValueError(f"how: expected one of {', '.join(get_args(Sampling))}, got {how!r}")
 
 
 def dense_clips(num_frames: int, frames: int) -> tuple[Tensor, Tensor]:
@@ -73,5 +73,5 @@ def dense_clips(num_frames: int, frames: int) -> tuple[Tensor, Tensor]:
 
 def _at_least_one(name: str, value: int) -> int:
     if value < 1:
-        raise ValueError(f"{name}: got {value}, want at least 1")
+        raise ValueError(f"{name}: expected at least 1, got {value}")
     return int(value)

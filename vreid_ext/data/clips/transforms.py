@@ -149,9 +149,9 @@ def train_transform(
     _probability("flip", flip)
     _probability("erase", erase)
     if isinstance(crop, bool) or not isinstance(crop, int):
-        raise TypeError(f"crop: got {crop!r}, want the border in pixels as an integer, 0 for no crop")
+        raise TypeError(f"crop: expected the border in pixels as an integer, 0 for no crop, got {crop!r}")
     if crop < 0:
-        raise ValueError(f"crop: got {crop}, want 0 or more pixels")
+        raise ValueError(f"crop: expected 0 or more pixels, got {crop}")
     steps: list[nn.Module] = [Resize(size)]
     if flip:
         steps.append(Flip(flip))
@@ -179,14 +179,14 @@ def test_transform(
 def _size(height: int, width: int) -> tuple[int, int]:
     for name, value in (("height", height), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}: got {value!r}, want pixels as an integer")
+            raise TypeError(f"{name}: expected pixels as an integer, got {value!r}")
         if value < 1:
-            raise ValueError(f"{name}: got {value}, want at least 1 pixel")
+            raise ValueError(f"{name}: expected at least 1 pixel, got {value}")
     return height, width
 
 
 def _probability(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: got {value!r}, want a probability as a number in [0, 1]")
+        raise TypeError(f"{name}: expected a probability as a number in [0, 1], got {value!r}")
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}, want a probability in [0, 1]")
+        raise ValueError(f"{name}: expected a probability in [0, 1], got {value}")

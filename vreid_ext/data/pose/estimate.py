@@ -56,7 +56,7 @@ def estimate_joints(
     """
     out = Path(dataset.root, "joints.jsonl") if out is None else Path(out)
     if out.suffix != ".jsonl":
-        raise ValueError(f"out: got {str(out)!r}, wanted a name that ends in .jsonl")
+        raise ValueError(f"out: expected a name that ends in .jsonl, got {str(out)!r}")
     with one_writer("out", out):
         _estimate(dataset, estimator, out, progress)
     return out
@@ -90,7 +90,9 @@ def _tracklet_joints(estimator: PoseEstimator, tracklet: Tracklet) -> np.ndarray
     for path in tracklet.paths:
         found = np.asarray(estimator(read_image(path)), np.float32)
         if found.shape != (len(JOINTS), 3):
-            raise ValueError(f"estimator: gave shape {found.shape} for {path}, wanted {(len(JOINTS), 3)}")
+            raise ValueError(
+                f"estimator: expected a result of shape {(len(JOINTS), 3)} for {path}, got {found.shape}"
+            )
         frames.append(found)
     return np.stack(frames)
 
@@ -169,7 +171,9 @@ def _model_content(model: str | Path | None) -> bytes:
         return (folder / _MODEL).read_bytes()
     model = Path(model)
     if not model.is_file():
-        raise FileNotFoundError(f"model: got {str(model)!r}, wanted an existing .tflite file or wheel; {how}")
+        raise FileNotFoundError(
+            f"model: expected an existing .tflite file or wheel, got {str(model)!r}; {how}"
+        )
     if model.suffix != ".whl":
         return model.read_bytes()
     with zipfile.ZipFile(model) as wheel:

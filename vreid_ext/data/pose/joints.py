@@ -134,9 +134,9 @@ class _Reader:
             for number, line in enumerate(file, start=2):
                 entry = self._json(line, f"line {number}")
                 if not isinstance(entry, dict) or not {"tracklet", "frames"} <= entry.keys():
-                    raise DatasetError(f"{self.path}, line {number}: wanted 'tracklet' and 'frames'")
+                    raise DatasetError(f"{self.path}, line {number}: expected 'tracklet' and 'frames'")
                 if not isinstance(entry["tracklet"], str):
-                    raise DatasetError(f"{self.path}, line {number}: wanted the name of a tracklet")
+                    raise DatasetError(f"{self.path}, line {number}: expected a tracklet's name as text")
                 yield entry["tracklet"], entry["frames"]
 
     def _entries(self) -> Iterable[tuple[str, Any]]:
@@ -146,7 +146,7 @@ class _Reader:
             content = self._json(file.read(), "the file")
         self._check_skeleton(content)
         if not isinstance(content.get("tracklets"), dict):
-            raise DatasetError(f"{self.path}: wanted 'tracklets', joints by the name of the tracklet")
+            raise DatasetError(f"{self.path}: expected 'tracklets', the joints by the tracklet's name")
         entries: dict[str, Any] = content["tracklets"]
         return entries.items()
 
@@ -165,7 +165,7 @@ class _Reader:
     def _check_skeleton(self, content: Any) -> None:
         names = content.get("joints") if isinstance(content, dict) else None
         if names != list(JOINTS):
-            raise DatasetError(f"{self.path}: got joints {names!r:.300}, wanted {list(JOINTS)}")
+            raise DatasetError(f"{self.path}: expected {list(JOINTS)}, got joints {names!r:.300}")
 
     def _checked(self, name: str, value: Any, frames: int) -> Tensor:
         try:
@@ -180,6 +180,6 @@ class _Reader:
                     return joints
                 raise DatasetError(f"{self.path}: tracklet {name} has joints that are NaN or infinite")
         raise DatasetError(
-            f"{self.path}: tracklet {name} has joints of shape {shape}, wanted {(frames, len(JOINTS), 3)}: "
-            f"{frames} frames, {len(JOINTS)} joints, x, y and confidence"
+            f"{self.path}: tracklet {name}: expected joints of shape {(frames, len(JOINTS), 3)} "
+            f"(frames, joints, x with y and confidence), got {shape}"
         )

@@ -46,10 +46,10 @@ def read_attributes(
         try:
             pid, camid, number, *values = map(int, row)
         except ValueError as error:
-            raise DatasetError(f"{where}: {error}; want whole numbers only") from error
+            raise DatasetError(f"{where}: expected whole numbers: {error}") from error
         for (name, size), value in zip(sizes.items(), values, strict=True):
             if not 0 <= value < size:
-                raise DatasetError(f"{where}: {name} is {value}, want 0 .. {size - 1}")
+                raise DatasetError(f"{where}: {name}: expected 0 .. {size - 1}, got {value}")
         if (pid, camid, number) in table:
             raise DatasetError(f"{where}: person {pid}, camera {camid}, tracklet {number} comes up twice")
         table[pid, camid, number] = dict(zip(sizes, values, strict=True))

@@ -82,10 +82,12 @@ def find_root(root: str | os.PathLike[str], layout: str, needed: Iterable[str] =
     """
     path = Path(root)
     if not path.is_dir():
-        raise DatasetError(f"root: {path} is not a folder; want the one that holds {layout}")
+        raise DatasetError(
+            f"root: expected the folder that holds {layout}, got {path}, which is not a folder"
+        )
     for name in needed:
         if not (path / name).exists():
-            raise DatasetError(f"root: {path / name} is missing; want in {path}: {layout}")
+            raise DatasetError(f"root: expected {layout} in {path}, got none of name {name!r}")
     return path
 
 
@@ -98,9 +100,9 @@ class Screen:
 
     def __init__(self, check: Check, on_error: OnError) -> None:
         if check not in get_args(Check):
-            raise ValueError(f"check: got {check!r}, want one of {', '.join(get_args(Check))}")
+            raise ValueError(f"check: expected one of {', '.join(get_args(Check))}, got {check!r}")
         if on_error not in get_args(OnError):
-            raise ValueError(f"on_error: got {on_error!r}, want one of {', '.join(get_args(OnError))}")
+            raise ValueError(f"on_error: expected one of {', '.join(get_args(OnError))}, got {on_error!r}")
         self.check, self._on_error = check, on_error
         self._folder = ""
         self._files: dict[str, str] = {}
@@ -109,11 +111,11 @@ class Screen:
         self._ignored: dict[str, tuple[int, str]] = {}
         self.skipped: list[str] = []
 
-    def folders(self, folder: Path, wanted: str) -> list[str]:
-        """Names of the sub-folders, where images are out of place; `wanted` says what belongs here."""
+    def folders(self, folder: Path, expected: str) -> list[str]:
+        """Names of the sub-folders, where no images belong; `expected` says what does."""
         listing = self.look(folder)
         if listing.images:
-            self.reject(os.fspath(folder), f"expected {wanted}, got {_some(listing.images, 'images')}")
+            self.reject(os.fspath(folder), f"expected {expected}, got {_some(listing.images, 'images')}")
         return listing.folders
 
     def images(self, folder: Path) -> list[str]:

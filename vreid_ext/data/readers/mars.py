@@ -56,7 +56,7 @@ def mars(
         ValueError: a bad option.
     """
     if gallery not in ("with_query", "without_query"):
-        raise ValueError(f"gallery: got {gallery!r}, want 'with_query' or 'without_query'")
+        raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
     screen = Screen(check, on_error)
     base = find_root(root, _LAYOUT, ("info",) if check == "none" else ("info", "bbox_train", "bbox_test"))
     info = base / "info"
@@ -146,7 +146,7 @@ def _matrix(path: Path, key: str) -> np.ndarray:
     """Rows start, end (1-based, end included), pid, camera as int64."""
     table = load_matrix(path, key)
     if table.ndim != 2 or table.shape[1] != 4 or not len(table):
-        raise DatasetError(f"{path}: {key} has shape {table.shape}, want (tracklets, 4)")
+        raise DatasetError(f"{path}: {key}: expected shape (tracklets, 4), got {table.shape}")
     table = table.astype(np.int64)
     wrong = np.flatnonzero((table[:, 0] < 1) | (table[:, 1] < table[:, 0]))
     if len(wrong):

@@ -71,7 +71,7 @@ def tracklet_folder(
         ValueError: a bad option.
     """
     if split is not None and not 0 < split < 1:
-        raise ValueError(f"split: got {split}, want a fraction of the people in (0, 1), or None")
+        raise ValueError(f"split: expected a fraction of the people in (0, 1), or None, got {split}")
     screen = Screen(check, on_error)
     base = find_root(root, _LAYOUT)
     has_splits = any((base / name).is_dir() for name in SPLITS)
@@ -85,7 +85,7 @@ def tracklet_folder(
     found = {name: _find(base / name, screen) for name in (SPLITS if has_splits else (".",))}
     if not any(found.values()):
         screen.finish()
-        raise DatasetError(f"root: no tracklets in {base}; want {_LAYOUT}")
+        raise DatasetError(f"root: expected {_LAYOUT}, got no tracklet in {base}")
     tracklets = {name: screen.keep(items) for name, items in _numbered(found).items()}
     if has_splits:
         train, query, gallery = (tracklets[name] for name in SPLITS)

@@ -63,7 +63,7 @@ def ilids(
     people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
     for person in sorted(people[0] ^ people[1]):
         seen = cameras[person in people[1]].name
-        screen.reject(person, f"{base}: {person} is seen by {seen} only, want a folder in both cameras")
+        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got seen by {seen} only")
     both = sorted(people[0] & people[1])
     published = base / "train-test people splits" / "train_test_splits_ilidsvid.mat"
 
@@ -119,8 +119,8 @@ def prid(
         screen.ignore(f"persons without {min_frames} frames in both cameras", person)
     if not used:
         raise DatasetError(
-            f"{cameras[0].parent}: no person with {min_frames} frames in both cameras; want PRID2011, or a "
-            "lower min_frames"
+            f"{cameras[0].parent}: expected PRID2011, or a lower min_frames, got no person with "
+            f"{min_frames} frames in both cameras"
         )
     published = base / "splits_prid2011.json"
     read = (lambda: _read_splits(published)) if published.is_file() else None
@@ -187,7 +187,7 @@ def _dataset(
     min_frames: int,
 ) -> TrackletDataset:
     if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split < len(splits):
-        raise ValueError(f"split: got {split!r}, wanted 0 to {len(splits) - 1}")
+        raise ValueError(f"split: expected 0 to {len(splits) - 1}, got {split!r}")
     chosen = splits[split]
     shared = set(chosen["train"]) & set(chosen["test"])
     if shared:
@@ -230,7 +230,7 @@ def _dataset(
 def _tracklet(folder: Path, pid: int, camid: int, min_frames: int, screen: Screen) -> Tracklet:
     images = screen.images(folder)
     if len(images) < max(min_frames, 1):
-        raise DatasetError(f"{folder}: {len(images)} images, want at least {max(min_frames, 1)}")
+        raise DatasetError(f"{folder}: expected at least {max(min_frames, 1)} images, got {len(images)}")
     return Tracklet(
         paths=tuple(os.fspath(folder / image) for image in images),
         pid=pid,

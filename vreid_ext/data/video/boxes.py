@@ -53,7 +53,9 @@ def read_boxes(
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"boxes: {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("tracklets"), list):
-        raise ValueError(f"boxes: {path} has no list 'tracklets'; want a file as `vreid tracklets` writes it")
+        raise ValueError(
+            f"boxes: expected a file as `vreid tracklets` writes it, got {path} without a list 'tracklets'"
+        )
     if sha256 is not None and content.get("sha256", sha256) != sha256:
         raise ValueError(f"boxes: {path} is for another video ({content.get('video')}): its sha256 differs")
     if size is not None and content.get("size", list(size)) != list(size):
@@ -84,21 +86,21 @@ def write_boxes(
 
 def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
     if not isinstance(entry, Mapping) or not {"id", "frames", "boxes"} <= entry.keys():
-        raise ValueError(f"{where}: want id, person, frames and boxes")
+        raise ValueError(f"{where}: expected id, person, frames and boxes")
     number, person, frames, boxes = entry["id"], entry.get("person"), entry["frames"], entry["boxes"]
     if type(number) is not int or number < 0:
-        raise ValueError(f"{where}: id is {number!r}; want a whole number from 0")
+        raise ValueError(f"{where}: id: expected a whole number from 0, got {number!r}")
     if person is not None and not is_folder_name(person):
-        raise ValueError(f"{where}: person is {person!r}; want a name that can be a folder's, or null")
+        raise ValueError(f"{where}: person: expected a name that can be a folder's, or null, got {person!r}")
     if not isinstance(frames, list) or any(type(f) is not int or f < 0 for f in frames):
-        raise ValueError(f"{where}: frames are {frames!r:.60}; want a list of frame numbers from 0")
+        raise ValueError(f"{where}: frames: expected a list of frame numbers from 0, got {frames!r:.60}")
     if not frames or any(b <= a for a, b in itertools.pairwise(frames)):
         raise ValueError(f"{where}: frames must be at least one, and rise")
     if not isinstance(boxes, list) or len(boxes) != len(frames):
-        raise ValueError(f"{where}: want one box for each of its {len(frames)} frames")
+        raise ValueError(f"{where}: expected one box for each of its {len(frames)} frames")
     for box in boxes:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
-            raise ValueError(f"{where}: box is {box!r:.60}; want [x, y, w, h] in pixels")
+            raise ValueError(f"{where}: box: expected [x, y, w, h] in pixels, got {box!r:.60}")
         x, y, w, h = box
         if w <= 0 or h <= 0:
             raise ValueError(f"{where}: box {box} is empty")

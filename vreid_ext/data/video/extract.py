@@ -113,7 +113,7 @@ def extract_tracklets(
     video, out = Path(video), Path(out)
     _check_range(start, stop, stride, min_frames)
     if not is_folder_name(camera):
-        raise ValueError(f"camera: got {camera!r}; want the name of a folder")
+        raise ValueError(f"camera: expected the name of a folder, got {camera!r}")
     check_new_folder(out)
     cv2 = _opencv()
     detector = _people_detector(cv2) if boxes is None else None
@@ -251,9 +251,9 @@ def _boxes_of(video: Path, boxes: str | Path | None) -> Path | None:
 def _check_range(start: int, stop: int | None, stride: int, min_frames: int) -> None:
     for name, value, least in (("start", start, 0), ("stride", stride, 1), ("min_frames", min_frames, 1)):
         if value < least:
-            raise ValueError(f"{name}: got {value}; want at least {least}")
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
     if stop is not None and stop <= start:
-        raise ValueError(f"stop: got {stop}; want more than start, {start}")
+        raise ValueError(f"stop: expected more than start, {start}, got {stop}")
 
 
 @dataclass(frozen=True)
@@ -390,8 +390,8 @@ def _opencv() -> ModuleType:
 def _people_detector(cv2: ModuleType) -> PeopleDetector:
     if not hasattr(cv2, "HOGDescriptor_getDefaultPeopleDetector"):
         raise ImportError(
-            f"OpenCV {cv2.__version__} has no people detector, want below 5: pip install 'vreid-ext[video]', "
-            "or give labelled boxes: --boxes"
+            f"expected OpenCV before version 5, got {cv2.__version__}, which has no people detector: "
+            "pip install 'vreid-ext[video]', or give labelled boxes: --boxes"
         )
     return PeopleDetector(cv2)
 
