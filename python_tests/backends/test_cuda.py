@@ -162,15 +162,15 @@ def test_auto_follows_the_table_of_op_and_architecture(monkeypatch, capability, 
 def test_bad_arguments_are_exceptions():
     from vreid_ext import _cuda
 
-    with pytest.raises(ValueError, match="x: expected .*, got a null address"):
+    with pytest.raises(ValueError, match="x: got a null address"):
         _cuda.sta_pool((0, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
-    with pytest.raises(ValueError, match="pooled: expected .*, got a null address for 2 elements"):
+    with pytest.raises(ValueError, match="pooled: got a null address for 2 elements"):
         _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
-    with pytest.raises(ValueError, match="dtype: expected 0, 2 or 3, got code 1"):
+    with pytest.raises(ValueError, match="dtype: got code 1, wanted 0, 2 or 3"):
         _cuda.pieces((16, 1, *[1] * 8), 1)
     with pytest.raises(ValueError, match="neither cells nor channels are adjacent"):
         _cuda.pieces((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
-    with pytest.raises(ValueError, match="blocks: expected .*, got 2 for 3 cells"):
+    with pytest.raises(ValueError, match="blocks: got 2 for 3 cells"):
         _cuda.pieces((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)
 
 

@@ -56,7 +56,7 @@ def test_descent_takes_regions_apart():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="form: expected .*, got 'cosine'"):
+    with pytest.raises(ValueError, match=r"form: expected .*, got 'cosine'"):
         HellingerDiversity("cosine")
     with pytest.raises(TypeError, match=r"valid: expected .*, got torch.float32"):
         HellingerDiversity()(pool(), torch.ones(2, 3))

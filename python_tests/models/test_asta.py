@@ -184,5 +184,5 @@ def test_bad_calls():
         model(torch.zeros(2, 1, 3, 40, 16))
     with pytest.raises(ValueError, match="valid: got"):
         model(clips(), torch.ones(4, 2).bool())
-    with pytest.raises(ValueError, match="num_classes: expected .*, got 0"):
+    with pytest.raises(ValueError, match=r"num_classes: expected .*, got 0"):
         ASTA(0, backbone=Tiny())

@@ -319,7 +319,7 @@ def test_symbolic_traces_hold_the_ops_as_leaves():
     torch.testing.assert_close(graph(x).pooled, layers.STAPooling(4)(x).pooled, rtol=0, atol=0)
     x, y = draw(8, 4), labels(8)
     torch.testing.assert_close(torch.fx.symbolic_trace(Distance())(x, y), Distance()(x, y))
-    with pytest.raises(TypeError, match="inputs: expected .*, got Proxy"):
+    with pytest.raises(TypeError, match=r"inputs: expected .*, got Proxy"):
         torch.fx.symbolic_trace(losses.TripletLoss())
 
 

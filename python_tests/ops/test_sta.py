@@ -451,5 +451,5 @@ def test_call_over_context_over_default():
         with use_backend("reference"):
             ops.sta_pool(MAP)
         ops.sta_pool(MAP, backend="reference")
-    with pytest.raises(ValueError, match="name: expected .*, got 'quick'"), use_backend("quick"):
+    with pytest.raises(ValueError, match=r"name: expected .*, got 'quick'"), use_backend("quick"):
         pass

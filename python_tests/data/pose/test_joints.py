@@ -222,5 +222,5 @@ def test_the_black_box_is_the_same_every_time_and_inside_the_frame(dataset):
             places.add((top, left))
     assert len(places) > 6
     assert BlackBox(99)(plain[0]["clip"][0], "any \udcff", 0).eq(0).all()
-    with pytest.raises(ValueError, match="side: expected .*, got 0"):
+    with pytest.raises(ValueError, match=r"side: expected .*, got 0"):
         BlackBox(0)

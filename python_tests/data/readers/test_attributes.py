@@ -71,7 +71,7 @@ def test_missing_table_is_named(tmp_path):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="dataset: expected one of mars, dukev, got 'market'"):
         attribute_sizes("market")
-    with pytest.raises(ValueError, match="group: expected .*, got 'some'"):
+    with pytest.raises(ValueError, match=r"group: expected .*, got 'some'"):
         attribute_sizes("mars", "some")
 
 

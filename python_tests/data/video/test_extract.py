@@ -193,7 +193,7 @@ def test_a_malformed_boxes_file_is_said_before_any_video_is_read(videos, tmp_pat
     with pytest.raises(ValueError, match=r"tracklets-yard\.json cannot be read as JSON"):
         extract_videos(videos, tmp_path / "out", boxes=tmp_path, progress=lambda *step: seen.append(step))
     assert not seen
-    with pytest.raises(ValueError, match="stride: expected .*, got 0"):
+    with pytest.raises(ValueError, match=r"stride: expected .*, got 0"):
         extract_videos(videos, tmp_path / "out", stride=0)
 
 
