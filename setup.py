@@ -52,8 +52,8 @@ class CMakeBuild(build_ext):
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp, module).resolve()
-        # pip builds in a temporary environment, which is gone at the next build in this folder. All paths into
-        # it are given here, so that CMake finds the new ones and ninja compiles only what has changed.
+        # pip builds in a temporary environment, which is gone at the next build in this folder. The paths
+        # to it are given here, so that CMake finds the new ones and ninja compiles only what has changed.
         configure = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
