@@ -1,6 +1,8 @@
 """The command `vreid`. Nothing but the standard library is imported before a command needs it."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ def main() -> None:
 
     An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
-    arguments = sys.argv[1:]
+    arguments = [_at_home(argument) for argument in sys.argv[1:]]
     debug = arguments[:1] == ["--debug"]
     try:
         _app()(args=arguments[debug:], prog_name="vreid")
@@ -53,6 +55,13 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error) or type(error).__name__)
+
+
+def _at_home(argument: str) -> str:
+    """The argument with `~` expanded: shells leave it in `--out=~/runs`, other programs everywhere."""
+    option = re.match(r"--[\w-]+=", argument)
+    name = option[0] if option else ""
+    return name + os.path.expanduser(argument.removeprefix(name))
 
 
 def _leave_process_group() -> None:

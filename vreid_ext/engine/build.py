@@ -28,6 +28,7 @@ from vreid_ext.losses import (
     OIMLoss,
     TripletLoss,
 )
+from vreid_ext.losses.drawn import draws_for
 from vreid_ext.losses.gather import world
 from vreid_ext.models import TrainingOutput, build_model, model_factory
 
@@ -200,7 +201,8 @@ class Objective(nn.Module):
             if name == "softmax":
                 terms[name] = self.cross_entropy(output.logits, labels)
             elif name == "triplet":
-                terms[name] = self.triplet(features, identities, *self._draws(output.feature))
+                draws = [self.gather(draws_for(output.feature))] if self.drawn else []
+                terms[name] = self.triplet(features, identities, *draws)
             elif name == "attributes":
                 terms[name] = self._attributes(output.attributes, attributes)
             elif name == "aitl":
@@ -222,12 +224,6 @@ class Objective(nn.Module):
             total, count = ops.dvdp(features.detach(), identities, metric=self.metric)
             terms["dvdp"] = total / count.clamp(min=1)
         return terms
-
-    def _draws(self, feature: Tensor) -> list[Tensor]:
-        """What triplets are drawn by, the same in all processes."""
-        if not self.drawn:
-            return []
-        return [self.gather(torch.rand(len(feature), 2, dtype=torch.float32, device=feature.device))]
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:

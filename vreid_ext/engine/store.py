@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.data import Tracklet
+from vreid_ext.data.files import nfc
 from vreid_ext.engine.checkpoint import flush
 from vreid_ext.engine.config import Recipe
 from vreid_ext.engine.distributed import is_main, main_writes, union, wait_for_everyone
@@ -77,7 +79,14 @@ def store_features(
         OSError: the disk is full or cannot be written; the shards that are there stay.
     """
     rows = [
-        {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)} for item in tracklets
+        {
+            "name": item.name,
+            "pid": item.pid,
+            "camid": item.camid,
+            "frames": len(item),
+            "images": _images_of(item),
+        }
+        for item in tracklets
     ]
     wanted = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows, "tracklets": rows}
     # Several may read features that are complete, also where nobody can write.
@@ -134,7 +143,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         if there["identity"].get(key) != here["identity"].get(key)
     ]
     odd += [
-        f"tracklet {number}: {_short(a)}, {_short(b)}"
+        f"tracklet {number}: {', '.join(map(_short, _apart(a, b)))}"
         for number, (a, b) in enumerate(zip_longest(there["tracklets"], here["tracklets"]))
         if a != b
     ][:1]
@@ -197,6 +206,19 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _images_of(tracklet: Tracklet) -> str:
+    """Digest of the names of its images in their order: other names are other images, wherever they lie."""
+    names = "/".join(nfc(os.path.basename(path)) for path in tracklet.paths)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
+
+
+def _apart(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
+    """Two rows without the entries that they share."""
+    if a is None or b is None:
+        return [a, b]
+    return [{key: row[key] for key in row if a.get(key) != b.get(key)} for row in (a, b)]
 
 
 def _short(value: Any) -> str:

@@ -40,7 +40,7 @@ from vreid_ext.engine.checkpoint import (
 )
 from vreid_ext.engine.config import Recipe, differences, load_recipe
 from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_sets, metric_of, write_json
+from vreid_ext.engine.evaluate import TestSet, evaluate_sets, write_json
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
@@ -156,7 +156,6 @@ class _Run:
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
         model = model_of(recipe.model, classes, start_weights=not saved)
-        metric_of(model, recipe)  # what the evaluation would refuse is refused before the first step
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
         if several:  # the tables of other sets may lack what the model recognises
@@ -198,13 +197,13 @@ class _Run:
             self.accelerator.scaler.load_state_dict(self.position.scaler)
 
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
+        rehearse_evaluation(
+            self.accelerator.unwrap_model(self.model), self.datasets, recipe, self.accelerator.device
+        )
         if not saved:
             with self.progress:
                 images = [each for test in tests for each in images_of(recipe, test)]
                 check_images(images, self.progress.check)
-        rehearse_evaluation(
-            self.accelerator.unwrap_model(self.model), self.datasets, recipe, self.accelerator.device
-        )
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
             (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer
