@@ -333,7 +333,7 @@ MAP, LOGITS = torch.zeros(2, 3, 4, 8, 4), torch.zeros(2, 3, 6, 32)
     [
         (lambda: ops.region_pool(LOGITS, [1]), TypeError, "x: got list"),
         (lambda: ops.region_pool(LOGITS, MAP.int()), TypeError, "x: got dtype torch.int32"),
-        (lambda: ops.region_pool(LOGITS, MAP[0]), ValueError, "x: got shape"),
+        (lambda: ops.region_pool(LOGITS, MAP[0]), ValueError, "x: expected shape"),
         (
             lambda: ops.region_pool(LOGITS[..., :31], MAP),
             ValueError,
@@ -341,7 +341,7 @@ MAP, LOGITS = torch.zeros(2, 3, 4, 8, 4), torch.zeros(2, 3, 6, 32)
         ),
         (lambda: ops.region_pool(LOGITS[:, :, :0], MAP), ValueError, "logits: .*no empty axis"),
         (lambda: ops.hellinger_overlap(LOGITS, "cosine"), ValueError, "form: got 'cosine'"),
-        (lambda: ops.temporal_pool(LOGITS[..., 0], LOGITS[:, :, :5]), ValueError, "scores: got shape"),
+        (lambda: ops.temporal_pool(LOGITS[..., 0], LOGITS[:, :, :5]), ValueError, "scores: expected shape"),
         (
             lambda: ops.temporal_pool(LOGITS[..., 0], LOGITS, torch.ones(2, 3)),
             TypeError,

@@ -80,7 +80,9 @@ class StoredFeatures:
         """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
         widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
         if tensor not in widths:
-            raise ValueError(f"tensor: got {tensor!r}, {str(self.folder)!r} has {sorted(widths)}")
+            raise ValueError(
+                f"tensor: expected one of {sorted(widths)} in {str(self.folder)!r}, got {tensor!r}"
+            )
         numbers = np.arange(count) if split is None else np.array(self.numbers(split), np.int64)
         return StoredRows(self.folder, self.manifest["shard_rows"], tensor, widths[tensor], numbers)
 
@@ -113,5 +115,7 @@ class StoredFeatures:
         """The places of a split's tracklets in the folder."""
         splits: dict[str, list[int]] = self.manifest["splits"]
         if split not in splits:
-            raise ValueError(f"split: got {split!r}, {str(self.folder)!r} has {sorted(splits)}")
+            raise ValueError(
+                f"split: expected one of {sorted(splits)} in {str(self.folder)!r}, got {split!r}"
+            )
         return splits[split]

@@ -63,7 +63,7 @@ def ilids(
     people = [set(camera.people) for camera in cameras]
     for person in sorted(people[0] ^ people[1]):
         seen = cameras[person in people[1]].path.name
-        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got seen by {seen} only")
+        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got it in {seen} only")
     both = sorted(people[0] & people[1])
     published = base / "train-test people splits" / "train_test_splits_ilidsvid.mat"
 
