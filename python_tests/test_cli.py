@@ -378,3 +378,16 @@ def test_data_prints_what_is_in_a_set(vreid, tmp_path):
     code, _, errors = vreid("data", "tracklet_folder", tmp_path, "fraction=1")
     assert code == 1
     assert "fraction: data set 'tracklet_folder' has no such option" in errors
+
+
+def test_home_is_expanded_in_every_path(vreid, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = vreid("synth", "~/people", "--ids", 4, "--frames", 1, "--size", "32x16")
+    assert made[0] == 0, made[2]
+    code, output, _ = vreid("data", "mars", "~/people", "--json")
+    assert (code, json.loads(output)["root"]) == (0, str(tmp_path / "people"))
+    missing = tmp_path / "run"
+    for arguments in (("~/run",), (tmp_path, "--features=~/run", "--splits=0"), (tmp_path, "--out=~/run")):
+        assert "~" not in vreid("eval", *arguments)[2]
+    assert str(missing) in vreid("eval", "~/run")[2]
+    assert str(missing) in vreid("plot", "cmc", "--out=a.png", "~/run")[2]

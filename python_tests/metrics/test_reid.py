@@ -270,6 +270,19 @@ def test_reranking_ranks_by_the_reranked_distances(metric, rerank):
     assert f"re-ranked {metric} distance" in got.protocol
 
 
+def test_labels_of_any_kind_give_the_same_with_reranking():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 8, generator=generator)
+    sides = slice(12), slice(12, None)
+    columns = [part[side] for part in (torch.arange(40) % 8, torch.arange(40) % 3) for side in sides]
+    figures = {
+        evaluate(*(features[side] for side in sides), *map(kind, columns), rerank=True).mAP
+        for kind in (lambda x: x, list, torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.int)
+    }
+    assert len(figures) == 1
+    assert figures.pop() > 0
+
+
 def test_reranking_needs_a_named_metric():
     with pytest.raises(ValueError, match=r"^rerank: "):
         evaluate(F, F, P, P, P, P[::-1], metric=torch.cdist, rerank=True)

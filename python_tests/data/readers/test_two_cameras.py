@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -260,3 +261,35 @@ def test_same_arguments_same_bytes(rendered, tmp_path):
         assert (again / path).read_bytes() == (rendered["ilids"] / path).read_bytes()
     with Image.open(again / SEQUENCES / "cam1/person001/cam1_person001_00001.png") as image:
         assert image.size == (16, 32)
+
+
+@pytest.mark.parametrize(("layout", "cameras"), [("ilids", ("cam1", "cam2")), ("prid", ("cam_a", "cam_b"))])
+def test_a_name_in_nfc_and_in_nfd_is_one_person(rendered, tmp_path, layout, cameras):
+    root = Path(shutil.copytree(rendered[layout], tmp_path / layout))
+    options = {"min_frames": 3} if layout == "prid" else {}
+    before = build_dataset(layout, root, split_seed=0, **options)
+    person = min(people(before.query))
+    (root / f"splits_{layout}_seed0.json").unlink()
+    folders = [next(root.rglob(f"{camera}/{person}")) for camera in cameras]
+    names = [unicodedata.normalize(form, f"{person}é") for form in ("NFC", "NFD")]
+    for folder, name in zip(folders, names, strict=True):
+        folder.rename(folder.with_name(name))
+    after = build_dataset(layout, root, split_seed=0, **options)
+    assert after.query[0].name == f"{cameras[0]}/{names[0]}"
+    assert after.gallery[0].name == f"{cameras[1]}/{names[0]}"
+    assert [Path(path).parent.name for path in (after.query[0].paths[0], after.gallery[0].paths[0])] == names
+    for part in ("train", "query", "gallery"):
+        assert [item.pid for item in getattr(after, part)] == [item.pid for item in getattr(before, part)]
+
+    file = root / f"splits_{layout}_seed0.json"  # written on another system
+    splits = json.loads(file.read_text("utf-8"))
+    decomposed = [
+        {part: [unicodedata.normalize("NFD", n) for n in ns] for part, ns in s.items()} for s in splits
+    ]
+    file.write_text(json.dumps(decomposed), "utf-8")
+    again = build_dataset(layout, root, split_seed=0, **options)
+    assert (again.train, again.query, again.gallery) == (after.train, after.query, after.gallery)
+
+    shutil.copytree(folders[0].with_name(names[0]), folders[0].with_name(names[1]))
+    with pytest.raises(DatasetError, match="one more that differs in the encoding of accents alone"):
+        build_dataset(layout, root, split_seed=0, **options)
