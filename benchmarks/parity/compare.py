@@ -40,7 +40,7 @@ def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, T
         "",
         (about or "").strip(),
         "",
-        "| | largest of theirs | difference / largest |",
+        "| | largest absolute value, theirs | largest difference / this value |",
         "|---|---|---|",
     ]
     worst = 0.0
