@@ -2,10 +2,10 @@
 
     python benchmarks/parity/asta.py FOLDER --out docs/parity_asta.md
 
-FOLDER contains a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information, which is not
-part of this package. Their stem lacks the ReLU after its batch normalization, a bug that their comment
-mentions, so this comparison removes it from our stem. The backbone is a ResNet-18, to keep the step small. The
-frames have 256 x 128 pixels, because the size of their attention is fixed to 16 x 8 cells.
+FOLDER contains a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information, which is
+not part of this package. Their stem lacks the ReLU after its batch normalization, a bug that their comment
+mentions, so this comparison removes it from our stem. The backbone is a ResNet-18, to keep the step small.
+The frames have 256 x 128 pixels, because the size of their attention is fixed to 16 x 8 cells.
 """
 
 import argparse
