@@ -142,6 +142,21 @@ def test_a_size_is_no_time(text):
     assert not TIMES.search(text)
 
 
+_PATH = re.compile(r"(?<![\w/.-])(?:csrc|vreid_ext|python_tests|benchmarks|docs)/[\w/.-]*\w")
+_MODULE = re.compile(r"`(\w+/[\w/]+\.py)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page):
+    """Paths from the root, and modules such as `ops/ranking.py`; not the files of an example."""
+    text = re.sub(
+        r"^```python file.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    paths = {path for path in _PATH.findall(text) if not re.search("[A-Z]{3}", path)}
+    paths |= {f"vreid_ext/{path}" for path in _MODULE.findall(text) if not (ROOT / path).exists()}
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

@@ -1,0 +1,49 @@
+"""The section "An op" of docs/extending.md, followed step by step in a copy of the package."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import vreid_ext
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+STEPS = re.findall(r"```python (file|add) (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
+    shutil.copytree(
+        Path(vreid_ext.__file__).parent, tmp_path / "vreid_ext", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for what, name, text in STEPS:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert path.exists() == (what == "add"), name
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    tests = [name for _, name, _ in STEPS if name.startswith("python_tests")]
+    assert len(STEPS) == 7
+    assert len(tests) == 1
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *tests],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "8 passed" in done.stdout
+    listed = "from vreid_ext import backends, ops; print(ops.__file__, 'frame_mean' in backends.ops())"
+    done = subprocess.run(
+        [sys.executable, "-c", listed],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "vreid_ext" / "ops" / "__init__.py"), "True"]
