@@ -16,4 +16,6 @@ def test_import_brings_in_nothing_heavy():
 
 def test_public_names():
     names = python("import vreid_ext as v; print([getattr(v, n) for n in v.__all__] and v.__all__)")
-    assert names.strip() == str(["__version__", "losses", "metrics", "models", "nn", "ops", "use_backend"])
+    assert names.strip() == str(
+        ["__version__", "empty_cache", "losses", "metrics", "models", "nn", "ops", "use_backend"]
+    )

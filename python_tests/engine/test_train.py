@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vreid_ext import engine
-from vreid_ext.engine.build import Objective
 from vreid_ext.engine.checkpoint import checkpoints
-from vreid_ext.engine.config import Loss
+from vreid_ext.engine.objective import Objective
+from vreid_ext.engine.recipe import Loss
 from vreid_ext.losses import AITLoss, AttributeLoss, ITLoss
 from vreid_ext.models import TrainingOutput
 

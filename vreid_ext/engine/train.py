@@ -17,17 +17,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from vreid_ext._files import write_json
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset, join_training
-from vreid_ext.engine.build import (
-    Objective,
-    black_box_of,
-    datasets_of,
-    model_of,
-    sampler_of,
-    takes,
-    transforms_of,
+from vreid_ext.distributed import (
+    gather_with_gradient,
+    join_processes,
+    main_writes,
+    mean_over_processes,
+    world,
 )
+from vreid_ext.engine.build import black_box_of, datasets_of, model_of, sampler_of, takes, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -38,18 +38,19 @@ from vreid_ext.engine.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_sets, metric_of, write_json
+from vreid_ext.engine.comparison import Comparison, metric_of
+from vreid_ext.engine.config import load_recipe
+from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.loader import load
+from vreid_ext.engine.objective import Objective
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
+from vreid_ext.engine.recipe import Recipe, differences
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
 from vreid_ext.losses import OIMLoss
-from vreid_ext.losses.gather import gather_with_gradient, world
 
 # What may change between two starts of the same run, because no result depends on it.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
@@ -139,13 +140,10 @@ class _Run:
         self.accelerator = _accelerator(recipe)
         self.rank, processes = world()
         self.main = self.rank == 0
-
-        if recipe.loss.dvdp:
-            import vreid_ext.report  # noqa: F401  draws at the end; what it needs and lacks is told now
         self.datasets = datasets_of(recipe)
         several = len(self.datasets) > 1
         self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
-        tests = [TestSet(each) for each in self.datasets]
+        tests = [Comparison(each) for each in self.datasets]
         for test in tests:
             test.first_match()
         train_transform, _ = transforms_of(recipe.input)
@@ -236,10 +234,6 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         if self.main:
-            if self.recipe.loss.dvdp:
-                from vreid_ext.report import plot_dvdp
-
-                plot_dvdp({self.recipe.name: self.out / "log.jsonl"}, self.out / "dvdp.png")
             write_json(self.out / "result.json", result)
         self.accelerator.wait_for_everyone()
         return result
@@ -372,7 +366,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
-        raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
+        raise ValueError(f"out: {str(out)!r}: expected a folder, got a file")
     if (out / "recipe.yaml").is_file():
         there = load_recipe(out / "recipe.yaml")
         odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
@@ -392,7 +386,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     # A kill may leave .recipe.yaml.partial.
     if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
-            f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
+            f"out: expected a new or an empty folder, or a run to resume, got {str(out)!r} with other files"
         )
     return False
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from vreid_ext.data import ClipDataset, Tracklet
 from vreid_ext.engine.build import black_box_of, transforms_of
-from vreid_ext.engine.config import Recipe
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.models import PartScores, ReceptiveFields
 from vreid_ext.ops import STAPool
+from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts
 from vreid_ext.report.fields import plot_receptive_fields
-from vreid_ext.report.plots import plot_attention, plot_clip, plot_parts
 
 
 @singledispatch
