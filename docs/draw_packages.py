@@ -2,8 +2,9 @@
 
     python docs/draw_packages.py
 
-A package is a folder of vreid_ext, or of vreid_ext/backends; modules beside the folders count as one package,
-"base". Modules that are loaded by name at run time are no imports; the backends are loaded this way.
+A package is a folder of vreid_ext, or of vreid_ext/backends. The modules beside the folders that import no
+folder are drawn as one package, "base"; each of the others is a package. Modules that are loaded by name at
+run time, as the backends are, do not count as imports.
 
 An arrow points to what is imported. If a imports b and c, and b imports c, the arrow from a to c is left out.
 Each box also lists all its imports. The SVG file has both as attributes, for the test.
@@ -41,9 +42,17 @@ CAPTIONS = {
     "backends.cuda": "GPU",
     "_native": "csrc/cpu, csrc/common",
     "_cuda": "csrc/cuda, csrc/common",
-    "base": "modules without a folder",
+    "base": "modules beside the folders",
+    "demo": "vreid demo",
 }
-COLORS = {"cli": "#ece3f4", "engine": "#ece3f4", "report": "#ece3f4", "data": "#dff0d8", "ops": "#fdf1d0"}
+COLORS = {
+    "cli": "#ece3f4",
+    "demo": "#ece3f4",
+    "engine": "#ece3f4",
+    "report": "#ece3f4",
+    "data": "#dff0d8",
+    "ops": "#fdf1d0",
+}
 COLOR, BACKEND, BASE = "#dbe9f6", "#f8dfd6", "#eeeeee"
 
 Graph = dict[str, set[str]]
@@ -60,23 +69,24 @@ def packages(root: Path = ROOT) -> Graph:
         used = graph.setdefault(_package(module, top), set())
         used.update(_package(tuple(name.split(".")), top) for name in _imported(file, module))
     edges = {(a, b) for a, used in graph.items() for b in used if a != b and b != "__init__"}
-    return {name: {b for a, b in edges if a == name} for edge in edges for name in edge}
+    graph = {name: {b for a, b in edges if a == name} for edge in edges for name in edge}
+    modules = {name for name in graph if (top / f"{name}.py").exists()}
+    base = {name for name in modules if _reachable(graph, name) <= modules}
+    edges = {tuple("base" if name in base else name for name in edge) for edge in edges}
+    return {name: {b for a, b in edges if a == name and a != b} for edge in edges for name in edge}
 
 
 def _package(module: tuple[str, ...], top: Path) -> str:
-    """The package of a module (vreid_ext, ...)."""
+    """The package of a module (vreid_ext, ...), or the module beside the folders."""
     parts = module[1:]
     if not parts:
         return "__init__"
     if parts[0] in ("cli", "__main__"):
         return "cli"
-    if parts[0] in ("_native", "_cuda"):
-        return parts[0]
-    if not (top / parts[0]).is_dir():
-        return "base" if (top / f"{parts[0]}.py").exists() else "__init__"
-    if parts[0] == "backends" and len(parts) > 1 and (top / "backends" / parts[1]).is_dir():
+    if parts[:1] == ("backends",) and len(parts) > 1 and (top / "backends" / parts[1]).is_dir():
         return f"backends.{parts[1]}"
-    return parts[0]
+    known = parts[0] in ("_native", "_cuda") or (top / parts[0]).is_dir() or (top / f"{parts[0]}.py").exists()
+    return parts[0] if known else "__init__"
 
 
 def _imported(file: Path, module: tuple[str, ...]) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""The section "An op" of docs/extending.md, followed step by step in a copy of the package."""
+"""The section "An op" of docs/extending.md, followed step by step in a copy of the package.
+
+The models and data sets of that page run in test_documented_code.py.
+"""
 
 import os
 import re
@@ -10,7 +13,8 @@ from pathlib import Path
 import vreid_ext
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-STEPS = re.findall(r"```python (file|add) (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+TEXT = PAGE.read_text(encoding="utf-8")
+STEPS = re.findall(r"```python (file|add) (\S+)\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
@@ -23,8 +27,13 @@ def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
         assert path.exists() == (what == "add"), name
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
+    (entry,) = re.findall(r'```toml\n\[project.entry-points."(.*?)"\]\n(\w+) = "(\w+)"\n```', TEXT)
+    installed = tmp_path / "my_backend-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my_backend\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[{}]\n{} = {}\n".format(*entry))
     tests = [name for _, name, _ in STEPS if name.startswith("python_tests")]
-    assert len(STEPS) == 7
+    assert len(STEPS) == 8
     assert len(tests) == 1
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
