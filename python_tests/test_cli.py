@@ -326,7 +326,7 @@ def test_without_typer_the_command_says_what_to_install(vreid, monkeypatch):
     assert vreid("info") == (1, "", "vreid: error: typer is not installed: pip install 'vreid-ext[train]'\n")
 
 
-@pytest.mark.parametrize(("module", "extra"), [("accelerate.state", "train"), ("cv2", "video")])
+@pytest.mark.parametrize(("module", "extra"), [("omegaconf.errors", "train"), ("cv2", "video")])
 def test_a_missing_extra_is_named(vreid, monkeypatch, module, extra):
     def app():
         raise ModuleNotFoundError(name=module)

@@ -162,7 +162,7 @@ def test_features_of_something_else_are_refused(tmp_path, data, recipe, mars_roo
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="with other files"):
         store(tmp_path / "used", data, recipe)
 
 

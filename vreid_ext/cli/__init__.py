@@ -11,8 +11,8 @@ from typing import Any
 _EXTRAS = {
     **dict.fromkeys(
         (
-            "accelerate", "jinja2", "markupsafe", "matplotlib", "omegaconf", "PIL", "rich", "safetensors",
-            "scipy", "tensorboard", "torchvision", "typer", "yaml",
+            "jinja2", "markupsafe", "matplotlib", "omegaconf", "PIL", "rich", "safetensors",
+            "scipy", "tensorboard", "torchmetrics", "torchvision", "typer", "yaml",
         ),
         "train",
     ),

@@ -40,8 +40,8 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
     return plot_attention(frames, attended, path, title=title)
 
 
-@draw_attended.register
-def _(attended: dict, frames: Tensor, path: Path, title: str) -> Path:
+@draw_attended.register(dict)
+def _(attended: dict[str, Tensor], frames: Tensor, path: Path, title: str) -> Path:
     """A map (1,T,H,W) of each stream of ASTA, from 0 to 1."""
     return plot_clip(frames, path, maps=attended, unit="attention", title=title)
 
