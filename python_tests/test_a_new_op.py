@@ -15,6 +15,8 @@ import vreid_ext
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 STEPS = re.findall(r"```python (file|add) (\S+)\n(.*?)```", TEXT, re.DOTALL)
+# A rendered page does not show the file name of a block, so a line above names it.
+NAMED = re.findall(r"^`(\S+)`(?: \(add\))?:\n\n```python (?:file|add) (\S+)$", TEXT, re.MULTILINE)
 
 
 def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
@@ -33,7 +35,8 @@ def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my_backend\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text("[{}]\n{} = {}\n".format(*entry))
     tests = [name for _, name, _ in STEPS if name.startswith("python_tests")]
-    assert len(STEPS) == 8
+    assert len(STEPS) == len(NAMED) == 8
+    assert all(shown == name for shown, name in NAMED)
     assert len(tests) == 1
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
