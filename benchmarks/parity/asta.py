@@ -39,13 +39,13 @@ LAYERS = {
 
 
 def swapped(x: Tensor) -> Tensor:
-    """Columns in their order of streams, reid, irrelevant, relevant, from ours, or back."""
+    """Convert between our order of the streams and theirs (reid, irrelevant, relevant)."""
     reid, second, third = x.chunk(3, -1)
     return torch.cat([reid, third, second], -1)
 
 
 def counterparts(ours: nn.Module) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
-    """Their name of each of our parameters, and what makes one's shape the other's."""
+    """Their name of each of our parameters, and the function that converts its shape."""
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
     for name, _ in ours.named_parameters():
         part, _, rest = name.partition(".")
