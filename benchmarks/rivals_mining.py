@@ -11,7 +11,7 @@ MARGIN = 0.3
 
 
 def metric_learning() -> Callable[[Tensor, Tensor], Tensor]:
-    """Miner and loss of pytorch-metric-learning with Euclidean distances of features that are not normalized."""
+    """Miner and loss of pytorch-metric-learning with Euclidean distances, without normalization."""
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
