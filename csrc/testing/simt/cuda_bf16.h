@@ -1,4 +1,4 @@
-// __nv_bfloat16 of CUDA's header of this name, as far as the kernels use it.
+// The part of CUDA's header of this name that the kernels use.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ inline float __bfloat162float(__nv_bfloat16 value) {
     return wide;
 }
 
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to nearest even; NaN stays NaN.
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

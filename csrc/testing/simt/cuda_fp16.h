@@ -1,4 +1,4 @@
-// __half of CUDA's header of this name, as far as the kernels use it.
+// The part of CUDA's header of this name that the kernels use.
 #pragma once
 
 struct __half {

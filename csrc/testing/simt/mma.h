@@ -1,5 +1,5 @@
-// The warp-wide matrix product mma.sync.m16n8k8 for TF32 on the host, with PTX's layout of the operands over
-// the lanes (PTX ISA, "Matrix Fragments for mma.m16n8k8").
+// The matrix product mma.sync.m16n8k8 of a warp for TF32 on the host. PTX specifies which lane holds which
+// element (PTX ISA, "Matrix Fragments for mma.m16n8k8").
 #pragma once
 
 #include "simt.h"
@@ -14,7 +14,7 @@ struct TensorOperands {
 // i, g), c[i] is (g + 8 (i / 2), 2 t + i % 2).
 inline void mma_m16n8k8(float (&c)[4], const float (&a)[4], const float (&b)[2], const char* file, int line) {
     TensorOperands own{c, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-    // The other lanes wait while one computes, so their operands can be read where they lie.
+    // The other lanes wait while one computes, so their operands can be read in place.
     const Combine product = [](const uint64_t* sent, unsigned, int64_t lane) -> uint64_t {
         const auto operands = [&](int64_t of) { return unpacked<TensorOperands*>(sent[of]); };
         for (int i = 0; i < 4; ++i) {
@@ -29,7 +29,7 @@ inline void mma_m16n8k8(float (&c)[4], const float (&a)[4], const float (&b)[2],
     warp(product, 0xffffffff, packed(&own), here().thread % kWarp, "mma", file, line);
 }
 
-// To ten bits of mantissa, ties away from zero.
+// Rounds to ten bits of mantissa, ties away from zero.
 inline float to_tf32(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);

@@ -1,34 +1,32 @@
-// Who touched which memory since the last barrier. The kernels are compiled with GCC's instrumentation for
-// ThreadSanitizer; its calls end here rather than in that library, which knows nothing of fibers and
-// barriers.
+// Detects data races: which threads accessed which memory since the last barrier. The kernels are compiled
+// with GCC's instrumentation for ThreadSanitizer. Its calls are implemented here, because ThreadSanitizer's
+// library does not support these fibers and barriers.
 #include <unordered_map>
 
 #include "simt.h"
 
-// AddressSanitizer's runtime, where one is loaded (LD_PRELOAD): knows where allocations end.
+// AddressSanitizer's runtime, if it is loaded (LD_PRELOAD): it knows the bounds of allocations.
 extern "C" __attribute__((weak)) void* __asan_region_is_poisoned(void* begin, size_t size);
 
-// The module's zero-initialised data, placed by the linker: the kernels' static shared memory.
+// The bounds of the module's zero-initialised data, defined by the linker: the kernels' shared memory.
 extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
 
 namespace simt {
 namespace {
 
 struct Visit {
-    uint32_t launch = 0, block = 0, epoch = 0, warp_epoch = 0;
-    uint32_t thread = 0;
-    // How far the threads that it stands for are spread.
-    enum Spread : uint8_t { thread_only, one_warp, one_block, grid } spread = thread_only;
-    bool atomic = false;
+    uint32_t launch = 0, block = 0, epoch = 0, thread = 0;
+    // A visit may stand for several threads: of one block, or of several.
+    enum Spread : uint8_t { one_thread, one_block, grid } spread = one_thread;
 };
 
 struct Cell {
     Visit write, read;
 };
 
-constexpr uintptr_t kGranule = 2, kPage = 4096;  // bytes; nothing but bf16 and wider is ever written
+constexpr uintptr_t kGranule = 2, kPage = 4096;  // bytes; the smallest element that kernels write is bf16
 
-constexpr size_t kPagesKept = 1024;  // a page takes 80 KB; what is left of earlier launches is harmless
+constexpr size_t kPagesKept = 1024;  // a Page takes 80 KB; visits of earlier launches have no effect
 
 struct Page {
     Cell cells[kPage / kGranule];
@@ -58,31 +56,27 @@ bool ordered(const Visit& before, const Visit& now) {
     if (before.launch != now.launch) return true;
     if (before.spread == Visit::grid || before.block != now.block) return false;
     if (before.epoch < now.epoch) return true;
-    if (before.spread == Visit::one_block) return false;
-    if (before.spread == Visit::thread_only && before.thread == now.thread) return true;
-    return before.thread / kWarp == now.thread / kWarp && before.warp_epoch < now.warp_epoch;
+    return before.spread == Visit::one_thread && before.thread == now.thread;
 }
 
-// The readers of a cell, with one more.
+// The readers of a cell together with another one.
 Visit joined(const Visit& before, Visit now) {
     if (before.launch != now.launch) return now;
     if (before.spread == Visit::grid || before.block != now.block) {
         now.spread = Visit::grid;
     } else if (before.epoch == now.epoch) {
-        const bool same_warp =
-            before.spread != Visit::one_block && before.thread / kWarp == now.thread / kWarp;
-        const bool same_thread = before.spread == Visit::thread_only && before.thread == now.thread;
-        now.spread = same_thread ? Visit::thread_only : same_warp ? Visit::one_warp : Visit::one_block;
+        const bool same_thread = before.spread == Visit::one_thread && before.thread == now.thread;
+        now.spread = same_thread ? Visit::one_thread : Visit::one_block;
     }
     return now;
 }
 
-void complain(const char* what, const char* memory, const Visit& before, const Visit& now) {
+void report(const char* what, const char* memory, const Visit& before, const Visit& now) {
     fail("%s in %s memory by thread %u of block %u and thread %u of block %u with no barrier between", what,
          memory, before.thread, before.block, now.thread, now.block);
 }
 
-bool is_static_shared(uintptr_t address) {
+bool is_shared(uintptr_t address) {
     return address >= reinterpret_cast<uintptr_t>(__bss_start) && address < reinterpret_cast<uintptr_t>(_end);
 }
 
@@ -107,32 +101,28 @@ void touch(const void* pointer, size_t size, Access access) {
     now.launch = place.launch;
     now.block = place.block;
     now.epoch = place.epoch;
-    now.warp_epoch = place.warp_epoch;
     now.thread = place.thread;
-    now.atomic = access == Access::atomic;
     const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
-    const bool shared = is_static_shared(begin) || is_dynamic_shared(pointer);
+    const bool shared = is_shared(begin);
     const char* memory = shared ? "shared" : "global";
     if (!shared && __asan_region_is_poisoned && __asan_region_is_poisoned(const_cast<void*>(pointer), size))
         return fail("AddressSanitizer: %s of %zu bytes outside every allocation, by thread %u of block %u",
                     access == Access::read ? "read" : "write", size, now.thread, now.block);
     for (uintptr_t address = begin / kGranule * kGranule; address < begin + size; address += kGranule) {
         Cell& cell = shadow().of(address);
-        // Every block has a shared memory of its own, here in one place.
+        // The blocks use the same memory as their shared memory, one after another.
         if (shared && (cell.write.launch != now.launch || cell.write.block != now.block)) {
             if (access != Access::write)
                 return fail("thread %u of block %u reads shared memory that the block has not written",
                             now.thread, now.block);
             cell = Cell();
         }
-        const bool both_atomic = cell.write.atomic && now.atomic;
-        if (!both_atomic && !ordered(cell.write, now))
-            return complain(access == Access::read ? "write and read" : "two writes", memory, cell.write,
-                            now);
+        if (!ordered(cell.write, now))
+            return report(access == Access::read ? "write and read" : "two writes", memory, cell.write, now);
         if (access == Access::read) {
             cell.read = joined(cell.read, now);
         } else {
-            if (!ordered(cell.read, now)) return complain("read and write", memory, cell.read, now);
+            if (!ordered(cell.read, now)) return report("read and write", memory, cell.read, now);
             cell.write = now;
             cell.read = Visit();
         }

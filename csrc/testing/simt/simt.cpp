@@ -17,15 +17,15 @@
 
 namespace simt {
 
-// Not zero, so that they do not lie where shared memory does (races.cpp).
-Index threadIdx{1, 1, 1}, blockIdx{1, 1, 1}, blockDim{1, 1, 1}, gridDim{1, 1, 1};
+// Not zero-initialised, because that part of the module's data is shared memory (races.cpp).
+Index threadIdx{1}, blockIdx{1}, blockDim{1}, gridDim{1};
 
 namespace {
 
 constexpr size_t kStack = 128 * 1024;
 
 #ifdef __x86_64__
-// Saves the registers that a call keeps on the stack, and takes up another stack.
+// Pushes the callee-saved registers and switches to another stack.
 extern "C" void vreid_simt_switch(void** save, void* resume);
 asm(R"(
 .text
@@ -88,10 +88,9 @@ struct Thread {
     unsigned mask = 0;
     uint64_t sent = 0, result = 0;
     int64_t argument = 0;
-    uint32_t warp_epoch = 0;
 };
 
-// On the heap: what lies among the module's own zero-initialised data is shared memory (races.cpp).
+// Allocated on the heap, because the module's zero-initialised data is shared memory (races.cpp).
 struct Machine {
     Context scheduler;
     Thread threads[kBlock];
@@ -100,7 +99,6 @@ struct Machine {
     Place place{};
     bool running = false;
     const std::function<void()>* kernel = nullptr;
-    std::vector<char> dynamic;
     char message[512] = "";
     bool failed = false;
     std::mutex lock;
@@ -131,21 +129,14 @@ void run_thread() {
     leave();
 }
 
-Index split(uint64_t number, const Index& size) {
-    return {unsigned(number % size.x), unsigned(number / size.x % size.y),
-            unsigned(number / (uint64_t(size.x) * size.y))};
-}
-
 void resume(unsigned number) {
     Machine& m = machine();
-    Thread& thread = m.threads[number];
     m.place.thread = number;
-    threadIdx = split(number, blockDim);
-    m.place.warp_epoch = thread.warp_epoch;
-    m.scheduler.switch_to(thread.context);
+    threadIdx.x = number;
+    m.scheduler.switch_to(m.threads[number].context);
 }
 
-// All lanes of the warp operation that `thread` waits at have come: they get their results.
+// If all lanes of the warp operation of thread `number` have called it, computes their results.
 void finish_warp_operation(unsigned number) {
     Machine& m = machine();
     const unsigned first = number / kWarp * kWarp, mask = m.threads[number].mask;
@@ -167,13 +158,14 @@ void finish_warp_operation(unsigned number) {
     }
 }
 
-// Nobody can go on: either all threads stand at one barrier, or somebody waits for one who will not come.
+// Called when no thread can continue: either all threads have reached one barrier, or the block is
+// deadlocked.
 void pass_barrier() {
     Machine& m = machine();
     const auto end = m.threads + m.size;
     const auto lane = std::find_if(m.threads, end, [](auto& t) { return t.state == State::at_warp; });
     if (lane != end)
-        return fail("%s:%d: %s: the lanes of mask %08x do not all come to it", lane->file, lane->line,
+        return fail("%s:%d: %s: expected all lanes of mask %08x, got some", lane->file, lane->line,
                     lane->what, lane->mask);
     const auto first = std::find_if(m.threads, end, [](auto& t) { return t.state == State::at_barrier; });
     const auto here = std::count_if(m.threads, end, [&](auto& t) {
@@ -209,10 +201,9 @@ void run_block(const std::vector<unsigned>& order) {
     }
 }
 
-template <class T>
-std::vector<T> permutation(T size, std::mt19937* generator) {
-    std::vector<T> order(size);
-    std::iota(order.begin(), order.end(), T(0));
+std::vector<unsigned> permutation(unsigned size, std::mt19937* generator) {
+    std::vector<unsigned> order(size);
+    std::iota(order.begin(), order.end(), 0u);
     if (generator) std::shuffle(order.begin(), order.end(), *generator);
     return order;
 }
@@ -246,44 +237,32 @@ const char* failure() {
     return machine().message;
 }
 
-bool launch(Index grid, Index block, size_t shared_bytes, const std::function<void()>& kernel) {
+bool launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
     Machine& m = machine();
     const std::lock_guard<std::mutex> alone(m.lock);
     m.failed = false;
-    m.size = block.x * block.y * block.z;
-    const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
-    if (m.size == 0 || m.size > kBlock || blocks == 0) {
-        fail("%u threads in each of %llu blocks, wanted 1 to 1024 and at least one", m.size,
-             static_cast<unsigned long long>(blocks));
+    m.size = threads;
+    if (threads == 0 || threads > kBlock || blocks == 0) {
+        fail("launch: expected at least 1 block of 1 to 1024 threads, got %u of %u", blocks, threads);
         return false;
     }
     const char* seed = getenv("VREID_SIMT_ORDER");
     std::mt19937 generator(seed ? unsigned(atoi(seed)) : 0u);
-    const auto threads = permutation(m.size, seed ? &generator : nullptr);
+    const auto order = permutation(threads, seed ? &generator : nullptr);
     m.kernel = &kernel;
-    blockDim = block;
-    gridDim = grid;
+    blockDim.x = threads;
+    gridDim.x = blocks;
     ++m.place.launch;
     m.running = true;
-    m.dynamic.assign(shared_bytes, 0);
-    for (const uint64_t number : permutation(blocks, seed ? &generator : nullptr)) {
-        m.place.block = uint32_t(number);
-        blockIdx = split(number, grid);
-        run_block(threads);
+    for (const unsigned number : permutation(blocks, seed ? &generator : nullptr)) {
+        m.place.block = number;
+        blockIdx.x = number;
+        run_block(order);
         if (m.failed) break;
     }
     m.running = false;
     end_of_launch();
     return !m.failed;
-}
-
-void* dynamic_shared() {
-    return machine().dynamic.data();
-}
-
-bool is_dynamic_shared(const void* address) {
-    const std::vector<char>& memory = machine().dynamic;
-    return address >= memory.data() && address < memory.data() + memory.size();
 }
 
 void barrier(const char* file, int line) {
@@ -313,12 +292,6 @@ uint64_t warp(Combine combine, unsigned mask, uint64_t sent, int64_t argument, c
     finish_warp_operation(number);
     if (own.state != State::ready) leave();
     return own.result;
-}
-
-void warp_barrier(unsigned mask, const char* file, int line) {
-    const Combine nothing = [](const uint64_t*, unsigned, int64_t) -> uint64_t { return 0; };
-    warp(nothing, mask, 0, 0, "__syncwarp", file, line);
-    machine().place.warp_epoch = ++current().warp_epoch;
 }
 
 }  // namespace simt

@@ -1,13 +1,13 @@
-// CUDA kernels on the host, for tests: a thread block's threads are fibers of one OS thread, which run until
-// they wait for each other. Blocks run one after another. What a GPU would leave undefined ends the launch
-// with cudaErrorLaunchFailure and a sentence that cudaGetErrorString gives:
+// Runs CUDA kernels on the host, for tests. The threads of a thread block are fibers of one OS thread, which
+// run until they wait for each other; blocks run one after another. Undefined behaviour on a GPU ends the
+// launch with cudaErrorLaunchFailure and a description that cudaGetErrorString returns:
 //
-// - a barrier that some thread of the block does not reach, or reaches at another line;
-// - a warp operation whose mask names a lane that does not take part, or leaves out one that does;
-// - two threads that touch the same memory, one of them writing, with no barrier between (races.cpp);
+// - a barrier that a thread of the block does not reach, or reaches at another line;
+// - a warp operation whose mask names a lane that does not take part, or omits one that does;
+// - two threads that access the same memory, one of them writing, without a barrier between (races.cpp);
 // - a read of shared memory that the block has not written;
 // - an access that is not aligned to its size;
-// - an access outside every allocation, where AddressSanitizer's runtime is loaded.
+// - an access outside every allocation, if AddressSanitizer's runtime is loaded.
 //
 // VREID_SIMT_ORDER, a number, permutes the order of blocks and threads.
 #pragma once
@@ -18,16 +18,17 @@
 
 namespace simt {
 
+// The kernels use the x axis only.
 struct Index {
-    unsigned x = 0, y = 0, z = 0;
+    unsigned x = 0;
 };
 
-// CUDA's variables of these names, set for the thread that runs.
+// CUDA's variables of these names, set for the running thread.
 extern Index threadIdx, blockIdx, blockDim, gridDim;
 
-// The same thread, counted through all axes, and how many barriers it has passed.
+// The running thread, and the number of barriers that its block has passed.
 struct Place {
-    uint32_t launch, block, thread, epoch, warp_epoch;
+    uint32_t launch, block, thread, epoch;
 };
 
 constexpr unsigned kWarp = 32, kBlock = 1024;
@@ -36,26 +37,22 @@ const Place& here();
 bool running();
 bool on_a_fiber_stack(const void* address);
 
-// Ends the launch; the first complaint is kept.
+// Ends the launch; the first description is kept.
 void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 const char* failure();
 
-// Runs `kernel` for every thread; false after a complaint.
-bool launch(Index grid, Index block, size_t shared_bytes, const std::function<void()>& kernel);
-// What a kernel on a GPU declares as `extern __shared__`; one address for all blocks, as for static shared
-// memory.
-void* dynamic_shared();
-bool is_dynamic_shared(const void* address);
+// Runs `kernel` for every thread; false after a failure.
+bool launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
 
 void barrier(const char* file, int line);
 
-// What a lane gets when all lanes of a mask have come: from what each of them sent, and its own argument.
+// The result of a lane once all lanes of a mask have called `warp`, from the values that they sent and from
+// its own argument.
 using Combine = uint64_t (*)(const uint64_t* sent, unsigned mask, int64_t argument);
 uint64_t warp(Combine combine, unsigned mask, uint64_t sent, int64_t argument, const char* what,
               const char* file, int line);
-void warp_barrier(unsigned mask, const char* file, int line);
 
-enum class Access { read, write, atomic };
+enum class Access { read, write };
 void check_alignment(const void* address, size_t size);
 void touch(const void* address, size_t size, Access access);
 void end_of_launch();
