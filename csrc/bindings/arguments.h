@@ -1,5 +1,5 @@
-// Conversions and checks of the arguments that Python passes. The checks cover what would crash the process;
-// vreid_ext.ops checks the rest. A failed check raises ValueError in Python.
+// Conversions and checks of the arguments that Python passes. These checks prevent crashes; vreid_ext.ops
+// checks the rest. A failed check raises ValueError in Python.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/product.h"
 #include "common/tensors.h"
@@ -33,28 +34,41 @@ VREID_TUPLE(FeatureMap, data, dtype, B, T, C, L, stride_b, stride_t, stride_c, s
 VREID_TUPLE(Rows, data, dtype, N, D, stride);
 VREID_TUPLE(Panels, data, N, D);
 
-// "a, b" as ("a", "b")
-inline pybind11::tuple split_names(std::string_view names) {
-    pybind11::list result;
+// "a, b" as {"a", "b"}
+inline std::vector<std::string> split_names(std::string_view names) {
+    std::vector<std::string> result;
     for (size_t begin = 0; begin < names.size();) {
         const size_t end = std::min(names.find(',', begin), names.size());
-        result.append(std::string(names.substr(begin, end - begin)));
-        begin = names.find_first_not_of(' ', end + 1);
+        result.emplace_back(names.substr(begin, end - begin));
+        begin = names.find_first_not_of(" ,", end);
     }
-    return pybind11::tuple(result);
+    return result;
+}
+
+inline pybind11::tuple name_tuple(std::string_view names) {
+    return pybind11::tuple(pybind11::cast(split_names(names)));
 }
 
 template <class... Tuples>
 void export_tuples(pybind11::module_& m) {
     if (!pybind11::hasattr(m, "tuples")) m.attr("tuples") = pybind11::dict();
-    ((m.attr("tuples")[Tuples::kName] = split_names(Tuples::kFields)), ...);
+    ((m.attr("tuples")[Tuples::kName] = name_tuple(Tuples::kFields)), ...);
 }
 
 inline void export_codes(pybind11::module_& m) {
     pybind11::dict codes;
-    codes["DType"] = split_names(names_of(DType{}));
-    codes["Metric"] = split_names(names_of(Metric{}));
+    codes["DType"] = name_tuple(names_of(DType{}));
+    codes["Metric"] = name_tuple(names_of(Metric{}));
     m.attr("codes") = codes;
+}
+
+// Defines functions of the module under their own names.
+#define VREID_DEFINE(module, ...) define_functions(module, #__VA_ARGS__, __VA_ARGS__)
+template <class... Functions>
+void define_functions(pybind11::module_& m, std::string_view names, Functions... functions) {
+    size_t i = 0;
+    const std::vector<std::string> list = split_names(names);
+    (m.def(list[i++].c_str(), functions), ...);
 }
 
 template <class... Parts>

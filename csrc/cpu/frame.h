@@ -105,7 +105,7 @@ inline void scale(const FeatureMap& map, const T* x, const FeatureMap& target, T
     if (map.planes()) {
         const bool streamed = cells % Lanes<T>::N == 0 && streams(dx, target.stride_c, size);
         for (int64_t n = 0; n < map.C; ++n) {
-            const int64_t c = in_turn(n, map.C);
+            const int64_t c = interleaved(n, map.C);
             const T* source = x + c * map.stride_c;
             T* result = dx + c * target.stride_c;
             for (int64_t k = 0; k < K; ++k) {

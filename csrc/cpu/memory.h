@@ -19,7 +19,7 @@ inline int64_t smaller(int64_t a, int64_t b) {
 
 // The i-th index of an order that alternates between the two halves of [0, n): hardware prefetchers stop at
 // page boundaries, but they follow two streams at once.
-inline int64_t in_turn(int64_t i, int64_t n) {
+inline int64_t interleaved(int64_t i, int64_t n) {
     return i % 2 * ((n + 1) / 2) + i / 2;
 }
 

@@ -118,16 +118,10 @@ Status pool_backward(const RegionPoolBackward& op) {
     return Status::ok;
 }
 
-// For weights that need not sum to one: W = R or, without `through_root`, the weights, and W W^T - I.
-template <class A>
-inline void overlap_residual(const A* s, int64_t K, int64_t L, bool through_root, A* W, A* products) {
-    for (int64_t i = 0; i < K * L; ++i) W[i] = through_root ? root(s[i]) : s[i];
-    residual(W, K, L, false, products);
-}
-
-// ||W W^T - I||^2
-template <class A>
-Status overlap(const HellingerOverlap& op) {
+// Calls f(frame, W, A) for each frame of weights that need not sum to one: W = R or, without `op.root`, the weights,
+// and A = W W^T - I.
+template <class A, class Op, class F>
+Status for_residuals(const Op& op, F f) {
     const int64_t K = op.K, L = op.L;
     const Scratch own(op.threads, (K * L + K * K) * int64_t(sizeof(A)));
     if (!own) return Status::out_of_memory;
@@ -135,32 +129,34 @@ Status overlap(const HellingerOverlap& op) {
     for (int64_t frame = 0; frame < op.frames; ++frame) {
         A *W = own.of<A>(omp_get_thread_num()), *products = W + K * L;
         const A* s = static_cast<const A*>(op.weights) + frame * K * L;
-        overlap_residual(s, K, L, op.root, W, products);
-        static_cast<A*>(op.overlap)[frame] = dot(products, products, K * K);
+        for (int64_t i = 0; i < K * L; ++i) W[i] = op.root ? root(s[i]) : s[i];
+        residual(W, K, L, false, products);
+        f(frame, W, products);
     }
     return Status::ok;
+}
+
+// ||A||^2
+template <class A>
+Status overlap(const HellingerOverlap& op) {
+    return for_residuals<A>(op, [&](int64_t frame, const A*, const A* products) {
+        static_cast<A*>(op.overlap)[frame] = dot(products, products, op.K * op.K);
+    });
 }
 
 // d/dW = 4 A W; with W = sqrt(s), d/ds = 2 A W / W, and zero if the weight is zero.
 template <class A>
 Status overlap_backward(const HellingerOverlapBackward& op) {
     const int64_t K = op.K, L = op.L;
-    const Scratch own(op.threads, (K * L + K * K) * int64_t(sizeof(A)));
-    if (!own) return Status::out_of_memory;
-#pragma omp parallel for num_threads(op.threads) schedule(static)
-    for (int64_t frame = 0; frame < op.frames; ++frame) {
-        A *W = own.of<A>(omp_get_thread_num()), *products = W + K * L;
-        const A* s = static_cast<const A*>(op.weights) + frame * K * L;
+    return for_residuals<A>(op, [&](int64_t frame, const A* W, const A* products) {
         A* ds = static_cast<A*>(op.dweights) + frame * K * L;
         const A grad = static_cast<const A*>(op.grad)[frame];
-        overlap_residual(s, K, L, op.root, W, products);
         for (int64_t k = 0; k < K; ++k) {
             residual_times(products, W, K, L, k, ds + k * L);
             for (int64_t i = k * L; i < (k + 1) * L; ++i)
                 ds[i] *= op.root ? (W[i] != 0 ? 2 * grad / W[i] : A(0)) : 4 * grad;
         }
-    }
-    return Status::ok;
+    });
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ constexpr int kBlock = (kRegisters - 2) / (K + 1) < 4 ? (kRegisters - 2) / (K + 
 // The distance of a software prefetch, in elements: the hardware prefetches within long rows, but not from
 // one short row to the next.
 template <class T>
-inline int64_t ahead(const Matrix<T>& x) {
+inline int64_t prefetch_distance(const Matrix<T>& x) {
     constexpr int64_t kPage = 4096 / sizeof(T);
     return x.stride < kPage ? kPage / 2 : 0;
 }
@@ -78,12 +78,12 @@ inline int64_t ahead(const Matrix<T>& x) {
 template <class T, int K, class Out>
 inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out, bool streamed) {
     constexpr int N = Lanes<T>::N;
-    const int64_t next = ahead(x);
+    const int64_t next = prefetch_distance(x);
     const auto block = [&](int64_t j, auto vectors, auto part) {
         constexpr int V = decltype(vectors)::value;
         Vec<T> total[K][V] = {};
         for (int64_t i = 0; i < x.rows; ++i) {
-            const int64_t r = in_turn(i, x.rows);
+            const int64_t r = interleaved(i, x.rows);
             const T* p = x.data + r * x.stride + j;
             Vec<T> v[V];
 #pragma GCC unroll 4
@@ -229,7 +229,7 @@ inline void arrange(const Acc<T>* v, int64_t columns, Acc<T>* out) {
 template <class T, int K>
 VREID_INLINE void dot_lanes(const Matrix<T>& x, int64_t r, const Acc<T>* weights, Vec<T> (&sums)[K]) {
     constexpr int N = Lanes<T>::N, P = kLane<T>;
-    const int64_t next = ahead(x);
+    const int64_t next = prefetch_distance(x);
     for_vectors<T>(x.columns, [&](int64_t j, auto part) {
         Vec<T> v[P];
 #pragma GCC unroll 4
@@ -264,7 +264,7 @@ inline void dot_short_rows(const Matrix<T>& x, const Acc<T>* weights, T* out, bo
         }
     };
     const int64_t whole = x.rows / N;
-    for (int64_t i = 0; i < whole; ++i) block(in_turn(i, whole) * N, Whole{});
+    for (int64_t i = 0; i < whole; ++i) block(interleaved(i, whole) * N, Whole{});
     if (whole * N < x.rows) block(whole * N, Partial{int(x.rows - whole * N)});
 }
 

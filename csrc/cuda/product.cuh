@@ -95,8 +95,7 @@ struct Product {
 #pragma unroll
         for (int u = 0; u < kLoads; ++u) {
             const int place = u * kThreads + threadIdx.x, line = place / (kDepth / 4);
-            const bool first =
-                line < kRows;  // select each field: selecting a struct would place it on the stack
+            const bool first = line < kRows;  // selecting a struct would place it on the stack
             const float* data = first ? a.data : b.data;
             const int64_t row = first ? top + line : left + line - kRows, rows = first ? a.rows : b.rows;
             const int64_t d = depth + 4 * (place % (kDepth / 4));

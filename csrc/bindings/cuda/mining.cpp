@@ -5,6 +5,8 @@
 namespace vreid {
 namespace {
 
+using cuda::mine_splits;
+
 Rows float_rows(const char* name, const RowsTuple& tuple) {
     const Rows x = rows(name, tuple);
     check_narrow(x.dtype);
@@ -103,12 +105,7 @@ void batch_hard(int64_t N, int64_t M, int64_t D, int64_t rows, int64_t candidate
 }  // namespace
 
 void bind_mining(pybind11::module_& m) {
-    m.def("mined_distance", &mined_distance);
-    m.def("mined_distance_backward", &mined_distance_backward);
-    m.def("triplet", &triplet);
-    m.def("identity_hard", &identity_hard);
-    m.def("mine_splits", &cuda::mine_splits, "Number of pieces of the candidates for batch_hard.");
-    m.def("batch_hard", &batch_hard);
+    VREID_DEFINE(m, mine_splits, mined_distance, mined_distance_backward, triplet, identity_hard, batch_hard);
 }
 
 }  // namespace vreid

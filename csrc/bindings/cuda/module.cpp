@@ -8,6 +8,7 @@
 namespace vreid {
 namespace {
 
+// Name and text of the error if a device cannot run the kernels.
 std::optional<std::pair<std::string, std::string>> unusable(int device) {
     const cudaError_t status = on_device(device, cuda::usable);
     if (status == cudaSuccess) return std::nullopt;
@@ -38,7 +39,5 @@ PYBIND11_MODULE(_cuda, m) {
     bind_part_metric(m);
     bind_mining(m);
     bind_ranking(m);
-    m.def("unusable", &unusable,
-          "Name and text of the error if a device cannot run the kernels, otherwise None.");
-    m.def("build_info", &build_info);
+    VREID_DEFINE(m, unusable, build_info);
 }

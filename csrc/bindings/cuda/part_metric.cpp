@@ -45,8 +45,7 @@ void part_slopes(const PartMetricTuple& tuple, int64_t r, int64_t grad, int64_t 
 
 void bind_part_metric(pybind11::module_& m) {
     export_tuples<PartMetricTuple>(m);
-    m.def("part_distance", &part_distance);
-    m.def("part_slopes", &part_slopes);
+    VREID_DEFINE(m, part_distance, part_slopes);
 }
 
 }  // namespace vreid

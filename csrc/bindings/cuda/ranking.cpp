@@ -27,7 +27,7 @@ void rank_counts(int64_t Q, int64_t G, int64_t offset, int64_t values, int64_t k
 }  // namespace
 
 void bind_ranking(pybind11::module_& m) {
-    m.def("rank_counts", &rank_counts);
+    VREID_DEFINE(m, rank_counts);
 }
 
 }  // namespace vreid

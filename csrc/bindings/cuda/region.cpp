@@ -52,10 +52,7 @@ void region_pool_backward(const FeatureMapTuple& map, const FeatureMapTuple& gra
 }  // namespace
 
 void bind_region(pybind11::module_& m) {
-    m.def("region_pieces", &region_pieces);
-    m.def("region_gradient_pieces", &region_gradient_pieces);
-    m.def("region_pool", &region_pool);
-    m.def("region_pool_backward", &region_pool_backward);
+    VREID_DEFINE(m, region_pieces, region_gradient_pieces, region_pool, region_pool_backward);
 }
 
 }  // namespace vreid

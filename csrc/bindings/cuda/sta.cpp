@@ -185,16 +185,8 @@ void fuse_backward(const FeatureMapTuple& map, const FeatureMapTuple& gradient, 
 }  // namespace
 
 void bind_sta(pybind11::module_& m) {
-    m.def("pieces", &pieces, "Pieces of the sums of squares and of the block sums of a map.");
-    m.def("fuse_pieces", &fuse_pieces);
-    m.def("sta_pool", &sta_pool);
-    m.def("sta_pool_backward", &sta_pool_backward);
-    m.def("attention_map", &attention_map);
-    m.def("attention_map_backward", &attention_map_backward);
-    m.def("block_scores", &block_scores);
-    m.def("block_scores_backward", &block_scores_backward);
-    m.def("fuse", &fuse);
-    m.def("fuse_backward", &fuse_backward);
+    VREID_DEFINE(m, pieces, fuse_pieces, sta_pool, sta_pool_backward, attention_map, attention_map_backward,
+                 block_scores, block_scores_backward, fuse, fuse_backward);
 }
 
 }  // namespace vreid

@@ -43,7 +43,7 @@ inline const int64_t* checked_indices(const char* name, int64_t address, int64_t
     return index;
 }
 
-// Where the rows of a list of `size` elements start, and where the last one ends.
+// The starts of the rows in a list of `size` elements, and the end of the last row.
 inline const int64_t* checked_starts(const char* name, int64_t address, int64_t rows, int64_t size) {
     const int64_t* start = pointer<const int64_t>(name, address, rows + 1);
     for (int64_t n = 0; n <= rows; ++n) {

@@ -100,12 +100,7 @@ void identity_hard(const RowsTuple& x, int64_t labels, int64_t order, int64_t me
 }  // namespace
 
 void bind_mining(pybind11::module_& m) {
-    m.def("prepare_rows", &prepare_rows);
-    m.def("mine", &mine);
-    m.def("mined_distance", &mined_distance);
-    m.def("mined_distance_backward", &mined_distance_backward);
-    m.def("triplet", &triplet);
-    m.def("identity_hard", &identity_hard);
+    VREID_DEFINE(m, prepare_rows, mine, mined_distance, mined_distance_backward, triplet, identity_hard);
 }
 
 }  // namespace vreid

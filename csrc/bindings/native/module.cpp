@@ -30,5 +30,5 @@ PYBIND11_MODULE(_native, m) {
     bind_ranking(m);
     bind_rerank(m);
     bind_probe(m);
-    m.def("build_info", &build_info);
+    VREID_DEFINE(m, build_info);
 }

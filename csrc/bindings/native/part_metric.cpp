@@ -67,9 +67,7 @@ void part_distance_backward(const PartSizesTuple& sizes, const PartSideTuple& qu
 void bind_part_metric(pybind11::module_& m) {
     export_tuples<PartSizesTuple, PartSideTuple>(m);
     m.attr("CLOSE_PAIR") = kClosePair;
-    m.def("part_distance", &part_distance);
-    m.def("part_distance_scratch", &part_distance_scratch);
-    m.def("part_distance_backward", &part_distance_backward);
+    VREID_DEFINE(m, part_distance, part_distance_scratch, part_distance_backward);
 }
 
 }  // namespace vreid

@@ -4,6 +4,7 @@
 namespace vreid {
 namespace {
 
+// Returns the sum.
 float read_probe(int64_t source, int64_t size, int threads) {
     Probe op{pointer<const float>("source", source, size), nullptr, size, 0, check_threads(threads)};
     run(&Table::probe, op);
@@ -19,8 +20,7 @@ void copy_probe(int64_t source, int64_t target, int64_t size, int threads) {
 }  // namespace
 
 void bind_probe(pybind11::module_& m) {
-    m.def("read_probe", &read_probe, "Sum of `size` floats: one vectorised read.");
-    m.def("copy_probe", &copy_probe, "Copy `size` floats: one vectorised read and write.");
+    VREID_DEFINE(m, read_probe, copy_probe);
 }
 
 }  // namespace vreid

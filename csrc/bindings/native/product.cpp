@@ -4,6 +4,7 @@
 namespace vreid {
 namespace {
 
+// The number of rows of a panel.
 int64_t panel_rows(int64_t code) {
     return kernels().table->panel_rows(dtype(code));
 }
@@ -27,9 +28,7 @@ void products(int64_t code, const PanelsTuple& x, const PanelsTuple& y, int64_t 
 }  // namespace
 
 void bind_product(pybind11::module_& m) {
-    m.def("panel_rows", &panel_rows, "Rows of a panel of this dtype code.");
-    m.def("pack_rows", &pack_rows);
-    m.def("products", &products);
+    VREID_DEFINE(m, panel_rows, pack_rows, products);
 }
 
 }  // namespace vreid

@@ -144,11 +144,7 @@ void top_k_result(const TileTuple& values, const FeaturesTuple& rows, int64_t le
 
 void bind_ranking(pybind11::module_& m) {
     export_tuples<TileTuple, FeaturesTuple>(m);
-    m.def("squared_norms", &squared_norms);
-    m.def("pair_distances", &pair_distances);
-    m.def("rank_counts", &rank_counts);
-    m.def("top_k", &top_k);
-    m.def("top_k_result", &top_k_result);
+    VREID_DEFINE(m, squared_norms, pair_distances, rank_counts, top_k, top_k_result);
 }
 
 }  // namespace vreid

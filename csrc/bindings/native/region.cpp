@@ -101,12 +101,8 @@ void temporal_pool_backward(int64_t code, int64_t B, int64_t T, int64_t K, int64
 }  // namespace
 
 void bind_region(pybind11::module_& m) {
-    m.def("region_pool", &region_pool);
-    m.def("region_pool_backward", &region_pool_backward);
-    m.def("hellinger_overlap", &hellinger_overlap);
-    m.def("hellinger_overlap_backward", &hellinger_overlap_backward);
-    m.def("temporal_pool", &temporal_pool);
-    m.def("temporal_pool_backward", &temporal_pool_backward);
+    VREID_DEFINE(m, region_pool, region_pool_backward, hellinger_overlap, hellinger_overlap_backward,
+                 temporal_pool, temporal_pool_backward);
 }
 
 }  // namespace vreid

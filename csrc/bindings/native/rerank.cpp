@@ -74,10 +74,7 @@ void overlap(int64_t Q, int64_t G, int64_t N, float lambda, const SparseRowsTupl
 
 void bind_rerank(pybind11::module_& m) {
     export_tuples<SparseRowsTuple>(m);
-    m.def("reciprocal", &reciprocal);
-    m.def("mean_rows", &mean_rows);
-    m.def("transpose", &transpose);
-    m.def("overlap", &overlap);
+    VREID_DEFINE(m, reciprocal, mean_rows, transpose, overlap);
 }
 
 }  // namespace vreid

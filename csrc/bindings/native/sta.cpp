@@ -181,16 +181,9 @@ void inter_frame_distance_backward(int64_t code, int64_t B, int64_t T, int64_t L
 }  // namespace
 
 void bind_sta(pybind11::module_& m) {
-    m.def("sta_pool", &sta_pool);
-    m.def("sta_pool_backward", &sta_pool_backward);
-    m.def("attention_map", &attention_map);
-    m.def("attention_map_backward", &attention_map_backward);
-    m.def("block_scores", &block_scores);
-    m.def("block_scores_backward", &block_scores_backward);
-    m.def("fuse", &fuse);
-    m.def("fuse_backward", &fuse_backward);
-    m.def("inter_frame_distance", &inter_frame_distance);
-    m.def("inter_frame_distance_backward", &inter_frame_distance_backward);
+    VREID_DEFINE(m, sta_pool, sta_pool_backward, attention_map, attention_map_backward, block_scores,
+                 block_scores_backward, fuse, fuse_backward, inter_frame_distance,
+                 inter_frame_distance_backward);
 }
 
 }  // namespace vreid
