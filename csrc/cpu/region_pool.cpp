@@ -118,8 +118,8 @@ Status pool_backward(const RegionPoolBackward& op) {
     return Status::ok;
 }
 
-// Calls f(frame, W, A) for each frame of weights that need not sum to one: W = R or, without `op.root`, the weights,
-// and A = W W^T - I.
+// Calls f(frame, W, A) for each frame of weights that need not sum to one: W = R or, without `op.root`, the
+// weights, and A = W W^T - I.
 template <class A, class Op, class F>
 Status for_residuals(const Op& op, F f) {
     const int64_t K = op.K, L = op.L;

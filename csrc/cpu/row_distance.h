@@ -1,16 +1,12 @@
 // Distances of rows of embeddings, computed from differences so that nearly equal rows keep their precision.
 #pragma once
 
+#include "cpu/memory.h"
 #include "cpu/sums.h"
 
 namespace vreid {
 namespace VREID_ISA {
 namespace {
-
-template <class T>
-inline const T* row(const Rows& rows, int64_t i) {
-    return static_cast<const T*>(rows.data) + i * rows.stride;
-}
 
 template <class T>
 inline Acc<T> squared_norm(const T* x, int64_t D) {

@@ -1,5 +1,6 @@
 // STA pooling, attention maps, block scores and fusion in vreid_ext._cuda.
 #include "bindings/cuda/launch.h"
+#include "cuda/frame.h"
 #include "cuda/kernels.h"
 
 namespace vreid {
