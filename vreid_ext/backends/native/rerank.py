@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import addresses
 from vreid_ext.backends.addresses import address
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
@@ -24,9 +25,10 @@ class SparseRows:
     index: Tensor
     value: Tensor
 
-    def view(self, first: int = 0) -> tuple[int, ...]:
-        """SparseRows in csrc/common/types.h, from a row on."""
-        return *map(address, (self.start[first:], self.index, self.value)), len(self.index)
+    def view(self, first: int = 0) -> addresses.SparseRows:
+        """The rows from `first` on."""
+        start = address(self.start[first:])
+        return addresses.SparseRows(start, address(self.index), address(self.value), len(self.index))
 
 
 class KReciprocal:
