@@ -208,7 +208,7 @@ def roofline(content: dict[str, Any], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from vreid_ext.report.plots import COLORS, STYLE, save_figure
+    from vreid_ext.report.style import COLORS, STYLE, save_figure
 
     limits = content["limits"]
     with matplotlib.rc_context(STYLE):

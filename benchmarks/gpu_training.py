@@ -10,8 +10,8 @@ from harness import synchronize
 from torch import Tensor
 
 from vreid_ext.data import ClipDataset, PKBatchSampler, build_dataset
+from vreid_ext.data.clips.transforms import train_transform
 from vreid_ext.data.synth import synthesize
-from vreid_ext.data.transforms import train_transform
 from vreid_ext.engine.loader import load
 from vreid_ext.losses import CrossEntropyLoss, TripletLoss
 from vreid_ext.models.sta import STA

@@ -207,14 +207,14 @@ def run(out: Path, hours: float) -> None:
     from vreid_ext import engine
     from vreid_ext.data.synth import synthesize
     from vreid_ext.engine.build import dataset_of
-    from vreid_ext.engine.evaluate import TestSet
+    from vreid_ext.engine.comparison import Comparison
 
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "set").exists():
         synthesize(out / "set", ids=PERSONS)
     overrides = [*RECIPE, f"dataset.root={out / 'set'}"]
     recipe = engine.load_recipe("synth_sta", overrides)
-    evaluated = len(TestSet(dataset_of(recipe.dataset)).tracklets)
+    evaluated = len(Comparison(dataset_of(recipe.dataset)).tracklets)
     command = [sys.executable, "-m", "vreid_ext", "train", "synth_sta", "--out", str(out / "run"), *overrides]
     with (out / "train.log").open("wb") as told:
         process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)

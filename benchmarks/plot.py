@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from vreid_ext.report.plots import COLORS, STYLE, save_figure
+from vreid_ext.report.style import COLORS, STYLE, save_figure
 
 ROOT = Path(__file__).parents[1]
 MARKERS = "osD^vP*X"

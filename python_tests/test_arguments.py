@@ -267,7 +267,7 @@ def test_torchreids_labels_may_be_names():
     ("options", "message"),
     [
         ({"lambda": 0.3}, "rerank: expected the keys k1, k2, lambda_value, got 'lambda'"),
-        ({"k1": 5.0}, "rerank: k1: got float, wanted an int"),
+        ({"k1": 5.0}, "rerank: k1: expected an int, got float"),
         ({"lambda_value": 2}, "rerank: lambda_value: expected a finite number from 0 to 1, got 2"),
     ],
 )

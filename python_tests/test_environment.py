@@ -42,12 +42,12 @@ def test_instruction_set(value, kind, command):
 
 def test_backend():
     choices = "('auto', 'reference', 'native', 'triton', 'cuda')"
-    message = f"ValueError: VREID_BACKEND: got 'Native', wanted one of {choices}"
+    message = f"ValueError: VREID_BACKEND: expected one of {choices}, got 'Native'"
     assert error_of("-c", "import vreid_ext", VREID_BACKEND="Native") == message
 
 
 def test_backend_that_cannot_run_the_op():
-    error, *reasons = errors_of("-c", FIRST_OP, VREID_BACKEND="cuda")[-1 - len(backends.BACKENDS) :]
+    error, *reasons = errors_of("-c", FIRST_OP, VREID_BACKEND="cuda")[-1 - len(backends.names()) :]
     assert error == "RuntimeError: backend='cuda' cannot run attention_map on cpu in torch.float32:"
     assert reasons[0] == "  reference: usable"
 

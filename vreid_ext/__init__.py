@@ -9,13 +9,13 @@ from typing import Any
 
 import vreid_ext._process  # noqa: F401  before torch
 from vreid_ext import ops
-from vreid_ext.backends import use_backend
+from vreid_ext.backends import empty_cache, use_backend
 
 __version__ = "0.1.0"
 
 _SUBPACKAGES = ("backends", "data", "engine", "losses", "metrics", "models", "nn", "report")
 
-__all__ = ["__version__", "losses", "metrics", "models", "nn", "ops", "use_backend"]
+__all__ = ["__version__", "empty_cache", "losses", "metrics", "models", "nn", "ops", "use_backend"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,8 @@ def transformed() -> bool:
     """Whether the arithmetic itself is asked for: a `torch.jit.trace` that records it, forward-mode AD, or a
     transform of `torch.func`. Plain torch has rules for all of them, a kernel has none.
     """
-    return torch.jit.is_tracing() or transforming() or forward_mode()
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in torch's __all__
+    return tracing or transforming() or forward_mode()
 
 
 def observed() -> bool:

@@ -1,13 +1,11 @@
-"""What a process must be before torch is imported and kernels run, which importing this module sees to, and
-what torchrun tells it.
-"""
+"""The process: main interpreter only, one thread in a forked child, and the variables that torchrun sets."""
 
 import importlib
 import os
 
 
 def _refuse_sub_interpreters() -> None:
-    """torch, imported in a sub-interpreter, waits for itself for ever."""
+    """Importing torch in a sub-interpreter deadlocks."""
     for name in ("_interpreters", "_xxsubinterpreters"):  # from Python 3.13 on, and before
         try:
             interpreters = importlib.import_module(name)
@@ -21,9 +19,27 @@ _refuse_sub_interpreters()
 
 import torch  # noqa: E402
 
-# OpenMP's threads do not live on in a forked process, such as a data loader's worker. The next parallel
-# region, torch's or ours, would wait for them for ever.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+_forked = False  # whether this process was forked and has called no op of this package since
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def settle_fork() -> None:
+    """Called by every op: in a forked process, set torch to one thread before the first op.
+
+    OpenMP's worker threads do not survive `fork`, so the next parallel region of torch or of a kernel would
+    deadlock. A forked process that calls no op of this package is left as it is.
+    """
+    global _forked
+    if _forked:
+        torch.set_num_threads(1)
+        _forked = False
 
 
 def launched(name: str, default: str | None = None) -> int:

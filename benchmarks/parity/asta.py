@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vreid_ext.data import attribute_sizes
 from vreid_ext.engine import load_recipe
-from vreid_ext.engine.build import Objective
+from vreid_ext.engine.objective import Objective
 from vreid_ext.models import ASTA
 
 PERSONS, CLIPS, FRAMES = 3, 2, 2

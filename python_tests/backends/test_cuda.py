@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import backends
+from vreid_ext.backends.table import function
 
 backend = backends.load("cuda")
 GPU = torch.device("cuda")
@@ -35,9 +36,9 @@ def cuobjdump() -> str | None:
 
 def test_unavailable_says_why(monkeypatch):
     def reason(op: str, device: torch.device = GPU, dtype: torch.dtype = torch.float32) -> str | None:
-        return backend.unavailable(op, device, dtype)
+        return backends.reason(op, "cuda", device, dtype)
 
-    assert reason("top_k") == "there is no CUDA kernel for top_k"
+    assert reason("top_k") == "it has no kernel for top_k"
     assert reason("sta_pool", torch.device("cpu")) == "CUDA kernels need a CUDA device, not cpu"
     assert "not torch.float64" in reason("sta_pool", dtype=torch.float64)
     monkeypatch.setattr(backend, "_missing", lambda: "no module")
@@ -54,7 +55,7 @@ sys.modules["vreid_ext._cuda"] = None
 import torch, vreid_ext
 from vreid_ext import backends
 cuda = backends.load("cuda")
-print(cuda.unavailable("sta_pool", torch.device("cuda"), torch.float32), cuda.build_info())
+print(backends.reason("sta_pool", "cuda", torch.device("cuda"), torch.float32), cuda.build_info())
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("vreid_ext._cuda cannot be loaded")
@@ -87,7 +88,7 @@ def test_a_device_that_cannot_run_the_kernels(monkeypatch, error, message):
     monkeypatch.setattr(backend, "_module", Module)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 5))
-    reason = backend.unavailable("sta_pool", torch.device("cuda:1"), torch.float32)
+    reason = backends.reason("sta_pool", "cuda", torch.device("cuda:1"), torch.float32)
     assert reason is not None
     assert message in reason
 
@@ -147,7 +148,7 @@ def test_auto_follows_the_table_of_op_and_architecture(monkeypatch, capability, 
         asked.append(name)
         return None if name == "reference" else "not now"
 
-    monkeypatch.setattr(backends, "_reason", reason)
+    monkeypatch.setattr(backends, "reason", reason)
     backends._resolve.cache_clear()
     try:
         assert backends.choose("batch_hard", "auto", GPU, torch.float32) == "reference"
@@ -192,8 +193,10 @@ def test_forward_and_backward_can_be_captured_in_a_graph():
     grad = torch.ones(4, 512, device="cuda")
 
     def step() -> tuple[Tensor, Tensor]:
-        pooled, scores, attention, *saved = backend.sta_pool(x, None, 4)
-        return pooled, backend.sta_pool_backward(grad, None, None, x, None, scores, attention, *saved)
+        pooled, scores, attention, *saved = function("cuda", "sta_pool")(x, None, 4)
+        return pooled, function("cuda", "sta_pool_backward")(
+            grad, None, None, x, None, scores, attention, *saved
+        )
 
     step()
     graph = torch.cuda.CUDAGraph()

@@ -57,7 +57,7 @@ STEPS = {"sta_pool": sta, "fuse": pieces, "region_pool": regions, "batch_hard_tr
 def step(request) -> Callable[[Tensor], Tensor]:
     """Loss of an op on a backend; skipped where that has no kernel."""
     op, name = request.param
-    reason = backends.load(name).unavailable(op, torch.device("cuda"), torch.float32)
+    reason = backends.reason(op, name, torch.device("cuda"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     return lambda x: STEPS[op](name, x)
@@ -162,7 +162,7 @@ def test_peak_memory(name):
     # Sums (B,T,K,C) and what is smaller: an eighth of the map at K = 4 and 32 cells a block.
     assert peak(lambda: ops.sta_pool(x, 4, backend=name)) < x.nbytes / 8
     assert peak(lambda: loss_and_gradient(lambda x: sta(name, x), x)) < 1.25 * x.nbytes
-    if backends.load(name).unavailable("batch_hard", torch.device("cuda"), torch.float32) is None:
+    if backends.reason("batch_hard", name, torch.device("cuda"), torch.float32) is None:
         embeddings, labels = rows(16384)
         matrix = 4 * 16384**2
         assert peak(lambda: ops.batch_hard(embeddings, labels, backend=name)) < matrix / 8
@@ -219,13 +219,13 @@ def test_on_a_device_that_is_not_the_current_one(name):
     for a, b in zip(ops.sta_pool(x.to("cuda:1"), 4, backend=name), wanted, strict=True):
         assert a.device == torch.device("cuda:1")
         assert torch.equal(a.cpu(), b.cpu())
-    with pytest.raises(ValueError, match="scores: got a tensor on cuda:1, wanted cuda:0"):
+    with pytest.raises(ValueError, match="scores: expected cuda:0, got a tensor on cuda:1"):
         ops.fuse(x, torch.rand(4, 4, 4, device="cuda:1"), backend=name)
 
 
 def test_tensors_on_two_devices_and_cpu_tensors_are_named():
     x = maps()
-    with pytest.raises(ValueError, match="scores: got a tensor on cpu, wanted cuda:0"):
+    with pytest.raises(ValueError, match="scores: expected cuda:0, got a tensor on cpu"):
         ops.fuse(x, torch.rand(4, 4, 4))
     with pytest.raises(RuntimeError, match="CUDA kernels need a CUDA device, not cpu"):
         ops.sta_pool(x.cpu(), 4, backend="cuda")

@@ -1,4 +1,4 @@
-"""Large results use kept blocks, and never one that somebody still reads."""
+"""Large results use cached blocks, and never one that is still read."""
 
 import sys
 import threading
@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+import vreid_ext
 from vreid_ext.backends.native import memory
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept():
-    memory.release()
+def _nothing_cached():
+    memory.empty_cache()
     yield
-    memory.release()
+    memory.empty_cache()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -63,13 +64,13 @@ def test_threads_never_share_a_block():
     assert not wrong
 
 
-def test_threads_keep_blocks_at_the_same_time():
+def test_threads_cache_blocks_at_the_same_time():
     wrong = []
 
     def work(first: int) -> None:
         try:
             for number in range(200_000):
-                memory._keep(np.empty(10 + (7 * number + first) % 13, np.uint8))
+                memory._cache(np.empty(10 + (7 * number + first) % 13, np.uint8))
         except RuntimeError as error:
             wrong.append(error)
 
@@ -84,4 +85,23 @@ def test_threads_keep_blocks_at_the_same_time():
     finally:
         sys.setswitchinterval(interval)
     assert not wrong
-    assert 0 < len(memory._kept) <= memory._SIZES
+    assert 0 < len(memory._cached) <= memory._SIZES
+
+
+def test_the_cache_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "_CAPACITY", 5 * 2**20)
+    for megabytes in (1, 2, 3, 4):
+        del_me = memory.empty((megabytes, 2**18), torch.float32)
+        del del_me
+    assert list(memory._cached) == [4 * 2**20]
+    del_me = memory.empty((6, 2**18), torch.float32)
+    del del_me
+    assert not memory._cached
+
+
+def test_empty_cache_frees_the_blocks():
+    del_me = memory.empty((2**20,), torch.float32)
+    del del_me
+    assert memory._cached
+    vreid_ext.empty_cache()
+    assert not memory._cached

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.backends import triton as backend
+from vreid_ext import backends, ops
+from vreid_ext.backends.table import OPS, function
 
 pytest.importorskip("triton")
 
@@ -40,16 +40,17 @@ def test_in_the_interpreter():
 @pytest.mark.skipif(INTERPRETED, reason="asks about the process without the interpreter")
 def test_unavailable_says_why(monkeypatch):
     cpu = torch.device("cpu")
-    assert "CUDA device" in backend.unavailable("sta_pool", cpu, torch.float32)
-    assert (
-        backend.unavailable("rank_counts", cpu, torch.float32) == "there is no Triton kernel for rank_counts"
-    )
+    assert "CUDA device" in backends.reason("sta_pool", "triton", cpu, torch.float32)
+    assert backends.reason("rank_counts", "triton", cpu, torch.float32) == "it has no kernel for rank_counts"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert backend.unavailable("sta_pool", torch.device("cuda"), torch.float32) == "torch sees no CUDA device"
+    assert (
+        backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float32)
+        == "torch sees no CUDA device"
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "has 7.5" in backend.unavailable("sta_pool", torch.device("cuda"), torch.float32)
-    assert "float64" in backend.unavailable("sta_pool", torch.device("cuda"), torch.float64)
+    assert "has 7.5" in backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float32)
+    assert "float64" in backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float64)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="asks about the process without the interpreter")
@@ -59,7 +60,7 @@ import sys
 sys.modules["triton"] = None
 import torch, vreid_ext
 from vreid_ext import backends
-print(backends.load("triton").unavailable("sta_pool", torch.device("cuda"), torch.float32))
+print(backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float32))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "Triton is not installed\n"
@@ -105,11 +106,11 @@ def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(check, fe
 
 def test_ties_choose_the_first_frame(feature_map, device):
     x = feature_map((1, 1, 8, 4, 4), device).repeat(1, 6, 1, 1, 1)
-    choice = backend.sta_pool(x, None, 2)[-1]
+    choice = function("triton", "sta_pool")(x, None, 2)[-1]
     assert choice.tolist() == [[0, 0]]
     valid = torch.tensor([[0, 0, 0, 0, 0, 1]], device=device).bool()
-    assert backend.sta_pool(x, valid, 2)[-1].tolist() == [[5, 5]]
-    assert backend.sta_pool(x, ~valid & valid, 2)[-1].tolist() == [[-1, -1]]
+    assert function("triton", "sta_pool")(x, valid, 2)[-1].tolist() == [[5, 5]]
+    assert function("triton", "sta_pool")(x, ~valid & valid, 2)[-1].tolist() == [[-1, -1]]
 
 
 def test_nan_in_a_valid_frame_propagates(feature_map, device):
@@ -199,9 +200,11 @@ def test_forward_and_backward_can_be_captured_in_a_graph(feature_map):
     grad = torch.ones(4, 512, device="cuda")
 
     def step() -> tuple[Tensor, Tensor]:
-        pooled, *saved = backend.sta_pool(x, None, 4)
+        pooled, *saved = function("triton", "sta_pool")(x, None, 4)
         scores, attention, *rest = saved
-        return pooled, backend.sta_pool_backward(grad, None, None, x, None, scores, attention, *rest)
+        return pooled, function("triton", "sta_pool_backward")(
+            grad, None, None, x, None, scores, attention, *rest
+        )
 
     step()
     graph = torch.cuda.CUDAGraph()
@@ -229,4 +232,9 @@ def test_no_launch_waits_for_the_gpu(feature_map):
 
 @pytest.mark.skipif(not INTERPRETED, reason="as many calls take a GPU's tests longer than they tell")
 def test_calls_that_nobody_would_write_down(fuzz):
-    fuzz.some_calls("triton", sorted(backend.MODULES), (torch.float32, torch.float16), 120)
+    fuzz.some_calls(
+        "triton",
+        [op for op, each in OPS.items() if "triton" in each.backends],
+        (torch.float32, torch.float16),
+        120,
+    )

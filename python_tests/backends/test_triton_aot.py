@@ -17,7 +17,8 @@ triton_compiler = pytest.importorskip("triton.compiler")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 
-from vreid_ext.backends.triton import configs, kernels, mining, part_metric, region, sta  # noqa: E402
+from vreid_ext.backends.triton import configs, mining, part_metric, region, sta  # noqa: E402
+from vreid_ext.backends.triton import sta_kernels as kernels  # noqa: E402
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
 

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.ops.mining import METRICS
+from vreid_ext._checks import METRICS
 
 pytest.importorskip("triton")
 
-from vreid_ext.backends import triton as backend
+from vreid_ext.backends.table import function
 from vreid_ext.backends.triton.configs import ProductTile, only
 
 # n, D, m (None: the anchors themselves): several tiles, sizes that no tile divides, one row.
@@ -126,11 +126,11 @@ def test_a_row_that_is_not_finite_shows(device):
     x, labels, *_ = make(20, 6, None, device)
     labels //= 2**41  # every label has several rows
     x[3, 2] = float("nan")
-    distance, index = backend.batch_hard(x, labels, None, None, "cosine")
+    distance, index = function("triton", "batch_hard")(x, labels, None, None, "cosine")
     assert distance[:, 3].isnan().all()
     assert (index >= 0).all()
-    assert backend.batch_hard_triplet(x, labels, None, None, "cosine", 0.3, True)[0].isnan()
-    assert (backend.identity_hard(x, labels, "cosine", False)[:, 3] >= 0).all()
+    assert function("triton", "batch_hard_triplet")(x, labels, None, None, "cosine", 0.3, True)[0].isnan()
+    assert (function("triton", "identity_hard")(x, labels, "cosine", False)[:, 3] >= 0).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)

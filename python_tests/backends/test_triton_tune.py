@@ -100,7 +100,7 @@ def test_the_command_writes_what_the_kernels_read(monkeypatch, tmp_path, capsys)
 def test_a_file_that_holds_something_else_is_named(tmp_path, text):
     path = tmp_path / "tables.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"tables\.json: got .*, wanted tiles as `vreid tune` writes them"):
+    with pytest.raises(ValueError, match=r"tables\.json: expected tiles as `vreid tune` writes them, got .*"):
         configs.read_tables(path)
 
 

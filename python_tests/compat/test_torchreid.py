@@ -80,7 +80,7 @@ def test_re_ranking_equals_the_op_on_features(k1, k2, weight):
 
 
 def test_re_ranking_names_a_wrong_matrix():
-    with pytest.raises(ValueError, match=r"^g_g_dist: got shape \(2, 2\), wanted \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"^g_g_dist: expected shape \(3, 3\), got \(2, 2\)"):
         re_ranking(np.zeros((2, 3)), np.zeros((2, 2)), np.zeros((2, 2)))
 
 

@@ -8,19 +8,19 @@ def test_built_in_names():
 
 
 def test_own_data_set_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
+    monkeypatch.setattr(registry._datasets, "_factories", dict(registry._datasets._factories))
 
     @register_dataset("mine")
     def mine(root, *, season="summer"):
         return TrackletDataset("mine", str(root), [], [], [], protocol=season)
 
     assert build_dataset("mine", tmp_path, season="winter").protocol == "winter"
-    with pytest.raises(ValueError, match="'mine' is registered already"):
+    with pytest.raises(ValueError, match="expected one that no data set has yet, got 'mine'"):
         register_dataset("mine")(mine)
 
 
 def test_unknown_name_and_option_name_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"unknown data set 'marz'; did you mean 'mars'"):
+    with pytest.raises(ValueError, match=r"expected .*, got 'marz'; did you mean 'mars'"):
         build_dataset("marz", tmp_path)
     with pytest.raises(
         ValueError,

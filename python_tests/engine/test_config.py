@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from vreid_ext.engine import Recipe, load_recipe, recipe_names
-from vreid_ext.engine.config import differences, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.recipe import differences
 
 
 def test_overrides_have_the_last_word_and_keep_their_types():
@@ -30,8 +31,8 @@ def test_overrides_have_the_last_word_and_keep_their_types():
         ("optim.name=adamax", "optim.name.*adamax.*sgd"),
         ("input.flip=2", "input.flip: expected at least 0 and at most 1, got 2"),
         ("eval.frames=[]", "eval.frames"),
-        ("input=3", "input: got 3, wanted a group"),
-        ("paper.rows=3", "paper.rows: got 3, wanted rows"),
+        ("input=3", "input: expected a group, got 3"),
+        ("paper.rows=3", "paper.rows: expected rows, got 3"),
         ("optim.lr", "wanted key=value"),
     ],
 )
@@ -184,9 +185,9 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
     ("content", "says"),
     [
         ("a: [1\n", "not valid YAML"),
-        ("- 1\n", "got a list, wanted keys and values"),
-        ("-1", "got a single value, wanted keys and values"),
-        ('"000000"', "got a single value, wanted keys and values"),
+        ("- 1\n", "expected keys and values, got a list"),
+        ("-1", "expected keys and values, got a single value"),
+        ('"000000"', "expected keys and values, got a single value"),
         (b"name: \xe9\xff\n", "not valid YAML: 'utf-8' codec"),
         ("name: \0\n", "not valid YAML"),
         (
@@ -203,24 +204,24 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
             + "]}\n",
             "expansion exceeds",
         ),
-        ("model: []\n", r"model: got \[\], wanted keys and values"),
-        ("model: null\n", "model: got None, wanted keys and values"),
-        ("eval: {frames: [[]]}\n", r"eval.frames: got \[\[\]\], wanted a list of int"),
+        ("model: []\n", r"model: expected keys and values, got \[\]"),
+        ("model: null\n", "model: expected keys and values, got None"),
+        ("eval: {frames: [[]]}\n", r"eval.frames: expected a list of int, got \[\[\]\]"),
         ("stages: [{freeze: [[]]}]\n", r"stages\[0\].freeze: got"),
         ("eval: {frames: {}}\n", "incompatible container types"),
         ("dataset: {? [a] : b}\n", "not valid YAML: .*unhashable key"),
         ("base: recipe.yaml\n", "base: starts from itself"),
-        ("base: 3\n", "base: got 3, wanted the name"),
-        ("base: [1]\n", r"base: got \[1\], wanted the name"),
-        ("base: {a: 1}\n", "base: got .*, wanted the name"),
+        ("base: 3\n", "base: expected the name, got 3"),
+        ("base: [1]\n", r"base: expected the name, got \[1\]"),
+        ("base: {a: 1}\n", "base: expected the name, got .*"),
         ("seed: ${nope}\n", "seed: Interpolation key 'nope' not found"),
         ("name: ${a\n", "name: "),
         ("name: ${x:1}\n", "name: Unsupported interpolation type x"),
-        ("optim: {lr: .inf}\n", "optim.lr: got inf, wanted a finite number"),
-        (f"optim: {{lr: 1{'0' * 400}}}\n", "optim.lr: got 1000.*, wanted a number below"),
+        ("optim: {lr: .inf}\n", "optim.lr: expected a finite number, got inf"),
+        (f"optim: {{lr: 1{'0' * 400}}}\n", "optim.lr: expected a number below, got 1000.*"),
         (f"seed: 1{'0' * 5000}\n", "not valid YAML"),
-        ("paper: {rows: {x: {mAP: 1}}}\n", "paper.rows: got .*, wanted rows by their frames"),
-        ("paper: {rows: {.inf: {mAP: 1}}}\n", "paper.rows: got .*, wanted rows by their frames"),
+        ("paper: {rows: {x: {mAP: 1}}}\n", "paper.rows: expected rows by their frames, got .*"),
+        ("paper: {rows: {.inf: {mAP: 1}}}\n", "paper.rows: expected rows by their frames, got .*"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(content, says, tmp_path):

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from vreid_ext import engine, metrics
-from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.features import export_features
+from vreid_ext.engine.open import open_checkpoint
 
 WRONG = (None, -1, 10**30, 1.5, "x", "../../etc/passwd", [], {}, True, [[]], {"a": 1}, 0)
 

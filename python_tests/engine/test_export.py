@@ -9,8 +9,8 @@ import torch
 
 from vreid_ext import engine
 from vreid_ext.engine import export as module
-from vreid_ext.engine.evaluate import open_checkpoint
 from vreid_ext.engine.export import Deployed, export_model
+from vreid_ext.engine.open import open_checkpoint
 
 pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 
@@ -88,5 +88,5 @@ def test_a_file_that_differs_is_not_left_behind(run, tmp_path, monkeypatch):
 
 
 def test_another_format_is_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match="format: got 'tflite', wanted one of onnx, torch"):
+    with pytest.raises(ValueError, match="format: expected one of onnx, torch, got 'tflite'"):
         export_model("no run", format="tflite")

@@ -20,7 +20,7 @@ from vreid_ext import engine
 from vreid_ext.data import ClipDataset, DatasetError
 from vreid_ext.engine.checkpoint import checkpoints
 from vreid_ext.engine.runlog import RunLog
-from vreid_ext.metrics.stored import map_shard
+from vreid_ext.features.stored import map_shard
 
 MIB = 2**20
 

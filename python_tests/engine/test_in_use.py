@@ -7,9 +7,9 @@ import pytest
 from vreid_ext import engine
 from vreid_ext._lock import InUseError, one_writer
 from vreid_ext.data import build_dataset
-from vreid_ext.data.pose import estimate_joints
+from vreid_ext.data.pose.estimate import estimate_joints
 from vreid_ext.data.synth import synthesize
-from vreid_ext.data.video import extract_tracklets, extract_videos
+from vreid_ext.data.video.extract import extract_tracklets, extract_videos
 from vreid_ext.engine.export import export_model
 from vreid_ext.engine.features import export_features
 from vreid_ext.report.page import report_checkpoint

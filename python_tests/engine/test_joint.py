@@ -6,7 +6,8 @@ import pytest
 
 from vreid_ext import engine
 from vreid_ext.data import JointBatchSampler, Tracklet, TrackletDataset, join_training, set_names
-from vreid_ext.engine.config import differences, recipe_from_dict
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.recipe import differences
 
 
 def tracklet(pid, name):

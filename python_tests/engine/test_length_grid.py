@@ -1,10 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from vreid_ext import engine
+from vreid_ext.cli import application
 from vreid_ext.data import build_dataset
 from vreid_ext.engine.build import black_box_of, dataset_of, transforms_of
 from vreid_ext.engine.features import export_features
@@ -82,10 +85,13 @@ def run(mars_root, tiny, tmp_path_factory):
     return folder
 
 
-def test_a_checkpoint_of_stal_gives_figures_and_a_heat_map(run, tmp_path):
-    result = engine.evaluate_checkpoint_lengths(run, lengths=[1, "all"], out=tmp_path / "grid.json")
-    assert json.loads((tmp_path / "grid.json").read_text()) == result
-    assert (tmp_path / "grid.png").stat().st_size > 5000
+def test_the_command_writes_figures_and_a_heat_map(run, tmp_path):
+    command = ["eval", str(run), "--lengths", "1,all", "--json", "--out", str(tmp_path / "grid.json")]
+    done = CliRunner().invoke(application(), command)
+    assert done.exit_code == 0, done.output
+    picture = str(tmp_path / "grid.png")
+    assert json.loads(done.stdout) == json.loads((tmp_path / "grid.json").read_text()) | {"picture": picture}
+    assert Path(picture).stat().st_size > 5000
 
 
 def test_another_data_set_without_joints_is_evaluated_with_the_standing_layout(

@@ -85,7 +85,7 @@ STORE = (
     + """
 import numpy as np
 from vreid_ext.data import Tracklet
-from vreid_ext.engine.store import store_features
+from vreid_ext.features.write import store_features
 
 folder, count, queries, width = Path(sys.argv[1]), *map(int, sys.argv[2:])
 # Ten tracklets a person, cameras in turn; queries are the last of the first persons.

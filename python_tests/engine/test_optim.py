@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from vreid_ext.engine import load_recipe
-from vreid_ext.engine.config import Group, Optim, Schedule
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from vreid_ext.engine.recipe import Group, Optim, Schedule
 
 
 def test_steps_fall_at_their_milestones():

@@ -15,7 +15,7 @@ from vreid_ext import engine, metrics
 PROCESS = """
 import os, signal, sys
 from vreid_ext import cli
-from vreid_ext.engine import store
+from vreid_ext.features import write as store
 
 write = store._write_shard
 

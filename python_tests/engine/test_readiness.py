@@ -8,7 +8,8 @@ import pytest
 from vreid_ext import engine
 from vreid_ext.data import DatasetError, build_dataset, read_image
 from vreid_ext.engine.build import datasets_of, model_of
-from vreid_ext.engine.evaluate import TestSet, evaluate_model, evaluate_sets
+from vreid_ext.engine.comparison import Comparison
+from vreid_ext.engine.evaluate import evaluate_model, evaluate_sets
 from vreid_ext.engine.readiness import images_of
 from vreid_ext.engine.splits import evaluate_splits, train_splits
 from vreid_ext.engine.train import _Run
@@ -145,7 +146,7 @@ def test_every_data_set_of_a_list_is_looked_at(own, mars_root, tiny, steps, tmp_
 @pytest.mark.parametrize("sampling", ["random", "evenly", "dense"])
 def test_the_images_that_are_looked_at_are_those_of_the_evaluation(own, recipe, monkeypatch, sampling):
     asked = recipe(own, "eval.frames=[2,3]", f"eval.sampling={sampling}", "seed=3")
-    test = TestSet(datasets_of(asked)[0])
+    test = Comparison(datasets_of(asked)[0])
     looked_at = {path for paths in images_of(asked, test) for path in paths}
     read = set()
 
@@ -153,6 +154,6 @@ def test_the_images_that_are_looked_at_are_those_of_the_evaluation(own, recipe, 
         read.add(path)
         return read_image(path)
 
-    monkeypatch.setattr("vreid_ext.data.clip_dataset.read_image", read_and_note)
+    monkeypatch.setattr("vreid_ext.data.clips.dataset.read_image", read_and_note)
     evaluate_model(model_of(asked.model, 2), test.dataset, asked)
     assert read == looked_at

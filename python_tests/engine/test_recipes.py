@@ -4,9 +4,12 @@ import json
 import math
 
 import pytest
+from typer.testing import CliRunner
 
 from vreid_ext import engine
+from vreid_ext.cli import application
 from vreid_ext.engine.build import model_of
+from vreid_ext.engine.recipe import TERMS
 
 
 def _is_row(name: str) -> bool:
@@ -34,17 +37,16 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
     assert len(steps) >= 2
-    terms = (
-        "softmax", "triplet", "inter_frame", "part_softmax", "part_triplet", "attributes", "aitl", "itl",
-        "oim", "diversity",
-    )  # fmt: skip
-    weights = {name: getattr(recipe.loss, name) for name in terms}
+    weights = {name: getattr(recipe.loss, name) for name in TERMS}
     for line in steps:
         total = sum(weight * line[name] for name, weight in weights.items() if weight)
         assert math.isclose(line["loss"], total, rel_tol=1e-5)
         assert all((name in line) == (weight > 0) for name, weight in weights.items())
         assert ("dvdp" in line) == recipe.loss.dvdp
-    assert (tmp_path / "run" / "dvdp.png").is_file() == recipe.loss.dvdp
+    if recipe.loss.dvdp:  # the command draws, here for a run that is finished
+        command = ["train", name, *tiny, *smaller, "--out", str(tmp_path / "run"), "--json"]
+        assert CliRunner().invoke(application(), command).exit_code == 0
+        assert (tmp_path / "run" / "dvdp.png").is_file()
     if recipe.loss.attributes:
         sizes = model_of(recipe.model, 4, start_weights=False).attribute_sizes
         names = [name for stream in sizes.values() for name in stream]

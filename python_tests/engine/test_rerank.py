@@ -8,8 +8,8 @@ import torch
 from typer.testing import CliRunner
 
 from vreid_ext import engine, metrics
-from vreid_ext.cli import _app
-from vreid_ext.engine.evaluate import ids
+from vreid_ext.cli import application
+from vreid_ext.engine.comparison import ids
 from vreid_ext.report.ranked import ranked_lists
 
 
@@ -116,6 +116,6 @@ def test_stored_random_clips_belong_to_a_seed(run, tmp_path):
 
 
 def test_the_command_line_reranks(run):
-    told = CliRunner().invoke(_app(), ["eval", str(run), "--rerank", "--no-report", "--json"])
+    told = CliRunner().invoke(application(), ["eval", str(run), "--rerank", "--no-report", "--json"])
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["metric"] == "re-ranked cosine"

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from vreid_ext import engine
-from vreid_ext.engine.config import Stage
+from vreid_ext.engine.recipe import Stage
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.stages import Stages
 from vreid_ext.models import DRSTA

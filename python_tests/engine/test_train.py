@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vreid_ext import engine
-from vreid_ext.engine.build import Objective
 from vreid_ext.engine.checkpoint import checkpoints
-from vreid_ext.engine.config import Loss
+from vreid_ext.engine.objective import Objective
+from vreid_ext.engine.recipe import Loss
 from vreid_ext.losses import AITLoss, AttributeLoss, ITLoss
 from vreid_ext.models import TrainingOutput
 
@@ -115,7 +115,7 @@ def test_a_folder_with_other_results_is_refused_untouched(tiny_recipe, tmp_path)
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*")) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="with other files"):
         engine.train(tiny_recipe(), tmp_path / "other", quiet=True)
 
 

@@ -136,7 +136,6 @@ def answer_of(recipe, job):
 
 
 def main():
-    import accelerate  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
     recipe = engine.load_recipe(sys.argv[1])

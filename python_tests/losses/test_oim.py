@@ -141,14 +141,14 @@ def test_training_pulls_people_apart():
         (
             lambda: OIMLoss(4, 3)(unit(2, 4), torch.tensor([0, 3])),
             ValueError,
-            "targets: got 3 in row 1, wanted 0",
+            "targets: expected 0, got 3 in row 1",
         ),
         (lambda: OIMLoss(4, 3)(unit(2, 4), torch.tensor([0, -1])), ValueError, "got -1 .* needs a queue"),
         (lambda: OIMLoss(4, 3, queue=2)(unit(2, 4), torch.tensor([0, -2])), ValueError, "wanted -1 to 2"),
         (
             lambda: OIMLoss(4, 3, queue=1)(unit(2, 4), torch.tensor([0, -1])),
             ValueError,
-            "queue: got 1 rows, wanted at least the 2 samples",
+            "queue: expected at least the 2 samples, got 1 rows",
         ),
         (lambda: OIMLoss(5, 3)(unit(2, 4), torch.tensor([0, 1])), ValueError, "inputs: got D = 4"),
         (lambda: OIMLoss(4, 0), ValueError, "num_classes: got 0"),

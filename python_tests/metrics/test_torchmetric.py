@@ -86,9 +86,9 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
 
 def test_bad_batches_are_named():
     features, pids, camids, query, index = samples()
-    with pytest.raises(TypeError, match=r"^query: got dtype torch.int64"):
+    with pytest.raises(TypeError, match=r"^query: expected .*got .*torch.int64"):
         metrics.ReIDMetric().update(features, pids, camids, query.long(), index)
-    with pytest.raises(ValueError, match=r"^pids: got shape \(60,\)"):
+    with pytest.raises(ValueError, match=r"^pids: expected .*got .*\(60,\)"):
         metrics.ReIDMetric().update(features, pids[1:], camids, query, index)
 
 

@@ -147,7 +147,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^weights: got .*none.pth', wanted"):
+    with pytest.raises(FileNotFoundError, match=r"^weights: expected .*, got .*none.pth', wanted"):
         build_backbone("resnet18", tmp_path / "none.pth")
 
 
@@ -185,7 +185,7 @@ def test_without_torchvision_the_error_names_the_extra(monkeypatch):
 
 
 def test_bad_options():
-    with pytest.raises(ValueError, match=r"^name: got 'resnet'"):
+    with pytest.raises(ValueError, match=r"^name: expected .*, got 'resnet'"):
         build_backbone("resnet")
-    with pytest.raises(ValueError, match=r"^last_stride: got 3"):
+    with pytest.raises(ValueError, match=r"^last_stride: expected .*, got 3"):
         build_backbone("resnet18", last_stride=3)

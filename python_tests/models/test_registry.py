@@ -6,7 +6,7 @@ from vreid_ext.models import build_model, model_names, register_model, registry
 
 @pytest.fixture
 def linear(monkeypatch):
-    monkeypatch.setattr(registry, "_models", dict(registry._models))
+    monkeypatch.setattr(registry._models, "_factories", dict(registry._models._factories))
 
     @register_model("linear")
     def build(num_classes: int, width: int = 2) -> nn.Module:
@@ -21,7 +21,7 @@ def test_builds_a_registered_model_with_its_options(linear):
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(ValueError, match=r"^name: got 'stta', .*did you mean 'sta'\?"):
+    with pytest.raises(ValueError, match=r"^name: expected a model, .*, got 'stta'; did you mean 'sta'\?"):
         build_model("stta", 3)
 
 
@@ -44,5 +44,5 @@ def test_options_of_a_factory_that_takes_any_are_its_own_affair(linear):
 
 
 def test_name_taken(linear):
-    with pytest.raises(ValueError, match=r"^name: got 'linear'"):
+    with pytest.raises(ValueError, match=r"^name: expected .*, got 'linear'"):
         register_model("linear")(linear)

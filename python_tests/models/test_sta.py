@@ -166,11 +166,11 @@ def test_bad_options(options, name):
 
 def test_bad_calls():
     net = model()
-    with pytest.raises(ValueError, match=r"^clips: got shape \(4, 3, 32, 16\)"):
+    with pytest.raises(ValueError, match=r"^clips: expected .*got .*\(4, 3, 32, 16\)"):
         net(clips()[:, :, 0])
     with pytest.raises(ValueError, match=r"^valid: got"):
         net(clips(), torch.ones(4, 3))
-    with pytest.raises(ValueError, match=r"^num_classes: got 0"):
+    with pytest.raises(ValueError, match=r"^num_classes: expected .*, got 0"):
         STA(0)
-    with pytest.raises(ValueError, match=r"^valid: got a mask in training"):
+    with pytest.raises(ValueError, match=r"^valid: expected .*, got a mask in training"):
         model(pooling="frame")(clips(), torch.ones(4, 3, dtype=torch.bool))

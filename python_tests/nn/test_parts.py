@@ -97,7 +97,7 @@ def test_pooling_reads_its_box_alone(how):
         (
             lambda: part_boxes(torch.zeros(13, 3)),
             ValueError,
-            r"joints: got shape \(13, 3\), wanted \(...,14,3\)",
+            r"joints: expected shape \(...,14,3\), got \(13, 3\)",
         ),
         (lambda: part_boxes(torch.zeros(14, 3).int()), TypeError, "joints: got torch.int32"),
         (

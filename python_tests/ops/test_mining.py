@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from torch.library import opcheck
 
 from vreid_ext import ops
-from vreid_ext.ops.mining import METRICS
+from vreid_ext._checks import METRICS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # n, D, m (None: the anchors themselves): one strip and several, sizes that no vector divides, one row.
@@ -305,7 +305,7 @@ def test_autocast_changes_nothing(backend):
 def test_rows_that_are_not_finite_are_named(backend, bad, metric):
     x, labels, ref, ref_labels = make(30, 12, 40)
     x[17, 3] = bad
-    with pytest.raises(ValueError, match=r"^embeddings: got NaN, infinity or .* row 17,"):
+    with pytest.raises(ValueError, match=r"^embeddings: expected .*, got NaN, infinity or .* row 17,"):
         ops.batch_hard(x, labels, metric=metric, backend=backend)
     with pytest.raises(ValueError, match="in row 17"):
         ops.batch_hard_triplet(x, labels, metric=metric, backend=backend)
@@ -368,7 +368,7 @@ X, Y = torch.randn(4, 3), torch.arange(4)
         (lambda: ops.batch_hard([1.0], Y), TypeError, "embeddings: got list"),
         (lambda: ops.batch_hard(X.long(), Y), TypeError, "embeddings: got dtype"),
         (lambda: ops.batch_hard(X[0], Y), ValueError, "embeddings: got shape"),
-        (lambda: ops.batch_hard(X, Y[:3]), ValueError, r"labels: got shape \(3,\), wanted \(4,\)"),
+        (lambda: ops.batch_hard(X, Y[:3]), ValueError, r"labels: expected shape \(4,\), got \(3,\)"),
         (lambda: ops.batch_hard(X, Y.float()), TypeError, "labels: got dtype"),
         (lambda: ops.batch_hard(X, Y.tolist()), TypeError, "labels: got list"),
         (lambda: ops.batch_hard(X, Y, metric="l2"), ValueError, "metric: got 'l2'"),
@@ -384,12 +384,12 @@ X, Y = torch.randn(4, 3), torch.arange(4)
             (
                 lambda index=index, backend=backend: ops.mined_distance(X, index[None], backend=backend),
                 ValueError,
-                f"^index: got {got}, wanted -1 to 3",
+                f"^index: expected -1 to 3, got {got}",
             )
             for index, got in ((Y + 1, 4), (Y - 2, -2))
             for backend in ("native", "reference")
         ),
-        (lambda: ops.mined_distance(X, Y[None], ref=X[:0]), ValueError, "^index: got 3, wanted -1 to -1"),
+        (lambda: ops.mined_distance(X, Y[None], ref=X[:0]), ValueError, "^index: expected -1 to -1, got 3"),
         (lambda: ops.batch_hard_triplet(X, Y, margin=math.nan), ValueError, "^margin: got nan"),
         (lambda: ops.batch_hard_triplet(X, Y, margin=-1), ValueError, "^margin: got -1"),
         (lambda: ops.batch_hard_triplet(X, Y, margin=None), TypeError, "^margin: got None"),

@@ -148,7 +148,10 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
         torch.func.jvp(lambda x: function(x, backend="native"), (x,), (x,))
     with forward_ad.dual_level():
         function(x, backend="native")  # no tangent, no error
-        with pytest.raises(RuntimeError, match=f"got 'native', whose {name} has no"), torch.no_grad():
+        with (
+            pytest.raises(RuntimeError, match=f"expected .*, got 'native', whose {name} has no"),
+            torch.no_grad(),
+        ):
             function(forward_ad.make_dual(x, x), backend="native")
 
 
@@ -316,7 +319,7 @@ def test_symbolic_traces_hold_the_ops_as_leaves():
     torch.testing.assert_close(graph(x).pooled, layers.STAPooling(4)(x).pooled, rtol=0, atol=0)
     x, y = draw(8, 4), labels(8)
     torch.testing.assert_close(torch.fx.symbolic_trace(Distance())(x, y), Distance()(x, y))
-    with pytest.raises(TypeError, match="inputs: got Proxy"):
+    with pytest.raises(TypeError, match=r"inputs: expected .*, got Proxy"):
         torch.fx.symbolic_trace(losses.TripletLoss())
 
 

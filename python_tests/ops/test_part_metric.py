@@ -247,19 +247,19 @@ F, W = torch.zeros(2, 3, 4), torch.zeros(2, 3)
         (
             lambda: ops.part_distance(F, W, F[0], W),
             ValueError,
-            r"g_features: got shape \(3, 4\), wanted \(G,",
+            r"g_features: expected shape \(G,, got \(3, 4\)",
         ),
         (lambda: ops.part_distance(F, W, F[:, :2], W), ValueError, r"\(R,D\) = \(3, 4\) as q_features has"),
         (
             lambda: ops.part_distance(F, W, F[..., :2], W),
             ValueError,
-            r"got shape \(2, 3, 2\), wanted \(G,R,D",
+            r"expected shape \(G,R,D, got \(2, 3, 2\)",
         ),
         (lambda: ops.part_distance(F, W, F.double(), W), TypeError, "g_features: got dtype torch.float64"),
         (
             lambda: ops.part_distance(F, W[:1], F, W),
             ValueError,
-            r"q_weights: got shape \(1, 3\), wanted \(2,",
+            r"q_weights: expected shape \(2,, got \(1, 3\)",
         ),
         (lambda: ops.part_distance(F, W, F, W[:, :2]), ValueError, r"g_weights: got shape \(2, 2\)"),
         (lambda: ops.part_distance(F, W, F, W.to("meta")), ValueError, "g_weights: got a tensor on meta"),

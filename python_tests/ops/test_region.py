@@ -337,7 +337,7 @@ MAP, LOGITS = torch.zeros(2, 3, 4, 8, 4), torch.zeros(2, 3, 6, 32)
         (
             lambda: ops.region_pool(LOGITS[..., :31], MAP),
             ValueError,
-            r"logits: got shape \(2, 3, 6, 31\), wanted \(B,T,K,L\) with \(B,T,L\) = \(2, 3, 32\)",
+            r"logits: expected shape \(B,T,K,L\) with \(B,T,L\) = \(2, 3, 32\), got \(2, 3, 6, 31\)",
         ),
         (lambda: ops.region_pool(LOGITS[:, :, :0], MAP), ValueError, "logits: .*no empty axis"),
         (lambda: ops.hellinger_overlap(LOGITS, "cosine"), ValueError, "form: got 'cosine'"),

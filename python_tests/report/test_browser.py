@@ -10,7 +10,8 @@ from PIL import Image
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet, TrackletDataset
 from vreid_ext.engine import load_recipe
-from vreid_ext.engine.evaluate import Evaluated, ids
+from vreid_ext.engine.comparison import ids
+from vreid_ext.engine.evaluate import Evaluated
 from vreid_ext.report.page import write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

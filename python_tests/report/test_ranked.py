@@ -6,7 +6,8 @@ import torch
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet, TrackletDataset
 from vreid_ext.engine import load_recipe
-from vreid_ext.engine.evaluate import Evaluated, ids
+from vreid_ext.engine.comparison import ids
+from vreid_ext.engine.evaluate import Evaluated
 from vreid_ext.report.ranked import ranked_lists
 
 

@@ -1,23 +1,21 @@
-"""Which implementation of an op runs: `reference`, `native` (CPU), `triton` or `cuda`.
+"""Which implementation of an op runs: `reference`, `native` (CPU), `triton`, `cuda` or another package's.
 
-Every backend is a package here with the same function names and a function
-`unavailable(op, device, dtype)` that says why it cannot run an op, or None. The reference defines
-which ops there are.
+`backends.table` lists the ops and the backends; this file chooses among them.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 
 import torch
 
 from vreid_ext import _observers
-
-BACKENDS = ("reference", "native", "triton", "cuda")
+from vreid_ext._process import settle_fork
+from vreid_ext.backends.table import OPS, has, load, names
 
 # Which of the two comes first on a GPU, by op and major compute capability (None: every other); Triton where
 # nothing is said. No row of a GPU stands under benchmarks/results yet: this is a prediction. It puts CUDA C++
@@ -34,33 +32,33 @@ _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
 
 def _check_name(name: str, argument: str) -> None:
     if not isinstance(name, str):
-        raise TypeError(f"{argument}: got {type(name).__name__}, wanted one of {('auto', *BACKENDS)}")
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"{argument}: got {name!r}, wanted one of {('auto', *BACKENDS)}")
+        raise TypeError(f"{argument}: expected one of {('auto', *names())}, got {type(name).__name__}")
+    if name != "auto" and name not in names():
+        raise ValueError(f"{argument}: expected one of {('auto', *names())}, got {name!r}")
 
 
-_setting = os.environ.get("VREID_BACKEND", "auto")
-_check_name(_setting, "VREID_BACKEND")
+_default = os.environ.get("VREID_BACKEND", "auto")
+_check_name(_default, "VREID_BACKEND")
+_setting = ContextVar("vreid_ext_backend", default=_default)
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run every op in the block on one backend, unless a call names another.
 
-    Args:
-        name: "auto", "reference", "native", "triton" or "cuda".
+    Precedence: the argument `backend=` of a call, then `use_backend`, then the environment variable
+    `VREID_BACKEND`, which is read when vreid_ext is imported. The setting is a context variable: other
+    threads and other asyncio tasks keep theirs, and a new thread starts with that of `VREID_BACKEND`.
 
-    The setting belongs to the process, so threads that run at the same time share it. Over it stands
-    the `backend=` argument of a call; under it the environment variable `VREID_BACKEND`, read when vreid_ext
-    is imported.
+    Args:
+        name: "auto", "reference", "native", "triton", "cuda", or the name of another package's backend.
     """
-    global _setting
     _check_name(name, "name")
-    previous, _setting = _setting, name
+    token = _setting.set(name)
     try:
         yield
     finally:
-        _setting = previous
+        _setting.reset(token)
 
 
 def choose(
@@ -75,35 +73,41 @@ def choose(
         TypeError, ValueError: `requested` is no backend's name.
         RuntimeError: the backend asked for cannot run this op; the message lists every reason.
     """
+    settle_fork()
     if not isinstance(requested, str):
         _check_name(requested, "backend")
-    requested = _setting if requested == "auto" else requested
+    requested = _setting.get() if requested == "auto" else requested
     return _choose(op, requested, device, dtype, traceable)
-
-
-@cache
-def load(name: str) -> ModuleType:
-    """The backend's package, imported on first use."""
-    return import_module(f"vreid_ext.backends.{name}")
 
 
 def ops() -> list[str]:
     """Every op, in alphabetical order."""
-    return sorted(load("reference").__all__)
+    return sorted(OPS)
 
 
-def table(device: str | None = None, dtype: torch.dtype = torch.float32) -> list[tuple[str, str, str | None]]:
+def usable(
+    device: str | None = None, dtype: torch.dtype = torch.float32
+) -> list[tuple[str, str, str | None]]:
     """One row (op, backend, why not) for every pair; the last entry is None where the backend is usable.
 
-    Without `device`, each backend is asked about the device it is made for: native about the CPU,
-    triton and cuda about the GPU.
+    Without `device`, triton and cuda are asked about the GPU, the other backends about the CPU.
     """
-    home = {"reference": "cpu", "native": "cpu", "triton": "cuda", "cuda": "cuda"}
+    home = dict.fromkeys(("triton", "cuda"), "cuda")
     return [
-        (op, name, _reason(op, name, torch.device(device or home[name]), dtype))
+        (op, name, reason(op, name, torch.device(device or home.get(name, "cpu")), dtype))
         for op in ops()
-        for name in BACKENDS
+        for name in names()
     ]
+
+
+def empty_cache() -> None:
+    """Free the memory of freed results that the CPU kernels cache, 1 GiB at most.
+
+    Eager torch has no such cache on a CPU. For GPU memory see `torch.cuda.empty_cache`.
+    """
+    # Without the module there is no cache, and importing `native.memory` is not needed for that.
+    if (memory := sys.modules.get("vreid_ext.backends.native.memory")) is not None:
+        memory.empty_cache()
 
 
 def build_info() -> dict[str, str]:
@@ -131,9 +135,9 @@ def _resolve(op: str, requested: str, device: torch.device, dtype: torch.dtype) 
     _check_name(requested, "backend")
     wanted = _preference(op, device.type) if requested == "auto" else (requested,)
     for name in wanted:
-        if _reason(op, name, device, dtype) is None:
+        if reason(op, name, device, dtype) is None:
             return name
-    reasons = "\n".join(f"  {name}: {_reason(op, name, device, dtype) or 'usable'}" for name in BACKENDS)
+    reasons = "\n".join(f"  {name}: {reason(op, name, device, dtype) or 'usable'}" for name in names())
     raise RuntimeError(f"backend={requested!r} cannot run {op} on {device.type} in {dtype}:\n{reasons}")
 
 
@@ -149,6 +153,9 @@ def _preference(op: str, device: str) -> tuple[str, ...]:
     return first, "triton" if first == "cuda" else "cuda", "reference"
 
 
-def _reason(op: str, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    reason: str | None = load(name).unavailable(op, device, dtype)
-    return reason
+def reason(op: str, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot run an op on a device with a dtype; None if it can."""
+    if not has(name, op):
+        return f"it has no kernel for {op}"
+    why: str | None = load(name).unavailable(device, dtype)
+    return why

@@ -8,7 +8,8 @@ class NotFiniteError(ValueError):
 
     def __init__(self, name: str, row: int) -> None:
         super().__init__(
-            f"{name}: got NaN, infinity or numbers whose squares overflow in row {row}, wanted finite ones"
+            f"{name}: expected finite numbers, got NaN, infinity or numbers whose squares overflow in row "
+            f"{row}"
         )
 
 
@@ -22,4 +23,4 @@ def finite_rows(name: str, squares: Tensor, metric: str) -> None:
         raise ValueError(f"{name}: got NaN or infinity in {int(bad.sum())} rows, the first {row}")
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])
-        raise ValueError(f"{name}: got a norm above 1e18 in row {row}, wanted features in a smaller unit")
+        raise ValueError(f"{name}: expected features in a smaller unit, got a norm above 1e18 in row {row}")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from vreid_ext import losses, ops
+from vreid_ext._checks import array, flag, integer
 from vreid_ext.metrics.reid import evaluate_distances
-from vreid_ext.ops._checks import array, flag, integer
 from vreid_ext.ops.rerank import check_options
 
 Array = np.ndarray | Tensor
@@ -153,7 +153,7 @@ def evaluate_rank(
     """
     flag("use_metric_cuhk03", use_metric_cuhk03)
     if use_metric_cuhk03:
-        raise ValueError("use_metric_cuhk03: got True, wanted False: its result is drawn at random")
+        raise ValueError("use_metric_cuhk03: expected False, got True: its result is drawn at random")
     distances = array("distmat", distmat)
     if distances.dim() != 2 or 0 in distances.shape:
         raise ValueError(f"distmat: expected shape (Q,G), got {tuple(distances.shape)}")
@@ -211,7 +211,7 @@ def re_ranking(
     q, g = between.shape
     for name, part, size in (("q_q_dist", queries, q), ("g_g_dist", items, g)):
         if part.shape != (size, size):
-            raise ValueError(f"{name}: got shape {tuple(part.shape)}, wanted ({size}, {size})")
+            raise ValueError(f"{name}: expected shape ({size}, {size}), got {tuple(part.shape)}")
     k = min(max(k1 + 1, k2), q + g)
     nearest = []
     for left, right in ((queries, between), (between.T, items)):

@@ -3,22 +3,23 @@
 Needs the extra `train`: pip install 'vreid-ext[train]'.
 """
 
-from .attributes import attribute_labels, attribute_sizes, one_hot, read_attributes
-from .clip_dataset import ClipDataset
-from .clips import Sampling, dense_clips, sample_clip
-from .dukev import dukev
-from .image_sets import cuhk03, market1501
-from .images import read_clip, read_image
-from .joint import join_training, set_names
-from .joints import JOINTS, attach_joints
-from .mars import mars
-from .occlusion import BlackBox
-from .records import DatasetError, Tracklet, TrackletDataset
-from .registry import build_dataset, dataset_names, register_dataset
-from .samplers import JointBatchSampler, PKBatchSampler
-from .tracklet_folder import tracklet_folder
-from .transforms import test_transform, train_transform
-from .two_cameras import ilids, prid
+from vreid_ext.attributes import attribute_labels, attribute_sizes
+from vreid_ext.data.clips.dataset import ClipDataset
+from vreid_ext.data.clips.images import read_clip, read_image
+from vreid_ext.data.clips.occlusion import BlackBox
+from vreid_ext.data.clips.samplers import JointBatchSampler, PKBatchSampler
+from vreid_ext.data.clips.sampling import Sampling, dense_clips, sample_clip
+from vreid_ext.data.clips.transforms import test_transform, train_transform
+from vreid_ext.data.joint import join_training, set_names
+from vreid_ext.data.pose.joints import JOINTS, attach_joints
+from vreid_ext.data.readers.attributes import read_attributes
+from vreid_ext.data.readers.dukev import dukev
+from vreid_ext.data.readers.image_sets import cuhk03, market1501
+from vreid_ext.data.readers.mars import mars
+from vreid_ext.data.readers.tracklet_folder import tracklet_folder
+from vreid_ext.data.readers.two_cameras import ilids, prid
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import build_dataset, dataset_names, register_dataset
 
 __all__ = [
     "JOINTS",
@@ -42,7 +43,6 @@ __all__ = [
     "join_training",
     "market1501",
     "mars",
-    "one_hot",
     "prid",
     "read_attributes",
     "read_clip",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from .records import TrackletDataset
+from vreid_ext.data.records import TrackletDataset
 
 
 class Named(Protocol):

@@ -1,54 +1,29 @@
 """Data sets by name, so that a recipe can say which one it wants and a user can add one."""
 
-from __future__ import annotations
-
-import difflib
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from vreid_ext._options import check_options
+from vreid_ext._registry import Factory, Registry
+from vreid_ext.data.records import TrackletDataset
 
-from .records import TrackletDataset
-
-Builder = TypeVar("Builder", bound=Callable[..., TrackletDataset])
-
-_BUILDERS: dict[str, Callable[..., TrackletDataset]] = {}
+_datasets = Registry[TrackletDataset]("data set")
+dataset_names = _datasets.names
+dataset_builder = _datasets.factory
 
 
-def register_dataset(name: str) -> Callable[[Builder], Builder]:
+def register_dataset(name: str) -> Callable[[Factory], Factory]:
     """Decorator that registers `builder(root, **options) -> TrackletDataset` under `name`.
 
     Example:
         @register_dataset("my_cameras")
         def my_cameras(root, *, season="summer"): ...
-    """
-
-    def register(builder: Builder) -> Builder:
-        if name in _BUILDERS:
-            raise ValueError(f"name: data set {name!r} is registered already, choose another name")
-        _BUILDERS[name] = builder
-        return builder
-
-    return register
-
-
-def dataset_names() -> list[str]:
-    """Names of the registered data sets, sorted."""
-    return sorted(_BUILDERS)
-
-
-def dataset_builder(name: str) -> Callable[..., TrackletDataset]:
-    """The function registered under a name.
 
     Raises:
-        ValueError: unknown name (with the nearest known one).
+        ValueError: the name is taken.
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(str(name), _BUILDERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"name: unknown data set {name!r}{hint} Known: {', '.join(dataset_names())}")
-    return _BUILDERS[name]
+    return _datasets.register(name)
 
 
 def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:

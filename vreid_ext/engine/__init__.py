@@ -1,10 +1,12 @@
 """Training, evaluation and feature extraction from recipes; needs `pip install 'vreid-ext[train]'`."""
 
-from vreid_ext.engine.config import Recipe, load_recipe, recipe_names
-from vreid_ext.engine.distributed import join_processes
-from vreid_ext.engine.evaluate import evaluate_checkpoint, evaluate_model, open_checkpoint
+from vreid_ext.distributed import join_processes
+from vreid_ext.engine.config import load_recipe, recipe_names
+from vreid_ext.engine.evaluate import evaluate_checkpoint, evaluate_model
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.length_grid import evaluate_checkpoint_lengths, evaluate_lengths
+from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.train import train
 
 __all__ = [

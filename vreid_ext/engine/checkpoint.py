@@ -12,7 +12,6 @@ name is always whole, whatever kills the process or fills the disk.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vreid_ext._files import flush
 
 FORMAT = 1
 
@@ -110,7 +111,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint {str(folder)!r}: state.json is damaged: {error}") from error
     if isinstance(state, dict) and state.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"checkpoint {str(folder)!r}: got format {state['format']!r}, wanted {FORMAT}")
+        raise ValueError(f"checkpoint {str(folder)!r}: expected format {FORMAT}, got {state['format']!r}")
     try:
         state["recipe"]["model"]["name"], int(state["num_classes"])
     except (KeyError, TypeError) as error:
@@ -155,7 +156,7 @@ def load_weights(folder: Path, model: nn.Module, description: str) -> None:
         state = read_state(folder)
         holds = describe_model(state["recipe"]["model"], state["num_classes"])
         raise ValueError(
-            f"checkpoint {str(folder)!r} holds {holds}; wanted {description}; "
+            f"checkpoint {str(folder)!r}: expected {description}, got {holds}; "
             f"{len(odd)} tensors do not fit, the first is {odd[0]!r}"
         )
     model.load_state_dict(weights)
@@ -210,12 +211,3 @@ def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
         if value is not None
     }  # fmt: skip
     return _plain(tensors), state["param_groups"]
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import backends
+from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
-from vreid_ext.data.joints import JOINTS
-from vreid_ext.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from vreid_ext.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine.build import takes
-from vreid_ext.engine.evaluate import metric_of, open_checkpoint
+from vreid_ext.engine.comparison import metric_of
+from vreid_ext.engine.open import open_checkpoint
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 TOLERANCE = 1e-4
@@ -69,7 +71,7 @@ def export_model(
         RuntimeError: the file's features differ by more than 1e-4 of the largest; nothing is written then.
     """
     if format not in FORMATS:
-        raise ValueError(f"format: got {format!r}, wanted one of {', '.join(FORMATS)}")
+        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
     file = Path(out) if out is not None else folder.parent.parent / FORMATS[format]
     with_joints = "joints" in takes(recipe.model)
@@ -106,8 +108,7 @@ def _write(
     about: dict[str, Any],
 ) -> float:
     """Write the file, run it on the cases, and return how far from `wanted` its features are at most."""
-    temporary = file.with_name(f".{file.name}.partial")
-    try:
+    with whole_file(file) as temporary:
         run = (_write_onnx if format == "onnx" else _write_torch)(deployed, cases[0], temporary, about)
         with torch.no_grad():
             difference = max(
@@ -116,12 +117,9 @@ def _write(
             )
         if not difference <= TOLERANCE:
             raise RuntimeError(
-                f"the exported model differs from the checkpoint's by {difference:.1e} of the largest "
-                f"feature, wanted at most {TOLERANCE}; nothing is written"
+                f"expected features within {TOLERANCE} of the checkpoint's, got a difference of "
+                f"{difference:.1e} of the largest feature; nothing is written"
             )
-        temporary.rename(file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.data.clip_dataset import ClipDataset
-from vreid_ext.data.occlusion import BlackBox
+from vreid_ext.data.clips.dataset import ClipDataset
+from vreid_ext.data.clips.occlusion import BlackBox
 from vreid_ext.data.records import Tracklet
-from vreid_ext.engine.distributed import interleave
+from vreid_ext.distributed import interleave, world
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.seeds import seed_of
-from vreid_ext.losses.gather import world
 
 
 def extract_features(
@@ -38,9 +37,9 @@ def extract_features(
         ValueError: no tracklets, or chunk below 1.
     """
     if not tracklets:
-        raise ValueError("tracklets: got none, wanted at least one")
+        raise ValueError("tracklets: expected at least one, got none")
     if chunk < 1:
-        raise ValueError(f"chunk: got {chunk}, wanted at least 1")
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
     rank, size = world()
     count = len(tracklets)
     blocks = [range(first, min(first + chunk, count)) for first in range(0, count, chunk)]

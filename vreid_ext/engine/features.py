@@ -1,12 +1,22 @@
-"""Features of a checkpoint on disk, for searching and for other programs."""
+"""Features of a recipe's test tracklets: how they are embedded, and folders of them on disk."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vreid_ext.engine.build import one_dataset_of
-from vreid_ext.engine.distributed import default_device
-from vreid_ext.engine.evaluate import TestSet, open_checkpoint, stored_features
-from vreid_ext.metrics.stored import StoredFeatures
+import torch
+from torch import Tensor, nn
+
+from vreid_ext.data import Tracklet
+from vreid_ext.distributed import default_device
+from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
+from vreid_ext.engine.comparison import Comparison, metric_of
+from vreid_ext.engine.extract import extract_blocks
+from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
+from vreid_ext.features.stored import StoredFeatures
+from vreid_ext.features.write import store_features
 
 
 def export_features(
@@ -16,7 +26,7 @@ def export_features(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StoredFeatures]:
-    """Embed query and gallery of a checkpoint's data set into `out`, as `metrics.stored` describes it.
+    """Embed query and gallery of a checkpoint's data set into `out`, as `features.stored` describes it.
 
     What `out` holds already, because an earlier call was interrupted, is not embedded again. A recipe of
     several test lengths gets a folder for each, `out/<frames>`. Under `torchrun` the processes share the
@@ -29,10 +39,121 @@ def export_features(
         ValueError: `out` holds something else.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    test = TestSet(one_dataset_of(recipe))
+    test = Comparison(one_dataset_of(recipe))
     device = default_device()
     model.to(device)
     return [
         stored_features(model, test, recipe, frames, Path(out), device=device, progress=progress)
         for frames in recipe.eval.frames
     ]
+
+
+def stored_features(
+    model: nn.Module,
+    test: Comparison,
+    recipe: Recipe,
+    frames: int,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> StoredFeatures:
+    """The features of a test set in `folder`, or in `folder/<frames>` where the recipe has several lengths.
+
+    What is missing there is extracted; under `torchrun` the processes share it.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+
+    def embed(blocks: Sequence[range]) -> Iterator[dict[str, Tensor]]:
+        options = extraction(model, recipe, frames, device, progress)
+        for rows in extract_blocks(model, test.tracklets, blocks, **options):
+            yield parts(model, rows)
+
+    metric = metric_of(model, recipe)
+    return store_features(
+        folder if len(recipe.eval.frames) == 1 else folder / str(frames),
+        identity_of(model, recipe, frames, test.tracklets),
+        [
+            {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)}
+            for item in test.tracklets
+        ],
+        embed,
+        splits={"query": test.query, "gallery": test.gallery},
+        shard_rows=recipe.eval.shard,
+        metric=None if callable(metric) else metric,
+        protocol=test.dataset.protocol,
+    )
+
+
+def extraction(
+    model: nn.Module,
+    recipe: Recipe,
+    frames: int,
+    device: torch.device | str,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """How a recipe's test clips are embedded, for `extract_features` and `extract_blocks`."""
+    return {
+        "frames": frames,
+        "sampling": recipe.eval.sampling,
+        "transform": transforms_of(recipe.input)[1],
+        "chunk": recipe.eval.chunk,
+        "workers": recipe.train.workers,
+        "device": device,
+        "progress": progress,
+        "forward": _feature_then_attributes(model) if streams(model) else None,
+        "black_box": black_box_of(recipe.dataset),
+        "seed": recipe.seed,
+    }
+
+
+def parts(model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    """Rows of `_feature_then_attributes` by what they hold."""
+    width = sum(sum(sizes.values()) for sizes in streams(model).values())
+    feature, logits = rows.split([rows.shape[1] - width, width], 1)
+    return {"features": feature} | ({"attributes": logits} if width else {})
+
+
+def streams(model: nn.Module) -> dict[str, dict[str, int]]:
+    """The attributes that a model recognises, with their numbers of classes, stream by stream."""
+    sizes: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
+    return sizes
+
+
+def _feature_then_attributes(model: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """The feature and all attribute logits in one row, so that one pass over the tracklets gives both."""
+
+    def forward(clips: Tensor, valid: Tensor | None) -> Tensor:
+        return torch.cat(model.feature_and_attributes(clips, valid), 1)  # type: ignore[operator]
+
+    return forward
+
+
+def identity_of(
+    model: nn.Module, recipe: Recipe, frames: int, tracklets: Sequence[Tracklet]
+) -> dict[str, Any]:
+    """All that features depend on but the images, as plain values by the name of a recipe's key."""
+    joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
+    drawn = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
+    return drawn | {
+        "weights": _sha256(model.state_dict()),
+        "model": {key: value for key, value in recipe.model.items() if key != "weights"},
+        "input.height": recipe.input.height,
+        "input.width": recipe.input.width,
+        "eval.sampling": recipe.eval.sampling,
+        "eval.frames": frames,
+        "dataset.name": recipe.dataset.name,
+        "dataset.options": {key: value for key, value in recipe.dataset.options.items() if value is not None},
+        "dataset.joints": _sha256(joints) if joints else None,
+        "dataset.black_box": [recipe.dataset.black_box, recipe.dataset.black_box_seed],
+    }
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

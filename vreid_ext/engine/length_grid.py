@@ -7,12 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vreid_ext._files import write_json
 from vreid_ext.data import TrackletDataset
+from vreid_ext.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
-from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.distributed import default_device, is_main, main_writes
-from vreid_ext.engine.evaluate import TestSet, metric_of, open_checkpoint, write_json
+from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 
 Length = int | Literal["all"]
 
@@ -46,10 +48,10 @@ def evaluate_lengths(
     lengths = list(lengths)
     for length in lengths:
         if length != "all" and (not isinstance(length, int) or length < 1):
-            raise ValueError(f"lengths: got {length!r}, wanted numbers of frames of at least 1, or 'all'")
+            raise ValueError(f"lengths: expected numbers of frames of at least 1, or 'all', got {length!r}")
     if not lengths:
-        raise ValueError("lengths: got none, wanted at least one")
-    test = TestSet(dataset)
+        raise ValueError("lengths: expected at least one, got none")
+    test = Comparison(dataset)
     test.first_match()
     features = [_features(model, test, recipe, length, device, progress) for length in lengths]
     metric = metric_of(model, recipe)
@@ -75,7 +77,7 @@ def evaluate_checkpoint_lengths(
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """`evaluate_lengths` of a checkpoint; writes the figures and, beside them, the heat map as PNG.
+    """`evaluate_lengths` of a checkpoint; writes the figures.
 
     Args:
         path: checkpoint or run folder.
@@ -83,29 +85,25 @@ def evaluate_checkpoint_lengths(
         out: the JSON file; by default `lengths-<data set>.json` in the checkpoint's run.
 
     Returns:
-        What `evaluate_lengths` returns, with `checkpoint`, `file` and `picture`.
+        What `evaluate_lengths` returns, with `checkpoint` and `file`.
     """
-    from vreid_ext.report import plot_length_grid
-
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = one_dataset_of(recipe)
     device = default_device()
     file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"
-    picture = file.with_suffix(".png")
     with main_writes("out", file):
         result = evaluate_lengths(
             model.to(device), dataset, recipe, lengths, device=device, progress=progress
         )
-        result |= {"checkpoint": str(folder), "file": str(file), "picture": str(picture)}
+        result |= {"checkpoint": str(folder), "file": str(file)}
         if is_main():
-            plot_length_grid(result["lengths"], result["rank1"], picture, title=recipe.name)
             write_json(file, result)
     return result
 
 
 def _features(
     model: nn.Module,
-    test: TestSet,
+    test: Comparison,
     recipe: Recipe,
     length: Length,
     device: torch.device | str,

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vreid_ext.engine.config import Optim, Schedule
 from vreid_ext.engine.parts import check_parts, within
+from vreid_ext.engine.recipe import Optim, Schedule
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from vreid_ext.data import TrackletDataset, read_image, sample_clip
-from vreid_ext.engine.config import Recipe
-from vreid_ext.engine.evaluate import TestSet, evaluate_sets
+from vreid_ext.distributed import world
+from vreid_ext.engine.comparison import Comparison
+from vreid_ext.engine.evaluate import evaluate_sets
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.seeds import seed_of
-from vreid_ext.losses.gather import world
 
 
 def check_batch(recipe: Recipe, model: nn.Module) -> None:
@@ -41,7 +42,7 @@ def check_batch(recipe: Recipe, model: nn.Module) -> None:
         )
 
 
-def images_of(recipe: Recipe, test: TestSet) -> list[tuple[str, ...]]:
+def images_of(recipe: Recipe, test: Comparison) -> list[tuple[str, ...]]:
     """The images that the recipe's evaluation reads of each tracklet of a test set."""
     return [
         tuple(tracklet.paths[frame] for frame in _test_frames(len(tracklet), place, recipe))
@@ -76,7 +77,7 @@ def rehearse_evaluation(
     """
     pairs = []
     for each in datasets:
-        query, match = TestSet(each).first_match()
+        query, match = Comparison(each).first_match()
         pairs.append(replace(each, query=[each.query[query]], gallery=[each.gallery[match]]))
     evaluate_sets(model, pairs, replace(recipe, train=replace(recipe.train, workers=0)), device=device)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vreid_ext import ops
-from vreid_ext.metrics.features import Rows
+from vreid_ext.features.rows import Rows
+from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.metrics.ranking import nearest, pair
-from vreid_ext.metrics.stored import StoredFeatures
 
 
 class Split(NamedTuple):
@@ -61,9 +61,11 @@ def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
         ValueError: top below 1, or features of different models.
     """
     if top < 1:
-        raise ValueError(f"top: got {top}, wanted at least 1")
+        raise ValueError(f"top: expected at least 1, got {top}")
     if query.metric != gallery.metric:
-        raise ValueError(f"gallery: got features for the {gallery.metric} metric, wanted {query.metric}")
+        raise ValueError(
+            f"gallery: expected features for the {query.metric} metric, got features for {gallery.metric}"
+        )
     rows, items = pair(query.features, gallery.features)
     top_k = faiss_top_k if find_spec("faiss") else ops.top_k
     same = query.folder == gallery.folder

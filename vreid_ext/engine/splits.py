@@ -5,13 +5,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from vreid_ext.data.two_cameras import SPLITS
+from vreid_ext._files import write_json
+from vreid_ext.data.readers.two_cameras import SPLITS
+from vreid_ext.distributed import is_main, join_processes
 from vreid_ext.engine.build import datasets_of, sampler_of
 from vreid_ext.engine.checkpoint import checkpoints, read_state, resolve_checkpoint
-from vreid_ext.engine.config import Recipe, recipe_from_dict
-from vreid_ext.engine.distributed import is_main, join_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_checkpoint, write_json
+from vreid_ext.engine.comparison import Comparison
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.evaluate import evaluate_checkpoint
 from vreid_ext.engine.readiness import check_images, images_of
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.train import is_finished, train
 
 WITH_SPLITS = ("ilids", "prid")
@@ -27,7 +30,9 @@ def parse_splits(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 0 or numbers[-1] >= SPLITS:
-        raise ValueError(f"splits: got {text!r}, wanted 'all' or numbers from 0 to {SPLITS - 1}, such as 0,3")
+        raise ValueError(
+            f"splits: expected 'all' or numbers from 0 to {SPLITS - 1}, such as 0,3, got {text!r}"
+        )
     return numbers
 
 
@@ -50,14 +55,14 @@ def train_splits(
     images: dict[tuple[str, ...], None] = {}
     for number in splits:
         split = _of_split(recipe, number)
-        if not is_finished(_folder(out, number), split):
+        if not is_finished(split_folder(out, number), split):
             datasets = datasets_of(split)
             sampler_of(split, datasets)
-            for test in map(TestSet, datasets):
+            for test in map(Comparison, datasets):
                 test.first_match()
                 images |= dict.fromkeys(images_of(split, test))
     check_images(images)
-    results = [train(_of_split(recipe, number), _folder(out, number), quiet=quiet) for number in splits]
+    results = [train(_of_split(recipe, number), split_folder(out, number), quiet=quiet) for number in splits]
     # Only the main process of several has results.
     return average(results, splits, out / "splits.json") if all(results) else {}
 
@@ -84,7 +89,7 @@ def evaluate_splits(
     whole = any(path.glob("split-*"))
     if not whole:
         _check_foreign(path, overrides)
-    models = {number: _folder(path, number) if whole else path for number in splits}
+    models = {number: split_folder(path, number) if whole else path for number in splits}
     for number, model in models.items():
         if not model.exists():
             raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
@@ -93,7 +98,7 @@ def evaluate_splits(
         trained = read_state(resolve_checkpoint(model))["recipe"]
         changes[number] = [*overrides, *_split(recipe_from_dict(trained, overrides), number)]
         for data in datasets_of(recipe_from_dict(trained, changes[number])):
-            TestSet(data).first_match()
+            Comparison(data).first_match()
     results = []
     for number, model in models.items():
         file = (out or path / "splits-eval.json").with_suffix(f".{number}.json")
@@ -144,7 +149,7 @@ def _split(recipe: Recipe, number: int) -> list[str]:
     return chosen
 
 
-def _folder(path: Path, number: int) -> Path:
+def split_folder(path: Path, number: int) -> Path:
     return path / f"split-{number}"
 
 

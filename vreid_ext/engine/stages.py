@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from vreid_ext.engine.config import Stage
 from vreid_ext.engine.parts import check_parts, within
+from vreid_ext.engine.recipe import Stage
 
 
 class Stages:

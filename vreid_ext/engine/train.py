@@ -17,17 +17,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from vreid_ext._files import write_json
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset, join_training
-from vreid_ext.engine.build import (
-    Objective,
-    black_box_of,
-    datasets_of,
-    model_of,
-    sampler_of,
-    takes,
-    transforms_of,
+from vreid_ext.distributed import (
+    gather_with_gradient,
+    join_processes,
+    main_writes,
+    mean_over_processes,
+    wait_for_everyone,
+    world,
 )
+from vreid_ext.engine.build import black_box_of, datasets_of, model_of, sampler_of, takes, transforms_of
 from vreid_ext.engine.checkpoint import (
     Position,
     checkpoints,
@@ -38,18 +39,20 @@ from vreid_ext.engine.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from vreid_ext.engine.config import Recipe, differences, load_recipe
-from vreid_ext.engine.distributed import join_processes, main_writes, mean_over_processes
-from vreid_ext.engine.evaluate import TestSet, evaluate_sets, metric_of, write_json
+from vreid_ext.engine.comparison import Comparison, metric_of
+from vreid_ext.engine.config import load_recipe
+from vreid_ext.engine.evaluate import evaluate_sets
+from vreid_ext.engine.execution import Execution
 from vreid_ext.engine.loader import load
+from vreid_ext.engine.objective import Objective
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
+from vreid_ext.engine.recipe import Recipe, differences
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
 from vreid_ext.losses import OIMLoss
-from vreid_ext.losses.gather import gather_with_gradient, world
 
 # What may change between two starts of the same run, because no result depends on it.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
@@ -136,16 +139,15 @@ def synchronise(model: nn.Module, processes: int, device: torch.device) -> nn.Mo
 class _Run:
     def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
         self.recipe, self.out = recipe, out
-        self.accelerator = _accelerator(recipe)
+        # Without the softmax term the classifier gets no gradient, nor does what a stage freezes.
+        idle = not recipe.loss.softmax or bool(recipe.stages)
+        self.execution = Execution(recipe.train.precision, idle=idle)
         self.rank, processes = world()
         self.main = self.rank == 0
-
-        if recipe.loss.dvdp:
-            import vreid_ext.report  # noqa: F401  draws at the end; what it needs and lacks is told now
         self.datasets = datasets_of(recipe)
         several = len(self.datasets) > 1
         self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
-        tests = [TestSet(each) for each in self.datasets]
+        tests = [Comparison(each) for each in self.datasets]
         for test in tests:
             test.first_match()
         train_transform, _ = transforms_of(recipe.input)
@@ -176,7 +178,8 @@ class _Run:
             black_box_of(recipe.dataset),
         )
         if recipe.train.sync_bn:
-            model = synchronise(model, processes, self.accelerator.device)
+            model = synchronise(model, processes, self.execution.device)
+        model.to(self.execution.device)
         optimizer = build_optimizer(model, recipe.optim)
         oim = None
         if recipe.loss.oim:
@@ -185,7 +188,7 @@ class _Run:
             )
         self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient, oim)
         check_batch(recipe, model)
-        self.objective.to(self.accelerator.device)
+        self.objective.to(self.execution.device)
         self.position = Position()
         if saved:
             load_weights(saved[-1], model, describe_model(recipe.model, classes))
@@ -193,18 +196,16 @@ class _Run:
             load_objective(saved[-1], self.objective)
             self.position = read_position(saved[-1])
         self.stages = Stages(model, recipe.stages)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        if self.accelerator.scaler is not None and self.position.scaler:
-            self.accelerator.scaler.load_state_dict(self.position.scaler)
+        self.model, self.optimizer = self.execution.wrap(model), optimizer
+        if self.execution.scaler is not None and self.position.scaler:
+            self.execution.scaler.load_state_dict(self.position.scaler)
 
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
         if not saved:
             with self.progress:
                 images = [each for test in tests for each in images_of(recipe, test)]
                 check_images(images, self.progress.check)
-        rehearse_evaluation(
-            self.accelerator.unwrap_model(self.model), self.datasets, recipe, self.accelerator.device
-        )
+        rehearse_evaluation(self.execution.unwrap(self.model), self.datasets, recipe, self.execution.device)
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
             (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer
@@ -236,12 +237,8 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         if self.main:
-            if self.recipe.loss.dvdp:
-                from vreid_ext.report import plot_dvdp
-
-                plot_dvdp({self.recipe.name: self.out / "log.jsonl"}, self.out / "dvdp.png")
             write_json(self.out / "result.json", result)
-        self.accelerator.wait_for_everyone()
+        wait_for_everyone()
         return result
 
     def _train_epoch(self, epoch: int) -> None:
@@ -261,7 +258,7 @@ class _Run:
             position.sums = {name: position.sums.get(name, 0.0) + value for name, value in terms.items()}
             if not closes:
                 continue
-            self.optimizer.step()
+            self.execution.step(self.optimizer)
             self.optimizer.zero_grad()
             position.step += 1
             self._write("step", epoch=epoch, **terms)
@@ -275,10 +272,11 @@ class _Run:
     ) -> dict[str, float]:
         """Add one batch's gradients; returns its loss terms, averaged over the processes."""
         torch.manual_seed(seed_of(self.recipe.seed, epoch, self.position.batch, self.rank))
-        device = self.accelerator.device
-        with nullcontext() if closes else self.accelerator.no_sync(self.model):
+        device = self.execution.device
+        with nullcontext() if closes else self.execution.accumulates(self.model):
             inputs = {name: batch[name].to(device) for name in self.takes if name in batch}
-            output = self.model(batch["clip"].to(device, non_blocking=True), **inputs)
+            clips = batch["clip"].to(device, non_blocking=True)
+            output = self.execution.forward(self.model, clips, **inputs)
             try:
                 attributes = batch["attributes"].to(device) if self.attributes else None
                 terms = self.objective(output, batch["label"].to(device), attributes)
@@ -288,7 +286,7 @@ class _Run:
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise self._not_finite(f"{name} is {value}")
-            self.accelerator.backward(terms["loss"] / group_size)
+            self.execution.backward(terms["loss"] / group_size)
         return values
 
     def _not_finite(self, what: str) -> FloatingPointError:
@@ -308,7 +306,7 @@ class _Run:
 
     def _check_weights(self) -> None:
         """Finite losses may have gradients that are not. No such weights are saved, nor figures of them."""
-        for name, value in self.accelerator.unwrap_model(self.model).state_dict().items():
+        for name, value in self.execution.unwrap(self.model).state_dict().items():
             if not value.isfinite().all():
                 raise FloatingPointError(
                     f"epoch {self.position.epoch}, after {self.position.batch} batches: {name} is not "
@@ -318,10 +316,10 @@ class _Run:
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         self._check_weights()
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.execution.unwrap(self.model)
         result = evaluate_sets(
             model, self.datasets, self.recipe,
-            device=self.accelerator.device, progress=self.progress.evaluation,
+            device=self.execution.device, progress=self.progress.evaluation,
         )  # fmt: skip
         for row in result["rows"]:
             kind = f"eval-{row['dataset']}" if "dataset" in row else "eval"
@@ -340,13 +338,13 @@ class _Run:
         if self.main:
             assert self.log is not None
             self.position.log_bytes = self.log.length()
-            if self.accelerator.scaler is not None:
-                self.position.scaler = self.accelerator.scaler.state_dict()
+            if self.execution.scaler is not None:
+                self.position.scaler = self.execution.scaler.state_dict()
             folder = self.out / "checkpoints" / f"step-{self.position.step:08d}"
             if not folder.exists():
                 save_checkpoint(
                     folder,
-                    self.accelerator.unwrap_model(self.model),
+                    self.execution.unwrap(self.model),
                     self.recipe.to_dict(),
                     self.data.num_train_pids,
                     optimizer=self.optimizer,
@@ -357,7 +355,7 @@ class _Run:
             # Not only whole ones: a kill may have left one half removed or half written.
             for old in set(newest.parent.iterdir()) - {newest}:
                 shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
+        wait_for_everyone()
 
     def _lr(self, epoch: int) -> float:
         return learning_rate(self.recipe.optim.lr, self.recipe.schedule, epoch, self.recipe.train.epochs)
@@ -372,7 +370,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
-        raise ValueError(f"out: {str(out)!r} is a file, wanted a folder")
+        raise ValueError(f"out: {str(out)!r}: expected a folder, got a file")
     if (out / "recipe.yaml").is_file():
         there = load_recipe(out / "recipe.yaml")
         odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
@@ -392,25 +390,9 @@ def _claim(out: Path, recipe: Recipe) -> bool:
     # A kill may leave .recipe.yaml.partial.
     if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
-            f"out: {str(out)!r} holds other files, wanted a new or an empty folder, or a run to resume"
+            f"out: expected a new or an empty folder, or a run to resume, got {str(out)!r} with other files"
         )
     return False
-
-
-def _accelerator(recipe: Recipe) -> Any:
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
-
-    # Accelerate keeps one precision per process; a second run in the same process may want another.
-    AcceleratorState._reset_state()
-    # Without the softmax term the classifier gets no gradient, nor does in a stage what it freezes.
-    idle = not recipe.loss.softmax or bool(recipe.stages)
-    ddp = DistributedDataParallelKwargs(find_unused_parameters=idle)
-    return Accelerator(
-        mixed_precision=recipe.train.precision,
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[ddp],
-    )
 
 
 def _due(epoch: int, every: int) -> bool:

@@ -4,12 +4,12 @@ Computed in float32 or wider even under autocast. No device synchronisation, exc
 batch, OIM its targets and features, and CrossBatchMemory what it remembers.
 """
 
+from vreid_ext.distributed import gather_with_gradient
 from vreid_ext.losses.aitl import AITLoss, ITLoss
 from vreid_ext.losses.attributes import AttributeLoss
 from vreid_ext.losses.cross_entropy import CrossEntropyLoss
 from vreid_ext.losses.diversity import HellingerDiversity
 from vreid_ext.losses.drawn import DrawnTripletLoss
-from vreid_ext.losses.gather import gather_with_gradient
 from vreid_ext.losses.inter_frame import InterFrameRegularizer
 from vreid_ext.losses.memory import CrossBatchMemory
 from vreid_ext.losses.oim import OIMLoss

@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
-from vreid_ext.ops._checks import readable
+from vreid_ext import _checks, ops
 
 
 class AITLoss(nn.Module):
@@ -35,7 +33,7 @@ class AITLoss(nn.Module):
     An identity with fewer than three samples has AN = AP and teaches nothing: the first call warns of it.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -50,15 +48,16 @@ class AITLoss(nn.Module):
         super().__init__()
         number = _checks.margin(margin)
         if number == "soft":
-            raise ValueError("margin: got 'soft', wanted a number")
+            raise ValueError("margin: expected a number, got 'soft'")
         self.margin = number
-        self.metric, self.attribute_metric = _checks.metric(metric), _checks.metric(attribute_metric)
+        self.metric = _checks.choice("metric", metric, _checks.METRICS)
+        self.attribute_metric = _checks.choice("attribute_metric", attribute_metric, _checks.METRICS)
         self.include_self, self.backend = include_self, backend
         self._looked = False
 
     def forward(self, features: Tensor, attributes: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("features", features, targets)
-        _checks.batch("attributes", attributes, targets)
+        _checks.labelled_rows("features", features, "targets", targets, empty=False)
+        _checks.labelled_rows("attributes", attributes, "targets", targets, empty=False)
         hard = ops.identity_hard(
             attributes,
             targets,
@@ -66,7 +65,7 @@ class AITLoss(nn.Module):
             include_self=self.include_self,
             backend=self.backend,
         )
-        if not self._looked and readable(targets):
+        if not self._looked and _checks.readable(targets):
             self._looked = True  # once: on a GPU the look waits for the device
             _warn_of_few(targets)
         index = torch.stack([hard.negative_index, hard.positive_index])

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
+from vreid_ext.attributes import check_attributes
 from vreid_ext.precision import widened
-
-IGNORE = -1
 
 
 class AttributeLoss(nn.Module):
@@ -25,7 +24,7 @@ class AttributeLoss(nn.Module):
     Returns a float32 scalar (float64 for float64 logits); zero if nothing is known.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; on a CPU also a class out
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a class out
             of range.
     """
 
@@ -48,26 +47,3 @@ class AttributeLoss(nn.Module):
         wanted = (chosen == self.class_.to(targets.device)).to(logits.dtype)
         loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         return loss.masked_fill(~known, 0).sum() / known.sum().clamp(min=1)
-
-
-def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
-    """Logits (n, sum of sizes) and targets (n, A) with classes in range or -1."""
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits: got {got}, wanted a floating-point tensor (n, {sum(sizes.values())})")
-    if logits.dim() != 2 or logits.shape[1] != sum(sizes.values()):
-        raise ValueError(f"logits: got shape {tuple(logits.shape)}, wanted (n, {sum(sizes.values())})")
-    if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets: got {got}, wanted an int64 tensor (n, {len(sizes)})")
-    if targets.shape != (len(logits), len(sizes)):
-        raise ValueError(f"targets: got shape {tuple(targets.shape)}, wanted ({len(logits)}, {len(sizes)})")
-    if _checks.seen(targets):
-        outside = (targets < IGNORE) | (targets >= targets.new_tensor(list(sizes.values())))
-        if outside.any():
-            row, column = outside.nonzero()[0].tolist()
-            name = list(sizes)[column]
-            raise ValueError(
-                f"targets: got class {int(targets[row, column])} of {name!r} in row {row}, "
-                f"wanted 0 to {sizes[name] - 1}, or {IGNORE} where it is not known"
-            )

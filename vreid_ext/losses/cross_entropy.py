@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.losses import _checks
+from vreid_ext import _checks
 from vreid_ext.precision import widened
 
 
@@ -20,18 +20,18 @@ class CrossEntropyLoss(nn.Module):
     host does not wait for the device.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         _checks.real("label_smoothing", label_smoothing)
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}, wanted a number in [0, 1)")
+            raise ValueError(f"label_smoothing: expected a number in [0, 1), got {label_smoothing}")
         self.label_smoothing = float(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("logits", logits, targets)
+        _checks.labelled_rows("logits", logits, "targets", targets, empty=False)
         _checks.within("targets", targets, 0, logits.shape[1])  # torch ignores -100 in silence
         logits = widened(logits)
         return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)

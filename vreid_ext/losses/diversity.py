@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.ops import RegionPool, _checks
+from vreid_ext import _checks, ops
+from vreid_ext.ops import RegionPool
 
 
 class HellingerDiversity(nn.Module):
@@ -28,7 +28,7 @@ class HellingerDiversity(nn.Module):
     Zero for K = 1, and without a valid frame.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, form: str = "hellinger", backend: str = "auto", reduction: str = "mean") -> None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.losses import _checks
+from vreid_ext import _checks
 
 
 class Drawn(NamedTuple):
@@ -69,15 +69,16 @@ class DrawnTripletLoss(nn.Module):
     `draw_triplets` takes them; returns a float32 scalar (float64 for float64 inputs).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, margin: float = 0.3, *, metric: str = "euclidean") -> None:
         super().__init__()
-        self.margin, self.metric = _checks.real("margin", margin, 0), _checks.metric(metric)
+        self.margin = _checks.real("margin", margin, 0)
+        self.metric = _checks.choice("metric", metric, _checks.METRICS)
 
     def forward(self, inputs: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
-        _checks.batch("inputs", inputs, targets)
+        _checks.labelled_rows("inputs", inputs, "targets", targets, empty=False)
         if inputs.dtype != torch.float64:
             inputs = inputs.float()
         drawn = draw_triplets(targets, draws)

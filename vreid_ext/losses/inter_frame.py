@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 
 
 class InterFrameRegularizer(nn.Module):
@@ -22,7 +21,7 @@ class InterFrameRegularizer(nn.Module):
     is left out of the mean; without a clip, and for clips of one frame, the loss is zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, pairs: str = "random", backend: str = "auto") -> None:

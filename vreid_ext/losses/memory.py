@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 from vreid_ext.precision import widened
 
 
@@ -25,7 +24,7 @@ class CrossBatchMemory(nn.Module):
     memory is no part of the state dict: after a restart it fills up again.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class CrossBatchMemory(nn.Module):
         super().__init__()
         _checks.integer("size", size, 1)
         self.size, self.margin = size, _checks.margin(margin)
-        self.metric, self.backend = _checks.metric(metric), backend
+        self.metric, self.backend = _checks.choice("metric", metric, _checks.METRICS), backend
         self.clear()
 
     def clear(self) -> None:
@@ -47,7 +46,7 @@ class CrossBatchMemory(nn.Module):
         self._labels: Tensor | None = None
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("inputs", inputs, targets)
+        _checks.labelled_rows("inputs", inputs, "targets", targets, empty=False)
         hard = ops.batch_hard(inputs, targets, metric=self.metric, backend=self.backend)
         if self._embeddings is not None and self._labels is not None:
             memory = self._embeddings.to(inputs)

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 from vreid_ext.precision import widened
 
 try:
@@ -69,7 +68,7 @@ def _with_distance(metric: str | None, options: dict[str, Any]) -> dict[str, Any
         return options
     if options.get("distance") is not None:
         raise ValueError(f"distance: expected none beside metric={metric!r}, got {options['distance']!r}")
-    fused = _NAMED[_checks.metric(metric)]
+    fused = _NAMED[_checks.choice("metric", metric, _checks.METRICS)]
     if not INSTALLED:
         return options | {"distance": fused}
     if fused.metric == "cosine":
@@ -235,7 +234,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
 
     Raises:
         ImportError: what only the original computes, where pytorch-metric-learning is not installed.
-        TypeError, ValueError: naming the argument, what is expected and what was got.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     backend: str

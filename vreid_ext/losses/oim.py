@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vreid_ext.losses import _checks
-from vreid_ext.losses.gather import gather_with_gradient
+from vreid_ext import _checks
+from vreid_ext.distributed import gather_with_gradient
 from vreid_ext.precision import widened
 
 
@@ -42,7 +42,7 @@ class OIMLoss(nn.Module):
     scalar (float64 for float64 inputs); zero if no sample is labelled. The targets are read by the host.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted, such as the label that is
+        TypeError, ValueError: naming the argument, what was expected and got, such as the label that is
             out of range, or a queue smaller than the batch.
     """
 
@@ -65,19 +65,19 @@ class OIMLoss(nn.Module):
         _checks.real("scalar", scalar)
         _checks.real("momentum", momentum)
         if not scalar > 0:
-            raise ValueError(f"scalar: got {scalar}, wanted more than 0")
+            raise ValueError(f"scalar: expected more than 0, got {scalar}")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: got {momentum}, wanted a number in [0, 1)")
+            raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
         self.scalar, self.momentum = float(scalar), float(momentum)
         self.register_buffer("table", torch.zeros(num_classes, num_features, dtype=torch.float32))
         self.register_buffer("queue", torch.zeros(queue, num_features, dtype=torch.float32))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        _checks.batch("inputs", inputs, targets)
+        _checks.labelled_rows("inputs", inputs, "targets", targets, empty=False)
         if inputs.shape[1] != self.table.shape[1]:
             raise ValueError(
-                f"inputs: got D = {inputs.shape[1]}, wanted num_features = {self.table.shape[1]}"
+                f"inputs: expected num_features = {self.table.shape[1]}, got D = {inputs.shape[1]}"
             )
         with torch.autocast(inputs.device.type, enabled=False):
             features = widened(inputs)
@@ -100,11 +100,11 @@ class OIMLoss(nn.Module):
             if not lowest <= label < classes:
                 unlabelled = "" if size else "; -1, an unlabelled person, needs a queue"
                 raise ValueError(
-                    f"targets: got {label} in row {row}, wanted {lowest} to {classes - 1}{unlabelled}"
+                    f"targets: expected {lowest} to {classes - 1}{unlabelled}, got {label} in row {row}"
                 )
         if 0 < size < len(labels):
             raise ValueError(
-                f"queue: got {size} rows, wanted at least the {len(labels)} samples of the batch"
+                f"queue: expected at least the {len(labels)} samples of the batch, got {size} rows"
             )
 
     @torch.no_grad()

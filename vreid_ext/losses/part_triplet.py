@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 from vreid_ext.losses.drawn import draw_triplets, mean_hinge
-from vreid_ext.ops._checks import floating
 
 
 class PartTripletLoss(nn.Module):
@@ -28,7 +26,7 @@ class PartTripletLoss(nn.Module):
     float32 scalar (float64 for float64 features).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(self, margin: float = 0.8, backend: str = "auto", mining: str = "hardest") -> None:
@@ -39,8 +37,8 @@ class PartTripletLoss(nn.Module):
     def forward(
         self, features: Tensor, scores: Tensor, targets: Tensor, draws: Tensor | None = None
     ) -> Tensor:
-        _checks.batch("scores", scores, targets)
-        floating("features", features, "(n,R,D)")
+        _checks.labelled_rows("scores", scores, "targets", targets, empty=False)
+        _checks.floating("features", features, "(n,R,D)")
         if features.shape[:2] != scores.shape:
             raise ValueError(
                 f"features: expected (n,R,D) with (n,R) = {tuple(scores.shape)} as scores, "

@@ -4,8 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.losses import _checks
+from vreid_ext import _checks, ops
 
 
 class TripletLoss(nn.Module):
@@ -28,7 +27,7 @@ class TripletLoss(nn.Module):
     Equal samples have distance zero and gradient zero; among equally hard samples one takes the gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; on a CPU also a row of
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a row of
             inputs that is not finite.
     """
 
@@ -37,12 +36,12 @@ class TripletLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.margin = _checks.margin(margin)
-        self.metric, self.backend = _checks.metric(metric), backend
+        self.metric, self.backend = _checks.choice("metric", metric, _checks.METRICS), backend
 
     def forward(
         self, inputs: Tensor, targets: Tensor, ref: Tensor | None = None, ref_targets: Tensor | None = None
     ) -> Tensor:
-        _checks.batch("inputs", inputs, targets)
+        _checks.labelled_rows("inputs", inputs, "targets", targets, empty=False)
         return ops.batch_hard_triplet(
             inputs, targets, margin=self.margin, metric=self.metric, ref=ref, ref_labels=ref_targets,
             backend=self.backend,

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vreid_ext.features.rows import Shard
+from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.metrics.attributes import attribute_scores
 from vreid_ext.metrics.dvdp import DVDP
-from vreid_ext.metrics.features import Shard
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
-from vreid_ext.metrics.stored import StoredFeatures
 
 if TYPE_CHECKING:
     from vreid_ext.metrics.torchmetric import ReIDMetric

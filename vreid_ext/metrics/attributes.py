@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vreid_ext.losses.attributes import check_attributes
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
+from vreid_ext.attributes import check_attributes
 
 
 def attribute_scores(
@@ -30,7 +30,7 @@ def attribute_scores(
         left out.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     sizes = _checks.sizes(sizes)
     check_attributes(logits, targets, sizes)

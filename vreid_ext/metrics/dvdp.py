@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.ops._checks import choice
-from vreid_ext.ops.mining import METRICS, labelled_rows
+from vreid_ext import _checks, ops
 
 
 class DVDP:
@@ -23,7 +21,7 @@ class DVDP:
     """
 
     def __init__(self, metric: str = "cosine") -> None:
-        choice("metric", metric, METRICS)
+        _checks.choice("metric", metric, _checks.METRICS)
         self.metric = metric
         self.reset()
 
@@ -32,7 +30,7 @@ class DVDP:
 
     @torch.no_grad()
     def update(self, features: Tensor, pids: Tensor) -> None:
-        labelled_rows("features", features, "pids", pids)
+        _checks.labelled_rows("features", features, "pids", pids)
         total, count = ops.dvdp(features, pids, metric=self.metric)
         self._sum += float(total)
         self._count += int(count)

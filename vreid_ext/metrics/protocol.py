@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
@@ -80,9 +80,9 @@ class Protocol:
 def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
     value = _checks.array(name, value)
     if value.is_floating_point() or value.is_complex():
-        raise TypeError(f"{name}: got dtype {value.dtype}, wanted integers")
+        raise TypeError(f"{name}: expected dtype integers, got {value.dtype}")
     if value.shape != (length,):
-        raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({length},)")
+        raise ValueError(f"{name}: expected shape ({length},), got {tuple(value.shape)}")
     return value.to(device, torch.int64).contiguous()
 
 

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
+from vreid_ext import _checks, ops
+from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
-from vreid_ext.ops import _checks
 from vreid_ext.ops.rerank import ReRanked, check_options
 
 
@@ -38,7 +37,7 @@ def rank(
         items remain.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     top = _checks.integer("top", top, 1)
     _checks.flag("junk", junk)
@@ -141,6 +140,6 @@ def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple
     if queries.shape[1:] != items.shape[1:]:
         got, wanted = items.shape[1:], queries.shape[1:]
         if not trailing:
-            raise ValueError(f"gallery: got {got[0]} columns, wanted {wanted[0]} as query has")
-        raise ValueError(f"gallery: got rows of shape {got}, wanted {wanted} as query has")
+            raise ValueError(f"gallery: expected {wanted[0]} columns as query has, got {got[0]}")
+        raise ValueError(f"gallery: expected {wanted} as query has, got rows of shape {got}")
     return queries, items

@@ -8,11 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vreid_ext import ops
-from vreid_ext.metrics.features import DistanceFunction, Features, Rows, Shard
+from vreid_ext import _checks, ops
+from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair, rerank_options, reranked
-from vreid_ext.ops import _checks
 
 _BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
 _COLUMNS = 8192  # of one call of a distance function
@@ -42,7 +41,7 @@ class ReIDResult:
     def rank(self, k: int) -> float:
         """CMC at rank k, counted from 1."""
         if not 1 <= k <= len(self.cmc):
-            raise ValueError(f"k: got {k}, wanted 1 ... {len(self.cmc)}")
+            raise ValueError(f"k: expected 1 ... {len(self.cmc)}, got {k}")
         return float(self.cmc[k - 1])
 
     def row(self) -> dict[str, float]:
@@ -116,7 +115,7 @@ def evaluate(
     Equal distances rank by gallery index, as a stable sort gives.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; features that are not
+        TypeError, ValueError: naming the argument, what was expected and got; features that are not
             finite; no query with a positive.
     """
     max_rank = _check(ap, max_rank, junk)
@@ -133,7 +132,7 @@ def evaluate(
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
     if items.shard is not None and (callable(metric) or options is not None):
-        raise ValueError("gallery: got a Shard, wanted all rows for a distance function or re-ranking")
+        raise ValueError("gallery: expected all rows for a distance function or re-ranking, got a Shard")
     if options is not None:
         counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
         name = f"re-ranked {name}"
@@ -159,9 +158,9 @@ def evaluate_distances(
     """`evaluate` from a distance matrix (Q,G) that is there already: by its values, equal ones by index."""
     max_rank = _check(ap, max_rank, junk)
     if not isinstance(distances, Tensor):
-        raise TypeError(f"distances: got {type(distances).__name__}, wanted a tensor (Q,G)")
+        raise TypeError(f"distances: expected a tensor (Q,G), got {type(distances).__name__}")
     if distances.dim() != 2 or 0 in distances.shape:
-        raise ValueError(f"distances: got shape {tuple(distances.shape)}, wanted (Q,G)")
+        raise ValueError(f"distances: expected shape (Q,G), got {tuple(distances.shape)}")
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
         sizes=(len(distances), distances.shape[1]), junk=junk, exclude=exclude, device=distances.device,
@@ -183,7 +182,7 @@ def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: st
     average_precision, inp, first_hit = _score(protocol, counts, ap)
     valid = first_hit > 0
     if not valid.any():
-        raise ValueError("q_pids: no query has a positive left in the gallery, wanted at least one that has")
+        raise ValueError("q_pids: expected a query with a positive in the gallery, got none")
     histogram = torch.bincount(first_hit[valid].clamp(max=max_rank + 1), minlength=max_rank + 2)
     return ReIDResult(
         cmc=histogram[1:-1].cumsum(0).double() / valid.sum(),
@@ -231,7 +230,7 @@ def _blocks(
             tile = metric(rows, items)
             if tuple(tile.shape) != (len(rows), len(items)):
                 wanted = (len(rows), len(items))
-                raise ValueError(f"metric: got distances of shape {tuple(tile.shape)}, wanted {wanted}")
+                raise ValueError(f"metric: expected {wanted}, got distances of shape {tuple(tile.shape)}")
             tiles.append(tile.detach())
         yield first, torch.cat(tiles, 1)
 

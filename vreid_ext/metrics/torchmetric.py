@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
         "torchmetrics is not installed: pip install 'vreid-ext[train]'", name=error.name
     ) from error
 
+from vreid_ext._checks import floating
 from vreid_ext.metrics.reid import evaluate
-from vreid_ext.ops._checks import floating
 
 _OF_EVALUATE = {
     name for name, parameter in inspect.signature(evaluate).parameters.items()
@@ -62,9 +62,9 @@ class ReIDMetric(Metric):
             if not isinstance(value, Tensor):
                 raise TypeError(f"{name}: expected a tensor (B,), got {type(value).__name__}")
             if name == "query" and value.dtype != torch.bool:
-                raise TypeError(f"query: got dtype {value.dtype}, wanted bool")
+                raise TypeError(f"query: expected dtype bool, got {value.dtype}")
             if value.shape != (len(features),):
-                raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted ({len(features)},)")
+                raise ValueError(f"{name}: expected shape ({len(features)},), got {tuple(value.shape)}")
         if features.device.type == "cpu":  # on a GPU `compute` finds it, so as not to wait for it here
             finite = features.reshape(len(features), -1).isfinite().all(1)
             if not finite.all():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn.asta import SpatioTemporalAttention, initialise, spatio_temporal_pool
@@ -78,7 +79,7 @@ class ASTA(nn.Module):
         attribute_sizes: for each attribute stream its attributes and their numbers of classes.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -102,12 +103,12 @@ class ASTA(nn.Module):
 
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+            raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
         streams = tuple(streams)
         if not streams or set(streams) - set(STREAMS) or len(set(streams)) < len(streams):
-            raise ValueError(f"streams: got {streams}, wanted one or more of {STREAMS}, each once")
+            raise ValueError(f"streams: expected one or more of {STREAMS}, each once, got {streams}")
         if not asta and "reid" not in streams:
-            raise ValueError(f"streams: got {streams} without asta, wanted 'reid' among them")
+            raise ValueError(f"streams: expected 'reid' among them, got {streams} without asta")
         if composition not in ("original", "authors"):
             raise ValueError(f"composition: expected 'original' or 'authors', got {composition!r}")
         self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
@@ -138,10 +139,8 @@ class ASTA(nn.Module):
         if self.reid_attention is not None:
             initialise(self.reid_attention, start)
         self.feature_dim = channels * (len(self.streams) if asta else 1)
-        self.bn = nn.BatchNorm1d(self.feature_dim)
-        self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
-        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        self.bn = bn_neck(self.feature_dim)
+        self.classifier = classifier(self.feature_dim, num_classes)
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
         feature, attributes = self._streams(clips, valid)
@@ -199,10 +198,10 @@ class ASTA(nn.Module):
 def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
     """(H, W) of the maps that the backbone makes of frames of this (height, width)."""
     if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
-        raise ValueError(f"input_size: got {input_size!r}, wanted (height, width) in pixels")
+        raise ValueError(f"input_size: expected (height, width) in pixels, got {input_size!r}")
     with in_evaluation(backbone), torch.no_grad():
         parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32))
         maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
     if maps.dim() != 4:
-        raise ValueError(f"backbone: gave shape {tuple(maps.shape)}, wanted maps (N,C,H,W)")
+        raise ValueError(f"backbone: expected it to give maps (N,C,H,W), got shape {tuple(maps.shape)}")
     return maps.shape[2], maps.shape[3]

@@ -49,16 +49,16 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
         ValueError: unknown name or stride, or weights that do not fit.
     """
     if name not in BACKBONES:
-        raise ValueError(f"name: got {name!r}, wanted one of {', '.join(BACKBONES)}")
+        raise ValueError(f"name: expected one of {', '.join(BACKBONES)}, got {name!r}")
     if last_stride not in (1, 2):
-        raise ValueError(f"last_stride: got {last_stride!r}, wanted 1 or 2")
+        raise ValueError(f"last_stride: expected 1 or 2, got {last_stride!r}")
     try:
         from torchvision import models
     except ImportError as error:
         raise ImportError("backbones need torchvision: pip install 'vreid-ext[train]'") from error
 
     if name == "googlenet" and last_stride != 2:
-        raise ValueError(f"last_stride: got {last_stride} for googlenet, wanted 2")
+        raise ValueError(f"last_stride: expected 2, got {last_stride} for googlenet")
     options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
     network = models.get_model(name, weights=None, **options)
     last_stage: nn.Module
@@ -101,7 +101,7 @@ def resolve_backbone(
     channels = getattr(module, "out_channels", None)
     if not isinstance(channels, int):
         got = type(module).__name__
-        raise ValueError(f"backbone: got {got}, wanted a name or a module with an int out_channels")
+        raise ValueError(f"backbone: expected a name or a module with an int out_channels, got {got}")
     return module, channels
 
 
@@ -131,7 +131,7 @@ def split_backbone(backbone: Backbone, at: str) -> Split:
     """
     names = [name for name, _ in backbone.named_children()]
     if at not in names[:-1]:
-        raise ValueError(f"split: got {at!r}, wanted one of the backbone's layers {', '.join(names[:-1])}")
+        raise ValueError(f"split: expected one of the backbone's layers {', '.join(names[:-1])}, got {at!r}")
     layers = dict(backbone.named_children())
     cut = names.index(at) + 1
     below, above = names[:cut], names[cut:]
@@ -150,7 +150,7 @@ def split_name(backbone: str) -> str:
         ValueError: a backbone that cannot be cut.
     """
     if backbone not in _SPLITS:
-        raise ValueError(f"backbone: got {backbone!r}, wanted one of {', '.join(_SPLITS)}")
+        raise ValueError(f"backbone: expected one of {', '.join(_SPLITS)}, got {backbone!r}")
     return _SPLITS[backbone]
 
 

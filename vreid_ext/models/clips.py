@@ -18,13 +18,15 @@ def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) 
         ValueError: clips, the mask `valid` (B,T) or the backbone's maps have another shape.
     """
     if clips.dim() != 5 or clips.shape[2] != 3:
-        raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+        raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
     if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
         got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
-        raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+        raise ValueError(f"valid: expected a bool tensor (B,T) = {wanted}, got {got[0]} {got[1]}")
     maps = each_frame(backbone, clips, valid)
     if maps.dim() != 5:
-        raise ValueError(f"backbone: gave shape {tuple(maps.flatten(0, 1).shape)}, wanted maps (N,C,H,W)")
+        raise ValueError(
+            f"backbone: expected it to give maps (N,C,H,W), got shape {tuple(maps.flatten(0, 1).shape)}"
+        )
     return maps
 
 

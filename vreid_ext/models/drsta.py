@@ -79,7 +79,7 @@ class DRSTA(nn.Module):
         feature_dim: D of the feature.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class DRSTA(nn.Module):
         super().__init__()
         for name, value in (("num_classes", num_classes), ("feature_dim", feature_dim)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value!r}, wanted an int of at least 1")
+                raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
         choices = {
             "diversity": (diversity, ("hellinger", "text", "none")),
             "temporal": (temporal, ("mean", "max", "attention")),
@@ -111,7 +111,7 @@ class DRSTA(nn.Module):
         }
         for name, (choice, allowed) in choices.items():
             if choice not in allowed:
-                raise ValueError(f"{name}: got {choice!r}, wanted one of {allowed}")
+                raise ValueError(f"{name}: expected one of {allowed}, got {choice!r}")
         released = form == "released"
         if released and not spatial:
             raise ValueError("spatial: expected true with form 'released', got false")

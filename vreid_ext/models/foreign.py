@@ -43,7 +43,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             no tensors, or tensors under several entries of unknown names.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"weights: got {str(path)!r}, wanted 'none', 'imagenet' or an existing file")
+        raise FileNotFoundError(
+            f"weights: expected 'none', 'imagenet' or an existing file, got {str(path)!r}"
+        )
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     except ImportError:
@@ -88,8 +90,8 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: s
         for key, value in chosen.items():
             if value.shape != wanted[key].shape:
                 raise ValueError(
-                    f"weights: {source} has {key!r} of shape {tuple(value.shape)},"
-                    f" wanted {tuple(wanted[key].shape)}"
+                    f"weights: {source}: {key!r}: expected shape {tuple(wanted[key].shape)}, got "
+                    f"{tuple(value.shape)}"
                 )
         return chosen
     prefix = max(known, key=lambda prefix: known[prefix], default="")
@@ -105,20 +107,20 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: s
 def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     if len(given) < len(wanted):
         raise ValueError(
-            f"weights: {source} has {len(given)} tensors, wanted at least {len(wanted)}; its names begin with"
-            f" {_names(given)}"
+            f"weights: {source}: expected at least {len(wanted)} tensors, got {len(given)}; their names "
+            f"begin with {_names(given)}"
         )
     pairs = list(zip(wanted, given, strict=False))
     for ours, theirs in pairs:
         if given[theirs].shape != wanted[ours].shape:
             raise ValueError(
-                f"weights: {source} fits neither by name nor by order: {theirs!r} has shape "
-                f"{tuple(given[theirs].shape)} where {ours!r} wants {tuple(wanted[ours].shape)}"
+                f"weights: {source} fits neither by name nor by order: expected {ours!r} of shape "
+                f"{tuple(wanted[ours].shape)}, got {theirs!r} of shape {tuple(given[theirs].shape)}"
             )
         if theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
             raise ValueError(
-                f"weights: {source} fits neither by name nor by order: {theirs!r} stands where {ours!r} is"
-                " wanted, and the last parts of their names differ"
+                f"weights: {source} fits neither by name nor by order: expected {ours!r}, got {theirs!r}, "
+                "and the last parts of their names differ"
             )
     (ours, theirs), (our_last, their_last) = pairs[0], pairs[-1]
     warnings.warn(
@@ -157,7 +159,7 @@ def _scalar(dtype: np.dtype, data: bytes) -> int | float | bool:
 
 def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"weights: {path} holds a {type(content).__name__}, wanted a state dict")
+        raise ValueError(f"weights: expected a state dict in {path}, got a {type(content).__name__}")
     while True:
         inner = {key: value for key, value in content.items() if any(_states(value))}
         known = [key for key in WRAPPERS if key in inner]

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from vreid_ext.losses import InterFrameRegularizer
 from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import STAPooling
+from vreid_ext.nn.frames import mean_over_frames
 from vreid_ext.ops import STAPool
 
 
@@ -55,7 +57,7 @@ class STA(nn.Module):
         feature_dim: D of the feature.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -77,17 +79,17 @@ class STA(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+            raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
         if pooling not in ("frame", "avg", "sta"):
-            raise ValueError(f"pooling: got {pooling!r}, wanted 'frame', 'avg' or 'sta'")
+            raise ValueError(f"pooling: expected 'frame', 'avg' or 'sta', got {pooling!r}")
         if neck not in ("fc", "bn"):
-            raise ValueError(f"neck: got {neck!r}, wanted 'fc' or 'bn'")
+            raise ValueError(f"neck: expected 'fc' or 'bn', got {neck!r}")
         if neck == "bn" and feature_dim is not None:
             raise ValueError(
-                f"feature_dim: got {feature_dim} with neck 'bn', wanted None: the pooled size is kept"
+                f"feature_dim: expected None with neck 'bn', which keeps the pooled size, got {feature_dim}"
             )
         if feature_dim is not None and (not isinstance(feature_dim, int) or feature_dim < 1):
-            raise ValueError(f"feature_dim: got {feature_dim!r}, wanted an int of at least 1")
+            raise ValueError(f"feature_dim: expected an int of at least 1, got {feature_dim!r}")
 
         self.sta = STAPooling(blocks, energy, normalize, backend)
         regularized = pooling == "sta" and regularizer
@@ -98,27 +100,20 @@ class STA(nn.Module):
         pooled_dim = 2 * channels if pooling == "sta" and fusion else channels
         self.feature_dim = pooled_dim if neck == "bn" else (feature_dim or 1024)
         self.fc = nn.Linear(pooled_dim, self.feature_dim, bias=False) if neck == "fc" else nn.Identity()
-        self.bn = nn.BatchNorm1d(self.feature_dim)
-        self.classifier = nn.Linear(self.feature_dim, num_classes, bias=neck == "fc")
-        self._initialise()
-
-    def _initialise(self) -> None:
-        nn.init.normal_(self.classifier.weight, std=0.001)
         if isinstance(self.fc, nn.Linear):
             nn.init.kaiming_normal_(self.fc.weight, mode="fan_out")
-            nn.init.zeros_(self.classifier.bias)
-        else:
-            self.bn.bias.requires_grad_(False)  # BNNeck: the feature stays centred
+        self.bn = nn.BatchNorm1d(self.feature_dim) if neck == "fc" else bn_neck(self.feature_dim)
+        self.classifier = classifier(self.feature_dim, num_classes, bias=neck == "fc")
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
         if self.training and self.pooling == "frame" and valid is not None:
-            raise ValueError("valid: got a mask in training with pooling 'frame', wanted None")
+            raise ValueError("valid: expected None, got a mask in training with pooling 'frame'")
         maps = self.maps(clips, valid)  # {f_n}
         extras = {}
         if self.pooling == "frame":
             pooled = maps.mean((3, 4)).flatten(0, 1)
         elif self.pooling == "avg":
-            pooled = _mean_over_frames(maps.mean((3, 4)), valid)
+            pooled = mean_over_frames(maps.mean((3, 4)), valid)
         else:
             fused, _, attention = self.sta(maps, valid)  # Eq. 1 to 4, Algorithm 1 and global average pooling
             pooled = fused if self.fusion else fused[:, maps.shape[2] :]
@@ -132,7 +127,7 @@ class STA(nn.Module):
             metric_feature = feature if self.neck == "fc" else embedding
             return TrainingOutput(self.classifier(feature), metric_feature, extras)
         if self.pooling == "frame":
-            return _mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
+            return mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
         return feature
 
     def maps(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -148,10 +143,3 @@ class STA(nn.Module):
         with in_evaluation(self):
             pool: STAPool = self.sta(self.maps(clips, valid), valid)
             return pool
-
-
-def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B,T,D) to (B,D); frames left out by `valid` (B,T) are not read; a clip without a frame gives zeros."""
-    if valid is None:
-        return x.mean(1)
-    return x.masked_fill(~valid[:, :, None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)

@@ -14,6 +14,7 @@ from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
 from vreid_ext.models.clips import in_evaluation
+from vreid_ext.models.heads import classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import (
@@ -25,7 +26,7 @@ from vreid_ext.nn import (
     pool_parts,
     standing_boxes,
 )
-from vreid_ext.nn.frames import each_frame
+from vreid_ext.nn.frames import each_frame, mean_over_frames
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -109,7 +110,7 @@ class STAL(nn.Module):
         takes: the entries of a batch (`ClipDataset`) that the call takes by name beside clip and valid.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     takes = ("joints", "label")
@@ -139,7 +140,7 @@ class STAL(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes: got {num_classes!r}, wanted an int of at least 1")
+            raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
         for name, value, allowed in (
             ("branches", branches, _BRANCHES),
             ("test_branches", test_branches, _BRANCHES),
@@ -147,10 +148,10 @@ class STAL(nn.Module):
             ("roi", roi, ("pool", "align")),
         ):
             if value not in allowed:
-                raise ValueError(f"{name}: got {value!r}, wanted one of {', '.join(allowed)}")
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
         if branches != "both" and test_branches not in ("both", branches):
             raise ValueError(
-                f"test_branches: got {test_branches!r}, wanted 'both' or the branch trained, {branches!r}"
+                f"test_branches: expected 'both' or the branch trained, {branches!r}, got {test_branches!r}"
             )
         if test_parts is not None and (not test_parts or set(test_parts) - set(PART_NAMES)):
             raise ValueError(
@@ -159,16 +160,16 @@ class STAL(nn.Module):
         numbers = {"part_dim": part_dim, "roi_size": roi_size, "global_dim": global_dim or 1}
         for name, number in numbers.items():
             if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name}: got {number!r}, wanted an int of at least 1")
+                raise ValueError(f"{name}: expected an int of at least 1, got {number!r}")
         if not 0 <= fusion < float("inf"):
-            raise ValueError(f"fusion: got {fusion}, wanted a finite number >= 0")
+            raise ValueError(f"fusion: expected a finite number >= 0, got {fusion}")
 
         if isinstance(backbone, str):
             split = split or split_name(backbone)
             backbone = build_backbone(backbone, weights, last_stride)
         elif split is None:
             raise ValueError(
-                "split: got none with a module as backbone, wanted the name of one of its layers"
+                "split: expected the name of one of its layers, got none with a module as backbone"
             )
         low, part, high = split_backbone(backbone, split)
 
@@ -183,10 +184,12 @@ class STAL(nn.Module):
             self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
             self.high = high
             self.embed = nn.Linear(high.out_channels, global_dim) if global_dim else nn.Identity()
-            self.classifier = _classifier(self.global_dim, num_classes)
+            self.classifier = classifier(self.global_dim, num_classes, bias=True)
         if self._has("local"):
             self.part_networks = nn.ModuleList(_part_network(part, part_dim) for _ in PART_NAMES)
-            self.part_classifiers = nn.ModuleList(_classifier(part_dim, num_classes) for _ in PART_NAMES)
+            self.part_classifiers = nn.ModuleList(
+                classifier(part_dim, num_classes, bias=True) for _ in PART_NAMES
+            )
             self.quality = QualityNetwork(self.parts)
             self.cross_entropy = CrossEntropyLoss()
             self.part_triplet = PartTripletLoss(part_margin, backend, part_mining)
@@ -203,7 +206,7 @@ class STAL(nn.Module):
         g = f = scores = None
         if self._has("global"):
             frames = each_frame(self.attention, maps, valid)
-            g = self.embed(_mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
+            g = self.embed(mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
         if self._has("local"):
             f = self._part_features(maps, valid, joints)
             scores = self.quality(clips, valid)
@@ -217,7 +220,7 @@ class STAL(nn.Module):
         sizes += [self.global_dim] if self._has("global") else [0]
         sizes += [self.parts * self.part_dim, self.parts, self.parts] if self._has("local") else [0, 0, 0]
         if rows.dim() != 2 or rows.shape[1] != sum(sizes):
-            raise ValueError(f"rows: got shape {tuple(rows.shape)}, wanted (n,{sum(sizes)})")
+            raise ValueError(f"rows: expected shape (n,{sum(sizes)}), got {tuple(rows.shape)}")
         count, g, features, weight, quality = rows.split(sizes, 1)
         features = features.reshape(*weight.shape, self.part_dim) / weight[..., None]
         return Description(g / count, features, quality)
@@ -322,7 +325,7 @@ class STAL(nn.Module):
             over_parts = scores if self.test_attention in ("both", "spatial") else torch.ones_like(scores)
             features, weight = aggregate_parts(f, over_frames, valid)
             sums.append((features * weight[..., None] * count[..., None]).flatten(1))
-            sums += [weight * count, _mean_over_frames(over_parts, valid) * count]
+            sums += [weight * count, mean_over_frames(over_parts, valid) * count]
         return torch.cat(sums, 1)
 
     def _has(self, branch: str) -> bool:
@@ -332,15 +335,15 @@ class STAL(nn.Module):
         self, clips: Tensor, valid: Tensor | None, joints: Tensor | None, label: Tensor | None
     ) -> None:
         if clips.dim() != 5 or clips.shape[2] != 3:
-            raise ValueError(f"clips: got shape {tuple(clips.shape)}, wanted (B,T,3,h,w)")
+            raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
         if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
             got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
-            raise ValueError(f"valid: got {got[0]} {got[1]}, wanted a bool tensor (B,T) = {wanted}")
+            raise ValueError(f"valid: expected a bool tensor (B,T) = {wanted}, got {got[0]} {got[1]}")
         if joints is not None and joints.shape != (*clips.shape[:2], 14, 3):
             wanted = (*clips.shape[:2], 14, 3)
-            raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted (B,T,14,3) = {wanted}")
+            raise ValueError(f"joints: expected shape (B,T,14,3) = {wanted}, got {tuple(joints.shape)}")
         if self.training and self._has("local") and label is None:
-            raise ValueError("label: got none in training of the local branch, wanted (B,) identities")
+            raise ValueError("label: expected (B,) identities, got none in training of the local branch")
 
 
 def _part_network(mould: Backbone, part_dim: int) -> nn.Module:
@@ -348,17 +351,3 @@ def _part_network(mould: Backbone, part_dim: int) -> nn.Module:
     return nn.Sequential(
         deepcopy(mould), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(mould.out_channels, part_dim)
     )
-
-
-def _mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
-    """(B,T,...) to (B,...); frames left out by `valid` (B,T) are not read."""
-    if valid is None:
-        return x.mean(1)
-    return x.masked_fill(~valid[..., None], 0).sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
-
-
-def _classifier(features: int, num_classes: int) -> nn.Linear:
-    classifier = nn.Linear(features, num_classes)
-    nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
-    return classifier

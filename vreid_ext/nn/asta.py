@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from vreid_ext import _checks
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import _checks
 
 
 class SpatioTemporalAttention(nn.Module):
@@ -69,8 +69,8 @@ class SpatioTemporalAttention(nn.Module):
         b, t, _, h, w = maps.shape
         if (h, w) != self.size:
             raise ValueError(
-                f"maps: got {h} x {w} cells, wanted {self.size[0]} x {self.size[1]}: this attention is "
-                "made for one input size"
+                f"maps: expected {self.size[0]} x {self.size[1]} cells, the only size that this attention "
+                f"takes, got {h} x {w}"
             )
         spatial = each_frame(self.reduce, maps.detach() if self.detach else maps, valid).view(b, t, h * w)
         if valid is not None:
@@ -89,7 +89,7 @@ def spatio_temporal_pool(
     if attention is not None:
         _checks.floating("attention", attention, "(B,T,H,W)")
         if attention.shape != (*maps.shape[:2], *maps.shape[3:]):
-            raise ValueError(f"attention: expected (B,T,H,W) as maps has, got shape {tuple(attention.shape)}")
+            raise ValueError(f"attention: expected shape (B,T,H,W) as maps has, got {tuple(attention.shape)}")
     _checks.mask("valid", valid, tuple(maps.shape[:2]), maps.device)
     frames = maps.mean((3, 4)) if attention is None else torch.einsum("btchw,bthw->btc", maps, attention)
     if attention is not None:

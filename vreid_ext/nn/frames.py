@@ -31,3 +31,14 @@ def each_frame(module: nn.Module, x: Tensor, valid: Tensor | None = None) -> Ten
     seen = module(frames[place])
     results = seen.new_zeros((frames.shape[0], *seen.shape[1:])).index_copy(0, place, seen)
     return cast(Tensor, results.unflatten(0, x.shape[:2]))
+
+
+def mean_over_frames(x: Tensor, valid: Tensor | None) -> Tensor:
+    """(B,T,...) to (B,...); frames that `valid` (B,T) leaves out are not read, and
+    a clip without any gives zeros.
+    """
+    if valid is None:
+        return x.mean(1)
+    beyond = (1,) * (x.dim() - 2)
+    count = valid.sum(1).clamp(min=1).view(-1, *beyond)
+    return x.masked_fill(~valid.view(*valid.shape, *beyond), 0).sum(1) / count

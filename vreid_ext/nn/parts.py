@@ -7,7 +7,7 @@ the network and every feature map alike.
 import torch
 from torch import Tensor
 
-from vreid_ext.ops import _checks
+from vreid_ext import _checks
 
 PART_NAMES = ("head", "torso", "right arm", "left arm", "right leg", "left leg")
 
@@ -55,18 +55,18 @@ def part_boxes(
         (...,6,4) float32 x1, y1, x2, y2 in [0, 1], with x1 < x2 and y1 < y2; the order of `PART_NAMES`.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     if not isinstance(joints, Tensor) or not joints.is_floating_point():
         got = joints.dtype if isinstance(joints, Tensor) else type(joints).__name__
-        raise TypeError(f"joints: got {got}, wanted a floating tensor (...,14,3)")
+        raise TypeError(f"joints: expected a floating tensor (...,14,3), got {got}")
     if joints.dim() < 2 or joints.shape[-2:] != (14, 3):
-        raise ValueError(f"joints: got shape {tuple(joints.shape)}, wanted (...,14,3)")
+        raise ValueError(f"joints: expected shape (...,14,3), got {tuple(joints.shape)}")
     min_confidence = _checks.real("min_confidence", min_confidence)
     margin = _checks.real("margin", margin, 0)
     min_size = _checks.real("min_size", min_size, 0, 1)
     if not min_size:
-        raise ValueError(f"min_size: got {min_size}, wanted a share of the frame in (0, 1]")
+        raise ValueError(f"min_size: expected a share of the frame in (0, 1], got {min_size}")
     joints = joints.float()
     xy, known = joints[..., :2], known_joints(joints, min_confidence)
     boxes = []
@@ -105,14 +105,14 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
 
     Raises:
         ImportError: torchvision is missing.
-        ValueError: naming the argument, what was got and what is wanted.
+        ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("maps", maps, "(N,C,H,W)")
     _checks.floating("boxes", boxes, "(N,R,4)")
     size = _checks.integer("size", size, 1)
     _checks.choice("how", how, ("pool", "align"))
     if boxes.shape[2] != 4 or boxes.shape[0] != maps.shape[0]:
-        raise ValueError(f"boxes: got shape {tuple(boxes.shape)}, wanted (N,R,4) with N = {maps.shape[0]}")
+        raise ValueError(f"boxes: expected shape (N,R,4) with N = {maps.shape[0]}, got {tuple(boxes.shape)}")
     try:
         from torchvision import ops
     except ImportError as error:

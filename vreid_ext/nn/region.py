@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
+from vreid_ext import _checks, ops
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import RegionPool, _checks
+from vreid_ext.ops import RegionPool
 
 
 class RegionAttention(nn.Module):
@@ -29,7 +29,7 @@ class RegionAttention(nn.Module):
     statistics, gives `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RegionAttention(nn.Module):
         _checks.floating("x", x, "(B,T,C,H,W)")
         _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
         if x.shape[2] != self.channels:
-            raise ValueError(f"x: got shape {tuple(x.shape)}, wanted (B,T,C,H,W) with C = {self.channels}")
+            raise ValueError(f"x: expected shape (B,T,C,H,W) with C = {self.channels}, got {tuple(x.shape)}")
         logits = each_frame(self.response, x, valid).flatten(3)
         return ops.region_pool(logits, x, backend=self.backend)
 

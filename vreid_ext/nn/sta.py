@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from vreid_ext import ops
-from vreid_ext.ops import STAPool, _checks
+from vreid_ext import _checks, ops
+from vreid_ext.ops import STAPool
 
 
 class STAPooling(nn.Module):
@@ -25,7 +25,7 @@ class STAPooling(nn.Module):
     x, the others in float32 or wider.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
 
     Source: Fu et al., "STA: Spatial-Temporal Attention for Large-Scale Video-based Person
     Re-Identification", AAAI 2019.

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vreid_ext import _checks
 from vreid_ext.nn.frames import each_frame
-from vreid_ext.ops import _checks
 
 
 class ResidualAttention(nn.Module):
@@ -126,13 +126,13 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
         gives the mean over the valid frames; a clip without a valid frame gives zeros.
 
     Raises:
-        ValueError: naming the argument, what was got and what is wanted.
+        ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("features", features, "(B,T,R,D)")
     _checks.floating("scores", scores, "(B,T,R)")
     if scores.shape != features.shape[:3]:
         wanted = tuple(features.shape[:3])
-        raise ValueError(f"scores: got shape {tuple(scores.shape)}, wanted (B,T,R) = {wanted}")
+        raise ValueError(f"scores: expected shape (B,T,R) = {wanted}, got {tuple(scores.shape)}")
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores, features = _masked(scores, valid), _masked(features, valid)
     count = (

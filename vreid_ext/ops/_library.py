@@ -1,7 +1,7 @@
 """Registers ops with torch: schema, shape function, backend call and gradient, in one place.
 
-Each op's schema ends in `str backend`; its kernel is the function of the same name in that backend's
-package. The reference backend does not come through here: it is plain torch, called and differentiated
+Each op's schema ends in `str backend`; its kernel is the function of the same name in that backend
+(`backends.table`). The reference backend is not registered: it is plain torch, called and differentiated
 directly.
 
 Each op is two things: an operator of torch's dispatcher, which `torch.compile`, `torch.export`, fake tensors
@@ -16,7 +16,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.library import Library, register_autograd, register_fake
 
-from vreid_ext import _observers, backends
+from vreid_ext import _observers
+from vreid_ext.backends.table import function
 
 # Types for which the kernel may be called directly. Any other type (tensor subclass, FakeTensor, ...) might
 # intercept the operator.
@@ -54,7 +55,7 @@ def register(
                     return fake(*inputs)
                 if value.is_neg():  # its memory holds the numbers with the other sign
                     inputs[i] = value.resolve_neg()
-        return getattr(backends.load(backend), name)(*inputs)
+        return function(backend, name)(*inputs)
 
     _library.impl(name, kernel, "CompositeExplicitAutograd")
     register_fake(f"vreid_ext::{name}", lambda *args: fake(*args[:-1]), lib=_library)

@@ -21,14 +21,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
-
-METRICS = ("euclidean", "squared", "cosine")
 
 
 class BatchHard(NamedTuple):
@@ -91,7 +88,7 @@ def batch_hard(
         `BatchHard`; both distances are differentiable in embeddings and ref.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. On a CPU also for rows
+        TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for rows
             that are not finite, naming the first; on a GPU, which is not waited for, they give NaN.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
@@ -168,8 +165,8 @@ def _hard_of_identity(
     name: str, x: Tensor, labels: Tensor, metric: str, include_self: bool, backend: str
 ) -> IdentityHard:
     """`identity_hard` of the argument `name`."""
-    labelled_rows(name, x, "labels", labels)
-    _checks.choice("metric", metric, METRICS)
+    _checks.labelled_rows(name, x, "labels", labels)
+    _checks.choice("metric", metric, _checks.METRICS)
     backend = backends.choose("identity_hard", backend, x.device, x.dtype)
     x, labels = x.detach(), labels.long()
     _finite(name, x)
@@ -228,20 +225,20 @@ def mined_distance(
         (M,n), float32 (float64 for float64 input); zero where there is no pair.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. An index out of range
+        TypeError, ValueError: naming the argument, what was expected and got. An index out of range
             is one; on a GPU, which is not waited for, its distance is NaN.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
-    _checks.choice("metric", metric, METRICS)
+    _checks.choice("metric", metric, _checks.METRICS)
     if ref is not None:
         _checks.floating("ref", ref, "(m,D)")
         _check_pair(embeddings, ref)
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
         raise TypeError(
-            f"index: got {getattr(index, 'dtype', type(index).__name__)}, wanted an int64 tensor (M,n)"
+            f"index: expected an int64 tensor (M,n), got {getattr(index, 'dtype', type(index).__name__)}"
         )
     if index.dim() != 2 or index.shape[1] != len(embeddings):
-        raise ValueError(f"index: got shape {tuple(index.shape)}, wanted (M,{len(embeddings)})")
+        raise ValueError(f"index: expected shape (M,{len(embeddings)}), got {tuple(index.shape)}")
     _checks.same_device("index", index, embeddings.device)
     backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
     count = len(embeddings if ref is None else ref)
@@ -259,39 +256,27 @@ def _checked(
     embeddings: Tensor, labels: Tensor, metric: str, ref: Tensor | None, ref_labels: Tensor | None
 ) -> Arguments:
     """What the backends take, from what the caller gives."""
-    labelled_rows("embeddings", embeddings, "labels", labels)
-    _checks.choice("metric", metric, METRICS)
+    _checks.labelled_rows("embeddings", embeddings, "labels", labels)
+    _checks.choice("metric", metric, _checks.METRICS)
     if ref is None and ref_labels is None:
         return embeddings, labels.long(), None, None, metric
-    labelled_rows("ref", ref, "ref_labels", ref_labels)
+    _checks.labelled_rows("ref", ref, "ref_labels", ref_labels)
     assert ref is not None
     assert ref_labels is not None
     _check_pair(embeddings, ref)
     if not len(ref):
-        raise ValueError(f"ref: got shape {tuple(ref.shape)}, wanted at least one row")
+        raise ValueError(f"ref: expected at least one row, got shape {tuple(ref.shape)}")
     return embeddings, labels.long(), ref, ref_labels.long(), metric
-
-
-def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any) -> None:
-    """`rows` is a floating (n,D) and `labels` an integer (n,) tensor, on one device."""
-    _checks.floating(name, rows, "(n,D)")
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{labels_name}: got {type(labels).__name__}, wanted a tensor (n,)")
-    if labels.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{labels_name}: got dtype {labels.dtype}, wanted int64 or int32")
-    if labels.shape != rows.shape[:1]:
-        raise ValueError(
-            f"{labels_name}: got shape {tuple(labels.shape)}, wanted ({rows.shape[0]},) as {name} has rows"
-        )
-    _checks.same_device(labels_name, labels, rows.device)
 
 
 def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
     _checks.same_device("ref", ref, embeddings.device)
     if ref.dtype != embeddings.dtype:
-        raise TypeError(f"ref: got dtype {ref.dtype}, wanted {embeddings.dtype} as embeddings")
+        raise TypeError(f"ref: expected dtype {embeddings.dtype} as embeddings, got {ref.dtype}")
     if ref.shape[1] != embeddings.shape[1]:
-        raise ValueError(f"ref: got {ref.shape[1]} columns, wanted {embeddings.shape[1]} as embeddings have")
+        raise ValueError(
+            f"ref: expected {embeddings.shape[1]} columns as embeddings have, got {ref.shape[1]}"
+        )
 
 
 def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:

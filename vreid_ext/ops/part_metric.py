@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full
 
@@ -45,18 +44,20 @@ def part_distance(
         same bits. NaN and infinity propagate.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("q_features", q_features, "(Q,R,D)")
     _checks.floating("g_features", g_features, "(G,R,D)")
     _checks.same_device("g_features", g_features, q_features.device)
     if g_features.shape[1:] != q_features.shape[1:]:
         raise ValueError(
-            f"g_features: got shape {tuple(g_features.shape)}, wanted (G,R,D) with (R,D) = "
-            f"{tuple(q_features.shape[1:])} as q_features has"
+            f"g_features: expected (G,R,D) with (R,D) = {tuple(q_features.shape[1:])} as q_features has, "
+            f"got shape {tuple(g_features.shape)}"
         )
     if g_features.dtype != q_features.dtype:
-        raise TypeError(f"g_features: got dtype {g_features.dtype}, wanted {q_features.dtype} as q_features")
+        raise TypeError(
+            f"g_features: expected dtype {q_features.dtype} as q_features, got {g_features.dtype}"
+        )
     dtype = accumulator(q_features.dtype)
     weights = []
     for name, value, features in (
@@ -67,8 +68,8 @@ def part_distance(
         _checks.same_device(name, value, q_features.device)
         if value.shape != features.shape[:2]:
             raise ValueError(
-                f"{name}: got shape {tuple(value.shape)}, wanted {tuple(features.shape[:2])} as "
-                f"{name[0]}_features has"
+                f"{name}: expected shape {tuple(features.shape[:2])} as {name[0]}_features has, got "
+                f"{tuple(value.shape)}"
             )
         weights.append(_normalised(value.to(dtype)))
     if not len(q_features) or not len(g_features):

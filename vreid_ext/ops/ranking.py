@@ -25,9 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import _observers, backends
+from vreid_ext import _checks, _observers, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 
 Groups = tuple[Tensor, Tensor]
@@ -54,7 +53,7 @@ def pair_distances(
         (P,) float64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _features(query, gallery, metric)
     _integers("row", row, None, query.device)
@@ -96,7 +95,7 @@ def rank_counts(
         (P,) int64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("distances", distances, "(Q,G)")
     _checks.has_numbers("distances", distances)
@@ -136,7 +135,7 @@ def feature_rank_counts(
         (P,) int64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
+        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
             finite, or, for "euclidean", longer than 1e18.
     """
     _features(query, gallery, metric)
@@ -178,7 +177,7 @@ def top_k(
         distances (Q,k) float64 and indices (Q,k) int64; infinity and -1 where fewer than k items are kept.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
+        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
             finite, or, for "euclidean", longer than 1e18.
     """
     distances, indices, _ = nearest_and_farthest(query, gallery, k, metric, left_out, kept, backend=backend)
@@ -225,18 +224,18 @@ def _features(query: Any, gallery: Any, metric: Any) -> None:
     _checks.same_device("gallery", gallery, query.device)
     _checks.choice("metric", metric, ("cosine", "euclidean"))
     if gallery.shape[1] != query.shape[1]:
-        raise ValueError(f"gallery: got {gallery.shape[1]} columns, wanted {query.shape[1]} as query has")
+        raise ValueError(f"gallery: expected {query.shape[1]} columns as query has, got {gallery.shape[1]}")
     if gallery.dtype != query.dtype:
-        raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
+        raise TypeError(f"gallery: expected dtype {query.dtype} as query has, got {gallery.dtype}")
 
 
 def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torch.device) -> None:
     if not isinstance(value, Tensor) or value.dtype != torch.int64:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name}: got {got}, wanted an int64 tensor")
+        raise TypeError(f"{name}: expected an int64 tensor, got {got}")
     if value.dim() != 1 or (shape is not None and value.shape != shape):
         raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}, wanted {tuple(shape) if shape else '(P,)'}"
+            f"{name}: expected shape {tuple(shape) if shape else '(P,)'}, got {tuple(value.shape)}"
         )
     _checks.same_device(name, value, device)
 
@@ -244,14 +243,14 @@ def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torc
 def _offset(offset: Any, columns: int) -> None:
     _checks.integer("offset", offset, -(2**63))
     if offset + columns > 2**63:
-        raise ValueError(f"offset: got {offset} for {columns} columns, wanted indices that 64 bits hold")
+        raise ValueError(f"offset: expected indices that 64 bits hold, got {offset} for {columns} columns")
 
 
 def _ascending(name: str, start: Tensor, total: int) -> None:
     """`start` says where the entries of each query begin and end, among `total`."""
     _checks.within(name, start, 0, total + 1)
     if _checks.seen(start) and (start.diff() < 0).any():
-        raise ValueError(f"{name}: wanted ascending numbers from 0 to {total}")
+        raise ValueError(f"{name}: expected ascending numbers from 0 to {total}")
 
 
 def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.device) -> None:
@@ -259,12 +258,12 @@ def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.d
     _integers("index", index, None, device)
     _ascending("start", start, len(index))
     if _checks.seen(start) and (start[0] > 0 or start[-1] < len(index)):
-        raise ValueError(f"start: got {int(start[0])} to {int(start[-1])}, wanted 0 to {len(index)} = P")
+        raise ValueError(f"start: expected 0 to {len(index)} = P, got {int(start[0])} to {int(start[-1])}")
     if not isinstance(distance, Tensor) or distance.dtype != torch.float64:
         got = distance.dtype if isinstance(distance, Tensor) else type(distance).__name__
-        raise TypeError(f"distance: got {got}, wanted a float64 tensor")
+        raise TypeError(f"distance: expected a float64 tensor, got {got}")
     if distance.shape != index.shape:
-        raise ValueError(f"distance: got shape {tuple(distance.shape)}, wanted {tuple(index.shape)}")
+        raise ValueError(f"distance: expected shape {tuple(index.shape)}, got {tuple(distance.shape)}")
     _checks.same_device("distance", distance, device)
 
 
@@ -273,7 +272,7 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
     if left_out is None:
         return None, None
     if not isinstance(left_out, tuple) or len(left_out) != 2:
-        raise TypeError(f"left_out: got {type(left_out).__name__}, wanted None or a pair (start, index)")
+        raise TypeError(f"left_out: expected None or a pair (start, index), got {type(left_out).__name__}")
     _integers("left_out[0]", left_out[0], (rows + 1,), device)
     _integers("left_out[1]", left_out[1], None, device)
     start, index = left_out
@@ -281,7 +280,7 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
     if _checks.seen(index):
         falls = (index[start[0] : start[-1]].diff() < 0).nonzero()[:, 0] + start[0] + 1
         if not torch.isin(falls, start).all():
-            raise ValueError("left_out[1]: wanted indices that ascend within a query")
+            raise ValueError("left_out[1]: expected indices that ascend within a query")
     return (start, index) if len(index) else (None, None)
 
 
@@ -290,9 +289,9 @@ def _kept(kept: Any, columns: int, device: torch.device) -> None:
         return
     if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
         got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"kept: got {got}, wanted None or a bool tensor (G,)")
+        raise TypeError(f"kept: expected None or a bool tensor (G,), got {got}")
     if kept.shape != (columns,):
-        raise ValueError(f"kept: got shape {tuple(kept.shape)}, wanted ({columns},)")
+        raise ValueError(f"kept: expected shape ({columns},), got {tuple(kept.shape)}")
     _checks.same_device("kept", kept, device)
 
 

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import in_full, widened
 
@@ -61,7 +60,7 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
         the overlap is zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.floating("logits", logits, "(B,T,K,L)")
@@ -69,7 +68,7 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
     wanted = (*x.shape[:2], x.shape[3] * x.shape[4])
     if (*logits.shape[:2], logits.shape[3]) != wanted:
         raise ValueError(
-            f"logits: got shape {tuple(logits.shape)}, wanted (B,T,K,L) with (B,T,L) = {tuple(wanted)} of x"
+            f"logits: expected shape (B,T,K,L) with (B,T,L) = {tuple(wanted)} of x, got {tuple(logits.shape)}"
         )
     logits = widened(logits, x.dtype)
     backend = backends.choose("region_pool", backend, x.device, x.dtype)
@@ -93,7 +92,7 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
         derivative there is infinite; `region_pool` knows the logits and needs no such rule.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("weights", weights, "(B,T,K,L)")
     _checks.choice("form", form, ("hellinger", "text"))
@@ -122,15 +121,15 @@ def temporal_pool(
         (B,K,D) in the dtype of features. A clip without a valid frame gives zeros.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("features", features, "(B,T,K,D)")
     _checks.floating("scores", scores, "(B,T,K)")
     _checks.same_device("scores", scores, features.device)
     if scores.shape != features.shape[:3]:
         raise ValueError(
-            f"scores: got shape {tuple(scores.shape)}, wanted that of the features, "
-            f"(B,T,K) = {tuple(features.shape[:3])}"
+            f"scores: expected that of the features, (B,T,K) = {tuple(features.shape[:3])}, got shape "
+            f"{tuple(scores.shape)}"
         )
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores = widened(scores, features.dtype)

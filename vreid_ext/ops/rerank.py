@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vreid_ext import _observers, backends
+from vreid_ext import _checks, _observers, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
+from vreid_ext.backends.table import function
 
 
 class ReRanked(Protocol):
@@ -62,19 +62,19 @@ def k_reciprocal(
 
     Raises:
         RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms; fake tensors.
-        TypeError, ValueError: naming the argument, what was got and what is wanted; a row that is not
+        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
             finite, or longer than 1e18.
     """
     for name, value in (("query", query), ("gallery", gallery)):
         _checks.floating(name, value, "(N,D)")
         if not len(value):
-            raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted at least one row")
+            raise ValueError(f"{name}: expected at least one row, got shape {tuple(value.shape)}")
     _checks.has_numbers("query", query)
     _checks.same_device("gallery", gallery, query.device)
     if gallery.shape[1] != query.shape[1]:
-        raise ValueError(f"gallery: got {gallery.shape[1]} columns, wanted {query.shape[1]} as query has")
+        raise ValueError(f"gallery: expected {query.shape[1]} columns as query has, got {gallery.shape[1]}")
     if gallery.dtype != query.dtype:
-        raise TypeError(f"gallery: got dtype {gallery.dtype}, wanted {query.dtype} as query has")
+        raise TypeError(f"gallery: expected dtype {query.dtype} as query has, got {gallery.dtype}")
     check_options(k1, k2, lambda_value)
     if _observers.transformed() or not (_checks.held(query) and _checks.held(gallery)):
         raise RuntimeError(
@@ -84,7 +84,7 @@ def k_reciprocal(
     with torch.no_grad():
         if backend == "reference":
             return _Dense(reference.k_reciprocal(query, gallery, k1, k2, lambda_value))
-        result: ReRanked = backends.load(backend).k_reciprocal(query, gallery, k1, k2, lambda_value)
+        result: ReRanked = function(backend, "k_reciprocal")(query, gallery, k1, k2, lambda_value)
         return result
 
 

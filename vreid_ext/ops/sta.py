@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import backends
+from vreid_ext import _checks, backends
 from vreid_ext.backends import reference
-from vreid_ext.ops import _checks
 from vreid_ext.ops._library import register
 from vreid_ext.precision import accumulator, in_full, widened
 
@@ -54,7 +53,7 @@ def attention_map(
         1/sqrt(L), and takes no gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.choice("energy", energy, ("sum_square", "l2"))
@@ -82,7 +81,7 @@ def block_scores(
         in each valid frame and takes no gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.row_blocks("blocks", blocks, attention.shape[2])
@@ -109,14 +108,14 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         of a frame has no gradient; the weights have.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.floating("scores", scores, "(B,T,K)")
     _checks.same_device("scores", scores, x.device)
     if scores.shape[:2] != x.shape[:2]:
         raise ValueError(
-            f"scores: got shape {tuple(scores.shape)}, wanted (B,T,K) with (B,T) = {tuple(x.shape[:2])}"
+            f"scores: expected shape (B,T,K) with (B,T) = {tuple(x.shape[:2])}, got {tuple(scores.shape)}"
         )
     _checks.row_blocks("scores.shape[2]", int(scores.shape[2]), x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
@@ -149,7 +148,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
         has uniform attention and no gradient through it; a clip without a valid frame gives zeros.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.row_blocks("blocks", blocks, x.shape[3])
@@ -180,12 +179,12 @@ def inter_frame_distance(
         with zero gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted.
+        TypeError, ValueError: naming the argument, what was expected and got.
     """
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: got {type(generator).__name__}, wanted None or a torch.Generator")
+        raise TypeError(f"generator: expected None or a torch.Generator, got {type(generator).__name__}")
     clips, frames = attention.shape[:2]
     attention = widened(attention)
     if frames == 1:

@@ -3,17 +3,9 @@
 The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
 """
 
-from .fields import plot_receptive_fields
-from .plots import (
-    plot_attention,
-    plot_clip,
-    plot_cmc,
-    plot_curves,
-    plot_dvdp,
-    plot_length_grid,
-    plot_parts,
-    plot_ranking,
-)
+from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts, plot_ranking
+from vreid_ext.report.curves import plot_cmc, plot_curves, plot_dvdp, plot_length_grid
+from vreid_ext.report.fields import plot_receptive_fields
 
 __all__ = [
     "plot_attention",

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from vreid_ext.data import ClipDataset, Tracklet
 from vreid_ext.engine.build import black_box_of, transforms_of
-from vreid_ext.engine.config import Recipe
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.models import PartScores, ReceptiveFields
 from vreid_ext.ops import STAPool
+from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts
 from vreid_ext.report.fields import plot_receptive_fields
-from vreid_ext.report.plots import plot_attention, plot_clip, plot_parts
 
 
 @singledispatch
@@ -40,8 +40,8 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
     return plot_attention(frames, attended, path, title=title)
 
 
-@draw_attended.register
-def _(attended: dict, frames: Tensor, path: Path, title: str) -> Path:
+@draw_attended.register(dict)
+def _(attended: dict[str, Tensor], frames: Tensor, path: Path, title: str) -> Path:
     """A map (1,T,H,W) of each stream of ASTA, from 0 to 1."""
     return plot_clip(frames, path, maps=attended, unit="attention", title=title)
 

@@ -6,7 +6,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vreid_ext.report.plots import STYLE, check_frames, overlay, picture_path, save_figure
+from vreid_ext.report.clips import check_frames, overlay
+from vreid_ext.report.style import STYLE, picture_path, save_figure
 
 
 def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, title: str = "") -> Path:
@@ -23,13 +24,13 @@ def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, 
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was got and what is wanted. Nothing is written then.
+        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
     """
     path = picture_path(path)
     check_frames(frames)
     if weights.dim() != 4 or len(weights) != len(frames):
         got = tuple(weights.shape)
-        raise ValueError(f"weights: got shape {got}, wanted (T,K,H,W) with T = {len(frames)}")
+        raise ValueError(f"weights: expected shape (T,K,H,W) with T = {len(frames)}, got {got}")
     pictures = frames[:4].permute(0, 2, 3, 1).cpu().numpy()
     fields = weights[:4].detach().float().cpu().numpy()
     count, regions = fields.shape[:2]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from vreid_ext.data import Tracklet, TrackletDataset, read_image
-from vreid_ext.data.files import nfc
+from vreid_ext.data.names import nfc
+from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import one_dataset_of
-from vreid_ext.engine.distributed import default_device
-from vreid_ext.engine.evaluate import Evaluated, evaluate_model, open_checkpoint
+from vreid_ext.engine.evaluate import Evaluated, evaluate_model
+from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.report.attention import picture_attention
-from vreid_ext.report.plots import plot_cmc, plot_ranking
+from vreid_ext.report.clips import plot_ranking
+from vreid_ext.report.curves import plot_cmc
 from vreid_ext.report.ranked import ranked_lists
 
 
@@ -25,7 +27,7 @@ def draw_cmc(results: Sequence[Path], path: Path, *, ranks: int = 20) -> Path:
         ValueError: no figures there, ranks below 1, or another suffix than .png or .svg.
     """
     if ranks < 1:
-        raise ValueError(f"ranks: got {ranks}, wanted at least 1")
+        raise ValueError(f"ranks: expected at least 1, got {ranks}")
     read = [read_result(result) for result in results]
     names = Counter(figures["recipe"] for figures in read)
     rows = [
@@ -99,13 +101,13 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     file = path / "result.json" if path.is_dir() else path
     if not file.is_file():
-        raise ValueError(f"{str(path)!r} has no figures, wanted a finished run or the JSON of `vreid eval`")
+        raise ValueError(f"result: expected a finished run or the JSON of `vreid eval`, got {str(path)!r}")
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{str(file)!r} is no JSON: {error}") from error
     if not isinstance(result, dict) or "rows" not in result:
-        raise ValueError(f"{str(file)!r} has no rows of figures, wanted the JSON of `vreid eval`")
+        raise ValueError(f"result: expected the JSON of `vreid eval`, got {str(file)!r}, which has no rows")
     return result
 
 
@@ -130,8 +132,8 @@ def query_of(dataset: TrackletDataset, query: str) -> Tracklet:
         return dataset.query[int(query)]
     near = get_close_matches(query, [tracklet.name for tracklet in dataset.query], n=3, cutoff=0.0)
     raise ValueError(
-        f"query: got {query!r}, wanted a name, such as {', '.join(near)}, "
-        f"or a number from 0 to {len(dataset.query) - 1}"
+        f"query: expected a name, such as {', '.join(near)}, or a number from 0 to "
+        f"{len(dataset.query) - 1}, got {query!r}"
     )
 
 

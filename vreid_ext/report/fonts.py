@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 
-from vreid_ext.data.files import nfc
+from vreid_ext.data.names import nfc
 
 NOTE = r"\u...: a character that no installed font has"
 

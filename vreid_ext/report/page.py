@@ -13,13 +13,14 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.report.attention import picture_attention
+from vreid_ext.report.curves import plot_cmc, plot_curves
 from vreid_ext.report.figures import cmc_curves, read_result
-from vreid_ext.report.plots import plot_cmc, plot_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
 
@@ -65,7 +66,7 @@ def report_checkpoint(
         ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no figures yet.
     """
     if ranks < 1:
-        raise ValueError(f"ranks: got {ranks}, wanted at least 1")
+        raise ValueError(f"ranks: expected at least 1, got {ranks}")
     runs = dict(beside or {})
     others = {label: read_result(run) for label, run in runs.items()}
     overrides = list(overrides)
@@ -139,11 +140,8 @@ def write_page(
         environment=environment(),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
-    temporary = page.with_name(f".{page.name}.partial")
-    temporary.write_text(
-        content, encoding="utf-8", errors="replace"
-    )  # names may hold bytes that are no UTF-8
-    temporary.rename(page)
+    with whole_file(page) as temporary:
+        temporary.write_text(content, encoding="utf-8", errors="replace")  # names may hold any bytes
 
 
 def _other_rules(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

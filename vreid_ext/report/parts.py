@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from vreid_ext.data import ClipDataset, TrackletDataset, attach_joints
-from vreid_ext.report.plots import plot_parts
+from vreid_ext.report.clips import plot_parts
 
 
 def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames: int = 8) -> list[Path]:

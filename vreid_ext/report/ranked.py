@@ -4,7 +4,8 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from vreid_ext import metrics
-from vreid_ext.engine.evaluate import Evaluated, ids, metric_of, rerank_options
+from vreid_ext.engine.comparison import ids, metric_of, rerank_options
+from vreid_ext.engine.evaluate import Evaluated
 
 
 class Listed(NamedTuple):
@@ -31,7 +32,7 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
         ValueError: ranks below 1.
     """
     if ranks < 1:
-        raise ValueError(f"ranks: got {ranks}, wanted at least 1")
+        raise ValueError(f"ranks: expected at least 1, got {ranks}")
     data = evaluated.dataset
     beside = Counter((item.pid, item.camid) for item in data.gallery) if data.junk else Counter()
     most_junk = max(beside[query.pid, query.camid] for query in data.query)

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
+from vreid_ext._files import whole_file
 from vreid_ext.data import Tracklet, read_image, sample_clip
 
 FRAMES = 8
@@ -57,9 +58,8 @@ def _write(tracklet: Tracklet, folder: Path) -> None:
     strip = Image.new("RGB", (count * width, height))
     for place, path in enumerate(paths):
         strip.paste(ImageOps.pad(to_pil_image(read_image(path)), CELL, color=_BORDER), (place * width, 0))
-    temporary = file.with_name(f".{file.name}.partial")
-    strip.save(temporary, "JPEG", quality=80, comment=stamp)
-    temporary.rename(file)
+    with whole_file(file) as temporary:
+        strip.save(temporary, "JPEG", quality=80, comment=stamp)
 
 
 def _stamp(paths: Iterable[str]) -> bytes:

@@ -9,23 +9,14 @@ from typing import Any
 
 import torch
 
-MODULES = {
-    **dict.fromkeys(("attention_map", "block_scores", "fuse", "sta_pool"), "sta"),
-    **dict.fromkeys(("batch_hard", "batch_hard_triplet", "identity_hard", "mined_distance"), "mining"),
-    "part_distance": "part_metric",
-    "rank_counts": "ranking",
-    "region_pool": "region",
-}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # Where the kernels run. Tests put their build for the host in the place of `vreid_ext._cuda`, and "cpu" here.
 DEVICE = "cuda"
 
 
-def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this backend cannot run `op` on `device` with `dtype`; None if it can."""
-    if op not in MODULES:
-        return f"there is no CUDA kernel for {op}"
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot run on `device` with `dtype`; None if they can."""
     if device.type != DEVICE:
         return f"CUDA kernels need a CUDA device, not {device}"
     if dtype not in DTYPES:
@@ -75,11 +66,3 @@ def _missing() -> str | None:
 
 def _module() -> Any:
     return import_module("vreid_ext._cuda")
-
-
-def __getattr__(name: str) -> Any:
-    module = MODULES.get(name.removesuffix("_backward"))
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-    return globals()[name]

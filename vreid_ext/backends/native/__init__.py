@@ -16,54 +16,14 @@ except ImportError as error:
 else:
     _missing = None
     _native.build_info()  # chooses the instruction set
-    from vreid_ext.backends.native.mining import (  # noqa: F401
-        batch_hard,
-        batch_hard_triplet,
-        identity_hard,
-        mined_distance,
-        mined_distance_backward,
-    )
-    from vreid_ext.backends.native.part_metric import (  # noqa: F401
-        part_distance,
-        part_distance_backward,
-    )
-    from vreid_ext.backends.native.ranking import (  # noqa: F401
-        feature_rank_counts,
-        pair_distances,
-        rank_counts,
-        top_k,
-    )
-    from vreid_ext.backends.native.region import (  # noqa: F401
-        hellinger_overlap,
-        hellinger_overlap_backward,
-        region_pool,
-        region_pool_backward,
-        temporal_pool,
-        temporal_pool_backward,
-    )
-    from vreid_ext.backends.native.rerank import k_reciprocal  # noqa: F401
-    from vreid_ext.backends.native.sta import (  # noqa: F401
-        attention_map,
-        attention_map_backward,
-        block_scores,
-        block_scores_backward,
-        fuse,
-        fuse_backward,
-        inter_frame_distance,
-        inter_frame_distance_backward,
-        sta_pool,
-        sta_pool_backward,
-    )
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this backend cannot run `op`, or None."""
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot run on `device` with `dtype`; None if they can."""
     if _missing is not None:
         return _missing
-    if op not in globals():
-        return f"{op} has no native kernel"
     if device.type != "cpu":
         return f"runs on the CPU, not on {device.type}"
     if dtype not in _DTYPES:

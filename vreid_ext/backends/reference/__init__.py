@@ -50,6 +50,6 @@ __all__ = [
 ]
 
 
-def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """The reference runs wherever torch does."""
     return None

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.backends.reference.arithmetic import sqrt
 from vreid_ext.precision import widened
 
 
@@ -21,7 +22,7 @@ def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
     """Eq. 9 ("hellinger") or 10 ("text") of weights from elsewhere."""
-    rows = _sqrt(weights) if form == "hellinger" else weights
+    rows = sqrt(weights) if form == "hellinger" else weights
     identity = torch.eye(weights.shape[2], dtype=weights.dtype, device=weights.device)
     return (rows @ rows.transpose(2, 3) - identity).square().sum((2, 3))
 
@@ -42,9 +43,3 @@ def frame_weights(scores: Tensor, valid: Tensor | None) -> Tensor:
     # The lowest finite score and not -inf: the softmax of a clip without a valid frame would be NaN.
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill(left_out, lowest).softmax(1).masked_fill(left_out, 0)
-
-
-def _sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at zero is zero rather than infinite."""
-    positive = x != 0
-    return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.backends.reference.arithmetic import ratio, sqrt
 from vreid_ext.precision import widened
 
 
@@ -10,12 +11,12 @@ def attention_map(x: Tensor, energy: str, normalize: str) -> Tensor:
     """Eq. 1: per-cell energy over channels, normalised over the cells of a frame."""
     q, cells = widened(x).square().sum(2), x.shape[3] * x.shape[4]
     if energy == "l2":
-        q = _sqrt(q)
+        q = sqrt(q)
     if normalize == "sum":
         norm, uniform = q.sum((2, 3), keepdim=True), 1 / cells
     else:
-        norm, uniform = _sqrt(q.square().sum((2, 3), keepdim=True)), cells**-0.5
-    return _ratio(q, norm, uniform)
+        norm, uniform = sqrt(q.square().sum((2, 3), keepdim=True)), cells**-0.5
+    return ratio(q, norm, uniform)
 
 
 def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor:
@@ -24,7 +25,7 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor
     attention = torch.where(valid[..., None, None], attention, 0)
     s = attention.unflatten(2, (blocks, -1)).abs().sum((3, 4))
     uniform = valid.to(s.dtype) / valid.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(valid[..., None], _ratio(s, s.sum(1, keepdim=True), uniform[..., None]), 0)
+    return torch.where(valid[..., None], ratio(s, s.sum(1, keepdim=True), uniform[..., None]), 0)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
@@ -56,20 +57,8 @@ def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
     flat = attention.flatten(2)
     index = pairs[..., None].expand(-1, -1, -1, flat.shape[2]).flatten(1, 2)
     first, second = flat.gather(1, index).unflatten(1, pairs.shape[1:]).unbind(2)
-    return _sqrt((first - second).square().sum(2)).mean(1)
+    return sqrt((first - second).square().sum(2)).mean(1)
 
 
 def _all_valid(x: Tensor) -> Tensor:
     return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-
-
-def _sqrt(x: Tensor) -> Tensor:
-    """Square root whose gradient at zero is zero rather than infinite."""
-    positive = x != 0
-    return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
-
-
-def _ratio(x: Tensor, total: Tensor, fallback: Tensor | float) -> Tensor:
-    """Divide x by the total; where that is zero, give the fallback and no gradient."""
-    nonzero = total != 0
-    return torch.where(nonzero, x / torch.where(nonzero, total, 1), fallback)

@@ -1,32 +1,22 @@
 """Triton kernels for NVIDIA GPUs (compute capability 8.0 and newer).
 
-Importing this package does not import Triton; taking one of the ops from it does.
+Importing this package does not import Triton; importing one of its families does.
 """
 
-import importlib
 import importlib.util
 import os
-from typing import Any
 
 import torch
 
-MODULES = {
-    **dict.fromkeys(("attention_map", "block_scores", "fuse", "sta_pool", "inter_frame_distance"), "sta"),
-    **dict.fromkeys(("batch_hard", "batch_hard_triplet", "identity_hard", "mined_distance"), "mining"),
-    "part_distance": "part_metric",
-    **dict.fromkeys(("region_pool", "hellinger_overlap", "temporal_pool"), "region"),
-}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def unavailable(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why this backend cannot run `op` on `device` with `dtype`; None if it can.
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot run on `device` with `dtype`; None if they can.
 
     A CPU is accepted while Triton interprets its kernels (`TRITON_INTERPRET=1`, set before the kernels
     are first used), for float32 and float16: the interpreter's bfloat16 sums are wrong.
     """
-    if op not in MODULES:
-        return f"there is no Triton kernel for {op}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     interpreted = _interpreted()
@@ -49,14 +39,6 @@ def _interpreted() -> bool:
     """Whether the kernels are interpreted. It is settled when their module is first imported, so ask that."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
-    from vreid_ext.backends.triton import kernels
+    from vreid_ext.backends.triton import sta_kernels as kernels
 
     return kernels.INTERPRETED
-
-
-def __getattr__(name: str) -> Any:
-    module = MODULES.get(name.removesuffix("_backward"))
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    return globals()[name]

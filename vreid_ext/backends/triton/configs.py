@@ -168,7 +168,7 @@ def read_tables(path: Path) -> dict[str, dict[str, Table]]:
             for gpu, tables in json.loads(text).items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: got {error!r}, wanted tiles as `vreid tune` writes them") from error
+        raise ValueError(f"{path}: expected tiles as `vreid tune` writes them, got {error!r}") from error
 
 
 def _table(name: str, rows: list[list[Any]]) -> Table:

@@ -5,7 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from vreid_ext.backends.triton import part_kernels as kernels
+from vreid_ext.backends.triton import part_metric_kernels as kernels
 from vreid_ext.backends.triton.configs import PART_GRADIENTS, PRODUCT_GROUP, chosen
 from vreid_ext.backends.triton.launch import launch, on_device
 

@@ -12,7 +12,7 @@ Every sum has a fixed order and there are no atomics: same inputs, same bits.
 import triton
 import triton.language as tl
 
-from vreid_ext.backends.triton.kernels import _cell_offset, _frame_offset
+from vreid_ext.backends.triton.sta_kernels import _cell_offset, _frame_offset
 
 
 @triton.jit

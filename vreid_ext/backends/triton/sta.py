@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext.backends.addresses import in_strides_of
-from vreid_ext.backends.triton import kernels
+from vreid_ext.backends.triton import sta_kernels as kernels
 from vreid_ext.backends.triton.configs import (
     BLOCK_C,
     BLOCK_K,

@@ -11,11 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from ..new_folder import check_new_folder, new_folder
-from .looks import Look, draw_looks
-from .pairs import pair_folder, write_splits, write_tracklet
-from .scene import Camera, Person, Shot, place_camera
-from .writer import Entry, MarsWriter, write_info
+from vreid_ext._files import check_new_folder, new_folder
+from vreid_ext.data.synth.looks import Look, draw_looks
+from vreid_ext.data.synth.pairs import pair_folder, write_splits, write_tracklet
+from vreid_ext.data.synth.scene import Camera, Person, Shot, place_camera
+from vreid_ext.data.synth.writer import Entry, MarsWriter, write_info
 
 __all__ = ["synthesize"]
 
@@ -85,7 +85,7 @@ def synthesize(
         FileExistsError: ``out`` is a file or already holds something.
     """
     if layout not in ("mars", "ilids", "prid"):
-        raise ValueError(f"layout: want 'mars', 'ilids' or 'prid', got {layout!r}")
+        raise ValueError(f"layout: expected 'mars', 'ilids' or 'prid', got {layout!r}")
     mars = layout == "mars"
     cameras = (4 if mars else 2) if cameras is None else cameras
     tracklets = (2 if mars else 1) if tracklets is None else tracklets
@@ -96,7 +96,7 @@ def synthesize(
     _check_number("frames", frames, 1, 999)
     _check_number("seed", seed, 0, 2**63 - 1)
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise TypeError(f"size: want (height, width), got {size!r}")
+        raise TypeError(f"size: expected (height, width), got {size!r}")
     _check_number("size[0] (height)", size[0], 32, 4096)
     _check_number("size[1] (width)", size[1], 16, 4096)
     root = Path(out)
@@ -195,6 +195,6 @@ def _shot(
 
 def _check_number(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: want an integer, got {value!r}")
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
     if not low <= value <= high:
-        raise ValueError(f"{name}: want {low} to {high}, got {value}")
+        raise ValueError(f"{name}: expected {low} to {high}, got {value}")

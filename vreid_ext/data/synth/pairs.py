@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..two_cameras import draw_splits
-from .scene import Shot
-from .writer import save_mat
+from vreid_ext.data.readers.two_cameras import draw_splits
+from vreid_ext.data.synth.scene import Shot
+from vreid_ext.data.synth.writer import save_mat
 
 Layout = Literal["ilids", "prid"]
 

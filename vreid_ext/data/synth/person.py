@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .looks import BOTTOM_COLORS, CLOTH_COLUMNS, CLOTH_ROWS, RGB, TOP_COLORS, Look
+from vreid_ext.data.synth.looks import BOTTOM_COLORS, CLOTH_COLUMNS, CLOTH_ROWS, RGB, TOP_COLORS, Look
 
 # Indices into data.joints.JOINTS.
 _HEAD, _NECK = 0, 1

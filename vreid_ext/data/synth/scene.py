@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .looks import BAGS, Look, weave
-from .person import View, Walk, draw_person
+from vreid_ext.data.synth.looks import BAGS, Look, weave
+from vreid_ext.data.synth.person import View, Walk, draw_person
 
 SUPERSAMPLE = 3
 _PANORAMA = 6  # width of a camera's background in crops

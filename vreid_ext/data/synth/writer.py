@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-from ..joints import JOINTS
-from .scene import Shot
+from vreid_ext.data.pose.joints import JOINTS
+from vreid_ext.data.synth.scene import Shot
 
 ID_COLUMNS = ("person_id", "camera_id", "tracklets_id")
 CONDITION_COLUMNS = (

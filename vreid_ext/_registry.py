@@ -1,0 +1,52 @@
+"""Registered things by name: models and data sets."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+class Registry(Generic[Result]):
+    """Functions or classes by name.
+
+    Args:
+        kind: what they make, for errors: "model", "data set".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._factories: dict[str, Callable[..., Result]] = {}
+
+    def register(self, name: str) -> Callable[[Factory], Factory]:
+        """Decorator that registers a function or class under a name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def register(factory: Factory) -> Factory:
+            if name in self._factories:
+                raise ValueError(f"name: expected one that no {self.kind} has yet, got {name!r}")
+            self._factories[name] = factory
+            return factory
+
+        return register
+
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._factories)
+
+    def factory(self, name: str) -> Callable[..., Result]:
+        """The function or class registered under a name.
+
+        Raises:
+            ValueError: unknown name; the message has the nearest known one.
+        """
+        if name not in self._factories:
+            near = get_close_matches(str(name), self._factories, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(self.names())
+            raise ValueError(f"name: expected a {self.kind}, one of {known}, got {name!r}{hint}")
+        return self._factories[name]

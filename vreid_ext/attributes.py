@@ -1,0 +1,105 @@
+"""Attributes of MARS and DukeMTMC-VideoReID, as ASTA and AITL use them: names, classes, checks of labels."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vreid_ext import _checks
+
+IGNORE = -1  # the class of an attribute that is not known
+
+Group = Literal["id_relevant", "id_irrelevant", "all"]
+
+# Attribute -> number of classes, in the order of the columns from the fourth on.
+ID_IRRELEVANT: Mapping[str, int] = {
+    "motion": 5,
+    "pose": 6,
+    "occlusion": 2,
+    "cut_out": 2,
+    "multi_person": 2,
+    "background_dominant": 2,
+    "target_change": 2,
+    "target_miss": 2,
+    "wrong_target": 2,
+}
+ID_RELEVANT: Mapping[str, Mapping[str, int]] = {
+    "mars": {
+        "top_color": 9,
+        "bottom_color": 10,
+        "age": 4,
+        "top_length": 2,
+        "bottom_length": 2,
+        "shoulder_bag": 2,
+        "backpack": 2,
+        "hat": 2,
+        "hand_bag": 2,
+        "hair": 2,
+        "gender": 2,
+        "bottom_type": 2,
+    },
+    "dukev": {
+        "backpack": 2,
+        "bag": 2,
+        "handbag": 2,
+        "boots": 2,
+        "gender": 2,
+        "hat": 2,
+        "shoes": 2,
+        "top": 2,
+        "bottom_color": 8,
+        "top_color": 9,
+    },
+}
+
+
+def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
+    """Number of classes of each attribute of "mars" or "dukev", in column order ("all": ID-irrelevant first).
+
+    They sum to 25 for "id_irrelevant", to 41 (mars) and 33 (dukev) for "id_relevant".
+
+    Raises:
+        ValueError: unknown data set or group.
+    """
+    if dataset not in ID_RELEVANT:
+        raise ValueError(f"dataset: expected one of {', '.join(ID_RELEVANT)}, got {dataset!r}")
+    groups = {
+        "id_irrelevant": dict(ID_IRRELEVANT),
+        "id_relevant": dict(ID_RELEVANT[dataset]),
+        "all": {**ID_IRRELEVANT, **ID_RELEVANT[dataset]},
+    }
+    if group not in groups:
+        raise ValueError(f"group: expected one of {', '.join(groups)}, got {group!r}")
+    return groups[group]
+
+
+def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str]) -> Tensor:
+    """Class indices of the named attributes, (A,) int64; -1, which losses and metrics leave out, where the
+    tracklet or one of its attributes is not in the table.
+    """
+    given = attributes or {}
+    return torch.tensor([given.get(name, IGNORE) for name in names], dtype=torch.int64)
+
+
+def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
+    """Logits (n, sum of sizes) and targets (n, A) with classes in range or -1."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits: expected a floating-point tensor (n, {sum(sizes.values())}), got {got}")
+    if logits.dim() != 2 or logits.shape[1] != sum(sizes.values()):
+        raise ValueError(f"logits: expected shape (n, {sum(sizes.values())}), got {tuple(logits.shape)}")
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"targets: expected an int64 tensor (n, {len(sizes)}), got {got}")
+    if targets.shape != (len(logits), len(sizes)):
+        raise ValueError(f"targets: expected shape ({len(logits)}, {len(sizes)}), got {tuple(targets.shape)}")
+    if _checks.seen(targets):
+        outside = (targets < IGNORE) | (targets >= targets.new_tensor(list(sizes.values())))
+        if outside.any():
+            row, column = outside.nonzero()[0].tolist()
+            name = list(sizes)[column]
+            raise ValueError(
+                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} where it is not known, got class "
+                f"{int(targets[row, column])} of {name!r} in row {row}"
+            )

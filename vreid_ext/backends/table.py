@@ -1,0 +1,86 @@
+"""Which ops there are, and which backends have a kernel for each.
+
+A backend is a package here. It has one file per family of ops, `<backend>/<family>.py`, with a function
+`<op>` for each op and, where there is a gradient, `<op>_backward`. Its `__init__.py` has
+`unavailable(device, dtype)`, which returns why the backend cannot run on a device with a dtype, or None.
+
+Other packages add backends by an entry point in the group `vreid_ext.backends`: its name is the backend's
+name, its value a module with the functions of the ops that it has, and with `unavailable`. Such a backend
+runs where a call, `use_backend` or `VREID_BACKEND` names it.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, NamedTuple
+
+BUILT_IN = ("reference", "native", "triton", "cuda")
+
+
+class Op(NamedTuple):
+    """The family of an op, and the backends besides the reference that have a kernel for it."""
+
+    family: str
+    backends: tuple[str, ...]
+
+
+_ALL = ("native", "triton", "cuda")
+OPS = {
+    "attention_map": Op("sta", _ALL),
+    "batch_hard": Op("mining", _ALL),
+    "batch_hard_triplet": Op("mining", _ALL),
+    "block_scores": Op("sta", _ALL),
+    "feature_rank_counts": Op("ranking", ("native",)),
+    "fuse": Op("sta", _ALL),
+    "hellinger_overlap": Op("region", ("native", "triton")),
+    "identity_hard": Op("mining", _ALL),
+    "inter_frame_distance": Op("sta", ("native", "triton")),
+    "k_reciprocal": Op("rerank", ("native",)),
+    "mined_distance": Op("mining", _ALL),
+    "pair_distances": Op("ranking", ("native",)),
+    "part_distance": Op("part_metric", _ALL),
+    "rank_counts": Op("ranking", ("native", "cuda")),
+    "region_pool": Op("region", _ALL),
+    "sta_pool": Op("sta", _ALL),
+    "temporal_pool": Op("region", ("native", "triton")),
+    "top_k": Op("ranking", ("native",)),
+}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every backend: those of this package, then those of others in alphabetical order."""
+    return BUILT_IN + tuple(sorted({point.name for point in _others()} - set(BUILT_IN)))
+
+
+@cache
+def load(backend: str) -> ModuleType:
+    """The module of a backend, imported on first use."""
+    if backend in BUILT_IN:
+        return import_module(f"vreid_ext.backends.{backend}")
+    module: ModuleType = next(point for point in _others() if point.name == backend).load()
+    return module
+
+
+def has(backend: str, op: str) -> bool:
+    """Whether a backend has a kernel for an op, usable or not."""
+    if backend in BUILT_IN:
+        return backend == "reference" or backend in OPS[op].backends
+    return hasattr(load(backend), op)
+
+
+@cache
+def function(backend: str, name: str) -> Callable[..., Any]:
+    """A backend's function `<op>` or `<op>_backward`."""
+    module = load(backend)
+    if backend in BUILT_IN:
+        module = import_module(f"{module.__name__}.{OPS[name.removesuffix('_backward')].family}")
+    kernel: Callable[..., Any] = getattr(module, name)
+    return kernel
+
+
+@cache
+def _others() -> tuple[Any, ...]:
+    return tuple(entry_points(group="vreid_ext.backends"))

@@ -1,0 +1,75 @@
+"""The command `vreid`: one file per group of commands.
+
+Only the standard library and torch are imported before a command needs more.
+"""
+
+import importlib
+import sys
+from typing import Any
+
+# The extra that installs a module, by the module's first name.
+_EXTRAS = {
+    **dict.fromkeys(
+        (
+            "jinja2", "markupsafe", "matplotlib", "omegaconf", "PIL", "rich", "safetensors",
+            "scipy", "tensorboard", "torchmetrics", "torchvision", "typer", "yaml",
+        ),
+        "train",
+    ),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "ai_edge_litert": "pose",
+    "cv2": "video",
+}  # fmt: skip
+# In the order of `vreid --help`.
+_GROUPS = ("train", "evaluate", "pictures", "data", "tools", "demo")
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exit code: 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
+
+    An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
+    """
+    arguments = sys.argv[1:]
+    debug = arguments[:1] == ["--debug"]
+    try:
+        application()(args=arguments[debug:], prog_name="vreid")
+    except SystemExit as end:
+        if not end.code:
+            _leave_process_group()
+        raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        module = (error.name or "").partition(".")[0]
+        if module not in _EXTRAS:
+            raise
+        _fail(f"{module} is not installed: pip install 'vreid-ext[{_EXTRAS[module]}]'")
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        if debug:
+            raise
+        _fail(str(error) or type(error).__name__)
+
+
+def application() -> Any:
+    """The Typer application with all its commands."""
+    from vreid_ext.cli.app import app
+
+    for group in _GROUPS:
+        importlib.import_module(f"vreid_ext.cli.{group}")
+    return app
+
+
+def _leave_process_group() -> None:
+    """Without this, gloo's threads occasionally abort the process at exit, after its work is done."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _fail(message: str) -> None:
+    print(f"vreid: error: {message}", file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,25 @@
+"""`vreid demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vreid_ext.cli.app import Json, app
+from vreid_ext.cli.output import RESUMES, emit, interruptible
+
+
+@app.command(epilog="Example: vreid demo vreid-demo --seed 1")
+def demo(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder of the set, the runs and the pictures.")
+    ] = Path("vreid-demo"),
+    seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
+    from vreid_ext.demo import run_demo
+
+    with interruptible(RESUMES):
+        rows = run_demo(out, seed=seed, quiet=as_json)
+    emit(as_json, {"out": str(out), "report": str(out / "report.html"), "rows": rows})

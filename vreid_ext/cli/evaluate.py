@@ -1,0 +1,163 @@
+"""`vreid eval`, `vreid extract` and `vreid search`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, Splits, app, with_root
+from vreid_ext.cli.output import RESUMES, bars, console, emit, emit_figures, emit_splits, prints
+
+
+@app.command(
+    name="eval", epilog="Example: vreid eval runs/first eval.sampling=dense --dataset-root /data/MARS"
+)
+def evaluate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    dataset_root: Root = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Write the page of `vreid report` beside the figures.")] = True,
+    as_json: Json = False,
+    splits: Splits = None,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances: eval.rerank=true.")
+    ] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder that features are written to, or read from where they are there already: the "
+            "same command goes on after an interruption."
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Clip lengths, such as 1,8,all: figures for every pair of query and gallery lengths, as "
+            "a table and a heat map."
+        ),
+    ] = None,
+) -> None:
+    """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at.
+
+    Another data set than the one trained on: dataset.name=NAME dataset.root=DIR. With --splits,
+    CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
+
+    Several processes: torchrun --nproc-per-node N -m vreid_ext eval ...
+    """
+    from vreid_ext import engine
+
+    engine.join_processes()
+    changes = [*with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
+    if features is not None and (splits is not None or lengths is not None):
+        raise ValueError("--features: expected neither --splits nor --lengths beside it, got one of them")
+    if splits is not None:
+        from vreid_ext.engine.splits import evaluate_splits, parse_splits
+
+        emit_splits(evaluate_splits(checkpoint, changes, parse_splits(splits), out=out), as_json)
+        return
+    if lengths is not None:
+        with bars("clips") as (clips,):
+            grid = engine.evaluate_checkpoint_lengths(
+                checkpoint, changes, _lengths(lengths), out=out, progress=clips
+            )
+        if prints():
+            _show_lengths(grid, as_json)
+        return
+    if report and prints():
+        from vreid_ext.report.page import report_checkpoint
+
+        with bars("clips", "pictures") as (clips, pictures):
+            result = report_checkpoint(
+                checkpoint, changes, figures=out, features=features,
+                progress=clips, progress_pictures=pictures,
+            )  # fmt: skip
+    else:
+        with bars("clips") as (clips,):
+            result = engine.evaluate_checkpoint(
+                checkpoint, changes, out=out, features=features, progress=clips
+            )
+    page = [f"report: {result['page']}"] if "page" in result else []
+    emit_figures(result, as_json, f"figures: {result['file']}", *page)
+
+
+@app.command(epilog="Example: vreid extract runs/first --out features")
+def extract(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="The folder for features and manifest.")],
+    overrides: Overrides = None,
+    dataset_root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON).
+
+    The same command goes on after an interruption. `vreid eval --features OUT` evaluates them.
+
+    Several processes: torchrun --nproc-per-node N -m vreid_ext extract ...
+    """
+    from vreid_ext import engine
+    from vreid_ext.engine.features import export_features
+
+    engine.join_processes()
+    with bars("clips", after=RESUMES) as (clips,):
+        written = export_features(checkpoint, out, with_root(overrides, dataset_root), progress=clips)
+    told, lines = [], []
+    for features in written:
+        dimensions = features.manifest["widths"]["features"]
+        counts = {split: len(rows) for split, rows in features.manifest["splits"].items()}
+        named = ", ".join(f"{count} {split}" for split, count in counts.items())
+        told.append({"out": str(features.folder), "dimensions": dimensions, **counts})
+        lines.append(f"{named} tracklets x {dimensions} numbers: {features.folder}")
+    emit(as_json, told[0] if len(told) == 1 else told, *lines)
+
+
+@app.command(epilog="Example: vreid search features features --top 5 --out nearest.json")
+def search(
+    query: Annotated[
+        Path, typer.Argument(metavar="QUERY", help="A folder of `vreid extract`: its query split.")
+    ],
+    gallery: Annotated[
+        Path, typer.Argument(metavar="GALLERY", help="A folder of `vreid extract`: its gallery split.")
+    ],
+    top: Annotated[int, typer.Option(help="Tracklets shown for each query.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write the lists to this JSON file, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the nearest gallery tracklets of every query tracklet, with their distances."""
+    from vreid_ext._files import write_json
+    from vreid_ext.engine.search import read_split
+    from vreid_ext.engine.search import search as nearest
+
+    lists = nearest(read_split(query, "query"), read_split(gallery, "gallery"), top)
+    lines = []
+    for entry in lists:
+        lines.append(entry["query"])
+        for place, item in enumerate(entry["nearest"], start=1):
+            lines.append(f"  {place:3d}  {item['distance']:.4f}  {item['name']}")
+    emit(as_json, lists, *lines)
+    if out is not None:
+        write_json(out, lists)
+
+
+def _lengths(text: str) -> list[Any]:
+    parts = text.split(",")
+    if not all(part == "all" or part.isdecimal() for part in parts):
+        raise ValueError(f"--lengths: expected numbers of frames or 'all', such as 1,8,all, got {text!r}")
+    return [part if part == "all" else int(part) for part in parts]
+
+
+def _show_lengths(grid: dict[str, Any], as_json: bool) -> None:
+    """Print rank-1 for every pair of lengths, and draw it beside the figures."""
+    from vreid_ext.report import plot_length_grid
+
+    picture = Path(grid["file"]).with_suffix(".png")
+    plot_length_grid(grid["lengths"], grid["rank1"], picture, title=grid["recipe"])
+    if not as_json:
+        table = Table("query \\ gallery", *map(str, grid["lengths"]), title=f"{grid['recipe']}, rank-1")
+        for length, row in zip(grid["lengths"], grid["rank1"], strict=True):
+            table.add_row(str(length), *(f"{100 * value:.1f}" for value in row))
+        console.print(table)
+    emit(as_json, grid | {"picture": str(picture)}, f"figures: {grid['file']}, {picture}")

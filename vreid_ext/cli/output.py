@@ -1,0 +1,106 @@
+"""What commands print: results for people or as JSON, tables of figures, progress bars."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vreid_ext._process import launched
+
+RESUMES = "the same command resumes where it stopped"
+
+console = Console()
+
+
+def prints() -> bool:
+    """Whether this process prints: of those that torchrun started only the first."""
+    return launched("RANK", "0") == 0
+
+
+def emit(as_json: bool, value: Any, *lines: str) -> None:
+    """Print the value as JSON, or the lines."""
+    if not prints():
+        return
+    for line in [json.dumps(value)] if as_json else lines:
+        typer.echo(line)
+
+
+def emit_figures(result: dict[str, Any], as_json: bool, *lines: str) -> None:
+    """Print the figures of an evaluation as JSON, or as a table and lines."""
+    if not as_json and prints():
+        console.print(_figures_table(result))
+    emit(as_json, result, f"protocol: {result['protocol']}", *lines)
+
+
+def emit_splits(summary: dict[str, Any], as_json: bool) -> None:
+    """Print figures averaged over splits, as JSON or as a table."""
+    if not as_json and prints():
+        console.print(_splits_table(summary))
+    lines = [f"protocol: {protocol}" for protocol in summary["protocols"]]
+    emit(as_json, summary, *lines, f"figures: {summary['file']}")
+
+
+def _figures_table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"{result['recipe']}, {result['ap']} AP, {result['metric']} distance")
+    names = ("mAP", "mINP", "rank1", "rank5", "rank10", "rank20")
+    for heading in ("frames", "", *names, "queries"):
+        table.add_column(heading, justify="right")
+    for row in result["rows"]:
+        measured = [f"{100 * row[name]:.1f}" if name in row else "" for name in names]
+        queries = f"{row['valid_queries']}/{row['queries']}"
+        table.add_row(str(row["frames"]), row.get("dataset", ""), *measured, queries)
+        if "paper_percent" in row:
+            published = [str(row["paper_percent"].get(name, "")) for name in names]
+            table.add_row("", "paper", *published, "", style="dim")
+    return table
+
+
+def _splits_table(summary: dict[str, Any]) -> Table:
+    title = f"{summary['recipe']}, {len(summary['splits'])} splits, {summary['metric']} distance"
+    table = Table(title=f"{title}: mean (deviation)")
+    names = ("mAP", "rank1", "rank5", "rank10", "rank20")
+    for heading in ("frames", "", *names):
+        table.add_column(heading, justify="right")
+    for row in summary["rows"]:
+        figures = [row.get(name) for name in names]
+        cells = [f"{100 * f['mean']:.1f} ({100 * f['deviation']:.1f})" if f else "" for f in figures]
+        table.add_row(str(row["frames"]), row.get("dataset", ""), *cells)
+        if "paper_percent" in row:
+            published = [str(row["paper_percent"].get(name, "")) for name in names]
+            table.add_row("", "paper", *published, style="dim")
+    return table
+
+
+@contextmanager
+def interruptible(after: str) -> Iterator[None]:
+    """On Ctrl-C, print what remains and how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"vreid: interrupted; {after}", err=True)
+        raise
+
+
+@contextmanager
+def bars(
+    *names: str, after: str = "no incomplete output is left; the same command starts again"
+) -> Iterator[list[Callable[[int, int], None]]]:
+    """For each name a callback of (done, total) that moves a bar on stderr; `interruptible`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    errors = Console(stderr=True)
+    with (
+        interruptible(after),
+        Progress(*columns, console=errors, disable=not (errors.is_terminal and prints())) as progress,
+    ):
+
+        def bar(name: str) -> Callable[[int, int], None]:
+            task = progress.add_task(name, total=None, visible=False)
+            return lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+        yield [bar(name) for name in names]

@@ -1,0 +1,106 @@
+"""`vreid report` and `vreid plot`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, app, with_root
+from vreid_ext.cli.output import bars, emit, emit_figures
+
+
+@app.command(name="report", epilog="Example: vreid report runs/synth_sta --beside runs/synth_avg --out pages")
+def report_command(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's folder for its newest checkpoint, or a checkpoint."),
+    ],
+    overrides: Overrides = None,
+    dataset_root: Root = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page, NAME.html, or a folder for report.html; the run unless given."),
+    ] = None,
+    ranks: Annotated[int, typer.Option(help="Places of each query's list.")] = 20,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="A further run whose figures and curves are shown beside.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run and write a page to look at: figures, curves, every query's list, attention.
+
+    Beside the page NAME.html lie its pictures, NAME_files, and the figures, NAME.json.
+    """
+    from vreid_ext.engine.checkpoint import resolve_checkpoint
+    from vreid_ext.report.page import report_checkpoint
+
+    page = out or resolve_checkpoint(checkpoint).parent.parent
+    if page.suffix.lower() != ".html":
+        page /= "report.html"
+    others = {str(run): run for run in beside or []}
+    with bars("clips", "pictures") as (clips, pictures):
+        result = report_checkpoint(
+            checkpoint, with_root(overrides, dataset_root), figures=page.with_suffix(".json"),
+            ranks=ranks, beside=others, progress=clips, progress_pictures=pictures,
+        )  # fmt: skip
+    emit_figures(result, as_json, f"report: {result['page']}")
+
+
+plot = typer.Typer(
+    help="Draw one picture of a run, PNG or SVG as the name ends.",
+    epilog="Example: vreid plot cmc runs/synth_sta --out cmc.svg",
+    no_args_is_help=True,
+)
+app.add_typer(plot, name="plot")
+Picture = Annotated[Path, typer.Option(help="The picture, NAME.png or NAME.svg.")]
+Query = Annotated[str, typer.Option(help="A query tracklet: its name, or its number from 0.")]
+
+
+@plot.command(name="cmc", epilog="Example: vreid plot cmc runs/synth_sta runs/synth_avg --out cmc.svg")
+def plot_cmc(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT", help="A finished run, or the JSON of `vreid eval`.")
+    ],
+    out: Picture,
+    ranks: Annotated[int, typer.Option(help="Length of the curves, at most 50.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Draw the CMC curves of one or several runs."""
+    from vreid_ext.report.figures import draw_cmc
+
+    draw_cmc(results, out, ranks=ranks)
+    emit(as_json, {"picture": str(out)}, f"picture: {out}")
+
+
+@plot.command(name="heatmap", epilog="Example: vreid plot heatmap runs/synth_sta --query 3 --out a.png")
+def plot_heatmap(
+    checkpoint: Checkpoint,
+    out: Picture,
+    query: Query,
+    overrides: Overrides = None,
+    dataset_root: Root = None,
+    as_json: Json = False,
+) -> None:
+    """Draw what the model attends to on a query's frames."""
+    from vreid_ext.report.figures import draw_heatmap
+
+    draw_heatmap(checkpoint, query, out, with_root(overrides, dataset_root))
+    emit(as_json, {"picture": str(out)}, f"picture: {out}")
+
+
+@plot.command(name="ranking", epilog="Example: vreid plot ranking runs/synth_sta --query 3 --out r.png")
+def plot_ranking(
+    checkpoint: Checkpoint,
+    out: Picture,
+    query: Query,
+    overrides: Overrides = None,
+    dataset_root: Root = None,
+    ranks: Annotated[int, typer.Option(help="Places drawn; junk between them is drawn, too.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Draw the nearest gallery tracklets of a query: hit, miss and junk."""
+    from vreid_ext.report.figures import draw_ranking
+
+    with bars("clips") as (clips,):
+        draw_ranking(checkpoint, query, out, with_root(overrides, dataset_root), ranks=ranks, progress=clips)
+    emit(as_json, {"picture": str(out)}, f"picture: {out}")

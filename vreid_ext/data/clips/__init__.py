@@ -1,0 +1,1 @@
+"""From tracklets to batches: images, clip sampling, transforms, occlusion, samplers."""

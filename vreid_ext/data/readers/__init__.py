@@ -1,0 +1,1 @@
+"""Readers of data sets as they lie on disk, one file per layout."""

@@ -1,0 +1,164 @@
+"""MARS (Zheng et al., ECCV 2016): 1,261 people, 20,478 tracklets, six cameras.
+
+The layout is the published one:
+
+    ROOT/bbox_train/0001/0001C1T0001F001.jpg     person, camera, tracklet, frame
+    ROOT/bbox_test/00-1/..., 0000/...            junk (pid -1) and distractors (pid 0)
+    ROOT/info/train_name.txt, test_name.txt      one image name a line
+    ROOT/info/tracks_train_info.mat, tracks_test_info.mat, query_IDX.mat
+    ROOT/mars_attributes.csv or ROOT/info/mars_attributes.csv   optional
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vreid_ext.data.readers.attributes import find_attributes
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
+from vreid_ext.data.readers.matlab import load_matrix
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
+
+Attributes = dict[tuple[int, int, int], dict[str, int]]
+
+_NAME = re.compile(r"(?:\d{4}|00-1)C\dT(\d{4})F\d+\.\w+")
+_LAYOUT = "bbox_train/, bbox_test/ and info/ of MARS"
+_JUNK = -1
+
+
+@register_dataset("mars")
+def mars(
+    root: str | os.PathLike[str],
+    *,
+    gallery: Literal["with_query", "without_query"] = "with_query",
+    attributes: str | os.PathLike[str] | None = None,
+    check: Check = "exists",
+    on_error: OnError = "raise",
+) -> TrackletDataset:
+    """Read MARS; junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
+
+    Args:
+        root: folder of the layout above.
+        gallery: "with_query" keeps the query tracklets in the gallery (11,310 tracklets; the data set's own
+            evaluation, AP3D, PSTA, TF-CLIP), "without_query" takes them out (9,330; torchreid,
+            Video-Person-ReID, ASTA). Numbers under the two are not comparable.
+        attributes: attribute table (`read_attributes`); None: `mars_attributes.csv` if it is there.
+        check: see `build_dataset`.
+        on_error: see `build_dataset`.
+
+    Raises:
+        DatasetError: naming the file that is missing, unreadable or inconsistent with the others.
+        ValueError: a bad option.
+    """
+    if gallery not in ("with_query", "without_query"):
+        raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
+    screen = Screen(check, on_error)
+    base = find_root(root, _LAYOUT, ("info",) if check == "none" else ("info", "bbox_train", "bbox_test"))
+    info = base / "info"
+    labels = find_attributes(base, attributes, "mars_attributes.csv", "mars")
+
+    train_table = _matrix(info / "tracks_train_info.mat", "track_train_info")
+    test_table = _matrix(info / "tracks_test_info.mat", "track_test_info")
+    query_rows = _query_rows(info / "query_IDX.mat", len(test_table))
+    train = _tracklets(base / "bbox_train", info / "train_name.txt", train_table, labels, screen)
+    test = _tracklets(base / "bbox_test", info / "test_name.txt", test_table, labels, screen)
+
+    # Query tracklets are test tracklets, so each image is looked at once for both lists.
+    kept_train = screen.keep(train.values())
+    kept_test = {row: kept for row, t in test.items() if (kept := screen.usable(t)) is not None}
+    skipped = screen.finish()
+    return TrackletDataset(
+        name="mars",
+        root=os.fspath(root),
+        train=kept_train,
+        query=[t for row, t in kept_test.items() if row in query_rows],
+        gallery=[t for row, t in kept_test.items() if gallery == "with_query" or row not in query_rows],
+        protocol="MARS, query tracklets "
+        + ("kept in the gallery" if gallery == "with_query" else "excluded from the gallery"),
+        skipped=skipped,
+        ignored=screen.ignored,
+    )
+
+
+def _tracklets(
+    folder: Path, names_file: Path, table: np.ndarray, labels: Attributes, screen: Screen
+) -> dict[int, Tracklet]:
+    """Tracklets by row of the table, junk left out and counted."""
+    names = _names(names_file)
+    if table[:, 1].max() > len(names):
+        raise DatasetError(
+            f"{names_file}: {len(names)} image names, but its matrix counts to {table[:, 1].max()}; "
+            "take both files from one release of MARS"
+        )
+    tracklets = {}
+    persons = set()
+    for row, (start, end, pid, camid) in enumerate(table.tolist()):
+        frames = names[start - 1 : end]
+        if pid == _JUNK:
+            persons.add(frames[0][:4])
+            screen.ignore("tracklets of pid -1", frames[0])
+            continue
+        matches = [_NAME.fullmatch(name) for name in frames]
+        if None in matches:
+            wrong = matches.index(None)
+            raise DatasetError(
+                f"{names_file}, line {start + wrong}: {frames[wrong]!r:.60} is no MARS image name like "
+                "0001C1T0001F001.jpg"
+            )
+        stem = f"{pid:04}C{camid}"
+        if not all(name.startswith(stem) for name in frames):
+            raise DatasetError(
+                f"{names_file}, lines {start} to {end}: the matrix says {stem}, "
+                f"the names begin with {', '.join(sorted({name[:6] for name in frames})[:3])}; "
+                "take both files from one release of MARS"
+            )
+        persons.add(frames[0][:4])
+        person = os.fspath(folder / frames[0][:4])
+        tracklets[row] = Tracklet(
+            paths=tuple(f"{person}/{name}" for name in frames),
+            pid=pid,
+            camid=camid,
+            name=frames[0][:11],
+            attributes=labels.get((pid, camid, int(frames[0][7:11]))),
+        )
+    if screen.check != "none":
+        for name in screen.look(folder).folders:
+            if name not in persons:
+                screen.ignore("folders that no row of the tables names", os.fspath(folder / name))
+    return tracklets
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path}: cannot read the image names ({error}); restore the file from MARS"
+        ) from error
+
+
+def _matrix(path: Path, key: str) -> np.ndarray:
+    """Rows start, end (1-based, end included), pid, camera as int64."""
+    table = load_matrix(path, key)
+    if table.ndim != 2 or table.shape[1] != 4 or not len(table):
+        raise DatasetError(f"{path}: {key}: expected shape (tracklets, 4), got {table.shape}")
+    table = table.astype(np.int64)
+    wrong = np.flatnonzero((table[:, 0] < 1) | (table[:, 1] < table[:, 0]))
+    if len(wrong):
+        raise DatasetError(
+            f"{path}: row {wrong[0] + 1} of {key} has no frames (start, end = {table[wrong[0], :2].tolist()})"
+        )
+    return table
+
+
+def _query_rows(path: Path, num_test: int) -> set[int]:
+    """0-based rows of the query tracklets in the test matrix."""
+    index = load_matrix(path, "query_IDX").astype(np.int64).ravel()
+    if not len(index) or index.min() < 1 or index.max() > num_test:
+        raise DatasetError(f"{path}: query_IDX has to point at rows 1 to {num_test} of the test matrix")
+    return set((index - 1).tolist())

@@ -1,0 +1,239 @@
+"""iLIDS-VID (Wang et al., ECCV 2014) and PRID2011 (Hirzer et al., SCIA 2011): one tracklet of every person in
+each of two cameras, and ten random splits of the people over which figures are averaged.
+
+The layouts are the published ones:
+
+    ROOT/i-LIDS-VID/sequences/cam1/person001/*.png, cam2/person001/*.png
+    ROOT/train-test people splits/train_test_splits_ilidsvid.mat    ls_set (10, people), 1-based places in the
+                                  sorted list of people; the first half of a row is for testing
+    ROOT/prid_2011/multi_shot/cam_a/person_0001/*.png, cam_b/person_0001/*.png
+    ROOT/splits_prid2011.json     ten times {"train": [folders], "test": [folders]}
+
+Splits drawn from a seed are kept beside them, as ROOT/splits_ilids_seed0.json, in the format of the latter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vreid_ext._files import whole_file
+from vreid_ext.data.names import is_folder_name
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, list_folder
+from vreid_ext.data.readers.matlab import load_matrix
+from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
+from vreid_ext.data.registry import register_dataset
+
+SPLITS = 10
+
+Split = dict[str, list[str]]  # "train", "test": folder names of people
+
+
+@register_dataset("ilids")
+def ilids(
+    root: str | os.PathLike[str],
+    *,
+    split: int = 0,
+    split_seed: int | None = None,
+    check: Check = "exists",
+    on_error: OnError = "raise",
+) -> TrackletDataset:
+    """Read iLIDS-VID: 300 people, 150 of them for training; queries from cam1, gallery from cam2.
+
+    Args:
+        root: folder of the layout above.
+        split: which of the ten, from 0.
+        split_seed: draw the splits from this seed and keep them beside the data; None: the published ones, or
+            those of seed 0 where their file is missing.
+        check: see `build_dataset`.
+        on_error: see `build_dataset`; a person without two usable tracklets is left out.
+
+    Raises:
+        DatasetError: naming the folder or file that is missing, empty or inconsistent with the others.
+        ValueError: a bad option.
+    """
+    base = find_root(root, "i-LIDS-VID/ and 'train-test people splits/'", ("i-LIDS-VID/sequences",))
+    cameras = [base / "i-LIDS-VID" / "sequences" / name for name in ("cam1", "cam2")]
+    screen = Screen(check, on_error)
+    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
+    for person in sorted(people[0] ^ people[1]):
+        seen = cameras[person in people[1]].name
+        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got seen by {seen} only")
+    both = sorted(people[0] & people[1])
+    published = base / "train-test people splits" / "train_test_splits_ilidsvid.mat"
+
+    def read() -> list[Split]:
+        everyone = sorted(people[0] | people[1])
+        rows = load_matrix(published, "ls_set").astype(np.int64)
+        if rows.ndim != 2 or not rows.size or rows.min() < 1 or rows.max() > len(everyone):
+            raise DatasetError(
+                f"{published}: ls_set of shape {rows.shape} has to hold places 1 to {len(everyone)}, one for "
+                "each person folder; take both from one release of iLIDS-VID"
+            )
+        names = [[everyone[place - 1] for place in row] for row in rows.tolist()]
+        return [{"train": row[len(row) // 2 :], "test": row[: len(row) // 2]} for row in names]
+
+    splits, source = _splits("ilids", base, both, split_seed, read if published.is_file() else None)
+    return _dataset("ilids", "iLIDS-VID", base, cameras, both, splits, source, split, screen, 1)
+
+
+@register_dataset("prid")
+def prid(
+    root: str | os.PathLike[str],
+    *,
+    split: int = 0,
+    split_seed: int | None = None,
+    min_frames: int = 28,
+    check: Check = "exists",
+    on_error: OnError = "raise",
+) -> TrackletDataset:
+    """Read the multi-shot PRID2011: 178 people with more than 27 frames in both cameras, 89 of them for
+    training; queries from cam_a, gallery from cam_b.
+
+    Args:
+        root: folder of the layout above.
+        split, split_seed: see `ilids`.
+        min_frames: people with fewer frames in a camera are not used.
+        check: see `build_dataset`.
+        on_error: see `build_dataset`; a person without two usable tracklets is left out.
+
+    Raises:
+        DatasetError: naming the folder or file that is missing, empty or inconsistent with the others.
+        ValueError: a bad option.
+    """
+    base = find_root(root, "prid_2011/ and splits_prid2011.json", ("prid_2011/multi_shot",))
+    cameras = [base / "prid_2011" / "multi_shot" / name for name in ("cam_a", "cam_b")]
+    screen = Screen(check, on_error)
+    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
+    # Most people are seen by one camera only: they are not part of the protocol.
+    used = [
+        person for person in sorted(people[0] & people[1])
+        if all(len(list_folder(camera / person).images) >= min_frames for camera in cameras)
+    ]  # fmt: skip
+    for person in sorted((people[0] | people[1]) - set(used)):
+        screen.ignore(f"persons without {min_frames} frames in both cameras", person)
+    if not used:
+        raise DatasetError(
+            f"{cameras[0].parent}: expected PRID2011, or a lower min_frames, got no person with "
+            f"{min_frames} frames in both cameras"
+        )
+    published = base / "splits_prid2011.json"
+    read = (lambda: _read_splits(published)) if published.is_file() else None
+    splits, source = _splits("prid", base, used, split_seed, read)
+    return _dataset("prid", "PRID2011", base, cameras, used, splits, source, split, screen, min_frames)
+
+
+def draw_splits(people: Sequence[str], seed: int) -> list[Split]:
+    """Ten random halves of the people, each a function of the names and the seed; the odd one trains."""
+    ordered, half = sorted(people), len(people) // 2
+    splits = []
+    for number in range(SPLITS):
+        order = np.random.default_rng([seed, number]).permutation(len(ordered))
+        names = [ordered[place] for place in order]
+        splits.append({"train": sorted(names[half:]), "test": sorted(names[:half])})
+    return splits
+
+
+def _splits(
+    name: str, base: Path, people: Sequence[str], seed: int | None, published: Any
+) -> tuple[list[Split], str]:
+    """The splits and where they are from, in words."""
+    if seed is None and published is not None:
+        return published(), "published splits"
+    seed = seed or 0
+    path = base / f"splits_{name}_seed{seed}.json"
+    if not path.is_file():
+        text = json.dumps(draw_splits(people, seed), indent=1) + "\n"
+        try:
+            with whole_file(path, racing=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DatasetError(
+                f"{path}: cannot keep the splits drawn from seed {seed} ({error.strerror}); make the folder "
+                "writable once, or put the published split file there"
+            ) from error
+    return _read_splits(path), f"splits drawn from seed {seed}"
+
+
+def _read_splits(path: Path) -> list[Split]:
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        read = [{part: [str(name) for name in split[part]] for part in ("train", "test")} for split in splits]
+        for name in {name for split in read for names in split.values() for name in names}:
+            if not is_folder_name(name):
+                raise ValueError(f"{name!r:.60} is not the name of a folder")
+        return read
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f'{path}: is no list of {{"train": [folders], "test": [folders]}} ({error}); restore it'
+        ) from error
+
+
+def _dataset(
+    name: str,
+    title: str,
+    base: Path,
+    cameras: Sequence[Path],
+    people: Sequence[str],
+    splits: Sequence[Split],
+    source: str,
+    split: int,
+    screen: Screen,
+    min_frames: int,
+) -> TrackletDataset:
+    if isinstance(split, bool) or not isinstance(split, int) or not 0 <= split < len(splits):
+        raise ValueError(f"split: expected 0 to {len(splits) - 1}, got {split!r}")
+    chosen = splits[split]
+    shared = set(chosen["train"]) & set(chosen["test"])
+    if shared:
+        raise DatasetError(f"{base}: split {split} has {min(shared)} both in train and in test")
+    pids = {person: pid for pid, person in enumerate(sorted({*chosen["train"], *chosen["test"]}), start=1)}
+    pairs: dict[str, list[tuple[Tracklet, Tracklet]]] = {}
+    for person in people:
+        if person not in pids:
+            screen.ignore(f"persons that split {split} does not name", person)
+    for part, persons in chosen.items():
+        pairs[part] = []
+        for person in sorted(persons):
+            try:
+                first, second = (
+                    screen.usable(_tracklet(folder / person, pids[person], camid, min_frames, screen))
+                    for camid, folder in enumerate(cameras, start=1)
+                )
+            except DatasetError as error:
+                screen.reject(person, str(error))
+                continue
+            if first is not None and second is not None:
+                pairs[part].append((first, second))
+    skipped = screen.finish()
+    for part, kept in pairs.items():
+        if not kept:
+            raise DatasetError(f"{base}: the {part} half of split {split} is empty")
+    return TrackletDataset(
+        name=name,
+        root=os.fspath(base),
+        train=[tracklet for pair in pairs["train"] for tracklet in pair],
+        query=[pair[0] for pair in pairs["test"]],
+        gallery=[pair[1] for pair in pairs["test"]],
+        protocol=f"{title}, split {split + 1} of {len(splits)} ({source}), "
+        f"{cameras[0].name} queries in a {cameras[1].name} gallery",
+        skipped=skipped,
+        ignored=screen.ignored,
+    )
+
+
+def _tracklet(folder: Path, pid: int, camid: int, min_frames: int, screen: Screen) -> Tracklet:
+    images = screen.images(folder)
+    if len(images) < max(min_frames, 1):
+        raise DatasetError(f"{folder}: expected at least {max(min_frames, 1)} images, got {len(images)}")
+    return Tracklet(
+        paths=tuple(os.fspath(folder / image) for image in images),
+        pid=pid,
+        camid=camid,
+        name=f"{folder.parent.name}/{folder.name}",
+    )

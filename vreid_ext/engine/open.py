@@ -1,0 +1,27 @@
+"""Open a checkpoint: its model and its recipe."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from vreid_ext.engine.build import model_of
+from vreid_ext.engine.checkpoint import describe_model, load_weights, read_state, resolve_checkpoint
+from vreid_ext.engine.config import recipe_from_dict
+from vreid_ext.engine.recipe import Recipe
+
+
+def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:
+    """A checkpoint's model in evaluation mode, its recipe with overrides, and its folder.
+
+    A run's folder stands for its newest checkpoint.
+
+    Raises:
+        ValueError: no checkpoint there, or overrides that make another model of it (the message names both).
+    """
+    folder = resolve_checkpoint(Path(path))
+    state = read_state(folder)
+    recipe = recipe_from_dict(state["recipe"], overrides)
+    model = model_of(recipe.model, state["num_classes"], start_weights=False)
+    load_weights(folder, model, describe_model(recipe.model, state["num_classes"]))
+    return model.eval(), recipe, folder

@@ -1,0 +1,135 @@
+"""Features on disk: a folder of safetensors shards and a manifest that says what their rows are.
+
+    manifest.json               format; identity: which model embedded what; metric, protocol, shard_rows;
+                                tracklets: name, pid, camid, frames of every row; splits: the rows of "query"
+                                and "gallery"; and once all is there widths (of a tensor's rows) and shards
+                                (file, rows, bytes, sha256)
+    rows-000000.safetensors     rows 0 to shard_rows - 1: "features" (n,D) float32, and "attributes" (n,A)
+    rows-000001.safetensors     of a model that recognises them. The header holds sha256, the checksum of the
+    ...                         tensors, and manifest, the digest of the manifest that they belong to
+
+`features.write` writes it. It is read through memory maps, so a split may be larger than memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vreid_ext._files import flush, whole_file
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"features: expected a folder of features, got {str(folder)!r}, which has no {MANIFEST}"
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
+    if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"features: expected format {FORMAT}, got {manifest['format']!r} in {str(path)!r}")
+    try:
+        whole = _has_all(manifest)
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"features: {str(path)!r} is damaged: what it holds is no manifest")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    with whole_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest), encoding="utf-8")
+    flush(folder)
+
+
+def _has_all(manifest: dict[str, Any]) -> bool:
+    """Whether all is there that others read; a KeyError, TypeError or AttributeError says no as well."""
+    count = len(manifest["tracklets"])
+    splits, shards = manifest["splits"].values(), manifest.get("shards", [])
+    return (
+        isinstance(manifest["identity"], dict)
+        and all(type(row["pid"]) is type(row["camid"]) is int for row in manifest["tracklets"])
+        and all(isinstance(row["name"], str) for row in manifest["tracklets"])
+        and all(type(number) is int and 0 <= number < count for split in splits for number in split)
+        and manifest["shard_rows"] > 0
+        and all(type(shard["bytes"]) is int for shard in shards)
+        and [shard["file"] for shard in shards] == [shard_name(number) for number in range(len(shards))]
+        and ("shards" not in manifest or all(width > 0 for width in manifest["widths"].values()))
+    )
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of what the rows of a manifest are."""
+    what = {key: manifest[key] for key in ("identity", "tracklets", "splits", "shard_rows")}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def shard_name(number: int) -> str:
+    return f"rows-{number:06d}.safetensors"
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor], of: str) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}
+    total = checksum({name: tensor.numpy() for name, tensor in plain.items()})
+    try:
+        with whole_file(path) as temporary:
+            save_file(plain, temporary, {"manifest": of, "sha256": total})
+    except (SafetensorError, OSError) as error:
+        raise OSError(f"features: {str(path)!r} could not be written: {error}") from error
+
+
+def map_shard(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a shard, memory-mapped, and the notes in its header."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    notes = header.pop("__metadata__", {})
+    start = 8 + length
+    tensors: dict[str, np.ndarray] = {
+        name: np.memmap(path, "<f4", "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
+        for name, entry in header.items()
+    }
+    return tensors, notes
+
+
+def checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of names, shapes and numbers."""
+    total = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name} {array.shape} ".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def damage_of(path: Path, of: str) -> str | None:
+    """What is wrong with a shard of the manifest whose digest is `of`, None if nothing is."""
+    try:
+        tensors, notes = map_shard(path)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        return f"cannot be read ({error})"
+    if notes.get("manifest", notes.get("of")) != of:  # "of" in older files
+        return "belongs to other features"
+    return None if notes.get("sha256") == checksum(tensors) else "has a wrong checksum"

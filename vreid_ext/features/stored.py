@@ -1,0 +1,117 @@
+"""Features on disk (`features.format`), read through memory maps: a split may be larger than memory."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vreid_ext.features.format import damage_of, digest, map_shard, read_manifest, shard_name
+
+
+class StoredRows:
+    """Rows that are read when they are indexed: `rows[slice]` or `rows[index array]` gives an array (n,D).
+
+    Attributes:
+        shape: (N,D).
+        dtype: float32.
+        nbytes: what all rows take.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, folder: Path, shard_rows: int, tensor: str, width: int, numbers: np.ndarray) -> None:
+        self._folder, self._shard_rows, self._tensor, self._numbers = folder, shard_rows, tensor, numbers
+        self.shape = len(numbers), width
+        self.nbytes = len(numbers) * width * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        numbers = self._numbers[rows]
+        taken = np.empty((len(numbers), self.shape[1]), self.dtype)
+        shard, row = np.divmod(numbers, self._shard_rows)
+        for number in np.unique(shard):
+            which = shard == number
+            # Mapped for this alone: pages that were read do not stay with the process.
+            taken[which] = map_shard(self._folder / shard_name(number))[0][self._tensor][row[which]]
+        return taken
+
+    def part(self, first: int, stop: int) -> "StoredRows":
+        """The rows first ... stop - 1, unread."""
+        numbers = self._numbers[first:stop]
+        return StoredRows(self._folder, self._shard_rows, self._tensor, self.shape[1], numbers)
+
+
+class StoredFeatures:
+    """A folder that `vreid extract` or `vreid eval --features` has written.
+
+    Attributes:
+        manifest: as the file holds it.
+
+    Raises:
+        ValueError: no such folder, one of another format or not yet complete, a shard that is missing or cut
+            off; the message names the file.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        if "shards" not in self.manifest:
+            raise ValueError(
+                f"features: {str(folder)!r} is incomplete; the command that was interrupted goes on with it"
+            )
+        for shard in self.manifest["shards"]:
+            path = self.folder / shard["file"]
+            size = path.stat().st_size if path.is_file() else 0
+            if size != shard["bytes"]:
+                raise ValueError(f"features: expected {shard['bytes']} bytes in {str(path)!r}, got {size}")
+
+    def __repr__(self) -> str:
+        splits = ", ".join(f"{len(rows)} {name}" for name, rows in self.manifest["splits"].items())
+        width = self.manifest["widths"].get("features")
+        tracklets = len(self.manifest["tracklets"])
+        return f"StoredFeatures({str(self.folder)!r}, {tracklets} tracklets x {width}: {splits})"
+
+    def rows(self, split: str | None = None, tensor: str = "features") -> StoredRows:
+        """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
+        widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
+        if tensor not in widths:
+            raise ValueError(f"tensor: got {tensor!r}, {str(self.folder)!r} has {sorted(widths)}")
+        numbers = np.arange(count) if split is None else np.array(self.numbers(split), np.int64)
+        return StoredRows(self.folder, self.manifest["shard_rows"], tensor, widths[tensor], numbers)
+
+    def tracklets(self, split: str) -> list[dict[str, Any]]:
+        """name, pid, camid and frames of every row of a split."""
+        return [self.manifest["tracklets"][number] for number in self.numbers(split)]
+
+    def labels(self, split: str) -> tuple[Tensor, Tensor]:
+        """pids and camids of a split, int64."""
+        tracklets = self.tracklets(split)
+        pids, camids = (
+            torch.tensor([each[key] for each in tracklets], dtype=torch.int64, device="cpu")
+            for key in ("pid", "camid")
+        )
+        return pids, camids
+
+    def verify(self) -> None:
+        """Read everything and compare checksums.
+
+        Raises:
+            ValueError: naming the file that is damaged.
+        """
+        of = digest(self.manifest)
+        for shard in self.manifest["shards"]:
+            path = self.folder / shard["file"]
+            if damage := damage_of(path, of):
+                raise ValueError(f"features: {str(path)!r} {damage}; extract again to replace it")
+
+    def numbers(self, split: str) -> list[int]:
+        """The places of a split's tracklets in the folder."""
+        splits: dict[str, list[int]] = self.manifest["splits"]
+        if split not in splits:
+            raise ValueError(f"split: got {split!r}, {str(self.folder)!r} has {sorted(splits)}")
+        return splits[split]

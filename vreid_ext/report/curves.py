@@ -1,0 +1,200 @@
+"""Curves of results and of training: CMC, losses and figures over epochs, DVDP, grids of clip lengths."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.lines
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure
+
+
+def plot_cmc(
+    results: Mapping[str, Sequence[float] | np.ndarray | Tensor], path: str | Path, *, title: str = ""
+) -> Path:
+    """Draw cumulative matching curves, the fraction of queries matched within the first r results.
+
+    Args:
+        results: label to cmc (R,), cmc[r-1] the fraction at rank r, in [0, 1].
+        path: the picture, ending in .png or .svg; folders on the way are made.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no curve, an empty one, a value outside [0, 1], or another suffix; nothing is written.
+    """
+    path = picture_path(path)
+    if not results:
+        raise ValueError("results: expected at least one label and its cmc, got none")
+    curves = {label: np.asarray(cmc, dtype=float) for label, cmc in results.items()}
+    for label, cmc in curves.items():
+        if cmc.ndim != 1 or not cmc.size or not ((cmc >= 0) & (cmc <= 1)).all():
+            raise ValueError(f"results[{label!r}]: expected fractions (R,) in [0, 1], got shape {cmc.shape}")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for number, (label, cmc) in enumerate(curves.items()):
+            ranks, percent = np.arange(1, len(cmc) + 1), 100 * cmc
+            axes.plot(ranks, percent, **line_style(number), label=f"{label}, rank-1 {percent[0]:.1f} %")
+        axes.set(xlabel="rank", ylabel="queries matched (%)", title=title)
+        axes.set_xlim(1, max(2, *(len(cmc) for cmc in curves.values())))
+        axes.set_ylim(top=101)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower right")
+        return save_figure(figure, path)
+
+
+def plot_curves(
+    logs: Mapping[str, str | Path], path: str | Path, *, terms: Iterable[str] = ("loss",)
+) -> Path:
+    """Draw the training loss against the step, and mAP where the runs were evaluated.
+
+    Args:
+        logs: label to a run's `log.jsonl`.
+        path: the picture, ending in .png or .svg.
+        terms: the loss terms to draw, one panel each; a run without one is left out of its panel.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no log, a line that is no JSON, or a term that no log has. Nothing is written then.
+        OSError: a log cannot be read.
+    """
+    path = picture_path(path)
+    if not logs:
+        raise ValueError("logs: expected at least one label and its log.jsonl, got none")
+    terms = list(terms)
+    steps: dict[str, list[dict[str, Any]]] = {}
+    evaluations: dict[str, list[dict[str, Any]]] = {}
+    for label, log in logs.items():
+        lines = _read_log(Path(log))
+        steps[label] = [line for line in lines if line["kind"] == "step"]
+        evaluations[label] = [line for line in lines if line["kind"] == "eval"]
+    for term in terms:
+        if not any(term in line for lines in steps.values() for line in lines):
+            raise ValueError(f"terms: {term!r} is in no step of {', '.join(map(str, logs.values()))}")
+    panels = [*terms, "mAP"] if any(evaluations.values()) else terms
+    with matplotlib.rc_context(STYLE):
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        axes_of = dict(zip(panels, grid, strict=False))
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        for number, label in enumerate(logs):
+            for term in terms:
+                drawn = [(line["step"], line[term]) for line in steps[label] if term in line]
+                if drawn:
+                    _trend(axes_of[term], np.array(drawn, float), label, number)
+            if evaluations[label]:
+                points = np.array([(line["step"], 100 * line["mAP"]) for line in evaluations[label]])
+                axes_of["mAP"].plot(*points.T, marker="o", **line_style(number), label=label)
+        for panel, axes in axes_of.items():
+            axes.set(xlabel="step", ylabel="mAP (%)" if panel == "mAP" else panel)
+            axes.legend()
+        return save_figure(figure, path)
+
+
+def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
+    """Draw the mean DVDP of every epoch, and mAP where the runs were evaluated (AITL, Fig. 7).
+
+    Args:
+        logs: label to the `log.jsonl` of a run with loss.dvdp.
+        path: the picture, ending in .png or .svg.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no log, a line that is no JSON, or a log without DVDP. Nothing is written then.
+        OSError: a log cannot be read.
+    """
+    path = picture_path(path)
+    if not logs:
+        raise ValueError("logs: expected at least one label and its log.jsonl, got none")
+    panels = {"epoch": ("dvdp", "DVDP", 1.0), "eval": ("mAP", "mAP (%)", 100.0)}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        for axes, (kind, (name, title, scale)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+            for number, (label, log) in enumerate(logs.items()):
+                lines = [line for line in _read_log(Path(log)) if line["kind"] == kind and name in line]
+                if not lines and kind == "epoch":
+                    raise ValueError(f"logs: {str(log)!r} has no DVDP; train with loss.dvdp=true")
+                points = np.array([(line["epoch"] + 1, scale * line[name]) for line in lines]).reshape(-1, 2)
+                marker = "o" if kind == "eval" else None
+                axes.plot(*points.T, marker=marker, **line_style(number), label=label)
+            axes.set(xlabel="epoch", ylabel=title)
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return save_figure(figure, path)
+
+
+def plot_length_grid(
+    lengths: Sequence[int | str], values: Sequence[Sequence[float]], path: str | Path, *, title: str = ""
+) -> Path:
+    """Draw rank-1 for every pair of query and gallery lengths as a heat map (STAL, Fig. 11).
+
+    Args:
+        lengths: n numbers of frames, or "all".
+        values: (n,n) fractions, a row for each query length and a column for each gallery length.
+        path: the picture, ending in .png or .svg.
+        title: above the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: values of another shape or outside [0, 1], or another suffix; nothing is written.
+    """
+    path = picture_path(path)
+    grid = np.asarray(values, dtype=float)
+    if grid.shape != (len(lengths),) * 2 or not grid.size or not ((grid >= 0) & (grid <= 1)).all():
+        wanted = (len(lengths),) * 2
+        raise ValueError(f"values: expected fractions {wanted} in [0, 1], got shape {grid.shape}")
+    names = [str(length) for length in lengths]
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        side = 0.55 * len(lengths) + 1.8
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(100 * grid, cmap="viridis")
+        middle = 50 * (grid.min() + grid.max())
+        for (row, column), value in np.ndenumerate(100 * grid):
+            color = "white" if value <= middle else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="frames of a gallery tracklet", ylabel="frames of a query", title=title)
+        figure.colorbar(image, ax=axes, label="rank-1 (%)")
+        return save_figure(figure, path)
+
+
+def _trend(axes: Axes, points: np.ndarray, label: str, number: int) -> None:
+    """The values pale, and their running mean over a twentieth of the run on top."""
+    step, value = points.T
+    window = max(1, len(value) // 20)
+    mean = np.convolve(np.pad(value, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
+    line = line_style(number)
+    axes.plot(step, value, color=line["color"], alpha=0.25, linewidth=0.8)
+    axes.plot(step, mean, **line, label=label)
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"logs: {path}, line {number} is no JSON: {text[:60]!r}") from error
+    return lines
