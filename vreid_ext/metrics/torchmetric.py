@@ -78,7 +78,7 @@ class ReIDMetric(Metric):
         Raises:
             ValueError: there are none.
         """
-        if len(self.features) == 0:
+        if isinstance(self.features, list) and not self.features:
             raise ValueError("features: expected a batch before the figures are computed, got none")
         features, pids, camids, queries, indices = (
             dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")
