@@ -34,7 +34,7 @@ def test_what_holds_no_figures_is_named(tmp_path):
     for name, says in (
         ("", "expected a finished run or the JSON"),
         ("torn.json", "is no JSON"),
-        ("other.json", "no rows of figures"),
+        ("other.json", "which has no rows"),
     ):
         with pytest.raises(ValueError, match=says):
             read_result(tmp_path / name)

@@ -226,7 +226,7 @@ def test_length_grid_is_drawn_and_checked(tmp_path):
     path = plot_length_grid([1, "all"], [[0.1, 0.2], [0.3, 1.0]], tmp_path / "grid.svg")
     assert "frames of a query" in path.read_text()
     for values in ([[0.1]], [[0.1, 0.2], [0.3, 1.1]]):
-        with pytest.raises(ValueError, match=r"values: expected shape"):
+        with pytest.raises(ValueError, match=r"values: expected fractions"):
             plot_length_grid([1, "all"], values, tmp_path / "bad.svg")
     assert not (tmp_path / "bad.svg").exists()
 

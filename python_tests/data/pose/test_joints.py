@@ -200,7 +200,7 @@ def test_items_carry_joints_as_shares_of_the_frame(dataset):
     expected = tracklets[1].joints[[0, 1]] / torch.tensor([16, 32, 1])
     torch.testing.assert_close(item["joints"], expected)
     with pytest.raises(
-        TypeError, match="transform: expected a ClipTransform, since 0001C1T0001, got function"
+        TypeError, match=r"transform: expected a ClipTransform, since 0001C1T0001 .*, got function"
     ):
         ClipDataset(tracklets, 2, transform=lambda clip: clip)
 
