@@ -37,7 +37,7 @@ def extensions() -> list[Extension]:
         raise SystemExit(f'VREID_CUDA_ARCHS: expected architectures as "90" or "80;90", got {archs!r}')
     if wanted == "1" and find_nvcc() is None:
         raise SystemExit("VREID_CUDA=1: nvcc not found on PATH, in CUDA_HOME or in /usr/local/cuda")
-    if wanted != "0" and find_nvcc() is not None and (ROOT / "csrc" / "bindings_cuda.cpp").exists():
+    if wanted != "0" and find_nvcc() is not None:
         # In auto a CUDA toolkit that does not work must not take the CPU module down with it.
         modules.append(Extension("vreid_ext._cuda", [], optional=wanted == "auto"))
     return modules

@@ -1,17 +1,18 @@
 // k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbour sets, the mean of neighbouring
-// rows, and the overlap of rows through an index of columns.
+// rows, and the overlap of rows by means of the transposed rows.
 //
-// A kernel whose output has rows of unknown length runs twice: with a null index it counts, then it fills.
+// A kernel whose output rows have unknown lengths is called twice: with a null index it writes the lengths,
+// then the rows.
 #include <omp.h>
 
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/memory.h"
 
 namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Whether `item` is among the first k neighbours of `row`; its place, or -1.
+// The place of `item` among the first k neighbours of `row`, or -1.
 inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k) {
     const int64_t* list = op.rank + row * op.K;
     for (int64_t n = 0; n < k; ++n) {
@@ -20,7 +21,7 @@ inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k)
     return -1;
 }
 
-// Those of the first k neighbours of `row` that have it among their first k.
+// Writes those of the first k neighbours of `row` that have `row` among their first k; returns their number.
 inline int64_t mutual(const Reciprocal& op, int64_t row, int64_t k, int64_t* set) {
     int64_t size = 0;
     for (int64_t n = 0; n < k; ++n) {
@@ -61,7 +62,7 @@ void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
     }
 }
 
-// A row of numbers of which few are set, and which.
+// A dense row of sums with a list of its non-zero places.
 template <class A>
 struct Sums {
     A* value;  // zero where nothing was added
@@ -74,7 +75,7 @@ struct Sums {
     }
 };
 
-// f(row, sums) for each row, with sums over `width` items that f leaves as it found them: all zero.
+// Calls f(row, sums) for each row, with sums over `width` items. They are zero on entry, and f resets them.
 template <class A, class F>
 Status with_sums(int64_t rows, int64_t width, int threads, F f) {
     const Scratch values(threads, width * int64_t(sizeof(A)));
@@ -187,6 +188,7 @@ Status mean_rows(const MeanRows& op) {
     });
 }
 
+// Counts the entries per column, then writes them; within a column, rows are in ascending order.
 Status transpose(const Transpose& op) {
     return of_values(op.rows, [&](auto number) { return transposed<decltype(number)>(op); });
 }

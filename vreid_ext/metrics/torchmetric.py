@@ -78,7 +78,8 @@ class ReIDMetric(Metric):
         Raises:
             ValueError: there are none.
         """
-        if isinstance(self.features, list) and not self.features:
+        embedded: Any = self.features
+        if len(embedded) == 0:
             raise ValueError("features: expected a batch before the figures are computed, got none")
         features, pids, camids, queries, indices = (
             dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")

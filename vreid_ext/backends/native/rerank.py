@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import addresses
 from vreid_ext.backends.addresses import DTYPE_CODES, address
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
@@ -26,10 +27,11 @@ class SparseRows:
     index: Tensor
     value: Tensor
 
-    def view(self, first: int = 0) -> tuple[int, ...]:
-        """SparseTuple in csrc/bindings_ranking.cpp, from a row on."""
-        addresses = map(address, (self.start[first:], self.index, self.value))
-        return *addresses, len(self.index), DTYPE_CODES[self.value.dtype]
+    def view(self, first: int = 0) -> addresses.SparseRows:
+        """The rows from `first` on."""
+        start = address(self.start[first:])
+        dtype = DTYPE_CODES[self.value.dtype]
+        return addresses.SparseRows(start, address(self.index), address(self.value), len(self.index), dtype)
 
 
 class KReciprocal:

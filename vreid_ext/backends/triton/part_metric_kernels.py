@@ -12,9 +12,8 @@ import triton.language as tl
 
 from vreid_ext.backends.triton.products import grouped_tile, row_products
 
-# f.f + g.g - 2 f.g loses digits where f and g are close. Below this share of f.f + g.g the distance is summed
-# from differences: above it products of 22 bits leave four digits, and equal features are at exactly zero.
-_CLOSE = tl.constexpr(4e-3)
+# kClosePair in csrc/common/part_metric.h, with the reason.
+_CLOSE = tl.constexpr(1e-2)
 
 
 @triton.jit
