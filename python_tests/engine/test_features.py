@@ -136,7 +136,7 @@ def test_a_damaged_shard_is_named_and_extracted_again(tmp_path, data, recipe, ha
     assert mended.manifest == before.manifest
     assert np.array_equal(mended.rows()[:], rows)
     damaged.unlink()
-    with pytest.raises(ValueError, match=r"^features: expected .*, got 0 bytes in .*rows-000001"):
+    with pytest.raises(ValueError, match=r"^features: expected \d+ bytes in .*rows-000001.*, got 0$"):
         metrics.StoredFeatures(folder)
 
 
@@ -184,13 +184,15 @@ def test_bad_folders_are_named(tmp_path, data, recipe):
     with pytest.raises(ValueError, match=r"which has no manifest\.json"):
         metrics.StoredFeatures(tmp_path)
     stored = store(tmp_path / "f", data, recipe)
-    with pytest.raises(ValueError, match=r"^split: expected .*, got 'train', .* has \['gallery', 'query'\]"):
+    with pytest.raises(
+        ValueError, match=r"^split: expected one of \['gallery', 'query'\] in .*, got 'train'$"
+    ):
         stored.rows("train")
-    with pytest.raises(ValueError, match=r"^tensor: expected .*, got 'attributes', .* has \['features'\]"):
+    with pytest.raises(ValueError, match=r"^tensor: expected one of \['features'\] in .*, got 'attributes'$"):
         stored.rows("query", "attributes")
     manifest = tmp_path / "f" / "manifest.json"
     manifest.write_text(json.dumps(stored.manifest | {"format": 9}))
-    with pytest.raises(ValueError, match=r"^features: expected .*, got format 9"):
+    with pytest.raises(ValueError, match=r"^features: expected format 1, got 9"):
         metrics.StoredFeatures(tmp_path / "f")
     for text in ("{", "[]", "[" * 100_000):
         manifest.write_text(text)

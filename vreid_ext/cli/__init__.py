@@ -21,6 +21,7 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "ai_edge_litert": "pose",
     "cv2": "video",
+    "h5py": "hdf5",
 }  # fmt: skip
 # In the order of `vreid --help`.
 _GROUPS = ("train", "evaluate", "pictures", "data", "tools", "demo")
