@@ -249,7 +249,7 @@ F, W = torch.zeros(2, 3, 4), torch.zeros(2, 3)
             ValueError,
             r"g_features: expected shape \(G,, got \(3, 4\)",
         ),
-        (lambda: ops.part_distance(F, W, F[:, :2], W), ValueError, r"\(R,D\) = \(3, 4\) as q_features has"),
+        (lambda: ops.part_distance(F, W, F[:, :2], W), ValueError, r"\(R,D\) = \(3, 4\) of q_features"),
         (
             lambda: ops.part_distance(F, W, F[..., :2], W),
             ValueError,
@@ -263,7 +263,7 @@ F, W = torch.zeros(2, 3, 4), torch.zeros(2, 3)
         ),
         (lambda: ops.part_distance(F, W, F, W[:, :2]), ValueError, r"g_weights: got shape \(2, 2\)"),
         (lambda: ops.part_distance(F, W, F, W.to("meta")), ValueError, "g_weights: got a tensor on meta"),
-        (lambda: ops.part_distance(F[:, :0], W, F, W), ValueError, "wanted no empty axis but the first"),
+        (lambda: ops.part_distance(F[:, :0], W, F, W), ValueError, "expected no empty axis except the first"),
     ],
 )
 def test_bad_input_is_named(call, error, message):
