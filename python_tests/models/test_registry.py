@@ -30,13 +30,13 @@ def test_unknown_name_names_the_nearest():
 @pytest.mark.parametrize(
     ("name", "option", "says"),
     [
-        ("linear", "widht", r"'linear' \(.*, got 'widht'; did you mean 'width'"),
+        ("linear", "widht", r"'linear' \(width\), got 'widht'; did you mean 'width'"),
         ("sta", "blcoks", r"'sta' \(.*, got 'blcoks'; did you mean 'blocks'"),
         ("sta", "num_clases", r"'sta' \(pooling, .*, got 'num_clases'"),
     ],
 )
 def test_unknown_option_names_the_nearest(linear, name, option, says):
-    with pytest.raises(ValueError, match=rf"^{option}: model {says}"):
+    with pytest.raises(ValueError, match=rf"^{option}: expected an option of model {says}"):
         build_model(name, 3, **{option: 4})
 
 

@@ -149,7 +149,7 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
     with forward_ad.dual_level():
         function(x, backend="native")  # no tangent, no error
         with (
-            pytest.raises(RuntimeError, match=f"expected .*, got 'native', whose {name} has no"),
+            pytest.raises(RuntimeError, match=f"expected .*, got 'native': {name} has no"),
             torch.no_grad(),
         ):
             function(forward_ad.make_dual(x, x), backend="native")
@@ -279,7 +279,7 @@ def test_fake_tensors_have_shapes_and_no_numbers():
     assert ops.batch_hard(x, y).valid.shape == (8,)
     assert ops.top_k(x, x, 2)[1].shape == (8, 2)
     assert losses.AITLoss()(x, x, y).shape == ()
-    with pytest.raises(RuntimeError, match="k_reciprocal: expected numbers"):
+    with pytest.raises(RuntimeError, match="k_reciprocal: expected ordinary tensors"):
         ops.k_reciprocal(x, x)
 
 

@@ -1,4 +1,4 @@
-"""How tensors are handed to the C++ modules: addresses, sizes, strides and a code for the dtype."""
+"""Descriptions of tensors for the C++ modules: address, sizes, strides and a dtype code."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ FeatureMap = tuple[int, int, int, int, int, int, int, int, int, int]
 
 
 def feature_map(x: Tensor) -> FeatureMap | None:
-    """The kernels' view of a map (B,T,C,H,W) whose cells or channels are adjacent; None for other strides."""
+    """The kernels' view of a map (B,T,C,H,W) with contiguous cells or channels; None for other strides."""
     b, t, c, h, w = x.shape
     stride_b, stride_t, stride_c, stride_h, stride_w = x.stride()
     if h * w == 1:
@@ -28,7 +28,7 @@ def feature_map(x: Tensor) -> FeatureMap | None:
 
 
 def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
-    """x and its map, or those of a contiguous copy where the kernels do not read its strides."""
+    """x and its view, or a contiguous copy and its view if the kernels do not support the strides of x."""
     x_map = feature_map(x)
     if x_map is None:
         x = x.contiguous()
@@ -38,10 +38,10 @@ def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
 
 
 def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[Tensor, Tensor]]:
-    """The maps of x and of its gradient dx in one memory layout, and the tensors behind them.
+    """Views of x and of its gradient in the same memory layout, and the tensors (x, result) of these views.
 
-    Where the kernels cannot write dx, a contiguous tensor takes its place, to be copied over; where x has
-    another layout than that, a copy of x does.
+    `result` is dx, or a contiguous tensor if the kernels do not support the strides of dx. The caller then
+    copies it to dx. If the layout of x differs from that of `result`, x is copied to the latter.
     """
     result, result_map = dx, feature_map(dx)
     if result_map is None:
@@ -57,14 +57,14 @@ Rows = tuple[int, int, int, int, int]
 
 
 def rows(x: Tensor | None) -> Rows:
-    """The kernels' view of embeddings (N,D) whose numbers are adjacent; None is a null address."""
+    """The kernels' view of embeddings (N,D) with contiguous rows; a null address for None."""
     if x is None:
         return 0, 0, 0, 0, 0
     return x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, x.stride(0)
 
 
-def adjacent(x: Tensor) -> Tensor:
-    """x (N,D), or a copy where the numbers of a row are not adjacent."""
+def contiguous_rows(x: Tensor) -> Tensor:
+    """x (N,D), or a copy if its rows are not contiguous."""
     return x if x.stride(1) == 1 else x.contiguous()
 
 
@@ -77,6 +77,6 @@ def address(tensor: Tensor | None) -> int:
 
 
 def in_strides_of(model: Tensor, values: Tensor) -> Tensor:
-    """Contiguous values in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
+    """Contiguous values in the strides of `torch.empty_like(model)`, as declared by the shape functions."""
     out = torch.empty_like(model)
     return values if out.stride() == values.stride() else out.copy_(values)

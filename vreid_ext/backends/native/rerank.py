@@ -1,4 +1,4 @@
-"""Kernels of k-reciprocal re-ranking: sparse rows in, blocks of whole rows out."""
+"""k-reciprocal re-ranking with sparse rows; the result is computed in blocks of dense rows."""
 
 import math
 from collections.abc import Callable
@@ -12,31 +12,31 @@ from vreid_ext.backends.addresses import address
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
 
-# Features are centred where their squared norms are more than this many times their variance.
+# Features are centred if the squared norm of their mean exceeds their variance by this factor.
 _OFF_CENTRE = 64
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Row i has value[n] in column index[n], start[i] <= n < start[i+1]."""
+    """CSR matrix: row i has value[n] in column index[n] for start[i] <= n < start[i+1]."""
 
     start: Tensor
     index: Tensor
     value: Tensor
 
     def view(self, first: int = 0) -> tuple[int, ...]:
-        """SparseRows in csrc/common/types.h, from a row on."""
+        """SparseRows in csrc/common/types.h, starting at row `first`."""
         return *map(address, (self.start[first:], self.index, self.value)), len(self.index)
 
 
 class KReciprocal:
-    """What re-ranked distances are computed from, a block of queries at a time.
+    """Sparse state from which re-ranked distances are computed, one block of queries at a time.
 
     Args:
-        rank, distances: (N,max(k1+1,k2)) or all N, the nearest of every item and how far they are, queries
-            before the gallery.
-        farthest: (N,) distance of each item's farthest.
-        between: gives the distances of pairs (row, index) of items.
+        rank, distances: (N, min(N, max(k1+1, k2))), the nearest items of every item and their distances.
+            Queries come before gallery items.
+        farthest: (N,), distance from each item to its farthest item.
+        between: function that computes the distances of pairs (row, index) of items.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KReciprocal:
     ) -> None:
         n, k = len(rank), min(k1 + 1, rank.shape[1])
         threads = torch.get_num_threads()
-        farthest = torch.where(farthest == 0, 1, farthest)  # all items are the same
+        farthest = torch.where(farthest == 0, 1, farthest)  # zero if all items are equal
         start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
         nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
         sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
@@ -62,7 +62,7 @@ class KReciprocal:
         distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
         _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))
-        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours
+        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours, not in `distances`
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
         weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
@@ -78,10 +78,10 @@ class KReciprocal:
     def rerank(
         self, first: int, block: Tensor, query_squares: Tensor | None, gallery_squares: Tensor | None
     ) -> Tensor:
-        """Turn a block of rows from `first` on into re-ranked distances, in place.
+        """Replace a block of rows, starting at query `first`, by re-ranked distances, in place.
 
         Args:
-            block: (q,G) float32: products of features where there are squared norms, else distances.
+            block: (q,G) float32: dot products of features if squared norms are given, otherwise distances.
         """
         _native.overlap(
             *(*block.shape, sum(self.shape), self.lambda_value, self.query.view(first), self.columns.view()),
@@ -96,8 +96,8 @@ class FeatureKReciprocal:
 
     def __init__(self, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
         for name, part in (("query", query), ("gallery", gallery)):
-            finite_rows(name, ranking.squared_norms(ranking.number(part)), "euclidean")
-        items = _comparable(ranking.number(torch.cat([query, gallery])))
+            finite_rows(name, ranking.squared_norms(ranking.in_kernel_dtype(part)), "euclidean")
+        items = _comparable(ranking.in_kernel_dtype(torch.cat([query, gallery])))
         distances, rank, farthest = ranking.top_k(
             items, items, min(max(k1 + 1, k2), len(items)), "euclidean", None, None, None
         )
@@ -124,7 +124,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 
 
 def _comparable(items: Tensor) -> Tensor:
-    """Features with the same ratios of distances, moved and scaled to where float32 has the digits."""
+    """Features translated and scaled to keep precision in float32; ratios of distances do not change."""
     squares = ranking.squared_norms(items)
     mean = items.mean(0, dtype=torch.float64)
     if mean.square().sum() > _OFF_CENTRE * (squares.mean() - mean.square().sum()):
