@@ -160,7 +160,7 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert in_memory == from_disk
     again = vreid("extract", run, "eval.frames=3", "--out", features_folder, "--dataset-root", moved)
     assert again[0] == 1
-    assert "There, here: eval.frames: 2, 3" in again[2] or "eval.frames: 4, 3" in again[2]
+    assert "Existing, new: eval.frames: 2, 3" in again[2] or "eval.frames: 4, 3" in again[2]
     assert vreid(*shown, "--features", features_folder, "--lengths", "1")[0] == 1
 
 

@@ -192,7 +192,7 @@ def pair_distances(
 
 @triton.jit
 def _pull(row, other, norm, other_norm, distance, grad, ROOT: tl.constexpr, COSINE: tl.constexpr):
-    """Contribution of a pair to the gradient of `row`; zero at distance zero and, for COSINE, of zero rows."""
+    """Gradient of `row` from one pair; zero at distance zero and, with COSINE, for zero rows."""
     if COSINE:
         unit = row * _inverse(norm)
         slope = (unit - other * _inverse(other_norm) - distance * unit) * _inverse(norm)
