@@ -52,5 +52,5 @@ def versions(session: nox.Session, torch: str) -> None:
     # A constraint in the user's configuration of pip is meant for other environments than these.
     release = "torch" if torch == "newest" else f"torch=={torch}.*"
     session.install(f"{built}[test]", release, env={"PIP_CONSTRAINT": os.devnull})
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
     shutil.rmtree(session.virtualenv.location)

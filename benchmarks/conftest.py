@@ -1,6 +1,6 @@
-"""`pytest benchmarks/`: each test times its rivals in interleaved rounds; the tables close the run.
+"""`pytest benchmarks/`: each test times its providers in interleaved rounds; a table of all is printed last.
 
-`--rows FILE` also writes them, with machine and versions, as JSON.
+`--rows FILE` also writes the rows as JSON, with the machine and the versions.
 """
 
 import sys
@@ -24,10 +24,10 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def side_by_side(request, benchmark):
-    """Compare providers, keep the rows for the closing table, and hand ours to pytest-benchmark.
+    """Compare providers, keep the rows for the last table, and pass ours to pytest-benchmark.
 
-    long: the number of rounds for what takes seconds, without a warm-up; once: see `compare`; memory: by
-    provider, what `peak` found.
+    long: the number of rounds of a slow comparison, without a warm-up. once: see `compare`. memory: the
+    result of `peak` for some providers.
     """
 
     def run(case, providers, group, *, long=None, once=(), memory=None):

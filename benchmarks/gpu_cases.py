@@ -1,4 +1,4 @@
-"""Ops and sizes of the GPU report: how each is called, what it is compared with, the least it has to do."""
+"""Ops and sizes of the GPU report: how each is called, its competitors, and its least memory traffic."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class Case:
 
 
 def cases(device: str, tiny: bool = False) -> Iterator[Case]:
-    """All of them, the most important first; `tiny` for a look at whether everything runs."""
+    """All cases, the most important first; `tiny` sizes check that everything runs."""
     dtypes = [torch.bfloat16, torch.float32]
     for dtype in dtypes:
         for layout in ("channels_last", "contiguous"):
@@ -115,7 +115,7 @@ def _region_pool(device: str, dtype: torch.dtype, tiny: bool) -> Case:
 
 
 def _both(features: Tensor, overlap: Tensor) -> Tensor:
-    """Results as one, so that all of them take part in the backward pass."""
+    """All results in one tensor, so that the backward pass includes all of them."""
     return torch.cat([features.flatten(2).float(), overlap[..., None].float()], 2)
 
 
@@ -193,7 +193,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
     distance = distances[row, index].double()
 
     def sorting(distances: Tensor) -> Tensor:
-        """The whole ranking, and the places of the positives in it."""
+        """The complete ranking, and the positions of the positives in it."""
         place = distances.argsort(dim=1, stable=True).argsort(dim=1)
         return place[row, index]
 
@@ -201,7 +201,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
         "rank_counts",
         f"{queries}x{items}, {positives} positives",
         (distances,),
-        # Places count from zero, and so do the items before a positive.
+        # Positions start at zero, like the number of items before a positive.
         lambda name: lambda d: ops.rank_counts(d, start, index, distance, backend=name),
         {"eager": sorting},
         read=distances.nbytes,

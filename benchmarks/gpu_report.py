@@ -1,11 +1,11 @@
-"""Everything there is to know of a GPU in one run: builds, tests, times all ops against eager torch,
-`torch.compile`, the peers that are installed and the limits of the machine, and trains STA for a while.
+"""A report on a GPU in one run: build, tests, times of all ops compared with eager torch, `torch.compile`,
+other installed packages and the limits of the machine, and a short training of STA.
 
     python benchmarks/gpu_report.py --out DIR [--minutes 8] [--no-build] [--no-tests]
 
-Writes DIR/rows.json (machine, limits, rows, training), DIR/report.md and DIR/roofline.svg, and what the
-choice table of vreid_ext/backends should say. What the time does not suffice for is named in the report.
-With `--device cpu --tiny` it shows that it runs.
+Writes DIR/rows.json (machine, limits, rows, training), DIR/report.md and DIR/roofline.svg. The report has
+the measured choice of backends for vreid_ext/backends, and a list of what was skipped for lack of time.
+`--device cpu --tiny` checks that the script runs.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROUNDS = 15
 
 @dataclass
 class Row:
-    """Milliseconds of one provider at one case; limit: the share that memory and products must take."""
+    """Milliseconds of one provider for one case; of_limit: the least possible time / the median."""
 
     op: str
     size: str
@@ -60,7 +60,7 @@ class Limits:
 
 
 class Clock:
-    """What is left of the run's time."""
+    """The remaining time of the run."""
 
     def __init__(self, minutes: float) -> None:
         self.start, self.seconds = perf_counter(), 60 * minutes
@@ -70,7 +70,7 @@ class Clock:
         return self.seconds - (perf_counter() - self.start)
 
     def allows(self, what: str, seconds: float) -> bool:
-        """Whether there is time for something; if not, the report will name it."""
+        """Whether there is time for a measurement; if not, the report lists it as skipped."""
         if self.left() >= seconds:
             return True
         self.skipped.append(what)
@@ -100,7 +100,7 @@ def without_backward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 
 
 def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: list[str]) -> list[Row]:
-    """Rows of a case: every provider that gives the right result, forward, and with the backward pass."""
+    """Rows of every provider with the correct result: forward, and forward with backward."""
     functions = {name: case.ours(name) for name in BACKENDS[device]} | case.rivals
     if case.compiled and device == "cuda" and clock.allows(f"torch.compile of {case.op} {case.size}", 60):
         functions["compiled"] = torch.compile(case.rivals[case.compiled], dynamic=False)
@@ -148,7 +148,7 @@ def run_command(command: list[str], seconds: float) -> dict[str, Any]:
 
 
 def build(seconds: float) -> dict[str, Any]:
-    """The CUDA module for this GPU alone."""
+    """Build the CUDA module for this GPU only."""
     major, minor = torch.cuda.get_device_capability()
     return run_command(
         [
@@ -160,7 +160,7 @@ def build(seconds: float) -> dict[str, Any]:
 
 
 def choices(rows: list[Row]) -> dict[str, str]:
-    """Per op the backend of the two for GPUs that was faster, by the geometric mean over its cases."""
+    """The faster of cuda and triton for each op, by the geometric mean over its cases."""
     medians: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         medians.setdefault((row.op, row.size, row.phase), {})[row.provider] = row.median
@@ -215,7 +215,7 @@ def roofline(content: dict[str, Any], path: Path) -> None:
         figure = Figure((9, 5.5), layout="constrained")
         axes = figure.subplots()
         intensity = [10.0**e for e in range(-2, 5)]
-        # A sum costs one operation per number: what has no product is drawn at one per four bytes.
+        # An op without a product is drawn at one operation per number, that is, per four bytes.
         roof = [min(limits["copy"] * each, limits["product"]) / 1e12 for each in intensity]
         axes.loglog(intensity, roof, color="black", label="limits")
         providers = list(dict.fromkeys(row["provider"] for row in content["rows"]))
@@ -255,7 +255,7 @@ def main() -> int:
     if on_gpu and not options.no_build:
         content["build"] = build(0.3 * clock.seconds)
     if on_gpu and not options.no_tests:
-        # In a process of their own, so that the module just built is the one they load.
+        # In a separate process, so that it loads the module that was just built.
         content["tests"] = run_command(
             [sys.executable, "-m", "pytest", "python_tests/backends", "-q", "-m", "gpu"], 0.35 * clock.seconds
         )
@@ -264,7 +264,7 @@ def main() -> int:
     content["limits"] = asdict(limits)
     training_time = 0.15 * clock.seconds
     if not metric_learning_is_installed():
-        clock.skipped.append("the peer pytorch-metric-learning, which is not installed")
+        clock.skipped.append("pytorch-metric-learning, which is not installed")
     rows: list[Row] = []
     for case in cases(options.device, options.tiny):
         if clock.allows(f"{case.op} {case.size}", training_time + 5):

@@ -40,7 +40,7 @@ class Trainer:
         return loss.detach()
 
     def backbone_step(self, clips: Tensor, gradient: Tensor | None = None) -> Tensor:
-        """The same without anything between the maps and their gradient, which is returned."""
+        """The same with the backbone only; returns the gradient of its maps."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device, torch.bfloat16):
             maps = self.model.maps(clips)

@@ -1,5 +1,5 @@
-"""Times rivals side by side: one round runs each of them once, so that a machine whose speed drifts
-changes all of them alike and the ratios hold."""
+"""Times providers in interleaved rounds: one round runs each of them once, so a machine whose speed drifts
+affects all of them alike, and the ratios stay valid."""
 
 import json
 import platform
@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 import vreid_ext
+from vreid_ext import backends
 
 
 @dataclass(frozen=True)
 class Row:
-    """Times of one provider in milliseconds, and how many times ours goes into each of its rounds.
+    """Times of one provider in milliseconds, and the median of its time / our time in the same round.
 
-    resident_mb, beyond_mb: the peak of resident memory of a process that does nothing else, in all and beyond
-    what it held before the call (inputs and libraries), where that was measured.
+    resident_mb, beyond_mb: if measured, the peak of the resident memory of a separate process, in total and
+    beyond its memory before the call (inputs and libraries).
     """
 
     case: str
@@ -43,10 +44,10 @@ def compare(
     warmup: int = 3,
     once: Collection[str] = (),
 ) -> list[Row]:
-    """Time every provider in `rounds` interleaved rounds; "ours" must be among them.
+    """Time every provider in `rounds` interleaved rounds; one of them must be "ours".
 
-    `per_ours` is the median over the rounds of provider time / our time in the same round. Providers named in
-    `once` take too long for that: they run in the first round alone.
+    `per_ours` is the median over the rounds of provider time / our time in the same round. Slow providers can
+    be listed in `once`: they run in the first round only.
     """
     times: dict[str, list[float]] = {name: [] for name in providers}
     for round_ in range(-warmup, rounds):
@@ -86,9 +87,9 @@ print(json.dumps({"resident_mb": status("VmHWM"), "beyond_mb": status("VmHWM") -
 
 
 def peak(module: str, prepare: str, *arguments: Any) -> dict[str, float]:
-    """`resident_mb` and `beyond_mb` of a row, from a process of its own; Linux.
+    """`resident_mb` and `beyond_mb` of a row, measured in a separate process; Linux only.
 
-    `prepare` is a function of a module of this folder that gives the call to measure.
+    `prepare` is a function in a module of this folder that returns the call to measure.
     """
     command = [sys.executable, "-c", _PEAK, str(Path(__file__).parent), module, prepare]
     done = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True, check=True)
@@ -101,7 +102,7 @@ def synchronize() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Hardware and versions, on which the times depend."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -109,6 +110,7 @@ def machine() -> dict[str, Any]:
     facts = {
         "date": date.today().isoformat(),
         "cpu": cpu,
+        "isa": backends.build_info().get("native isa", "no native module"),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -123,7 +125,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(rows: list[Row]) -> str:
-    """A table, one line a row."""
+    """A table with one line per row."""
     heading = f"{'20 %':>9} {'median':>9} {'80 %':>9} {'/ ours':>8} {'rounds':>6}  peak MB"
     lines = [f"{'case':34} {'provider':22} {heading}"]
     for r in rows:
@@ -138,7 +140,7 @@ def save(rows: list[Row], path: Path) -> None:
 
 
 def _commit() -> str:
-    """Of the benchmarks, marked where files differ from it; empty outside a repository."""
+    """The commit of the repository, with "-dirty" if files differ from it; empty outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

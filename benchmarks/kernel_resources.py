@@ -1,4 +1,4 @@
-"""What ptxas says of the CUDA kernels: registers, shared memory, stack and spills, per architecture.
+"""The report of ptxas on the CUDA kernels: registers, shared memory, stack and spills, per architecture.
 
     python benchmarks/kernel_resources.py [--arch sm_90 ...] [--source mining.cu ...] [--markdown]
 
@@ -63,7 +63,7 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
 
 
 def _short(name: str) -> str:
-    """Without its namespaces, arguments and result."""
+    """The name without namespaces, arguments and result."""
     name = re.sub(r"\(anonymous namespace\)::|vreid::|cuda::|^void ", "", name)
     return name.partition("(")[0]
 

@@ -1,4 +1,4 @@
-"""Two hours of training and evaluation, watched from outside: memory, open files, throughput.
+"""A long training with evaluations, observed by another process: memory, open files, throughput.
 
     python benchmarks/long_run.py --out DIR --hours 2
     python benchmarks/long_run.py --summary DIR
@@ -35,7 +35,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that it has started, as far as they live."""
+    """A process and all its descendants that are still running."""
     found = [pid]
     for one in found:
         for task in Path(f"/proc/{one}/task").glob("*"):

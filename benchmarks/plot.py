@@ -1,8 +1,8 @@
-"""Draw rows of benchmarks: for each case how many times as long as ours every rival and limit takes.
+"""Draws rows of benchmarks: for each case, the time of every competitor and limit / our time.
 
     python benchmarks/plot.py [ROWS.json ...] [--out FOLDER]
 
-Without arguments every file of benchmarks/results is drawn into docs/img, as bench_NAME.svg.
+Without arguments, every file in benchmarks/results is drawn into docs/img as bench_NAME.svg.
 """
 
 import argparse
@@ -31,17 +31,17 @@ def main() -> None:
 
 
 def draw(file: Path, path: Path) -> Path:
-    """One line a case, one mark a provider; ours is the line at 1, faster than ours is to its left."""
+    """One line per case, one mark per provider. Ours is the line at 1; faster providers are on its left."""
     content = json.loads(file.read_text())
     rows, machine = content["rows"], content["machine"]
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    rivals = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != "ours"]
+    competitors = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != "ours"]
     ours = {row["case"]: row["median"] for row in rows if row["provider"] == "ours"}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.5 + 0.42 * len(cases)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(1, color="black", linewidth=1.5)
-        for number, rival in enumerate(rivals):
+        for number, rival in enumerate(competitors):
             points = [(row["per_ours"], cases.index(row["case"])) for row in rows if row["provider"] == rival]
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
             axes.plot(*zip(*points, strict=True), marker, color=color, label=rival, markersize=7)

@@ -1,4 +1,4 @@
-"""What the ranking benchmarks compare with: torchreid as its wheel carries it, and torch's sort and top-k.
+"""Competitors of the ranking benchmarks: torchreid from its wheel, and torch's sort and top-k.
 
 `pip install --no-deps pyppbox-torchreid` brings the wheel.
 """
@@ -56,7 +56,7 @@ def products(items: Tensor, queries: int, k: int = 0) -> None:
 
 
 def numpy_re_ranking(peer: ModuleType, items: Tensor, queries: int) -> np.ndarray:
-    """torchreid's re-ranking, with the matrices that it is to be given."""
+    """torchreid's re-ranking, including the matrices that it takes."""
     query, gallery = items[:queries], items[queries:]
     pairs = ((query, gallery), (query, query), (gallery, gallery))
     result: np.ndarray = peer.re_ranking(*(torch.cdist(a, b).numpy() for a, b in pairs))

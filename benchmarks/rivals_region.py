@@ -1,4 +1,4 @@
-"""What K spatial attentions with their overlap cost without fused kernels."""
+"""K spatial attentions and their overlap without fused kernels."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What STA pooling costs without fused kernels: the textbook form, and the best form eager torch allows."""
+"""STA pooling without fused kernels: the form of the paper, and the fastest form in eager torch."""
 
 import torch
 from torch import Tensor

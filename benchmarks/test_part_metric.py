@@ -18,7 +18,7 @@ def features(case, device, dtype):
 
 
 def matrix_products(q_features, _q_weights, g_features, _g_weights):
-    """The R products alone, into memory that is there already."""
+    """The R products alone, into allocated memory."""
     product = q_features.new_empty(len(q_features), len(g_features))
     for r in range(q_features.shape[1]):
         torch.mm(q_features[:, r], g_features[:, r].T, out=product)

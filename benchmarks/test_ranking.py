@@ -1,4 +1,4 @@
-"""Evaluation and re-ranking at the size of MARS, beside torchreid and beside the matrix product in them."""
+"""Evaluation and re-ranking at the size of MARS, compared with torchreid and with their matrix product."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ QUERIES, GALLERY, D, SMALL_D, IDS, CAMERAS = 1980, 9330, 2048, 512, 625, 6
 
 
 def tracklets(n, seed, dimensions=D):
-    """Features around a centre for each identity, such that mAP is about what trained models reach."""
+    """Features around a centre for each identity, with a mAP near that of trained models."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(IDS, dimensions, generator=torch.Generator().manual_seed(0))
     pids = torch.randint(IDS, (n,), generator=generator)
@@ -50,7 +50,7 @@ def test_evaluate(side_by_side, mars):
 
 
 def test_count(side_by_side, mars):
-    """From a distance matrix that is there."""
+    """From a given distance matrix."""
     query, gallery, labels = mars
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (query, gallery)]
     distances = 1 - unit[0] @ unit[1].T
@@ -159,7 +159,7 @@ def evaluation_of_a_file(folder):
 
 
 def test_million(side_by_side, tmp_path):
-    """2,000 queries against a memory-mapped gallery of 10^6 rows, 2 GB; the file is in the system's cache."""
+    """2,000 queries against a memory-mapped gallery of 10^6 rows, 2 GB; the file is in the page cache."""
     g_pids, g_camids = write_gallery(tmp_path / "gallery.npy")
     query, q_pids, q_camids = many(2000, 1)
     labels = (q_pids, g_pids, q_camids, g_camids)

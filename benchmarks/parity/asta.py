@@ -2,10 +2,10 @@
 
     python benchmarks/parity/asta.py FOLDER --out docs/parity_asta.md
 
-FOLDER holds a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information; nothing of
-it is part of this package. Their stem lacks the ReLU after its batch normalisation, a bug that their
-comment names: it is taken out of ours here. A ResNet-18 keeps the step small; 256 x 128 frames, since
-their attention has 16 x 8 cells built in.
+FOLDER contains a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information, which is
+not part of this package. Their stem lacks the ReLU after its batch normalization, a bug that their comment
+mentions, so this comparison removes it from our stem. The backbone is a ResNet-18, to keep the step small.
+The frames have 256 x 128 pixels, because the size of their attention is fixed to 16 x 8 cells.
 """
 
 import argparse
@@ -39,13 +39,13 @@ LAYERS = {
 
 
 def swapped(x: Tensor) -> Tensor:
-    """Columns in their order of streams, reid, irrelevant, relevant, from ours, or back."""
+    """Convert between our order of the streams and theirs (reid, irrelevant, relevant)."""
     reid, second, third = x.chunk(3, -1)
     return torch.cat([reid, third, second], -1)
 
 
 def counterparts(ours: nn.Module) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
-    """Their name of each of our parameters, and what makes one's shape the other's."""
+    """Their name of each of our parameters, and the function that converts its shape."""
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
     for name, _ in ours.named_parameters():
         part, _, rest = name.partition(".")

@@ -1,4 +1,4 @@
-"""What the comparisons with authors' code share."""
+"""Helpers of the comparisons with the authors' code."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @contextmanager
 def addmm_of_old_torch() -> Iterator[None]:
-    """Takes `x.addmm_(beta, alpha, a, b)`, as code of 2018 calls it, beside today's arguments."""
+    """Takes `x.addmm_(beta, alpha, a, b)`, as code of 2018 calls it, in addition to the present arguments."""
     today = Tensor.addmm_
 
     def addmm_(self: Tensor, *values: Any, **options: Any) -> Tensor:
@@ -40,7 +40,7 @@ def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, T
         "",
         (about or "").strip(),
         "",
-        "| | largest of theirs | difference / largest |",
+        "| | largest absolute value, theirs | largest difference / this value |",
         "|---|---|---|",
     ]
     worst = 0.0

@@ -2,11 +2,11 @@
 
     python benchmarks/parity/drsta.py FOLDER --out docs/parity_drsta.md
 
-FOLDER holds a copy of github.com/ShuangLI59/Diversity-Regularized-Spatiotemporal-Attention; nothing of it
-is part of this package. It has the spatial attentions, the embedding of each region and the diversity
-term, but neither the backbone nor the temporal attention: both sides are given the same maps of 2048 x 8
-x 4, and are compared up to the embedded regions. One undefined name in it (`attn` for `atn`), with which
-it cannot run, is corrected on loading.
+FOLDER contains a copy of github.com/ShuangLI59/Diversity-Regularized-Spatiotemporal-Attention, which is not
+part of this package. It has the spatial attentions, the embedding of each region and the diversity term, but
+neither the backbone nor the temporal attention. Both implementations therefore get the same maps of
+2048 x 8 x 4, and are compared up to the embedded regions. The code uses an undefined name (`attn` instead of
+`atn`), so it cannot run; this script corrects the name when it loads the code.
 """
 
 import argparse

@@ -14,7 +14,7 @@ void map_frame(const AttentionMap& op, int64_t b, int64_t t) {
     using A = Acc<T>;
     const int64_t L = op.x.L, frame = b * op.x.T + t;
     A* q = static_cast<A*>(op.attention) + frame * L;
-    accumulate<T, false>(op.x, address<T>(op.x, b, t), 1, q, nullptr);
+    accumulate<T, false>(op.x, frame_of<T>(op.x, b, t), 1, q, nullptr);
     if (op.root_energy) {
         for (int64_t i = 0; i < L; ++i) q[i] = root(q[i]);
     }
@@ -34,7 +34,7 @@ Status map(const AttentionMap& op) {
 }
 
 // With e the energy and g = e / norm: de = (dg - (dg . g) u) / norm, u = 1 for the sum and g for the l2 norm;
-// dx = x weight with weight = 2 de, or de / e where e is the root.
+// dx = x weight with weight = 2 de, or de / e if e is the root.
 template <class T>
 void map_backward_frame(const AttentionMapBackward& op, int64_t b, int64_t t, Acc<T>* weight) {
     using A = Acc<T>;
@@ -52,7 +52,7 @@ void map_backward_frame(const AttentionMapBackward& op, int64_t b, int64_t t, Ac
             weight[i] = 2 * de;
         }
     }
-    scale<T>(op.x, address<T>(op.x, b, t), op.dx, address<T>(op.dx, b, t), 1, weight, nullptr);
+    scale<T>(op.x, frame_of<T>(op.x, b, t), op.dx, frame_of<T>(op.dx, b, t), 1, weight, nullptr);
 }
 
 template <class T>

@@ -1,4 +1,4 @@
-// What couples the frames of a clip: scores over time and the choice of a frame per block.
+// Operations across the frames of a clip: scores over time and the choice of a frame per block.
 #pragma once
 
 #include "cpu/simd.h"
@@ -11,7 +11,7 @@ inline bool is_valid(const bool* valid, int64_t frame) {
     return !valid || valid[frame];
 }
 
-// In place: s (T,K) -> S = s / total, total (K). Where the total is zero: uniform over the valid frames.
+// In place: s (T,K) -> S = s / total, total (K). If the total is zero, S is uniform over the valid frames.
 template <class A>
 inline void normalize_scores(A* scores, const bool* valid, int64_t T, int64_t K, A* total) {
     int64_t frames = 0;
@@ -27,7 +27,7 @@ inline void normalize_scores(A* scores, const bool* valid, int64_t T, int64_t K,
     }
 }
 
-// First frame of the largest score; NaN counts as largest, as in torch. -1 without a valid frame.
+// The first frame with the largest score; NaN counts as the largest, as in torch. -1 without a valid frame.
 template <class A>
 inline void choose_frames(const A* scores, const bool* valid, int64_t T, int64_t K, int64_t* choice) {
     for (int64_t k = 0; k < K; ++k) {
@@ -44,8 +44,7 @@ inline void choose_frames(const A* scores, const bool* valid, int64_t T, int64_t
     }
 }
 
-// Gradient of s from that of S, for one frame: (dS - sum_t' dS S) / total; dscores and scores are the clip's
-// (T,K).
+// The gradient of s from that of S, for one frame: (dS - sum_t' dS S) / total. dscores and scores are (T,K).
 template <class A>
 inline A score_gradient(const A* dscores, const A* scores, const bool* valid, const A* total, int64_t T,
                         int64_t K, int64_t t, int64_t k) {

@@ -1,9 +1,10 @@
 // The two passes over one frame's feature map, in either memory layout:
-//   accumulate   q[i] = sum_c x[c,i]^2 and, if wanted, the block sums P[k,c] = sum_{i in block k} x[c,i]
+//   accumulate   q[i] = sum_c x[c,i]^2 and optionally the block sums P[k,c] = sum_{i in block k} x[c,i]
 //   scale        dx[c,i] = x[c,i] w[i] + A[k(i),c], A optional
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/memory.h"
+#include "cpu/sums.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -11,11 +12,11 @@ namespace {
 
 constexpr int64_t kAhead = 1024;  // bytes from a load to its prefetch in a row of channels
 
-// Planes: G channels at a time. Their block sums stay in registers, q in the first-level cache.
+// Planes: G channels at a time. Their block sums stay in registers, q stays in the L1 cache.
 template <class T, int G, bool Sums>
 inline void accumulate_channels(const T* x, int64_t stride, int64_t C, int64_t K, int64_t cells, Acc<T>* q,
                                 Acc<T>* sums) {
-    constexpr int kChains = G < 4 ? G : 4;  // independent additions, so that their latency does not add up
+    constexpr int kChains = G < 4 ? G : 4;  // independent chains of additions hide their latency
     const int64_t ahead = G * stride;
     for (int64_t k = 0; k < K; ++k) {
         Vec<T> block[G] = {};
@@ -46,7 +47,7 @@ inline void accumulate_channels(const T* x, int64_t stride, int64_t C, int64_t K
     }
 }
 
-// Channels last: G cells at a time, whose energies stay in registers; a block's sums stay in the cache.
+// Channels last: G cells at a time. Their energies stay in registers, the sums of a block in the cache.
 template <class T, int G, bool Sums, class Part>
 inline void accumulate_vector(const T* x, int64_t stride, Part part, Vec<T> (&energy)[G], Acc<T>* sums) {
     Vec<T> total{};
@@ -104,7 +105,7 @@ inline void scale(const FeatureMap& map, const T* x, const FeatureMap& target, T
     if (map.planes()) {
         const bool streamed = cells % Lanes<T>::N == 0 && streams(dx, target.stride_c, size);
         for (int64_t n = 0; n < map.C; ++n) {
-            const int64_t c = in_turn(n, map.C);
+            const int64_t c = interleaved(n, map.C);
             const T* source = x + c * map.stride_c;
             T* result = dx + c * target.stride_c;
             for (int64_t k = 0; k < K; ++k) {

@@ -1,19 +1,20 @@
-// Feature fusion (STA, Algorithm 1): per block the chosen frame, and the score-weighted sum of all frames.
+// Feature fusion (STA, Algorithm 1): per block, the chosen frame and the score-weighted sum of all frames.
 #include <omp.h>
 
 #include "cpu/clip.h"
 #include "cpu/kernels.h"
-#include "cpu/simd.h"
+#include "cpu/memory.h"
+#include "cpu/sums.h"
 
 namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// `fused` is contiguous, so that a channels-last map is turned over on the way: its rows are gathered from
-// kTile channels at a time, which keeps the cache lines read in use.
+// `fused` is contiguous, so a channels-last map is transposed. kTile channels at a time use each cache line
+// while it is cached.
 constexpr int64_t kTile = 16;
 
-// One row: the cells of block k in channel c of a frame.
+// Copies one row, the `cells` cells from `begin` on in channel c of a frame, to the accumulator type.
 template <class T>
 inline void gather(const FeatureMap& map, const T* x, int64_t c, int64_t begin, int64_t cells, Acc<T>* row) {
     const T* source = x + c * map.stride_c + begin * map.stride_l;
@@ -41,7 +42,7 @@ inline void scatter(const FeatureMap& map, T* x, int64_t c, int64_t begin, int64
     }
 }
 
-// Block k of channel c in both fused maps.
+// Writes block k of channel c of both fused maps.
 template <class T>
 void fuse_row(const Fuse& op, int64_t b, int64_t c, int64_t k, Acc<T>* scratch) {
     using A = Acc<T>;
@@ -52,12 +53,12 @@ void fuse_row(const Fuse& op, int64_t b, int64_t c, int64_t k, Acc<T>* scratch) 
     for (int64_t t = 0; t < x.T; ++t) {
         if (!is_valid(op.valid, b * x.T + t)) continue;
         const A s = static_cast<const A*>(op.scores)[(b * x.T + t) * op.K + k];
-        gather(x, address<T>(x, b, t), c, begin, cells, row);
+        gather(x, frame_of<T>(x, b, t), c, begin, cells, row);
         if (t == chosen) memcpy(best, row, size_t(cells) * sizeof(A));
         for (int64_t i = 0; i < cells; ++i) weighted[i] += s * row[i];
     }
     const FeatureMap fused{op.fused, x.dtype, x.B, 1, 2 * x.C, x.L, 2 * x.C * x.L, 0, x.L, 1};
-    T* clip = address<T>(fused, b, 0);
+    T* clip = frame_of<T>(fused, b, 0);
     scatter(fused, clip, c, begin, cells, best);
     scatter(fused, clip, x.C + c, begin, cells, weighted);
 }
@@ -92,7 +93,7 @@ void fuse_backward_frame(const FuseBackward& op, int64_t b, int64_t t, Acc<T>* s
     const bool valid = is_valid(op.valid, frame);
     const FeatureMap grad{
         const_cast<void*>(op.grad), x.dtype, x.B, 1, 2 * x.C, x.L, 2 * x.C * x.L, 0, x.L, 1};
-    const T* gradient = address<T>(grad, b, 0);
+    const T* gradient = frame_of<T>(grad, b, 0);
     A *row = scratch, *first = row + cells, *second = first + cells;
     for (int64_t k = 0; k < op.K; ++k) {
         const int64_t begin = k * cells;
@@ -103,13 +104,13 @@ void fuse_backward_frame(const FuseBackward& op, int64_t b, int64_t t, Acc<T>* s
             if (valid) {
                 gather(grad, gradient, c, begin, cells, first);
                 gather(grad, gradient, x.C + c, begin, cells, second);
-                gather(x, address<T>(x, b, t), c, begin, cells, row);
+                gather(x, frame_of<T>(x, b, t), c, begin, cells, row);
                 total += dot(row, second, cells);
                 for (int64_t i = 0; i < cells; ++i) row[i] = s * second[i] + (chosen ? first[i] : 0);
             } else {
                 memset(row, 0, size_t(cells) * sizeof(A));
             }
-            scatter(op.dx, address<T>(op.dx, b, t), c, begin, cells, row);
+            scatter(op.dx, frame_of<T>(op.dx, b, t), c, begin, cells, row);
         }
         static_cast<A*>(op.dscores)[frame * op.K + k] = total;
     }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/product.h"
-#include "cpu/rows.h"
+#include "cpu/row_distance.h"
 
 namespace vreid {
 namespace VREID_ISA {

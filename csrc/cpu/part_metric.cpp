@@ -8,17 +8,12 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// f.f + g.g - 2 f.g loses digits where f and g are close. Below this share of f.f + g.g the distance is
-// summed from differences: above it the rounding of float leaves five digits, and equal features are at
-// exactly zero.
-constexpr double kClose = 1e-2;
-
 template <class A>
 const A* panel(const PartSide& side, int64_t part, int64_t rows, int64_t D, int64_t first) {
     return static_cast<const A*>(side.panels) + (part * Panel<A>::count(rows) * Panel<A>::kRows + first) * D;
 }
 
-// Row i of a tile in one part: `cols` columns from `left` on, whose products are in `values`.
+// Row i of a tile in one part, `cols` columns from `left` on; `values` holds their products.
 template <class A>
 struct Row {
     Row(const PartTile& tile, A* values, int64_t part, int64_t i, int64_t left, int64_t cols)
@@ -33,8 +28,8 @@ struct Row {
           squares(numbers(tile.gallery.squares, tile.gallery, part) + left),
           weights(numbers(tile.gallery.weights, tile.gallery, part) + left) {}
 
-    // The products become the distances ||f_i - g_j||, -1 where `between` has to find them. Whether there is
-    // such a pair.
+    // Replaces the products by the distances ||f_i - g_j||, and by -1 for close pairs, whose distance is
+    // `between`. Returns whether there is a close pair.
     bool to_distances() const {
         A* const d = values;
         const A *const other = squares, own = square;
@@ -42,7 +37,7 @@ struct Row {
 #pragma omp simd reduction(| : any_close)
         for (int64_t j = 0; j < cols; ++j) {
             const A sum = own + other[j], squared = sum - 2 * d[j];
-            const bool close = !(squared >= A(kClose) * sum);  // true for NaN, too
+            const bool close = !(squared >= A(kClosePair) * sum);  // true for NaN, too
             any_close |= close;
             d[j] = close ? A(-1) : root(squared);
         }
@@ -101,9 +96,9 @@ Status distance(const PartDistance& op) {
     return Status::ok;
 }
 
-// With slope_ij = grad_ij w_i w_j / ||f_i - g_j||, the gradient of f_i is sum_j slope_ij (f_i - g_j): the sum
-// of the slopes times f_i less a product of the slopes with g, where f_i and g_j are not close, and the sum
-// of the differences, where they are. Every sum is over one axis in its order, whatever the number of
+// With slope_ij = grad_ij w_i w_j / ||f_i - g_j||, the gradient of f_i is sum_j slope_ij (f_i - g_j). Pairs
+// that are not close contribute f_i times the sum of the slopes, minus a matrix product of the slopes and g;
+// close pairs contribute their differences. Every sum runs along one axis in order, for any number of
 // threads.
 template <class A>
 class Backward {
@@ -124,7 +119,7 @@ class Backward {
           close_(1, tile_.parts * tile_.rows),
           products_(tile_.threads, Tiling<A>::kNumbers * int64_t(sizeof(A))) {}
 
-    // Numbers of op.scratch.
+    // Elements of op.scratch.
     static int64_t numbers(const PartTile& tile) {
         const auto whole = [](int64_t rows) { return Panel<A>::count(rows) * kPanel; };
         return tile.parts * (2 * tile.rows * tile.cols + whole(tile.rows) * tile.cols +
@@ -180,7 +175,7 @@ class Backward {
     A* target(void* gradient, int64_t part, int64_t row) const {
         return static_cast<A*>(gradient) + row * op_.row_stride + part * op_.part_stride;
     }
-    // grad w_i w_j, where `row` begins at column `left`.
+    // grad w_i w_j, if `row` starts at column `left`.
     A upstream(const Row<A>& row, int64_t i, int64_t left, int64_t j) const {
         return static_cast<const A*>(op_.grad)[i * op_.grad_stride + left + j] * row.weight * row.weights[j];
     }
@@ -193,7 +188,7 @@ class Backward {
                    size_t(cut.columns) * sizeof(A));
     }
 
-    // Of n features (n,D) those from `first` on, as places of D rows.
+    // Packs the columns of the features (n,D), for kBlock of its rows from `first` on.
     void pack_features(const PartSide& side, int64_t part, int64_t first, int64_t n, A* panels) const {
         pack_columns(static_cast<const A*>(side.features) + part * side.part_stride, side.row_stride, first,
                      smaller(first + kBlock, n), tile_.D, panels + part * dim_panels_ * kPanel * n,
@@ -224,7 +219,8 @@ class Backward {
         }
     }
 
-    // Row i's products become slopes and lengths; the gradients of its features and of its weight.
+    // Replaces the products of row i by slopes and lengths, and adds to the gradients of its features and its
+    // weight.
     void query_row(int64_t part, int64_t i) const {
         const A* grad = static_cast<const A*>(op_.grad) + i * op_.grad_stride;
         const Row<A> row(tile_, slopes(part, i), part, i, 0, tile_.cols);
@@ -251,7 +247,7 @@ class Backward {
             dot(length, weights, tile_.cols);
     }
 
-    // The gradients of some gallery rows and their weights: sums over the query rows in their order.
+    // Adds to the gradients of gallery rows and their weights: sums over the query rows in order.
     void gallery_rows(int64_t part, int64_t left, int64_t cols) const {
         A slope_sum[kColumns] = {}, length_sum[kColumns] = {};
         for (int64_t i = 0; i < tile_.rows; ++i) {
@@ -278,7 +274,7 @@ class Backward {
         }
     }
 
-    // Adds slope (f - g): slope f - slope g would lose the digits that f and g share.
+    // Adds slope (f - g); slope f - slope g would lose the digits that f and g have in common.
     void add_difference(const Row<A>& row, int64_t j, A slope, A* out) const {
         const A *f = row.query, *g = row.item(j);
         for_vectors<A>(tile_.D, [&](int64_t d, auto part) {
@@ -294,8 +290,8 @@ class Backward {
     const PartDistanceBackward& op_;
     const PartTile& tile_;
     const int64_t pairs_, row_panels_, col_panels_, dim_panels_;
-    // (parts,rows,cols): slopes, and grad * distance. Packed: the slopes as rows and as columns, and the
-    // columns of the features.
+    // slopes_ and lengths_ (grad * distance) are (parts,rows,cols). The others are packed: the slopes by rows
+    // and by columns, and the columns of the features.
     A *const slopes_, *const lengths_, *const row_slopes_, *const col_slopes_, *const query_columns_,
                                                                                    *const gallery_columns_;
     const Scratch close_;  // (parts,rows) bool: whether a row has close pairs

@@ -6,7 +6,7 @@
 // tile, the number of threads or the CPU's vendor, and the product of a matrix with itself is symmetric.
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/memory.h"
 
 namespace vreid {
 namespace VREID_ISA {

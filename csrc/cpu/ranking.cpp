@@ -2,8 +2,8 @@
 //
 // Keys are compared with an interval around each positive's key. Outside it the comparison is certain;
 // the few items inside are settled by their distances in double and, where those are equal, by the index.
+#include "cpu/double_distance.h"
 #include "cpu/kernels.h"
-#include "cpu/pair.h"
 #include "cpu/tile.h"
 
 namespace vreid {

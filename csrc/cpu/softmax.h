@@ -1,19 +1,19 @@
-// Softmax of a row of float or double, in vectors.
+// Vectorised softmax of a row of float or double.
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/sums.h"
 
 namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// e^x for x <= 0, within two units in the last place; zero where it would be subnormal. NaN stays NaN.
+// e^x for x <= 0 with an error of at most two ulp; results that would be subnormal are zero. NaN stays NaN.
 // x = n ln 2 + r with |r| <= ln 2 / 2, and e^r = 1 + r + r^2 p(r), p fitted at Chebyshev points.
 inline FloatVector decay(FloatVector x) {
-    constexpr float kShift = 0x1.8p23f;  // what is added to it is rounded to an integer, in the lowest bits
+    constexpr float kShift = 0x1.8p23f;  // a number added to it is rounded to an integer in its lowest bits
     const FloatVector shifted = x * 1.44269504f + kShift, n = shifted - kShift;
-    const FloatVector r =
-        (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;  // ln 2 in two parts: n times the first is exact
+    const FloatVector r = (x - n * 0x1.62e4p-1f) -
+                          n * 0x1.7f7d1cp-20f;  // ln 2 in two parts: the product of n and the first is exact
     const FloatVector p =
         (((1.393373322e-3f * r + 8.363235385e-3f) * r + 4.166646417e-2f) * r + 1.666657664e-1f) * r +
         5.000000014e-1f;
@@ -27,8 +27,7 @@ inline DoubleVector decay(DoubleVector x) {
     return x;
 }
 
-// weights = softmax of `logits`, two rows of `size` numbers. A row with NaN or infinity gives NaN, as torch
-// does.
+// weights = softmax(logits), rows of `size` elements. A row with NaN or infinity gives NaN, as in torch.
 template <class A>
 inline void softmax(const A* logits, int64_t size, A* weights) {
     constexpr int N = Lanes<A>::N;

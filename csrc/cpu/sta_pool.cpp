@@ -1,5 +1,5 @@
 // STA pooling (Fu et al., AAAI 2019, Eq. 1 to 4 and Algorithm 1) in one read of the feature map; backward in
-// one read and one write. The formulas stand in vreid_ext/ops/sta.py.
+// one read and one write. Formulas: vreid_ext/ops/sta.py.
 #include <omp.h>
 
 #include "cpu/clip.h"
@@ -26,7 +26,7 @@ void pool_frame(const StaPool& op, int64_t b, int64_t t) {
         energy = 0;
         return;
     }
-    accumulate<T, true>(op.x, address<T>(op.x, b, t), K, attention, sums);
+    accumulate<T, true>(op.x, frame_of<T>(op.x, b, t), K, attention, sums);
     energy = sum(attention, L);
     for (int64_t i = 0; i < L; ++i) attention[i] = energy != 0 ? attention[i] / energy : A(1) / A(L);
     for (int64_t k = 0; k < K; ++k) scores[k] = sum(attention + k * (L / K), L / K);
@@ -73,7 +73,7 @@ Status pool(const StaPool& op) {
     return Status::ok;
 }
 
-// dS[k] of one frame = grad_scores + 1/L sum_c grad_pooled[C+c] P[k,c]: no second read of x.
+// dS[k] of one frame = grad_scores + 1/L sum_c grad_pooled[C+c] P[k,c]; the block sums save a read of x.
 template <class T>
 void score_gradients(const StaPoolBackward& op, int64_t b, int64_t t, Acc<T>* dscores) {
     using A = Acc<T>;
@@ -152,14 +152,14 @@ Status pool_backward(const StaPoolBackward& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t frame = 0; frame < clips * frames; ++frame) {
             const int64_t b = frame / frames, t = frame % frames;
-            T* dx = address<T>(op.dx, b, t);
+            T* dx = frame_of<T>(op.dx, b, t);
             if (!is_valid(op.valid, frame)) {
                 clear(op.dx, dx);
                 continue;
             }
             energy_gradients<T>(op, b, t, dscores + b * frames * K, weight);
             if (additive) pooled_gradients<T>(op, b, t, additive);
-            scale<T>(op.x, address<T>(op.x, b, t), op.dx, dx, K, weight, additive);
+            scale<T>(op.x, frame_of<T>(op.x, b, t), op.dx, dx, K, weight, additive);
         }
     }
     return Status::ok;

@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include "common/ranking.h"
 #include "cpu/product.h"
 
 namespace vreid {

@@ -5,8 +5,8 @@
 // distances in double decide at once, and otherwise they do at the end, for little more than k items.
 #include <omp.h>
 
+#include "cpu/double_distance.h"
 #include "cpu/kernels.h"
-#include "cpu/pair.h"
 #include "cpu/tile.h"
 
 namespace vreid {

@@ -1,4 +1,4 @@
-// What couples the frames of a clip: scores over time and the choice of a frame per block.
+// Operations across the frames of a clip: scores over time and the choice of a frame per block.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -7,11 +7,11 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-// The scores of one (clip, k), as one runs over the frames.
+// The scores of one (clip, k) over the frames.
 struct Column {
-    const bool* valid;  // of the clip, or null
+    const bool* valid;  // of the clip; may be null
     int64_t T, K;
-    int64_t first;  // place of the first frame's score
+    int64_t first;  // index of the first frame's score
 
     __device__ Column(int64_t index, const bool* valid, int64_t T, int64_t K) : T(T), K(K) {
         const int64_t clip = index / K;
@@ -21,7 +21,7 @@ struct Column {
     __device__ bool counts(int64_t t) const { return !valid || valid[t]; }
 };
 
-// In place s -> S = s / total; where that is 0, uniform over the valid frames. Returns the total.
+// In place s -> S = s / total; if the total is 0, S is uniform over the valid frames. Returns the total.
 __device__ inline float normalize_scores(float* scores, const Column& column) {
     scores += column.first;
     float sum = 0, frames = 0;
@@ -37,7 +37,7 @@ __device__ inline float normalize_scores(float* scores, const Column& column) {
     return sum;
 }
 
-// The first frame of the largest score, NaN being the largest as in torch.argmax; -1 without a valid frame.
+// The first frame with the largest score; NaN counts as the largest, as in torch. -1 without a valid frame.
 __device__ inline int64_t chosen_frame(const float* scores, const Column& column) {
     scores += column.first;
     float best = 0;

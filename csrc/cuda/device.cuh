@@ -1,5 +1,5 @@
-// What every kernel needs: 16-byte or single loads and stores, conversions, sums over lanes and thread
-// blocks, launches.
+// Shared by all kernels: 16-byte or single loads and stores, conversions, sums over lanes and thread blocks,
+// launches.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -8,13 +8,13 @@
 
 #include <cstdint>
 
-#include "common/types.h"
+#include "common/tensors.h"
 
 namespace vreid {
 namespace {
 
-// Some kernels also state how many of their blocks a multiprocessor is to hold at least: left to itself,
-// ptxas spills a few registers for one more.
+// Some kernels also set the minimum number of blocks per multiprocessor in __launch_bounds__: by default,
+// ptxas spills a few registers to fit one block more.
 constexpr int kWarp = 32, kThreads = 256;
 
 __device__ inline float to_float(float value) {
@@ -37,13 +37,13 @@ __device__ inline void assign(__half& target, float value) {
     target = __float2half_rn(value);
 }
 
-// N adjacent elements, moved by one instruction.
+// N contiguous elements, loaded or stored by one instruction.
 template <class T, int N>
 struct alignas(N * sizeof(T)) Pack {
     T element[N];
 };
 
-// A GPU faults where an access is not aligned to its size; a CPU would go on.
+// A GPU faults on an access that is not aligned to its size, a CPU does not.
 template <class T, int N>
 __device__ void check_alignment([[maybe_unused]] const T* pointer) {
 #ifdef VREID_SIMT
@@ -63,15 +63,15 @@ __device__ void store(T* target, const Pack<T, N>& pack) {
     *reinterpret_cast<Pack<T, N>*>(target) = pack;
 }
 
-// Sum over each run of `lanes` (a power of two) neighbours in a warp, in every one of them. All lanes of the
-// warp take part.
+// The sum over each group of `lanes` (a power of two) consecutive lanes of a warp, in every lane of the
+// group. All lanes of the warp must call it.
 template <class T>
 __device__ T sum_over_lanes(T value, int lanes) {
     for (int offset = 1; offset < lanes; offset *= 2) value += __shfl_xor_sync(0xffffffff, value, offset);
     return value;
 }
 
-// Sum over the kThreads threads of a block, in every one of them; always added in the same order.
+// The sum over the kThreads threads of a block, in every thread; always added in the same order.
 template <class T>
 __device__ T sum_over_block(T value) {
     __shared__ T warps[kThreads / kWarp];
@@ -80,7 +80,7 @@ __device__ T sum_over_block(T value) {
     __syncthreads();
     T sum = 0;
     for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[warp];
-    __syncthreads();  // the next sum writes the same places
+    __syncthreads();  // the next sum writes to the same memory
     return sum;
 }
 
@@ -88,7 +88,7 @@ __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// Blocks of kThreads threads. A grid too long for the hardware is an error as any other of a launch.
+// Launches blocks of kThreads threads. A grid that is too large for the hardware is a launch error.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t stream,
                    const Arguments&... arguments) {
@@ -101,7 +101,7 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t s
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 
-// Calls `function(element)` with the type as a type.
+// Calls `function(T())` with the element type T of `dtype`.
 template <class F>
 cudaError_t dispatch(DType dtype, const F& function) {
     switch (dtype) {

@@ -1,5 +1,5 @@
-// What the ops on frames share: sums over the channels and over the cells of a frame in one read, attention
-// maps from them, and the gradient of the frame in one read and one write.
+// Shared by the ops on frames: sums over the channels and over the cells of a frame in one read, attention
+// maps from these sums, and the gradient of the frame in one read and one write.
 #include "cuda/frame.h"
 #include "cuda/walk.cuh"
 
@@ -9,7 +9,7 @@ namespace {
 
 // squares[frame,piece,i] = sum of x^2 over a piece of the channels;
 // sums[frame,k,piece,c] = sum of x over a piece of the block's cells, unless SUMS is false.
-// Three thread blocks per multiprocessor rather than four leave enough registers for the loads in flight.
+// Three thread blocks per multiprocessor, not four, leave enough registers for the loads in flight.
 template <class T, bool PLANES, int VEC, bool SUMS>
 __global__ void __launch_bounds__(kThreads, 3)
     channel_sums_kernel(FeatureMap x, const bool* valid, Walk walk, float* squares, float* sums) {
@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(kThreads, 3)
     }
 }
 
-// One thread block per frame: e = q or its root, g = e / N (uniform where N is 0) with N the sum or the norm
-// of e, mass[k] = block sums of g, unless null.
+// One thread block per frame: e = q or its root, g = e / N (uniform if N is 0) with N the sum or the norm of
+// e, mass[k] = block sums of g, unless null.
 __global__ void __launch_bounds__(kThreads)
     normalize_energy_kernel(const float* squares, int64_t pieces, const bool* valid, int64_t L, int64_t K,
                             Energy form, float* attention, float* norm, float* mass) {
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
     };
     weight += at.frame * x.L;
 
-    // What depends on the thread's own elements alone: their weights, or (channels last) their A.
+    // The terms that depend on the thread's elements only: their weights, or (channels last) their A.
     float own[VEC];
 #pragma unroll
     for (int v = 0; v < VEC; ++v) own[v] = PLANES ? weight[at.inner + v] : additive(at.inner + v);
@@ -229,7 +229,8 @@ cudaError_t map_gradient(const FeatureMap& x, const FeatureMap& dx, const bool* 
 cudaError_t usable() {
     cudaFuncAttributes attributes;
     const cudaError_t status = cudaFuncGetAttributes(&attributes, energy_gradient);
-    cudaGetLastError();  // the reason is told here; it must not turn up at the next launch
+    cudaGetLastError();  // clear the sticky error: it is returned here, the next launch must not report it
+                         // again
     return status;
 }
 

@@ -1,14 +1,14 @@
-// Sums, attention maps and gradients of frames, on a stream; see frame.cu.
+// Sums, attention maps and gradients of frames.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include "common/types.h"
+#include "common/tensors.h"
 
 namespace vreid {
 namespace cuda {
 
-// Every thread block leaves its own sums, so that they add up in a fixed order.
+// Every thread block writes its own sums, so that they can be added in a fixed order.
 struct Pieces {
     int64_t squares;  // sums of squares (B,T,squares,L), one for each piece of the channels
     int64_t sums;     // block sums (B,T,K,sums,C), one for each piece of a block
@@ -19,7 +19,7 @@ Pieces pieces(const FeatureMap& x, int64_t K);
 cudaError_t channel_sums(const FeatureMap& x, const bool* valid, int64_t K, float* squares, float* sums,
                          cudaStream_t stream);
 
-// Of the attention map: e = sqrt(q) rather than q; divided by ||e||_2 rather than by the sum.
+// The form of the attention map: e = sqrt(q) rather than q; divided by ||e||_2 rather than by the sum.
 struct Energy {
     bool root, l2;
 };

@@ -1,6 +1,6 @@
-// Feature fusion (STA, Algorithm 1): per block the chosen frame, and the score-weighted sum of all frames.
-// Formulas: vreid_ext/ops/sta.py. Fused maps lie in memory as x does, so that both are read and written along
-// their runs.
+// Feature fusion (STA, Algorithm 1): per block, the chosen frame and the score-weighted sum of all frames.
+// Formulas: vreid_ext/ops/sta.py. Fused maps have the memory layout of x, so that the accesses to both are
+// contiguous.
 #include "cuda/clip.cuh"
 #include "cuda/kernels.h"
 #include "cuda/walk.cuh"
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
 }
 
-// dx = 1[t = choice_k] d1 + S d2; parts[frame,k,piece] = sum of x d2 over what a thread block passes.
+// dx = 1[t = choice_k] d1 + S d2; parts[frame,k,piece] = sum of x d2 over the elements of a thread block.
 template <class T, bool PLANES, int VEC>
 __global__ void __launch_bounds__(kThreads)
     fuse_gradient(FeatureMap x, FeatureMap dx, FeatureMap grad, const bool* valid, Walk walk,
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(kThreads)
     __shared__ float products[kThreads];
     products[threadIdx.x] = product;
     __syncthreads();
-    // The thread of a block's first lane adds what its lanes and rows have found.
-    const int columns = walk.lanes * walk.runs;
+    // The first lane of each block of cells adds the products of its lanes and rows.
+    const int columns = walk.lanes * walk.blocks;
     if (at.lane != 0 || at.row != 0 || at.block >= walk.K) return;
     float sum = 0;
     for (int row = 0; row < walk.rows; ++row)
@@ -112,7 +112,7 @@ FeatureMap clips_of(FeatureMap x) {
     return x;
 }
 
-// Elements of an access that suits all maps.
+// The largest access, in elements, that is aligned in all maps.
 template <class... Maps>
 int common_vector_size(int64_t K, const FeatureMap& x, const Maps&... others) {
     const int vec = vector_size(x, K);
@@ -121,7 +121,7 @@ int common_vector_size(int64_t K, const FeatureMap& x, const Maps&... others) {
 }
 
 int fuse_vector_size(const FuseBackward& op, const FeatureMap& grad) {
-    FeatureMap second = grad;  // the second half of the channels, which need not be aligned
+    FeatureMap second = grad;  // the second half of the channels, which may be unaligned
     second.C = op.x.C;
     second.data = static_cast<char*>(grad.data) + op.x.C * grad.stride_c * element_size(grad);
     return common_vector_size(op.K, op.x, op.dx, grad, second);
@@ -146,7 +146,7 @@ cudaError_t fuse(const Fuse& op, const FeatureMap& fused, cudaStream_t stream) {
 }
 
 int64_t fuse_pieces(const FeatureMap& x, int64_t K) {
-    // Single accesses need at least as many pieces as vectors.
+    // Single accesses need at least as many pieces as vector accesses.
     const Walk walk = walk_of(x, K, 1);
     return walk.chunks * walk.splits;
 }

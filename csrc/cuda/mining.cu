@@ -1,6 +1,6 @@
-// Farthest positive and nearest negative of every anchor, from tiles of the matrix product that nobody
-// stores. The score of a pair is minus its squared distance plus what all pairs of an anchor share: 2 x.y -
-// |y|^2.
+// Farthest positive and nearest negative of every anchor, from tiles of the matrix product that are not
+// stored. The score of a pair is 2 x.y - |y|^2: minus its squared distance plus |x|^2, which is constant for
+// an anchor.
 #include "cuda/kernels.h"
 #include "cuda/product.cuh"
 
@@ -8,9 +8,9 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int64_t kThreadBlocks = 264;  // wanted at least: two for each multiprocessor of an H100
+constexpr int64_t kThreadBlocks = 264;  // at least: two for each multiprocessor of an H100
 
-// The largest score so far; among equal ones the first index, and NaN stays.
+// The largest score so far; the first index among equal ones. NaN is never replaced.
 struct Best {
     float score = 0;
     int index = -1;
@@ -24,7 +24,7 @@ struct Best {
     }
 };
 
-// Thread block (rows, split): the best of a piece of the candidates.
+// Thread block (rows, split): the best pairs with one piece of the candidates.
 template <int MT, int NT>
 __global__ void __launch_bounds__(kThreads, 1) mine_tiles(Mine op) {
     using Tile = Product<MT, NT>;
@@ -57,14 +57,14 @@ __global__ void __launch_bounds__(kThreads, 1) mine_tiles(Mine op) {
                         const float score = 2 * product.sum[m][n][2 * half + side] - square;
                         if (op.labels[i] != label)
                             negative[m][half].take(score, j);
-                        else if (!op.mirrored || i != j)
+                        else if (!op.one_set || i != j)
                             positive[m][half].take(-score, j);
                     }
                 }
             }
         }
     }
-    // Over the four lanes and the four warps that share a row.
+    // Reduce over the four lanes and the four warps of a row.
     for (int kind = 0; kind < 2; ++kind) {
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads) best_of_splits(Mine op) {
     op.index[place] = best.index;
 }
 
-// Large tiles read less, small ones keep more multiprocessors at work.
+// Large tiles read less memory, small ones use more multiprocessors.
 template <class F>
 auto with_tile(int64_t N, int64_t M, const F& function) {
     if (ceil_div(N, 64) * ceil_div(M, 128) >= kThreadBlocks) return function(Product<2, 4>());

@@ -8,10 +8,6 @@ namespace {
 
 using Tile = Product<2, 4>;
 
-// Below this share of the squared norms a square made of them has lost its digits, and differences are
-// summed.
-constexpr float kCancelled = 1e-3f;
-
 __device__ inline Matrix part_of(const float* features, int64_t rows, const PartMetric& op, int64_t r) {
     return {features + r * op.D, rows, op.R * op.D};
 }
@@ -19,7 +15,7 @@ __device__ inline Matrix part_of(const float* features, int64_t rows, const Part
 __device__ inline float part_length(const PartMetric& op, int64_t r, int64_t q, int64_t g, float product) {
     const float squares = op.query_square[q * op.R + r] + op.gallery_square[g * op.R + r];
     float square = squares - 2 * product;
-    if (!(square > kCancelled * squares)) {
+    if (!(square >= float(kClosePair) * squares)) {  // true for NaN, too
         const float *a = op.query + (q * op.R + r) * op.D, *b = op.gallery + (g * op.R + r) * op.D;
         square = 0;
         for (int64_t d = 0; d < op.D; d += 4) {
@@ -34,7 +30,7 @@ __device__ inline float part_length(const PartMetric& op, int64_t r, int64_t q, 
     return sqrtf(square);
 }
 
-// f(q, g, its place in the thread's sums) for the pairs of a thread that exist.
+// Calls f(q, g, m, n, i) for the pairs of a thread within the bounds; their sum is product.sum[m][n][i].
 template <class F>
 __device__ void for_pairs(const PartMetric& op, int64_t top, int64_t left, const F& f) {
 #pragma unroll

@@ -1,5 +1,5 @@
-// Tiles of a b^T for float matrices, on tensor cores with the precision of float: each number is split into
-// two of TF32, x = hi + lo, and hi hi + hi lo + lo hi leaves out 2^-22 of a product.
+// Tiles of a b^T for float matrices, on tensor cores and with nearly float precision: each number is split
+// into two TF32 numbers, x = hi + lo, and hi hi + hi lo + lo hi omits 2^-22 of a product.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -22,7 +22,7 @@ __device__ inline float to_tf32(float value) {
 #endif
 }
 
-// c (16 x 8) += a (16 x 8) b (8 x 8), spread over a warp as PTX says.
+// c (16 x 8) += a (16 x 8) b (8 x 8), distributed over the lanes of a warp as PTX specifies.
 __device__ inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
 #ifdef VREID_SIMT
     simt::mma_m16n8k8(c, a, b, __FILE__, __LINE__);
@@ -41,19 +41,20 @@ struct Matrix {
     int64_t rows, stride;
 };
 
-// A thread block's tile of kRows x kColumns products: 2 x 4 warps, each with MT x NT products of 16 x 8.
+// The tile of a thread block, kRows x kColumns products: 2 x 4 warps, each with MT x NT blocks of 16 x 8.
 template <int MT, int NT>
 struct Product {
     static constexpr int kRows = 2 * 16 * MT, kColumns = 4 * 8 * NT;
-    static constexpr int kDepth = 32, kStride = kDepth + 4;  // padded, so that fragments lie in 32 banks
+    static constexpr int kDepth = 32,
+                         kStride = kDepth + 4;  // padded, so that a fragment is in 32 different banks
     static constexpr int kLoads = (kRows + kColumns) * kDepth / 4 / kThreads;
-    struct alignas(16) Shared {  // it is written 16 bytes at a time
+    struct alignas(16) Shared {  // for 16-byte stores
         float a[kRows][kStride], b[kColumns][kStride];
     };
 
     float sum[MT][NT][4];
 
-    // Where this thread's number sum[m][n][i] lies in the tile.
+    // Row and column in the tile of this thread's sum[m][n][i].
     __device__ static int row(int m, int i) {
         return threadIdx.x / kWarp / 4 * 16 * MT + m * 16 + threadIdx.x % kWarp / 4 + 8 * (i / 2);
     }
@@ -61,7 +62,7 @@ struct Product {
         return threadIdx.x / kWarp % 4 * 8 * NT + n * 8 + 2 * (threadIdx.x % 4) + i % 2;
     }
 
-    // Rows of a from `top` on, of b from `left` on; zeros beyond their last.
+    // Multiplies the rows of a from `top` on by those of b from `left` on; rows beyond the last are zero.
     __device__ void compute(const Matrix& a, int64_t top, const Matrix& b, int64_t left, int64_t D,
                             Shared& shared) {
 #pragma unroll
@@ -73,7 +74,7 @@ struct Product {
         Pack<float, 4> next[kLoads];
         fetch(a, top, b, left, 0, D, next);
         for (int64_t depth = 0; depth < D; depth += kDepth) {
-            __syncthreads();  // the tile before has been read
+            __syncthreads();  // all threads have read the previous slice
 #pragma unroll
             for (int u = 0; u < kLoads; ++u) {
                 const int place = u * kThreads + threadIdx.x, line = place / (kDepth / 4),
@@ -82,10 +83,10 @@ struct Product {
             }
             __syncthreads();
             if (depth + kDepth < D) fetch(a, top, b, left, depth + kDepth, D, next);
-#pragma unroll 1  // more steps at a time take more registers than there are
+#pragma unroll 1  // unrolling would need more registers than there are
             for (int k = 0; k < kDepth; k += 8) step(shared, k);
         }
-        __syncthreads();  // the caller may write to the shared memory
+        __syncthreads();  // the caller may overwrite the shared memory
     }
 
   private:
@@ -94,7 +95,7 @@ struct Product {
 #pragma unroll
         for (int u = 0; u < kLoads; ++u) {
             const int place = u * kThreads + threadIdx.x, line = place / (kDepth / 4);
-            const bool first = line < kRows;  // field by field: a choice of structs would lie on the stack
+            const bool first = line < kRows;  // selecting a struct would place it on the stack
             const float* data = first ? a.data : b.data;
             const int64_t row = first ? top + line : left + line - kRows, rows = first ? a.rows : b.rows;
             const int64_t d = depth + 4 * (place % (kDepth / 4));

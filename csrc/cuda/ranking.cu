@@ -1,4 +1,4 @@
-// Ranks by counting: how many items of a tile of distances come before each positive. Formulas:
+// Ranks by counting: the number of items of a tile of distances that rank before each positive. Formulas:
 // vreid_ext/ops/ranking.py.
 #include "cuda/device.cuh"
 #include "cuda/kernels.h"
@@ -7,15 +7,15 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int kPositives = 8;  // that a pass over a row counts for
+constexpr int kPositives = 8;  // counted in one pass over a row
 
 struct Positive {
     float bound;
     double distance;
     int64_t index;
 
-    // Whether an item comes before. A float below the bound, the float nearest to the distance, is below
-    // both.
+    // Whether an item ranks before the positive. `bound` is the float nearest to the distance, so a float
+    // below the bound is also below the distance.
     __device__ bool follows(float value, int64_t item) const {
         if (value != bound) return value < bound;
         const double exact = double(value);
@@ -23,7 +23,7 @@ struct Positive {
     }
 };
 
-// One thread block per query. Items that are left out are counted with the others and taken off again.
+// One thread block per query. Items that are left out are counted first and subtracted afterwards.
 template <int VEC>
 __global__ void __launch_bounds__(kThreads) count_before(RankCounts op) {
     const Tile& tile = op.tile;

@@ -1,8 +1,8 @@
 // STA pooling (Fu et al., AAAI 2019, Eq. 1 to 4 and Algorithm 1) in one read of the feature map; backward in
-// one read and one write. The formulas stand in vreid_ext/ops/sta.py.
+// one read and one write. Formulas: vreid_ext/ops/sta.py.
 //
-// No atomics and a fixed order of every sum: same inputs, same bits. A *frame* is one (b,t), numbered b T +
-// t.
+// Bitwise deterministic: no atomics, and every sum has a fixed order. A *frame* is one (b,t) with the index b
+// T + t.
 #include "cuda/clip.cuh"
 #include "cuda/frame.h"
 #include "cuda/kernels.h"
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads)
     choice[index] = chosen_frame(scores, column);
 }
 
-// One thread per (clip, channel). P = the pieces' sums;
+// One thread per (clip, channel). P = the sums over the pieces;
 // pooled = [1/L sum_k P[choice_k,k,c], 1/L sum_k sum_t S P].
 template <class T>
 __global__ void __launch_bounds__(kThreads)

@@ -6,6 +6,7 @@ Triton settles whether it interprets when kernels are defined, so its interprete
 `device` is the CPU; everywhere else it is a GPU, and the tests that ask for it are marked so.
 """
 
+import fcntl
 import importlib.util
 import os
 import subprocess
@@ -117,6 +118,17 @@ def check(run) -> Callable[..., None]:
     return compare
 
 
+def build_in(folder: Path, *commands: list[str]) -> Path:
+    """Configure and build in a folder, one process of pytest-xdist at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in commands:
+            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    return folder
+
+
 @pytest.fixture(scope="session")
 def simt() -> Path:
     """The folder of the CUDA kernels built for the host: a module `_cuda` and the program `simt_probes`."""
@@ -126,10 +138,7 @@ def simt() -> Path:
         "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DVREID_MODULE=_simt",
         f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]  # fmt: skip
-    for command in (configure, ["cmake", "--build", str(build), "--parallel", "2"]):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-    return build
+    return build_in(build, configure, ["cmake", "--build", str(build), "--parallel", "2"])
 
 
 @pytest.fixture(scope="session")
@@ -163,13 +172,11 @@ def build_preset() -> Callable[..., Path]:
     locations = f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"
 
     def build(preset: str, target: str = "all") -> Path:
-        for command in (
+        return build_in(
+            ROOT / "build" / preset,
             ["cmake", "--preset", preset, *locations],
             ["cmake", "--build", "--preset", preset, "--target", target, "--parallel", "2"],
-        ):
-            result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
-        return ROOT / "build" / preset
+        )
 
     return build
 

@@ -123,7 +123,7 @@ def test_no_kernel_of_the_module_has_a_stack_or_spills():
 @pytest.mark.parametrize(
     ("arch", "sources"),
     [
-        ("sm_90", ["mining.cu", "pairs.cu"]),
+        ("sm_90", ["mining.cu", "mined_distance.cu"]),
         *(pytest.param(arch, [], marks=pytest.mark.slow) for arch in ("sm_80", "sm_90", "sm_100", "sm_120")),
     ],
 )
@@ -162,15 +162,15 @@ def test_auto_follows_the_table_of_op_and_architecture(monkeypatch, capability, 
 def test_bad_arguments_are_exceptions():
     from vreid_ext import _cuda
 
-    with pytest.raises(ValueError, match="x: got a null address"):
+    with pytest.raises(ValueError, match="x: expected the address of 1 elements, got null"):
         _cuda.sta_pool((0, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
-    with pytest.raises(ValueError, match="pooled: got a null address for 2 elements"):
+    with pytest.raises(ValueError, match="pooled: expected the address of 2 elements, got null"):
         _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
-    with pytest.raises(ValueError, match="dtype: got code 1, wanted 0, 2 or 3"):
+    with pytest.raises(ValueError, match="dtype: expected the code of float32, bfloat16 or float16, got"):
         _cuda.pieces((16, 1, *[1] * 8), 1)
-    with pytest.raises(ValueError, match="neither cells nor channels are adjacent"):
+    with pytest.raises(ValueError, match="x: expected stride 1 of cells or of channels, got 2 and 4"):
         _cuda.pieces((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
-    with pytest.raises(ValueError, match="blocks: got 2 for 3 cells"):
+    with pytest.raises(ValueError, match="blocks: expected a divisor of 3 cells, got 2"):
         _cuda.pieces((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)
 
 

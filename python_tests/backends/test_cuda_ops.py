@@ -1,6 +1,6 @@
 """The CUDA kernels against the reference: on a GPU (`-m gpu`), and without one in their build for the host.
 
-`test_on_the_host` runs this file again in a process where that build (csrc/simt) stands in the place of
+`test_on_the_host` runs this file again in a process where that build (csrc/testing/simt) replaces
 `vreid_ext._cuda` and AddressSanitizer's runtime is the allocator; there the other tests exist for the CPU.
 Races, barriers that not all threads reach and accesses outside every allocation are errors of the launch.
 """
@@ -349,8 +349,10 @@ def test_part_distance(check, device, shape, dtype):
     check(distance, (*side(queries), *side(items)), roundings=32)
 
 
+# Pairs are close below 0.14: their squared distance is apart^2 / 2 of their squared norms.
+@pytest.mark.parametrize("apart", [0.2, 0.15, 0.14, 0.13, 1e-3])
 @pytest.mark.parametrize("device", DEVICES)
-def test_part_distance_of_equal_and_close_features(device):
+def test_part_distance_of_equal_and_close_features(device, apart):
     generator = torch.Generator().manual_seed(3)
     features = torch.randn(9, 3, 33, generator=generator).mul(1000).to(device).requires_grad_()
     scores = torch.rand(9, 3, generator=generator).to(device)
@@ -358,7 +360,7 @@ def test_part_distance_of_equal_and_close_features(device):
     assert distance.diagonal().eq(0).all()
     (gradient,) = torch.autograd.grad(distance.diagonal().sum(), features)
     assert gradient.eq(0).all()
-    near = features.detach() + torch.randn(9, 3, 33, generator=generator).to(device)
+    near = features.detach() + 1000 * apart * torch.randn(9, 3, 33, generator=generator).to(device)
     got, exact = (
         ops.part_distance(*(each.to(dtype) for each in (features, scores, near, scores)), backend=name)
         for name, dtype in (("cuda", torch.float32), ("reference", torch.float64))

@@ -1,7 +1,7 @@
 """The CPU kernels on CPUs other than this machine's: under QEMU, cross-compiled, AVX-512 emulated by AVX2.
 
 `native_checks` (in the folder of that name) compares every kernel with its plain formula, without Python. The
-preset `emulated` builds it, and the module, with csrc/emulated in the place of the intrinsics for AVX-512.
+preset `emulated` builds it, and the module, with csrc/testing/emulated instead of AVX-512.
 """
 
 import os

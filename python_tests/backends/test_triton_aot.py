@@ -19,6 +19,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 
 from vreid_ext.backends.triton import configs, mining, part_metric, region, sta  # noqa: E402
 from vreid_ext.backends.triton import sta_kernels as kernels  # noqa: E402
+from vreid_ext.backends.triton.launch import launch  # noqa: E402
 
 pytestmark = pytest.mark.skipif(kernels.INTERPRETED, reason="Triton interprets the kernels in this process")
 
@@ -48,9 +49,17 @@ Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 def recorded(monkeypatch) -> list[Launch]:
     """(kernel, arguments, options) of every launch that the ops make, in place of the launch."""
     launches: list[Launch] = []
+
+    class Recorder:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *args, **options: launches.append((self.kernel, args, options))
+
     for module in (sta, region, mining, part_metric):
         monkeypatch.setattr(
-            module, "launch", lambda kernel, _, *args, **options: launches.append((kernel, args, options))
+            module, "launch", lambda kernel, *args, **options: launch(Recorder(kernel), *args, **options)
         )
     return launches
 
@@ -281,12 +290,12 @@ def test_the_feature_map_is_read_and_written_sixteen_bytes_at_a_time(recorded):
     for dtype, layout in itertools.product((torch.float32, torch.bfloat16), ("contiguous", "channels_last")):
         recorded.clear()
         run_sta(feature_map(PAPER[0], dtype, layout), PAPER[1], False)
-        for launch in recorded:
-            if launch[0] not in (kernels.channel_sums, kernels.map_gradient):
+        for kernel, args, options in recorded:
+            if kernel not in (kernels.channel_sums, kernels.map_gradient):
                 continue
-            source, options = specialise(*launch)
+            source, options = specialise(kernel, args, options)
             text = triton_compiler.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm[
                 "ptx"
             ]
-            assert "ld.global.v4.b32" in text, (launch[0], dtype, layout)
-            assert launch[0] is kernels.channel_sums or "st.global.v4.b32" in text, (dtype, layout)
+            assert "ld.global.v4.b32" in text, (kernel, dtype, layout)
+            assert kernel is kernels.channel_sums or "st.global.v4.b32" in text, (dtype, layout)

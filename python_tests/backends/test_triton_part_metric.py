@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vreid_ext import ops
 
-pytest.importorskip("triton")
+part_kernels = pytest.importorskip("vreid_ext.backends.triton.part_kernels")
 
 
 def make(shape, device, dtype=torch.float32, layout="contiguous"):
@@ -66,7 +66,13 @@ def test_equal_features_are_at_zero_with_zero_gradient(device, dtype):
     assert gradient.eq(0).all()
 
 
-@pytest.mark.parametrize("apart", [1e-1, 1e-2, 1e-4])
+def test_the_threshold_for_close_pairs_is_that_of_the_other_kernels():
+    native = pytest.importorskip("vreid_ext._native")
+    assert part_kernels._CLOSE.value == native.CLOSE_PAIR
+
+
+# As in ops/test_part_metric.py: pairs are close below about 0.2.
+@pytest.mark.parametrize("apart", [0.3, 0.22, 0.2, 0.18, 1e-1, 1e-2, 1e-4])
 def test_close_features_keep_their_precision(device, apart):
     features, scores, _, others = make((6, 6, 2, 64), device)
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(5)).to(device)

@@ -1,13 +1,121 @@
-"""Descriptions of tensors for the C++ modules: address, sizes, strides and a dtype code."""
+"""Descriptions of tensors for the C++ modules: addresses, sizes, strides and codes.
+
+The modules export the fields of each tuple (`tuples`) and the names of the codes (`codes`);
+python_tests/backends/test_addresses.py compares them with the definitions in this file.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# DType in csrc/common/types.h
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+METRIC_CODES = {"euclidean": 0, "squared": 1, "cosine": 2}
 
-# (address, dtype code, B, T, C, L, strides of B, T, C, L): FeatureMap in csrc/common/types.h
-FeatureMap = tuple[int, int, int, int, int, int, int, int, int, int]
+
+class FeatureMap(NamedTuple):
+    """A feature map (B,T,C,L) of L = H*W cells; `data` is an address, `dtype` a code."""
+
+    data: int
+    dtype: int
+    B: int
+    T: int
+    C: int
+    L: int
+    stride_b: int
+    stride_t: int
+    stride_c: int
+    stride_l: int
+
+
+class Rows(NamedTuple):
+    """Embeddings (N,D) with contiguous rows that start `stride` elements apart."""
+
+    data: int
+    dtype: int
+    N: int
+    D: int
+    stride: int
+
+
+class Panels(NamedTuple):
+    """Rows (N,D) packed for products."""
+
+    data: int
+    N: int
+    D: int
+
+
+class PartSizes(NamedTuple):
+    """Sizes of a tile of the part metric."""
+
+    dtype: int
+    parts: int
+    rows: int
+    cols: int
+    D: int
+
+
+class PartSide(NamedTuple):
+    """One side of a tile of the part metric; `stride` is that of the squares and the weights."""
+
+    features: int
+    row_stride: int
+    part_stride: int
+    squares: int
+    weights: int
+    stride: int
+    panels: int
+
+
+class PartMetric(NamedTuple):
+    """Both sides of the part metric on a GPU: features (Q,R,D), (G,R,D), squared norms and weights."""
+
+    Q: int
+    G: int
+    R: int
+    D: int
+    query: int
+    query_square: int
+    query_weight: int
+    gallery: int
+    gallery_square: int
+    gallery_weight: int
+
+
+class Tile(NamedTuple):
+    """A tile (Q,G) of distances, or of products to be computed, from gallery index `offset` on."""
+
+    dtype: int
+    Q: int
+    G: int
+    offset: int
+    values: int
+    scale: int
+    shift: int
+    kept: int
+    left_start: int
+    left: int
+
+
+class Features(NamedTuple):
+    """Features (Q,D) and (G,D) compared by `metric`."""
+
+    dtype: int
+    metric: int
+    D: int
+    query: int
+    gallery: int
+
+
+class SparseRows(NamedTuple):
+    """Sparse rows: row i has value[n] in column column[n], start[i] <= n < start[i+1]."""
+
+    start: int
+    column: int
+    value: int
+    entries: int
+    dtype: int
 
 
 def feature_map(x: Tensor) -> FeatureMap | None:
@@ -24,7 +132,9 @@ def feature_map(x: Tensor) -> FeatureMap | None:
         return None
     if stride_l != 1 and stride_c != 1:
         return None
-    return x.data_ptr(), DTYPE_CODES[x.dtype], b, t, c, h * w, stride_b, stride_t, stride_c, stride_l
+    return FeatureMap(
+        x.data_ptr(), DTYPE_CODES[x.dtype], b, t, c, h * w, stride_b, stride_t, stride_c, stride_l
+    )
 
 
 def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
@@ -47,20 +157,17 @@ def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[
     if result_map is None:
         result, result_map = readable(torch.empty(x.shape, dtype=x.dtype, device=x.device))
     x_map = feature_map(x)
-    if x_map is None or (x_map[-1] == 1) != (result_map[-1] == 1):
+    if x_map is None or (x_map.stride_l == 1) != (result_map.stride_l == 1):
         x, x_map = readable(torch.empty_like(result).copy_(x))
     return x_map, result_map, (x, result)
-
-
-# (address, dtype code, N, D, stride of N): Rows in csrc/common/types.h
-Rows = tuple[int, int, int, int, int]
 
 
 def rows(x: Tensor | None) -> Rows:
     """The kernels' view of embeddings (N,D) with contiguous rows; a null address for None."""
     if x is None:
-        return 0, 0, 0, 0, 0
-    return x.data_ptr(), DTYPE_CODES[x.dtype], *x.shape, x.stride(0)
+        return Rows(0, 0, 0, 0, 0)
+    n, d = x.shape
+    return Rows(x.data_ptr(), DTYPE_CODES[x.dtype], n, d, x.stride(0))
 
 
 def contiguous_rows(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def finite_rows(name: str, squares: Tensor, metric: str) -> None:
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"{name}: expected finite rows, got NaN or infinity in {int(bad.sum())} rows, the first {row}"
+            f"{name}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, the first {row}"
         )
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])

@@ -90,7 +90,7 @@ class StoredFeatures:
         return StoredRows(self.folder, self.manifest["shard_rows"], tensor, widths[tensor], numbers)
 
     def tracklets(self, split: str) -> list[dict[str, Any]]:
-        """The entries (name, pid, camid, frames) of a split, one for each row."""
+        """name, pid, camid, frames and images (a digest of their names) of every row of a split."""
         return [self.manifest["tracklets"][number] for number in self.numbers(split)]
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:

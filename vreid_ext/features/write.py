@@ -42,7 +42,7 @@ def store_features(
     Args:
         identity: describes the model and everything else that the features depend on. An existing folder must
             have the same identity.
-        tracklets: name, pid, camid and frames of each row.
+        tracklets: the manifest entry of each row.
         embed: takes a list of ranges of `tracklets` and yields the tensors of the shard for each range.
         splits: row numbers of each split.
         shard_rows: number of tracklets in a shard; an existing folder keeps its own.
@@ -110,7 +110,7 @@ def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
         if old["identity"].get(key) != new["identity"].get(key)
     ]
     differences += [
-        f"tracklet {number}: {_short(a)}, {_short(b)}"
+        f"tracklet {number}: {', '.join(map(_short, _different(a, b)))}"
         for number, (a, b) in enumerate(zip_longest(old["tracklets"], new["tracklets"]))
         if a != b
     ][:1]
@@ -141,6 +141,13 @@ def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -
         shards.append(size | {"sha256": notes["sha256"]})
     widths = {name: array.shape[1] for name, array in tensors.items()}
     write_manifest(folder, manifest | {"widths": widths, "shards": shards})
+
+
+def _different(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
+    """Two rows without the entries that are equal in both."""
+    if a is None or b is None:
+        return [a, b]
+    return [{key: row[key] for key in row if a.get(key) != b.get(key)} for row in (a, b)]
 
 
 def _short(value: Any) -> str:

@@ -23,16 +23,21 @@ class Drawn(NamedTuple):
     anchors: Tensor
 
 
+def draws_for(samples: Tensor) -> Tensor:
+    """(n,2) random numbers in [0, 1) from torch's generator, for `draw_triplets` of n samples."""
+    return torch.rand(len(samples), 2, dtype=torch.float32, device=samples.device)
+
+
 def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
     """Sample one triplet for every sample, with uniform probability of all positives and of all negatives.
 
     Args:
         targets: (n,) integer identities.
         draws: (n,2) random numbers in [0, 1) that select the positives and the negatives. Pass the same
-            numbers in all processes to sample the same triplets. Default: from torch's generator.
+            numbers in all processes to sample the same triplets. Default: `draws_for(targets)`.
     """
     if draws is None:
-        draws = torch.rand(targets.shape[0], 2, dtype=torch.float32, device=targets.device)
+        draws = draws_for(targets)
     same = targets[:, None] == targets
     positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
     first, second = draws.unbind(1)

@@ -74,7 +74,14 @@ class ReIDMetric(Metric):
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics of all batches since the last reset."""
+        """The metrics of all batches since the last reset.
+
+        Raises:
+            ValueError: no batch has been added.
+        """
+        embedded: Any = self.features
+        if len(embedded) == 0:
+            raise ValueError("features: expected at least one batch before `compute`, got none")
         features, pids, camids, queries, indices = (
             dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")
         )

@@ -40,10 +40,10 @@ def part_distance(
 
     Returns:
         (Q,G), float32 (float64 for float64 features), differentiable with respect to all four inputs. Equal
-        features have distance exactly zero and gradient zero. Distances below 10 % of the features' norms
-        (3 % in CUDA; 6 % in Triton, which computes float32 products as three TF32 products) are computed from
-        differences. The relative error of the gradient of a pair at distance d is a rounding error times
-        norm / d. The result is deterministic: the same inputs give the same bits. NaN and infinity propagate.
+        features have distance exactly zero and gradient zero. Distances below 10 % of the features' norms are
+        computed from differences. CUDA and Triton compute float32 products as three TF32 products. The
+        relative error of the gradient of a pair at distance d is a rounding error times norm / d. The result
+        is deterministic: the same inputs give the same bits. NaN and infinity propagate.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

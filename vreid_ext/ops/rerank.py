@@ -23,7 +23,11 @@ class ReRanked(Protocol):
     shape: tuple[int, int]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """(stop - start, G) float32 or float64: the distances of these queries. `rows(0, Q)` gives all."""
+        """The distances (stop - start, G) of some queries; `rows(0, Q)` returns all.
+
+        The dtype is float64 for float64 features. For other dtypes it is float32, or float64 with
+        backend="reference".
+        """
 
 
 def k_reciprocal(

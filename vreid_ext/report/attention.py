@@ -32,7 +32,7 @@ def draw_attended(attended: object, frames: Tensor, path: Path, title: str) -> P
     Raises:
         TypeError: no drawing is registered for this type.
     """
-    raise TypeError(f"attended: got {type(attended).__name__}, for which no drawing is registered")
+    raise TypeError(f"attended: expected a type with a registered drawing, got {type(attended).__name__}")
 
 
 @draw_attended.register

@@ -1,4 +1,4 @@
-// Checks of the CPU kernels without Python: every kernel of csrc/cpu/kernels.h on small inputs against the
+// Checks of the CPU kernels without Python: every kernel of csrc/cpu/kernels.def on small inputs against the
 // plain formula in double, its gradient by `Var`. One file for each family of kernels.
 #pragma once
 

@@ -1,11 +1,11 @@
-// native_checks [FAMILY ...]: checks the kernels of the instruction set that csrc/cpu/dispatch.cpp chooses,
+// native_checks [FAMILY ...]: checks the kernels of the instruction set that csrc/cpu/isa.cpp chooses,
 // all families or those named. Status 0 if all comparisons hold, 1 if not, 2 if nothing could be checked.
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
 
 #include "checks.h"
-#include "cpu/dispatch.h"
+#include "cpu/isa.h"
 
 namespace {
 

@@ -6,7 +6,7 @@ namespace checks {
 namespace {
 
 constexpr Layout kLayouts[] = {Layout::planes, Layout::planes_apart, Layout::last, Layout::last_apart};
-constexpr int64_t kStreamed = 4 << 20;  // bytes, from which on results bypass the caches: csrc/cpu/simd.h
+constexpr int64_t kStreamed = 4 << 20;  // bytes, from which on results bypass the caches: csrc/cpu/memory.h
 
 FeatureMap strides(DType dtype, const Shape& s, Layout layout) {
     const int64_t gap = layout == Layout::planes_apart || layout == Layout::last_apart ? 3 : 0;

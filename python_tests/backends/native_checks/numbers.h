@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/types.h"
+#include "common/tensors.h"
 
 namespace checks {
 

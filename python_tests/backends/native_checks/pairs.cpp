@@ -7,11 +7,10 @@
 namespace checks {
 namespace {
 
-using vreid::MiningMetric;
+using vreid::Metric;
 
-constexpr std::pair<const char*, MiningMetric> kMetrics[] = {{"euclidean", MiningMetric::euclidean},
-                                                             {"squared", MiningMetric::squared},
-                                                             {"cosine", MiningMetric::cosine}};
+constexpr std::pair<const char*, Metric> kMetrics[] = {
+    {"euclidean", Metric::euclidean}, {"squared", Metric::squared}, {"cosine", Metric::cosine}};
 
 // Rows (N,D) that lie `D + gap` numbers apart.
 struct Embeddings {
@@ -30,7 +29,7 @@ struct Embeddings {
     vreid::Rows rows;
 };
 
-Var distance(const Var* x, const Var* y, int64_t D, MiningMetric metric) {
+Var distance(const Var* x, const Var* y, int64_t D, Metric metric) {
     Var square = 0, product = 0, xx = 0, yy = 0;
     for (int64_t d = 0; d < D; ++d) {
         square += (x[d] - y[d]) * (x[d] - y[d]);
@@ -38,12 +37,12 @@ Var distance(const Var* x, const Var* y, int64_t D, MiningMetric metric) {
         xx += x[d] * x[d];
         yy += y[d] * y[d];
     }
-    if (metric == MiningMetric::cosine) return 1 - product / (sqrt(xx) * sqrt(yy));
-    return metric == MiningMetric::squared ? square : sqrt(square);
+    if (metric == Metric::cosine) return 1 - product / (sqrt(xx) * sqrt(yy));
+    return metric == Metric::squared ? square : sqrt(square);
 }
 
 void check_distances(Context& context, DType dtype, int64_t N, int64_t refs, int64_t D, int64_t gap,
-                     MiningMetric metric, Random& random) {
+                     Metric metric, Random& random) {
     const int64_t M = 2;
     const DType acc = accumulator(dtype);
     Embeddings x(dtype, N, D, gap, random);
@@ -107,7 +106,7 @@ void check_triplet(Context& context, DType dtype, int64_t N, bool soft, Random& 
     context.near("slope", slope, tape.gradient(inputs));
 }
 
-void check_identity(Context& context, DType dtype, int64_t N, MiningMetric metric, bool include_self,
+void check_identity(Context& context, DType dtype, int64_t N, Metric metric, bool include_self,
                     Random& random) {
     const int64_t D = 21;
     Embeddings x(dtype, N, D, 0, random);

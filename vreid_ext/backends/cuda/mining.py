@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
-from vreid_ext.backends.addresses import address, contiguous_rows, rows
+from vreid_ext.backends.addresses import METRIC_CODES, address, contiguous_rows, rows
 from vreid_ext.backends.cuda.launch import in_float, queue
-
-_METRICS = {"euclidean": 0, "squared": 1, "cosine": 2}  # MiningMetric in csrc/common/types.h
 
 
 def batch_hard(
@@ -53,7 +51,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
     scales = _scale(x, metric), _scale(ref, metric)
     distance = x.new_empty(index.shape, dtype=torch.float32)
     _cuda.mined_distance(
-        rows(x), rows(ref), address(index), len(index), _METRICS[metric], *map(address, scales),
+        rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric], *map(address, scales),
         address(distance), *queue(x),
     )  # fmt: skip
     return distance
@@ -83,7 +81,7 @@ def mined_distance_backward(
     for needed, of_ref, result in ((with_x, False, dx), (with_ref and ref is not None, True, dref)):
         if needed:
             _cuda.mined_distance_backward(
-                rows(x), rows(ref), address(index), len(index), _METRICS[metric],
+                rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric],
                 *map(address, (grad, distance, *scales, order, begin)), of_ref, address(result), *queue(x),
             )  # fmt: skip
     return dx, dref
@@ -96,8 +94,8 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
     end = torch.searchsorted(ordered, labels, right=True)
     index = labels.new_empty((2, len(x)))
     _cuda.identity_hard(
-        rows(x), *map(address, (scale, order, begin, end)), _METRICS[metric], include_self, address(index),
-        *queue(x),
+        rows(x), *map(address, (scale, order, begin, end)), METRIC_CODES[metric], include_self,
+        address(index), *queue(x),
     )  # fmt: skip
     return index
 

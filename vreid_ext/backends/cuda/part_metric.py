@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
-from vreid_ext.backends.addresses import address
+from vreid_ext.backends.addresses import PartMetric, address
 from vreid_ext.backends.cuda.launch import in_float, queue
 
 
@@ -46,7 +46,7 @@ def _side(features: Tensor, weights: Tensor) -> Side:
     return features, features.square().sum(2), weights.contiguous()
 
 
-def _description(query: Side, gallery: Side) -> tuple[int, ...]:
-    """PartTuple in csrc/bindings_cuda_pairs.cpp."""
+def _description(query: Side, gallery: Side) -> PartMetric:
     n, parts, dim = query[0].shape
-    return n, len(gallery[0]), parts, dim, *map(address, (*query, *gallery))
+    (q, q_square, q_weight), (g, g_square, g_weight) = (map(address, side) for side in (query, gallery))
+    return PartMetric(n, len(gallery[0]), parts, dim, q, q_square, q_weight, g, g_square, g_weight)

@@ -144,9 +144,9 @@ def _fused(maps: Tensor, x_map: FeatureMap) -> tuple[Tensor, FeatureMap]:
     input, torch transposes them at memory bandwidth.
     """
     own = feature_map(maps)
-    if own is None or (own[-1] == 1) != (x_map[-1] == 1):
+    if own is None or (own.stride_l == 1) != (x_map.stride_l == 1):
         maps = maps.contiguous()
-        if x_map[-1] != 1:
+        if x_map.stride_l != 1:
             maps = maps.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
         own = feature_map(maps)
         assert own is not None

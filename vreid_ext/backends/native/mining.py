@@ -4,12 +4,10 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address, contiguous_rows, dense, rows
+from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, address, contiguous_rows, dense, rows
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.backends.native import memory, product
 from vreid_ext.precision import accumulator
-
-_METRICS = {"euclidean": 0, "squared": 1, "cosine": 2}  # MiningMetric in csrc/common/types.h
 
 
 def batch_hard(
@@ -41,7 +39,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
     x, ref, index = contiguous_rows(x), None if ref is None else contiguous_rows(ref), index.contiguous()
     distance = torch.empty(index.shape, dtype=accumulator(x.dtype), device="cpu")
     _native.mined_distance(
-        rows(x), rows(ref), address(index), len(index), _METRICS[metric], address(distance),
+        rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric], address(distance),
         torch.get_num_threads(),
     )  # fmt: skip
     return distance
@@ -62,7 +60,7 @@ def mined_distance_backward(
     dx = memory.empty(x.shape if with_x else (0,), x.dtype)
     dref = memory.empty(ref.shape if ref is not None and with_ref else (0,), x.dtype)
     _native.mined_distance_backward(
-        rows(x), rows(ref), address(inputs[0]), len(index), _METRICS[metric], *map(address, inputs[1:]),
+        rows(x), rows(ref), address(inputs[0]), len(index), METRIC_CODES[metric], *map(address, inputs[1:]),
         address(dx), address(dref), torch.get_num_threads(),
     )  # fmt: skip
     return dx, dref
@@ -73,7 +71,7 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
     order = labels.argsort(stable=True)
     index = labels.new_empty((2, len(x)))
     _native.identity_hard(
-        rows(x), address(labels), address(order), _METRICS[metric], include_self, address(index),
+        rows(x), address(labels), address(order), METRIC_CODES[metric], include_self, address(index),
         torch.get_num_threads(),
     )  # fmt: skip
     return index

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address
+from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address
 from vreid_ext.backends.native import memory, product
 
 # Rows and columns of a tile of pairs. Backward processes several parts at a time if their tiles have at most
@@ -60,13 +60,13 @@ class _Side(NamedTuple):
     def of(self, parts: slice) -> "_Side":
         return _Side(*(each[parts] for each in self))
 
-    def description(self) -> tuple[int, ...]:
-        """PartSideTuple in csrc/bindings.cpp."""
-        parts_stride, row_stride, _ = self.features.stride()
-        return (
-            *(address(self.features), row_stride, parts_stride),
-            *(address(self.squares), address(self.weights), self.squares.stride(0), address(self.panels)),
-        )
+    def description(self) -> PartSide:
+        part_stride, row_stride, _ = self.features.stride()
+        squares, weights = address(self.squares), address(self.weights)
+        return PartSide(
+            address(self.features), row_stride, part_stride, squares, weights, self.squares.stride(0),
+            address(self.panels),
+        )  # fmt: skip
 
 
 class _Tile(NamedTuple):
@@ -80,10 +80,10 @@ class _Tile(NamedTuple):
     def of(self, parts: slice) -> "_Tile":
         return _Tile(self.rows, self.columns, self.query.of(parts), self.gallery.of(parts))
 
-    def description(self) -> tuple[tuple[int, ...], ...]:
-        """PartTuple and both PartSideTuple in csrc/bindings.cpp."""
+    def description(self) -> tuple[PartSizes, PartSide, PartSide]:
         parts, rows, dim = self.query.features.shape
-        sizes = DTYPE_CODES[self.query.weights.dtype], parts, rows, self.gallery.features.shape[1], dim
+        columns = self.gallery.features.shape[1]
+        sizes = PartSizes(DTYPE_CODES[self.query.weights.dtype], parts, rows, columns, dim)
         return sizes, self.query.description(), self.gallery.description()
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import addresses
 from vreid_ext.backends.addresses import DTYPE_CODES, address, contiguous_rows, rows
 from vreid_ext.backends.native import memory
 from vreid_ext.precision import accumulator
@@ -21,12 +22,11 @@ class Panels(NamedTuple):
     n: int
     d: int
 
-    def description(self) -> tuple[int, int, int]:
-        """PanelsTuple in csrc/common/arguments.h."""
-        return address(self.data), self.n, self.d
+    def description(self) -> addresses.Panels:
+        return addresses.Panels(address(self.data), self.n, self.d)
 
 
-NO_PANELS = (0, 0, 0)
+NO_PANELS = addresses.Panels(0, 0, 0)
 
 
 def packed_size(n: int, d: int, dtype: torch.dtype) -> int:

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address, dense
+from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, Features, Panels, Tile, address, dense
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product
 
-_METRICS = {"cosine": 0, "euclidean": 1}  # Metric in csrc/common/types.h
 _UNIT = 2.0**-24  # unit roundoff of float32
 _ROWS = 4096  # queries and gallery items that are packed at a time: 32 MiB each for D = 2048
 
-_NO_FEATURES = (DTYPE_CODES[torch.float32], 0, 0, 0, 0)
+_NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0, 0, 0)
 _NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
 
 
@@ -54,12 +53,14 @@ def rank_counts(
     kept, left_start, left = dense(kept), dense(left_start), dense(left)
     counts = torch.zeros_like(index)
     bound = distance.to(distances.dtype)  # exact if the positives' distances come from this matrix
+    rows, columns = distances.shape
+    tile = Tile(
+        DTYPE_CODES[distances.dtype], rows, columns, offset, address(distances), 0, 0, address(kept),
+        address(left_start), address(left),
+    )  # fmt: skip
     _native.rank_counts(
-        (
-            *(DTYPE_CODES[distances.dtype], *distances.shape, offset, address(distances), 0, 0),
-            *(address(kept), address(left_start), address(left)),
-        ),
-        _NO_SIDES,
+        tile,
+        *_NO_SIDES,
         _NO_FEATURES,
         *(len(index), 0 if left is None else len(left)),
         *map(address, (start, bound, bound, distance, index, counts)),
@@ -90,7 +91,7 @@ def feature_rank_counts(
     for tile in products.tiles():
         _native.rank_counts(
             products.tile(tile, offset, kept, left_start, left),
-            tile.sides(),
+            *tile.sides(),
             products.view(tile),
             *(len(index), 0 if left is None else len(left)),
             start.data_ptr() + tile.rows.start * start.itemsize,
@@ -122,7 +123,7 @@ def top_k(
     for tile in products.tiles():
         _native.top_k(
             products.tile(tile, 0, kept, left_start, left),
-            tile.sides(),
+            *tile.sides(),
             products.view(tile, whole_gallery=True),
             *(0 if left is None else len(left), nearest_count, capacity),
             *(address(each[tile.rows]) for each in lists),
@@ -131,7 +132,7 @@ def top_k(
     nearest = torch.full((len(query), k), torch.inf, dtype=torch.float64, device="cpu")
     indices = torch.full((len(query), k), -1, dtype=torch.int64, device="cpu")
     _native.top_k_result(
-        (DTYPE_CODES[torch.float32], len(query), 0, *(0,) * 7),
+        Tile(DTYPE_CODES[torch.float32], len(query), 0, 0, 0, 0, 0, 0, 0, 0),
         _view(products.query, products.gallery, metric),
         *(0, nearest_count, capacity),
         *map(address, lists),
@@ -149,8 +150,7 @@ class _Tile(NamedTuple):
     queries: product.Panels
     items: product.Panels
 
-    def sides(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """SidesTuple in csrc/bindings_ranking.cpp."""
+    def sides(self) -> tuple[Panels, Panels]:
         return self.queries.description(), self.items.description()
 
 
@@ -201,26 +201,26 @@ class _Products:
 
     def tile(
         self, tile: _Tile, offset: int, kept: Tensor | None, left_start: Tensor | None, left: Tensor | None
-    ) -> tuple[int, ...]:
-        """Tile in csrc/common/types.h; `offset` is the gallery index of the first row."""
+    ) -> Tile:
+        """The products of a tile; `offset` is the gallery index of the first row."""
         first = tile.columns.start
-        part = (self.scale[tile.columns], self.shift[tile.columns], None if kept is None else kept[first:])
-        return (
-            *(DTYPE_CODES[torch.float32], tile.queries.n, tile.items.n, offset + first, 0),
-            *map(address, part),
-            *(address(None if left_start is None else left_start[tile.rows.start :]), address(left)),
-        )
+        scale, shift = self.scale[tile.columns], self.shift[tile.columns]
+        kept = None if kept is None else kept[first:]
+        left_start = None if left_start is None else left_start[tile.rows.start :]
+        return Tile(
+            DTYPE_CODES[torch.float32], tile.queries.n, tile.items.n, offset + first, 0, address(scale),
+            address(shift), address(kept), address(left_start), address(left),
+        )  # fmt: skip
 
-    def view(self, tile: _Tile, *, whole_gallery: bool = False) -> tuple[int, ...]:
-        """Features in csrc/common/types.h, starting at the rows of a tile."""
+    def view(self, tile: _Tile, *, whole_gallery: bool = False) -> Features:
+        """The features, starting at the rows of a tile."""
         gallery = self.gallery if whole_gallery else self.gallery[tile.columns]
         return _view(self.query[tile.rows], gallery, self.metric)
 
 
-def _view(query: Tensor, gallery: Tensor, metric: str) -> tuple[int, ...]:
-    """Features in csrc/common/types.h."""
+def _view(query: Tensor, gallery: Tensor, metric: str) -> Features:
     code = DTYPE_CODES[query.dtype]
-    return code, _METRICS[metric], query.shape[1], query.data_ptr(), gallery.data_ptr()
+    return Features(code, METRIC_CODES[metric], query.shape[1], query.data_ptr(), gallery.data_ptr())
 
 
 def in_kernel_dtype(x: Tensor) -> Tensor:

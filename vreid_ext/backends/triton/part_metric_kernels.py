@@ -12,10 +12,8 @@ import triton.language as tl
 
 from vreid_ext.backends.triton.products import grouped_tile, row_products
 
-# f.f + g.g - 2 f.g loses precision if f and g are close. Below this fraction of f.f + g.g the squared
-# distance is computed from differences, so equal features have distance exactly zero. Above it, products with
-# 22 bits leave four digits.
-_CLOSE = tl.constexpr(4e-3)
+# kClosePair in csrc/common/part_metric.h; see there for the reason.
+_CLOSE = tl.constexpr(1e-2)
 
 
 @triton.jit

@@ -1,0 +1,353 @@
+"""Writes the tables of measured times in README.md and docs/ from the rows in benchmarks/results.
+
+    python benchmarks/tables.py [--check]
+
+A page marks the place of a table with `<!-- table: NAME -->` and `<!-- end of table -->`; the lines between
+the markers are replaced. With --check nothing is written, and the exit code is 1 if a page is out of date.
+
+The file name of the rows says which benchmark they come from: FAMILY.json or FAMILY_ANYTHING.json. Rows of
+several machines may lie side by side. For each case and each CPU or GPU the newest row is shown, by the date
+of its run (of the same date, by file name).
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = ROOT / "docs" / "img"
+BLOCK = re.compile(r"(<!-- table: ([^>\n]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: the rows of some benchmarks that compare the same thing.
+
+    Attributes:
+        op: the name of what is measured.
+        families: the benchmarks, by the start of the names of their files.
+        cases: a regular expression for the cases of this table.
+        limits: the work that cannot be avoided; the column "limit" shows the one that a case has.
+        yardsticks: other providers that do not compute the same, and so do not compete.
+        ours: the provider whose time is compared with the others.
+        summary: whether the README's summary has a line for this table.
+    """
+
+    op: str
+    families: tuple[str, ...]
+    cases: str = ""
+    limits: tuple[str, ...] = ()
+    yardsticks: tuple[str, ...] = ()
+    ours: str = "ours"
+    summary: bool = True
+
+
+_MAPS = {
+    "limits": ("one read", "two reads, one write"),
+    "yardsticks": ("the same, fresh memory",),
+}
+_RANKING = ("ranking", "rerank", "million")
+TABLES = {
+    "sta_pool": Table("`ops.sta_pool`", ("sta",), **_MAPS),
+    "region_pool": Table("`ops.region_pool`", ("region",), **_MAPS),
+    "triplet loss": Table("`losses.TripletLoss`", ("mining",), limits=("one product x @ x.T",)),
+    "part_distance": Table("`ops.part_distance`", ("part_metric",), limits=("R products, float32",)),
+    "evaluate": Table(
+        "`metrics.evaluate`", _RANKING, r"evaluate (?!.*from a file)", limits=("the matrix product",)
+    ),
+    "count": Table("`compat.torchreid.evaluate_rank`", _RANKING, "count ", ours="ours, evaluate_rank"),
+    "rerank": Table(
+        "`ops.k_reciprocal`", _RANKING, "re-rank ", limits=("products and top-k",), yardsticks=("products",)
+    ),
+    "million": Table(
+        "`metrics.evaluate` from a file",
+        _RANKING,
+        "evaluate .*from a file",
+        limits=("the matrix product",),
+        yardsticks=("the matrix product, from the file",),
+        summary=False,
+    ),
+    "drop-in": Table("the examples", ("drop_in",), yardsticks=("import changed",), summary=False),
+}
+
+# What the tables call a provider, where the name in the rows needs its context.
+NAMES = {
+    "ours": "vreid_ext",
+    "ours again": "vreid_ext, warm",
+    "metric-learning": "pytorch-metric-learning",
+    "the same, fresh memory": "two reads, one write to new memory",
+    "products and top-k": "torch's products and top-k",
+    "products": "torch's products",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The cases that one run of a benchmark adds to a table: for each the rows, by provider."""
+
+    file: Path
+    machine: dict[str, Any]
+    cases: dict[str, dict[str, dict[str, Any]]]
+
+    @property
+    def device(self) -> str:
+        return str(self.machine.get("gpu") or self.machine["cpu"])
+
+    @property
+    def version(self) -> str:
+        """Commit, date and torch."""
+        commit = self.machine.get("commit")
+        of_code = f"commit {commit}" if commit else "commit not recorded"
+        return f"{of_code}, {self.machine['date']}, torch {self.machine['torch']}"
+
+
+def family(file: Path) -> str:
+    """The benchmark that wrote a file.
+
+    Raises:
+        ValueError: no table shows rows of this file.
+    """
+    known = {name for table in TABLES.values() for name in table.families}
+    found = [name for name in known if file.stem == name or file.stem.startswith(f"{name}_")]
+    if not found:
+        raise ValueError(f"{file.name}: expected a name that starts with one of {sorted(known)}")
+    return max(found, key=len)
+
+
+def table_of(file: Path, case: str) -> str:
+    """The name of the table that shows a case.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    found = [
+        name
+        for name, table in TABLES.items()
+        if family(file) in table.families and re.match(table.cases, case)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{file.name}: expected one table for the case {case!r}, got {found}")
+    return found[0]
+
+
+def runs(results: Path = RESULTS) -> dict[str, list[Run]]:
+    """By table: the runs whose rows are shown, the newest first, and those of one device in a row."""
+    contents = [(file, json.loads(file.read_text())) for file in results.glob("*.json")]
+    contents.sort(key=lambda content: (content[1]["machine"]["date"], content[0].name), reverse=True)
+    found: dict[str, list[Run]] = {name: [] for name in TABLES}
+    seen = set()
+    for file, content in contents:
+        cases: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+        for row in content["rows"]:
+            of_table = cases.setdefault(table_of(file, row["case"]), {})
+            of_table.setdefault(row["case"], {})[row["provider"]] = row
+        for name, rows in cases.items():
+            run = Run(file, content["machine"], rows)
+            for case in [case for case in rows if (name, run.device, case) in seen]:
+                del rows[case]
+            seen.update((name, run.device, case) for case in rows)
+            if rows:
+                found[name].append(run)
+    devices = list(dict.fromkeys(run.device for shown in found.values() for run in shown))
+    return {name: sorted(shown, key=lambda run: devices.index(run.device)) for name, shown in found.items()}
+
+
+def time(milliseconds: float) -> str:
+    value, unit = (milliseconds, "ms") if milliseconds < 1000 else (milliseconds / 1000, "s")
+    return f"{value:#.3g}".rstrip(".") + f" {unit}"
+
+
+def ratio(table: Table, providers: dict[str, dict[str, Any]], name: str) -> float:
+    """Time of a provider / our time. Both times are of the same rounds."""
+    value: float = providers[name]["per_ours"] / providers[table.ours]["per_ours"]
+    return value
+
+
+def competitors(table: Table, providers: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Time / our time of those that compute the same."""
+    others = {*table.limits, *table.yardsticks}
+    return {
+        name: ratio(table, providers, name)
+        for name in providers
+        if not name.startswith("ours") and name not in others
+    }
+
+
+def of_limit(table: Table, providers: dict[str, dict[str, Any]]) -> float | None:
+    """Our time / the limit."""
+    for name in table.limits:
+        if name in providers:
+            return 1 / ratio(table, providers, name)
+    return None
+
+
+def markdown(heading: list[str], lines: list[list[str]]) -> list[str]:
+    rule = "|" + "---|" * len(heading)
+    return [f"| {' | '.join(heading)} |", rule, *(f"| {' | '.join(cells)} |" for cells in lines)]
+
+
+def measured(table: Table, run: Run) -> list[str]:
+    """One line for each case: our time, the limit, and how many times as long the others take."""
+    providers = list(dict.fromkeys(name for case in run.cases.values() for name in case))
+    limits = [name for name in providers if name in table.limits]
+    others = [name for name in providers if name not in (table.ours, *limits)]
+    # Counting alone is a part of `evaluate_rank`, and comes out as "ours" beside it.
+    names = NAMES | ({"ours": "counting alone", table.ours: "vreid_ext"} if table.ours != "ours" else {})
+    remembered = [
+        name for name in providers if any(case.get(name, {}).get("beyond_mb") for case in run.cases.values())
+    ]
+    heading = ["case", "vreid_ext"]
+    heading += [f"limit: {' / '.join(limits)}", "vreid_ext / limit"] if limits else []
+    heading += [f"{names.get(name, name)}" for name in others]
+    heading += [f"memory, {names.get(name, name)}" for name in remembered]
+    lines = []
+    for case, rows in run.cases.items():
+        cells = [case, time(rows[table.ours]["median"])]
+        if limits:
+            limit, share = next((rows[name] for name in limits if name in rows), None), of_limit(table, rows)
+            cells += [time(limit["median"]), f"{share:.2f}"] if limit and share else ["", ""]
+        rivals = competitors(table, rows)
+        cells += [_times(ratio(table, rows, name), name in rivals) if name in rows else "" for name in others]
+        cells += [_megabytes(rows.get(name, {}).get("beyond_mb")) for name in remembered]
+        lines.append(cells)
+    return markdown(heading, lines)
+
+
+def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[str]:
+    """For each op and device: the fastest competitor in the best and in the worst case, and the limit."""
+    heading = ["", "cases", "best case", "worst case", "time / limit", "measured"]
+    lines = []
+    for name, table in TABLES.items():
+        for device in dict.fromkeys(run.device for run in shown[name] if table.summary):
+            of_device = [run for run in shown[name] if run.device == device]
+            cases = {case: rows for run in of_device for case, rows in run.cases.items()}
+            fastest = []
+            for case, rows in cases.items():
+                if found := competitors(table, rows):
+                    rival = min(found, key=lambda each: found[each])
+                    text = f"{_times(found[rival])} {NAMES.get(rival, rival)} ({case})"
+                    fastest.append((found[rival], text))
+            shares = [share for rows in cases.values() if (share := of_limit(table, rows))]
+            versions = [f"[{run.version}]({link(run.file)})" for run in of_device]
+            lines.append(
+                [
+                    table.op,
+                    str(len(cases)),
+                    max(fastest)[1],
+                    min(fastest)[1] if len(fastest) > 1 else "the same",
+                    " to ".join(dict.fromkeys(f"{each(shares):.2f}" for each in (min, max)))
+                    if shares
+                    else "",
+                    f"{_machine(of_device[0])}; {'; '.join(versions)}",
+                ]
+            )
+    return markdown(heading, lines)
+
+
+def plan(shown: dict[str, list[Run]]) -> list[str]:
+    """What larger galleries would take at the rates of the newest run from a file."""
+    run = shown["million"][0]
+    ((case, rows),) = run.cases.items()
+    queries, items, d = map(int, re.findall(r"\d+", case))
+    rate = 2 * queries * items * d / rows["the matrix product"]["median"] * 1e3
+    lines = []
+    for gallery, processes in ((10**8, 1), (10**8, 16), (10**9, 128)):
+        product, read = 2 * queries * gallery * d / rate / processes, 4 * gallery * d / _DISK / processes
+        lines.append(
+            [
+                f"10^{len(str(gallery)) - 1}",
+                f"{4 * gallery * d / 1e9:.0f} GB",
+                str(processes),
+                *(f"{seconds:.0f} s" for seconds in (product, read, product + read)),
+                "0" if processes == 1 else f"{16 * _POSITIVES * queries / 1e6:.1f} MB",
+                f"{32 * gallery / 1e9:.1f} GB",
+            ]
+        )
+    heading = ["gallery", "file", "processes", "product", "read", "sum", "exchanged", "labels"]
+    return [
+        f"Product: {rate / 1e9:.0f} GFLOP/s for each process, as measured on {_machine(run)}; {run.version}.",
+        "",
+        *markdown(heading, lines),
+    ]
+
+
+# Of the plan: bytes per second of a disk, which is an assumption, and positives of a query.
+_DISK, _POSITIVES = 1e9, 50
+
+
+def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
+    """The text of a page with all its tables.
+
+    Raises:
+        ValueError: a marker names no table.
+    """
+
+    def link(file: Path) -> str:
+        return os.path.relpath(file, page.parent)
+
+    drawn = set()
+
+    def block(name: str) -> list[str]:
+        if name == "summary":
+            return summary(shown, link)
+        if name == "plan":
+            return plan(shown)
+        if name not in TABLES:
+            raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan']}, got {name!r}")
+        lines = []
+        for run in shown[name]:
+            lines += [f"{_machine(run)}; {run.version} ([rows]({link(run.file)})).", ""]
+            lines += [*measured(TABLES[name], run), ""]
+            picture = PICTURES / f"bench_{run.file.stem}.svg"
+            if picture.exists() and picture not in drawn:
+                drawn.add(picture)
+                lines += [f"![Times of {TABLES[name].op}]({link(picture)})", ""]
+        return lines[:-1]
+
+    return BLOCK.sub(lambda found: found[1] + "\n" + "\n".join(block(found[2])) + "\n\n" + found[3], text)
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 if a page is out of date"
+    )
+    check, shown, stale = parser.parse_args().check, runs(), []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (new := fill(page, text, shown)) != text:
+            stale.append(page)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    print(*(f"{page.relative_to(ROOT)}: {'out of date' if check else 'written'}" for page in stale), sep="\n")
+    return int(check and bool(stale))
+
+
+def _machine(run: Run) -> str:
+    isa = f" ({run.machine['isa']})" if "isa" in run.machine else ""
+    return f"{run.device}{isa}, {run.machine['threads']} threads"
+
+
+def _times(value: float, rival: bool = True) -> str:
+    """Bold for a competitor that is faster."""
+    text = f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} x"
+    return f"**{text}**" if rival and value < 1 else text
+
+
+def _megabytes(value: float | None) -> str:
+    return f"{value:.0f} MB" if value else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+// Hard-pair mining and the triplet loss in vreid_ext._cuda.
+#include "bindings/cuda/launch.h"
+#include "cuda/kernels.h"
+
+namespace vreid {
+namespace {
+
+using cuda::mine_splits;
+
+Rows float_rows(const char* name, const RowsTuple& tuple) {
+    const Rows x = rows(name, tuple);
+    check_narrow(x.dtype);
+    return x;
+}
+
+void mined_distance(const RowsTuple& x_rows, const RowsTuple& ref_rows, int64_t index, int64_t M,
+                    int64_t metric, int64_t scale, int64_t ref_scale, int64_t distance, int device,
+                    int64_t stream) {
+    const Rows x = float_rows("x", x_rows), ref = float_rows("ref", ref_rows);
+    const MinedDistance op{x,
+                           ref,
+                           pointer<const int64_t>("index", index, M * x.N),
+                           M,
+                           vreid::metric(metric),
+                           pointer("distance", distance, M * x.N),
+                           /*threads=*/0};
+    run("mined_distance", device, stream, [&](cudaStream_t queue) {
+        return cuda::mined_distance(op, nullable<const float>(scale), nullable<const float>(ref_scale),
+                                    queue);
+    });
+}
+
+void mined_distance_backward(const RowsTuple& x_rows, const RowsTuple& ref_rows, int64_t index, int64_t M,
+                             int64_t metric, int64_t grad, int64_t distance, int64_t scale, int64_t ref_scale,
+                             int64_t order, int64_t begin, bool of_ref, int64_t result, int device,
+                             int64_t stream) {
+    const Rows x = float_rows("x", x_rows), ref = float_rows("ref", ref_rows);
+    const Rows& target = of_ref ? ref : x;
+    const bool chosen = of_ref || !ref.data;
+    void* const gradient = pointer("result", result, target.N * target.D);
+    const cuda::PairGradient op{
+        {x, ref, pointer<const int64_t>("index", index, M * x.N), M, vreid::metric(metric),
+         pointer("grad", grad, M * x.N), pointer("distance", distance, M * x.N), of_ref ? nullptr : gradient,
+         of_ref ? gradient : nullptr,
+         /*threads=*/0},
+        nullable<const float>(scale),
+        nullable<const float>(ref_scale),
+        pointer<const int64_t>("order", order, chosen),
+        pointer<const int64_t>("begin", begin, chosen),
+        of_ref};
+    run("mined_distance_backward", device, stream,
+        [&](cudaStream_t queue) { return cuda::mined_distance_backward(op, queue); });
+}
+
+void triplet(int64_t N, int64_t distance, int64_t index, double margin, bool soft, int64_t loss,
+             int64_t slope, int device, int64_t stream) {
+    const Triplet op{DType::f32,
+                     N,
+                     pointer("distance", distance, 2 * N),
+                     pointer<const int64_t>("index", index, 2 * N),
+                     margin,
+                     soft,
+                     pointer("loss", loss, 1),
+                     pointer("slope", slope, 2 * N)};
+    run("triplet", device, stream, [&](cudaStream_t queue) { return cuda::triplet(op, queue); });
+}
+
+void identity_hard(const RowsTuple& x_rows, int64_t scale, int64_t order, int64_t begin, int64_t end,
+                   int64_t metric, bool include_self, int64_t index, int device, int64_t stream) {
+    const Rows x = float_rows("x", x_rows);
+    const IdentityHard op{x,
+                          /*labels=*/nullptr,
+                          pointer<const int64_t>("order", order, x.N),
+                          vreid::metric(metric),
+                          include_self,
+                          pointer<int64_t>("index", index, 2 * x.N),
+                          /*threads=*/0};
+    run("identity_hard", device, stream, [&](cudaStream_t queue) {
+        return cuda::identity_hard(op, nullable<const float>(scale),
+                                   pointer<const int64_t>("begin", begin, x.N),
+                                   pointer<const int64_t>("end", end, x.N), queue);
+    });
+}
+
+void batch_hard(int64_t N, int64_t M, int64_t D, int64_t rows, int64_t candidates, int64_t squares,
+                int64_t labels, int64_t candidate_labels, bool one_set, int64_t splits, int64_t score,
+                int64_t found, int64_t index, int device, int64_t stream) {
+    const cuda::Mine op{N,
+                        M,
+                        D,
+                        aligned<const float>("rows", rows, N * D, D),
+                        aligned<const float>("candidates", candidates, M * D, D),
+                        pointer<const float>("squares", squares, M),
+                        pointer<const int64_t>("labels", labels, N),
+                        pointer<const int64_t>("candidate_labels", candidate_labels, M),
+                        one_set,
+                        splits,
+                        pointer<float>("score", score, splits * 2 * N),
+                        pointer<int64_t>("found", found, splits * 2 * N),
+                        pointer<int64_t>("index", index, 2 * N)};
+    check_least("splits", splits, 1);
+    run("batch_hard", device, stream, [&](cudaStream_t queue) { return cuda::batch_hard(op, queue); });
+}
+
+}  // namespace
+
+void bind_mining(pybind11::module_& m) {
+    VREID_DEFINE(m, mine_splits, mined_distance, mined_distance_backward, triplet, identity_hard, batch_hard);
+}
+
+}  // namespace vreid

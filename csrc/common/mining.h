@@ -1,0 +1,74 @@
+// Arguments of hard-pair mining and of the triplet loss.
+#pragma once
+
+#include "common/product.h"
+
+namespace vreid {
+
+// Packs rows for the product: minus `offset` (D) acc or, if it is null, divided by their norm (zero rows stay
+// zero). Twice the product of two prepared rows minus both squares is the negative squared distance.
+struct PrepareRows {
+    Rows x;
+    void* offset;
+    bool centre;      // write the mean of x to offset first
+    void* panels;     // acc
+    void* square;     // (N,) acc: squared norms; zeros for divided rows, whose norms are equal
+    int64_t bad_row;  // result: the first row with NaN, infinity or squares that overflow; -1 for none
+    int threads;
+};
+
+// Farthest positive and nearest negative of each prepared row x among the rows ref or, if it is null, among
+// the other rows x. Ids are int32, or int64 for double.
+struct Mine {
+    DType dtype;  // f32 or f64
+    Panels x, ref;
+    const void *row_id, *column_id;
+    const void *row_square, *column_square;
+    int64_t* index;  // (2,N); -1 without a candidate
+    int threads;
+};
+
+// distance (M,N) of each row of x to the rows index (M,N) of ref, or of x if ref is null. Index -1: zero.
+struct MinedDistance {
+    Rows x, ref;
+    const int64_t* index;
+    int64_t M;
+    Metric metric;
+    void* distance;
+    int threads;
+};
+
+struct MinedDistanceBackward {
+    Rows x, ref;
+    const int64_t* index;
+    int64_t M;
+    Metric metric;
+    const void *grad, *distance;
+    void *dx, *dref;  // contiguous, dtype of x; each may be null
+    int threads;
+};
+
+// Triplet loss of distances (2,N) to a positive and a negative each: the mean over the anchors that have both
+// (index (2,N) not -1) of [margin + gap]_+, or of ln(1 + exp(gap)) if `soft`.
+struct Triplet {
+    DType dtype;  // f32 or f64
+    int64_t N;
+    const void* distance;
+    const int64_t* index;
+    double margin;
+    bool soft;
+    void* loss;
+    void* slope;  // (2,N): derivative of the loss by each distance
+};
+
+// Farthest and nearest row of the same label. order (N): the rows sorted by label, ascending within a label.
+struct IdentityHard {
+    Rows x;
+    const int64_t *labels, *order;
+    Metric metric;
+    bool include_self;
+    int64_t* index;  // (2,N); -1 without a candidate
+    int threads;
+};
+
+}  // namespace vreid

@@ -1,0 +1,83 @@
+// Arguments of rankings: float64 distances, ranks by counting, and the k nearest.
+#pragma once
+
+#include "common/product.h"
+
+namespace vreid {
+
+// Rows (Q,D) and (G,D), f32 or f64, compared by the euclidean or the cosine distance. Null query: no features
+// are given, and the values of a tile are the distances.
+struct Features {
+    DType dtype;
+    Metric metric;
+    int64_t D;
+    const void *query, *gallery;
+};
+
+// Columns `offset` to `offset + G` of a matrix of Q rows, f32 or f64. With `scale` and `shift` (G) the key of
+// a value is shift + scale * value, otherwise it is the value. Items with kept = false, and those in a row's
+// list `left` (ascending, the rows' lists start at `left_start`), are left out. Each of these pointers may be
+// null.
+struct Tile {
+    DType dtype;
+    int64_t Q, G, offset;
+    const void*
+        values;  // rows start `stride` elements apart; null: the values are the products of x and y, f32
+    int64_t stride;
+    Panels x, y;
+    const float *scale, *shift;
+    const bool* kept;
+    const int64_t *left_start, *left;
+};
+
+// Adds to `counts`, for each positive p of row i, start[i] <= p < start[i+1], the number of items of the tile
+// that rank before it. A key below `low` certainly does, one above `high` certainly does not.
+struct RankCounts {
+    Tile tile;
+    Features features;  // gallery: the tile's rows
+    const int64_t* start;
+    const void *low, *high;  // (P), dtype of the tile
+    const double* distance;  // (P)
+    const int64_t* index;    // (P)
+    int64_t* counts;         // (P)
+    int threads;
+};
+
+struct SquaredNorms {
+    DType dtype;
+    int64_t N, D;
+    const void* x;
+    double* squares;  // (N)
+    int threads;
+};
+
+struct PairDistances {
+    Features features;
+    int64_t P;
+    const int64_t *row, *index;  // (P)
+    double* distance;            // (P)
+    int threads;
+};
+
+// Updates the candidates for the k nearest of each row with the items of a tile.
+struct TopK {
+    Tile tile;          // f32
+    Features features;  // gallery: all rows, which `offset` and `index` refer to
+    int64_t k, capacity;
+    const float* error;  // (Q), of a key
+    float* keys;         // (Q,capacity)
+    int64_t* index;      // (Q,capacity)
+    int64_t* size;       // (Q)
+    float* limit;        // (Q)
+    float* largest;      // (Q), the largest key so far
+    int threads;
+};
+
+struct TopKResult {
+    TopK lists;
+    int64_t stride;    // of the rows below, at least k
+    double* distance;  // (Q,stride); only the places of found items are written
+    int64_t* index;    // (Q,stride)
+};
+
+}  // namespace vreid

@@ -1,0 +1,98 @@
+// The part of CUDA's runtime and device language that the kernels use, on the host (simt.h).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "simt.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+
+#define CUDART_VERSION 0
+
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorLaunchFailure = 719,
+};
+
+inline const char* cudaGetErrorName(cudaError_t status) {
+    switch (status) {
+        case cudaSuccess:
+            return "cudaSuccess";
+        case cudaErrorInvalidConfiguration:
+            return "cudaErrorInvalidConfiguration";
+        case cudaErrorLaunchFailure:
+            return "cudaErrorLaunchFailure";
+        default:
+            return "cudaErrorInvalidValue";
+    }
+}
+inline const char* cudaGetErrorString(cudaError_t status) {
+    return status == cudaErrorLaunchFailure ? simt::failure() : cudaGetErrorName(status);
+}
+inline cudaError_t cudaGetLastError() {
+    return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+
+struct cudaFuncAttributes {};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+    return cudaSuccess;
+}
+
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+
+struct dim3 : simt::Index {
+    dim3(unsigned x = 1) : Index{x} {}
+};
+using simt::blockDim;
+using simt::blockIdx;
+using simt::gridDim;
+using simt::threadIdx;
+
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    cudaStream_t stream;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+    const bool good =
+        simt::launch(config->gridDim.x, config->blockDim.x, [&] { kernel(Parameters(arguments)...); });
+    return good ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    simt::barrier(file, line);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int other, const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+    const simt::Combine pick = [](const uint64_t* sent, unsigned members, int64_t from) -> uint64_t {
+        if (!(members >> from & 1))
+            simt::fail("a shuffle reads lane %d, which is not in its mask %08x", int(from), members);
+        return sent[from];
+    };
+    const int64_t from = int(simt::here().thread % simt::kWarp) ^ other;
+    return simt::unpacked<T>(
+        simt::warp(pick, mask, simt::packed(value), from, "__shfl_xor_sync", file, line));
+}
+
+using std::min;
