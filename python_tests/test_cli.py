@@ -91,7 +91,8 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     ]
     typo = vreid("train", "synth_avg", f"dataset.root={data}", *small, "model.featuredim=8", "--out", run)
     assert typo[0] == 1
-    assert "model 'sta' has no such option; did you mean 'feature_dim'?" in typo[2]
+    assert "expected an option of model 'sta' (" in typo[2]
+    assert "did you mean 'feature_dim'?" in typo[2]
     assert not run.exists()
 
     code, output, errors = vreid("train", "synth_avg", f"dataset.root={data}", *small, "--out", run)
@@ -160,7 +161,7 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert in_memory == from_disk
     again = vreid("extract", run, "eval.frames=3", "--out", features_folder, "--dataset-root", moved)
     assert again[0] == 1
-    assert "There, here: eval.frames: 2, 3" in again[2] or "eval.frames: 4, 3" in again[2]
+    assert "Existing, new: eval.frames: 2, 3" in again[2] or "eval.frames: 4, 3" in again[2]
     assert vreid(*shown, "--features", features_folder, "--lengths", "1")[0] == 1
 
 
@@ -377,7 +378,7 @@ def test_data_prints_what_is_in_a_set(vreid, tmp_path):
     assert "1 tracklets cannot be used" in errors
     code, _, errors = vreid("data", "tracklet_folder", tmp_path, "fraction=1")
     assert code == 1
-    assert "fraction: data set 'tracklet_folder' has no such option" in errors
+    assert "fraction: expected an option of data set 'tracklet_folder' (" in errors
 
 
 def test_home_is_expanded_in_every_path(vreid, tmp_path, monkeypatch):

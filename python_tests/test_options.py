@@ -47,7 +47,7 @@ def test_values_of_the_right_type_pass(name, values):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("count", 1.5, "int"),
         ("count", True, "int"),
@@ -65,8 +65,8 @@ def test_values_of_the_right_type_pass(name, values):
         ("count", None, "int"),
     ],
 )
-def test_a_value_of_another_type_names_the_option(name, value, wanted):
-    with pytest.raises(TypeError, match=rf"^{name}: model 'm' expected {wanted}, got "):
+def test_a_value_of_another_type_names_the_option(name, value, expected):
+    with pytest.raises(TypeError, match=rf"^{name}: expected {expected} for model 'm', got "):
         check_options("model 'm'", build, {name: value})
 
 

@@ -1,13 +1,13 @@
 """Video person re-identification: fused kernels, layers, losses, metrics and complete systems.
 
-`import vreid_ext` needs torch and NumPy only; what a subpackage needs beyond that comes with the extras
-(`pip install 'vreid-ext[train]'`).
+`import vreid_ext` requires only torch and NumPy. Subpackages with further dependencies have extras, such as
+`pip install 'vreid-ext[train]'`.
 """
 
 from importlib import import_module
 from typing import Any
 
-import vreid_ext._process  # noqa: F401  before torch
+import vreid_ext._process  # noqa: F401  must run before torch is imported
 from vreid_ext import ops
 from vreid_ext.backends import empty_cache, use_backend
 

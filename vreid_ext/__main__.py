@@ -1,4 +1,4 @@
-"""`python -m vreid_ext` is the command `vreid`."""
+"""`python -m vreid_ext` runs the command `vreid`."""
 
 from vreid_ext.cli import main
 

@@ -1,4 +1,4 @@
-"""Argument checks of all public functions. Each message names the argument, what was expected and got."""
+"""Argument checks of all public functions. Messages have the form `name: expected X, got Y`."""
 
 import math
 import sys
@@ -13,11 +13,11 @@ from torch import Tensor
 from vreid_ext import _observers
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-METRICS = ("euclidean", "squared", "cosine")  # distances of mining
+METRICS = ("euclidean", "squared", "cosine")  # of the mining ops
 
 
 def floating(name: str, value: Any, shape: str) -> None:
-    """`value` is a floating tensor with the axes of `shape`, say "(B,T,H,W)"; the first may be empty."""
+    """Check a floating-point tensor with the axes of `shape`, e.g. "(B,T,H,W)". Only axis 0 may be empty."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor {shape}, got {type(value).__name__}")
     if value.dtype not in FLOATS:
@@ -28,12 +28,16 @@ def floating(name: str, value: Any, shape: str) -> None:
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
     if 0 in value.shape[1:]:
         raise ValueError(
-            f"{name}: expected no empty axis but the first in {shape}, got shape {tuple(value.shape)}"
+            f"{name}: expected no empty axis except the first in {shape}, got shape {tuple(value.shape)}"
         )
 
 
 def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any, *, empty: bool = True) -> None:
-    """`rows` is a floating (n,D) and `labels` an integer (n,) tensor on one device. n may be 0 if `empty`."""
+    """Check `rows`, floating-point (n,D), and `labels`, integer (n,) on the same device.
+
+    Args:
+        empty: whether n may be 0.
+    """
     floating(name, rows, "(n,D)")
     if not len(rows) and not empty:
         raise ValueError(f"{name}: expected shape (n,D) with n at least 1, got {tuple(rows.shape)}")
@@ -43,13 +47,14 @@ def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any, *, empty:
         raise TypeError(f"{labels_name}: expected dtype int64 or int32, got {labels.dtype}")
     if labels.shape != rows.shape[:1]:
         raise ValueError(
-            f"{labels_name}: expected shape ({rows.shape[0]},) as {name} has rows, got {tuple(labels.shape)}"
+            f"{labels_name}: expected shape ({rows.shape[0]},), one label for each row of {name}, "
+            f"got {tuple(labels.shape)}"
         )
     same_device(labels_name, labels, rows.device)
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> None:
-    """`value` is None or a boolean tensor of the given shape on the given device."""
+    """Check None or a bool tensor with the given shape and device."""
     if value is None:
         return
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
@@ -61,7 +66,7 @@ def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) ->
 
 
 def same_device(name: str, value: Tensor, device: torch.device) -> None:
-    """`value` is a strided tensor on the given device."""
+    """Check a strided tensor on the given device."""
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
     if value.device != device:
@@ -69,48 +74,44 @@ def same_device(name: str, value: Tensor, device: torch.device) -> None:
 
 
 def integer(name: str, value: Any, least: int) -> int:
-    """`value`, an integer of 64 bits, `least` or more."""
+    """`value` as an int, checked to be >= `least` and to fit into 64 bits."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     number = int(value)
     if not least <= number < 2**63:
-        raise ValueError(f"{name}: expected an int of at least {least} that 64 bits hold, got {value}")
+        raise ValueError(f"{name}: expected an int >= {least} that fits into 64 bits, got {value}")
     return number
 
 
 def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """`value`, a finite number from `least` to `most`."""
+    """`value` as a float, checked to be finite and between `least` and `most` (inclusive)."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     given: Any = value
-    # Compared before the conversion, which overflows for a huge int.
+    # Compare before the conversion: float() of a huge int raises OverflowError.
     number = float(value) if -sys.float_info.max <= given <= sys.float_info.max else math.nan
     if not least <= number <= most:
         bounds = (
-            ""
-            if least == -math.inf
-            else f" from {least} on"
-            if most == math.inf
-            else f" from {least} to {most}"
+            "" if least == -math.inf else f" >= {least}" if most == math.inf else f" from {least} to {most}"
         )
         raise ValueError(f"{name}: expected a finite number{bounds}, got {value}")
     return number
 
 
 def array(name: str, value: Any) -> Tensor:
-    """A tensor of numbers, from a tensor, an array of any strides and byte order, or nested lists."""
+    """Convert a tensor, an array of any strides and byte order, or nested lists to a tensor."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
         return value
     try:
         value = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:  # such as lists of different lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # e.g. lists of different lengths
         raise TypeError(
             f"{name}: expected an array of numbers, got {type(value).__name__}: {error}"
         ) from error
     if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
-        raise TypeError(f"{name}: expected an array of numbers of at most 64 bits, got one of {value.dtype}")
+        raise TypeError(f"{name}: expected an array of numbers of at most 64 bits, got dtype {value.dtype}")
     if value.dtype.kind == "u" and value.dtype.itemsize == 8 and value.size and value.max() >= 2**63:
         raise ValueError(f"{name}: expected integers below 2^63, got {value.max()}")
     value = value.astype(value.dtype.newbyteorder("="), copy=any(stride < 0 for stride in value.strides))
@@ -118,10 +119,10 @@ def array(name: str, value: Any) -> Tensor:
 
 
 def sizes(value: Any) -> dict[str, int]:
-    """The numbers of classes of attributes, by name: at least one attribute."""
+    """Check a mapping from attribute names to numbers of classes, with at least one attribute."""
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"sizes: expected a mapping of names to numbers of classes, got {type(value).__name__}"
+            f"sizes: expected a mapping from names to numbers of classes, got {type(value).__name__}"
         )
     if not value:
         raise ValueError("sizes: expected at least one attribute, got none")
@@ -134,7 +135,7 @@ def flag(name: str, value: Any) -> None:
 
 
 def margin(value: Any) -> float | Literal["soft"]:
-    """A finite number of at least 0, or "soft"."""
+    """Check a finite number >= 0 or "soft"."""
     if isinstance(value, str) and value == "soft":
         return "soft"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -145,27 +146,27 @@ def margin(value: Any) -> float | Literal["soft"]:
 
 
 def readable(value: Tensor) -> bool:
-    """Whether Python may branch on the numbers: they exist, and no tracer, transform or mode looks on."""
+    """Whether Python may branch on the values: they exist, and no tracer, transform or mode is active."""
     return not _observers.symbolic() and held(value)
 
 
 def seen(value: Tensor) -> bool:
-    """Whether the numbers can be looked at without a wait for the device."""
+    """Whether the values can be read without device synchronisation."""
     return value.device.type == "cpu" and readable(value)
 
 
 def has_numbers(name: str, value: Tensor) -> None:
     if value.device.type == "meta":
-        raise ValueError(f"{name}: expected a tensor that holds numbers, got one on meta")
+        raise ValueError(f"{name}: expected a tensor with data, got a meta tensor")
 
 
 def held(value: Tensor) -> bool:
-    """Whether the tensor's own memory holds its numbers; a FakeTensor or a DTensor has rules of its own."""
+    """Whether the tensor's own storage holds its values; False for FakeTensor, DTensor and the like."""
     return type(value).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def within(name: str, value: Tensor, least: int, end: int) -> None:
-    """Integers from `least` to `end` - 1, where they can be looked at."""
+    """Check integers from `least` to `end` - 1. Skipped where reading them would synchronise."""
     if not seen(value) or not value.numel():
         return
     low, high = (int(each) for each in value.aminmax())
@@ -175,7 +176,7 @@ def within(name: str, value: Tensor, least: int, end: int) -> None:
 
 
 def row_blocks(name: str, value: Any, rows: int) -> None:
-    """`value` is a number of row blocks that divides the map's rows."""
+    """Check a number of row blocks, which must divide the number of rows of the map."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < 1 or rows % value:

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever kills the process or fills the disk."""
+"""Atomic writes of files and folders: an interrupted write or a full disk leaves no incomplete output."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from vreid_ext._lock import one_writer
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """fsync a file, or the entries of a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,12 +23,13 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, racing: bool = False) -> Iterator[Path]:
-    """A path to write to, `.NAME.partial`; at the end of the block that file replaces `path`.
+    """Yield a temporary path, `.NAME.partial`; at the end of the block that file replaces `path`.
 
-    After an error it is removed, and `path` is as it was.
+    After an error the temporary file is removed and `path` is unchanged.
 
     Args:
-        racing: several processes may write the same content at once, so each has a temporary name of its own.
+        racing: several processes may write the same content at once, so the temporary name contains the
+            process id.
     """
     owner = f".{os.getpid()}" if racing else ""
     temporary = path.with_name(f".{path.name}{owner}.partial")
@@ -47,22 +48,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def check_new_folder(out: Path) -> None:
-    """Raises FileExistsError if `out` is a file or holds something."""
+    """Raise FileExistsError if `out` is a file or a folder that is not empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"out: {out} already holds something; name a new or an empty folder")
+        raise FileExistsError(f"out: expected a new or empty folder, got {out}, which is not empty")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `out` at the end of the block, or leaves no trace of itself.
+    """Yield a temporary folder. It becomes `out` at the end of the block and is removed after an error.
 
-    One process at a time makes `out` (`one_writer`).
+    Only one process at a time may create `out` (`one_writer`).
     """
     with one_writer("out", out):
         check_new_folder(out)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-incomplete-", dir=out.parent))
         try:
-            root = staging / "root"  # mkdtemp's own mode is private, this one's is the user's default
+            root = staging / "root"  # mkdtemp creates with mode 0700; mkdir uses the user's default mode
             root.mkdir()
             yield root
             os.replace(root, out)

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder or a file that ends with its process, however that ends."""
+"""One writer at a time: a lock on a folder or a file. The OS releases it when the process ends."""
 
 import functools
 import inspect
@@ -13,29 +13,29 @@ from typing import Any, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# The locks of this process: the descriptor of the file, and the thread that holds it.
+# The locks of this process: lock file -> (file descriptor, id of the thread that holds the lock).
 _held: dict[Path, tuple[int, int]] = {}
 
 
 class InUseError(RuntimeError):
-    """Another process writes there."""
+    """Another process or thread is writing to the same path."""
 
 
 @contextmanager
 def one_writer(name: str, target: str | Path, *, inside: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder or a file for the length of the block; a thread may enter it again.
+    """Hold the lock of a folder or a file during the block. The lock is reentrant within a thread.
 
-    The lock file is `.NAME.lock` beside the target. It is removed at the end, as are folders that were made
-    for it and have stayed empty. A process that is killed leaves the file, but not the lock. On a file system
-    without locks a warning says so.
+    The lock file is `.NAME.lock` beside the target. It is removed at the end, together with folders that
+    were created for it and are still empty. A killed process leaves the file behind, but not the lock. Warns
+    if the file system does not support locks.
 
     Args:
-        name: argument that the error names.
-        target: what is written.
-        inside: the target is a folder that may exist, and the lock file is `.lock` in it.
+        name: argument name for the error message.
+        target: file or folder that will be written.
+        inside: the target is a folder, and the lock file is `.lock` in it.
 
     Raises:
-        InUseError: another process, or another thread, writes there; the message says which.
+        InUseError: another process or thread holds the lock; the message contains its process id and host.
     """
     target = Path(target).absolute()
     path = target / ".lock" if inside else target.with_name(f".{target.name}.lock")
@@ -54,7 +54,7 @@ def one_writer(name: str, target: str | Path, *, inside: bool = False) -> Iterat
         try:
             yield
         finally:
-            if _held.pop(path, None):  # None in a child that has let go
+            if _held.pop(path, None):  # None in a forked child, which has released all locks
                 path.unlink(missing_ok=True)
                 os.close(file)
     finally:
@@ -64,7 +64,7 @@ def one_writer(name: str, target: str | Path, *, inside: bool = False) -> Iterat
 
 
 def alone(argument: str) -> Callable[[Function], Function]:
-    """Decorator: `one_writer` of the path that an argument of the function names, around each call."""
+    """Decorator that runs each call within `one_writer` of the path given as this argument."""
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
@@ -80,14 +80,15 @@ def alone(argument: str) -> Callable[[Function], Function]:
 
 
 def _acquire(name: str, target: Path, path: Path) -> int | None:
-    """The descriptor of the lock file, locked; None where the file system has no locks."""
+    """Lock the lock file and return its descriptor, or None if the file system does not support locks."""
     import fcntl
 
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have removed the file meanwhile; a lock on that keeps nobody out.
+            # The previous holder may have removed the file before it was locked here. A lock on a removed
+            # file excludes no other process, so try again with a new one.
             if os.path.samestat(os.fstat(file), path.stat()):
                 break
             os.close(file)
@@ -102,19 +103,19 @@ def _acquire(name: str, target: Path, path: Path) -> int | None:
         except OSError as error:
             os.close(file)
             warnings.warn(
-                f"{name}: {str(target)!r} cannot be locked ({error.strerror}); see that no other process "
-                "writes there",
+                f"{name}: {str(target)!r} cannot be locked ({error.strerror}); make sure that no other "
+                "process writes there",
                 stacklevel=4,
             )
             return None
     os.ftruncate(file, 0)
-    with suppress(OSError):  # a full disk; what is written is for people
+    with suppress(OSError):  # e.g. a full disk; the text only serves the error message
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return file
 
 
 def _let_go() -> None:
-    """A child, such as a loader's worker, would keep the lock of a parent that is killed."""
+    """Close inherited locks: a child (a DataLoader worker) would keep them after its parent is killed."""
     for file, _ in _held.values():
         os.close(file)
     _held.clear()

@@ -1,7 +1,7 @@
-"""Who looks at a call of an op: compilers, tracers, function transforms, modes, profilers.
+"""Detects observers of an op call: compilers, tracers, function transforms, modes, profilers.
 
-A kernel may be called past torch's dispatcher only if nobody looks on. torch answers that through private
-functions. Where a version of torch lacks one of them, every call goes through the dispatcher.
+A kernel may bypass torch's dispatcher only if no observer is active. Only private functions of torch report
+this. If the installed torch lacks one of them, every call goes through the dispatcher.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 
 def _private(path: str) -> Any:
-    """A function of torch that is not public, None where this torch has no such name."""
+    """A private function of torch, or None if this version of torch does not have it."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -27,15 +27,15 @@ _incomplete = None in (_dispatch_modes, _function_modes, _transform, _profiling,
 
 
 def transformed() -> bool:
-    """Whether the arithmetic itself is asked for: a `torch.jit.trace` that records it, forward-mode AD, or a
-    transform of `torch.func`. Plain torch has rules for all of them, a kernel has none.
+    """Whether a `torch.jit.trace`, forward-mode AD or a transform of `torch.func` is active. They need the
+    arithmetic as plain torch operators; a kernel has no rules for them.
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in torch's __all__
     return tracing or transforming() or forward_mode()
 
 
 def observed() -> bool:
-    """Whether somebody has to see the operator."""
+    """Whether an active observer must receive the call as an operator of the dispatcher."""
     return _incomplete or bool(
         torch.compiler.is_compiling()
         or _dispatch_modes() > 0
@@ -46,30 +46,30 @@ def observed() -> bool:
 
 
 def symbolic() -> bool:
-    """Whether Python must not branch on a tensor's numbers: it has none, or the branch would be recorded."""
+    """Whether Python must not branch on values: tensors have none, or a tracer would record one branch."""
     return bool(
         torch.compiler.is_compiling() or transformed() or _dispatch_modes is None or _dispatch_modes() > 0
     )
 
 
 def forward_mode() -> bool:
-    """Whether a level of forward-mode AD is open, also that of `torch.func.jvp`."""
+    """Whether a forward-mode AD level is active, including that of `torch.func.jvp`."""
     level = getattr(forward_ad, "_current_level", None)
     if level is not None:
         return bool(level >= 0)
     zero = torch.zeros((), dtype=torch.float32, device="cpu")
     try:
-        forward_ad.make_dual(zero, zero)  # raises where none is
+        forward_ad.make_dual(zero, zero)  # raises if no level is active
     except RuntimeError:
         return False
     return True
 
 
 def transforming() -> bool:
-    """Whether a transform of `torch.func` runs."""
+    """Whether a transform of `torch.func` is active."""
     return _transform is not None and _transform() is not None
 
 
 def batched(args: tuple[Any, ...]) -> bool:
-    """Whether gradients are wrappers without memory: `torch.autograd.grad(is_grads_batched=True)`."""
+    """Whether gradients are wrappers without storage, as in `torch.autograd.grad(is_grads_batched=True)`."""
     return not all(_has_storage(each) for each in args if isinstance(each, torch.Tensor))

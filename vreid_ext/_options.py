@@ -1,4 +1,4 @@
-"""Options of models and data sets: their names and types, as the signatures of their factories give them."""
+"""Options of models and data sets: names and types, taken from the signatures of the factories."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,12 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# What YAML can write besides text.
+# Types that YAML can express, besides text.
 _PLAIN = (bool, int, float, list, tuple, Sequence, dict, Mapping)
 
 
 def option_types(factory: Callable[..., Any]) -> dict[str, Any] | None:
-    """The annotation of every option of a factory, `Any` where there is none; None if it takes any option.
+    """The annotation of every option of a factory (`Any` if missing), or None if it accepts `**kwargs`.
 
     The first parameter is not an option.
     """
@@ -23,17 +23,17 @@ def option_types(factory: Callable[..., Any]) -> dict[str, Any] | None:
     parameters = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
     try:
         hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except NameError:  # a name that is imported for type checkers only
+    except NameError:  # a name imported under TYPE_CHECKING
         hints = {}
     return {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}
 
 
 def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse what the factory of `owner` does not take.
+    """Check names and types of options against the factory of `owner`.
 
     Raises:
-        ValueError: an unknown option.
-        TypeError: a value of another type.
+        ValueError: unknown option.
+        TypeError: value of the wrong type.
     """
     types = option_types(factory)
     if types is None:
@@ -41,15 +41,17 @@ def check_options(owner: str, factory: Callable[..., Any], options: Mapping[str,
     for name, value in options.items():
         if name not in types:
             near = get_close_matches(name, types, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{name}: {owner} has no such option; {hint}It has {', '.join(types)}")
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{name}: expected an option of {owner} ({', '.join(types) or 'none'}), got {name!r}{hint}"
+            )
         if not _fits(value, types[name]):
-            wanted = " or ".join(dict.fromkeys(map(_name, members(types[name]))))
-            raise TypeError(f"{name}: {owner} expected {wanted}, got {value!r}")
+            expected = " or ".join(dict.fromkeys(map(_name, members(types[name]))))
+            raise TypeError(f"{name}: expected {expected} for {owner}, got {value!r}")
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union and the values of a `Literal`; any other annotation alone."""
+    """The types of a union or the values of a `Literal`, flattened; any other annotation as a 1-tuple."""
     origin = get_origin(annotation)
     if origin is Literal:
         return get_args(annotation)
@@ -59,7 +61,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether text and None are all that YAML can write for this type."""
+    """Whether the only YAML values of this type are text and None."""
     parts = [get_origin(part) or part for part in members(annotation)]
     return any(part is str or isinstance(part, str) for part in parts) and not any(
         part in _PLAIN or isinstance(part, int) for part in parts
@@ -83,11 +85,11 @@ def _is(value: Any, part: Any) -> bool:
         )
     if kind in (bool, str, NoneType, dict, Mapping):
         return isinstance(value, kind)
-    if isinstance(kind, str | int):  # of a Literal, whose values the factory compares
+    if isinstance(kind, str | int):  # value of a Literal; the factory checks the value itself
         return type(value) is type(kind)
     if isinstance(kind, type) and issubclass(kind, PathLike):
         return isinstance(value, str | PathLike)
-    # Nothing that YAML writes is an object of another class; what an object can do is not asked here.
+    # Any other class: accept every object that YAML cannot express, without further checks.
     return kind is Any or not isinstance(value, (str, NoneType, Real, *_PLAIN))
 
 

@@ -1,25 +1,27 @@
-"""The process: main interpreter only, one thread in a forked child, and the variables that torchrun sets."""
+"""Process-wide preconditions (main interpreter only; one thread after fork) and torchrun's variables."""
 
 import importlib
 import os
 
 
 def _refuse_sub_interpreters() -> None:
-    """Importing torch in a sub-interpreter deadlocks."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # from Python 3.13 on, and before
+    """Raise ImportError in a sub-interpreter, where importing torch deadlocks."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # Python >= 3.13, Python < 3.13
         try:
             interpreters = importlib.import_module(name)
         except ImportError:
             continue
         if interpreters.get_current() != interpreters.get_main():
-            raise ImportError("vreid_ext, like torch, runs in the main interpreter only: this is another one")
+            raise ImportError(
+                "vreid_ext: expected the main interpreter (as for torch), got a sub-interpreter"
+            )
 
 
 _refuse_sub_interpreters()
 
 import torch  # noqa: E402
 
-_forked = False  # whether this process was forked and has called no op of this package since
+_forked = False  # whether this process is a forked child that has not yet called an op of this package
 
 
 def _note_fork() -> None:
@@ -33,8 +35,8 @@ os.register_at_fork(after_in_child=_note_fork)
 def settle_fork() -> None:
     """Called by every op: in a forked process, set torch to one thread before the first op.
 
-    OpenMP's worker threads do not survive `fork`, so the next parallel region of torch or of a kernel would
-    deadlock. A forked process that calls no op of this package is left as it is.
+    OpenMP worker threads do not survive `fork`, so the next parallel region of torch or of a kernel would
+    deadlock. The number of threads of a forked process that calls no op of this package is not changed.
     """
     global _forked
     if _forked:
@@ -43,10 +45,10 @@ def settle_fork() -> None:
 
 
 def launched(name: str, default: str | None = None) -> int:
-    """A number that torchrun puts into the environment: RANK, WORLD_SIZE, LOCAL_RANK or LOCAL_WORLD_SIZE.
+    """Read an environment variable of torchrun: RANK, WORLD_SIZE, LOCAL_RANK or LOCAL_WORLD_SIZE.
 
     Raises:
-        ValueError: the variable is missing and has no default, or it is no number.
+        ValueError: the variable is not a number, or it is missing and has no default.
     """
     text = os.environ.get(name, default)
     if text is None or not text.isdecimal():

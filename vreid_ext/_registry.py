@@ -1,4 +1,4 @@
-"""Registered things by name: models and data sets."""
+"""Registries of models and data sets by name."""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ class Registry(Generic[Result]):
     """Functions or classes by name.
 
     Args:
-        kind: what they make, for errors: "model", "data set".
+        kind: the kind of object that they create, for error messages: "model", "data set".
     """
 
     def __init__(self, kind: str) -> None:
@@ -23,12 +23,14 @@ class Registry(Generic[Result]):
         """Decorator that registers a function or class under a name.
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is already registered.
         """
 
         def register(factory: Factory) -> Factory:
             if name in self._factories:
-                raise ValueError(f"name: expected one that no {self.kind} has yet, got {name!r}")
+                raise ValueError(
+                    f"name: expected an unused {self.kind} name, got {name!r}, which is registered"
+                )
             self._factories[name] = factory
             return factory
 
@@ -42,11 +44,11 @@ class Registry(Generic[Result]):
         """The function or class registered under a name.
 
         Raises:
-            ValueError: unknown name; the message has the nearest known one.
+            ValueError: unknown name; the message suggests the closest registered name.
         """
         if name not in self._factories:
             near = get_close_matches(str(name), self._factories, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(self.names())
-            raise ValueError(f"name: expected a {self.kind}, one of {known}, got {name!r}{hint}")
+            raise ValueError(f"name: expected a {self.kind} name, one of {known}, got {name!r}{hint}")
         return self._factories[name]

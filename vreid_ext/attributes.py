@@ -1,4 +1,4 @@
-"""Attributes of MARS and DukeMTMC-VideoReID, as ASTA and AITL use them: names, classes, checks of labels."""
+"""Attributes of MARS and DukeMTMC-VideoReID, as used by ASTA and AITL: names, class counts, label checks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from vreid_ext import _checks
 
-IGNORE = -1  # the class of an attribute that is not known
+IGNORE = -1  # class index of an unknown attribute
 
 Group = Literal["id_relevant", "id_irrelevant", "all"]
 
-# Attribute -> number of classes, in the order of the columns from the fourth on.
+# Attribute -> number of classes, in the column order of the attribute tables (fourth column onwards).
 ID_IRRELEVANT: Mapping[str, int] = {
     "motion": 5,
     "pose": 6,
@@ -75,15 +75,15 @@ def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
 
 
 def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str]) -> Tensor:
-    """Class indices of the named attributes, (A,) int64; -1, which losses and metrics leave out, where the
-    tracklet or one of its attributes is not in the table.
+    """Class indices of the named attributes, (A,) int64; -1 if the tracklet or the attribute is not in the
+    table. Losses and metrics ignore -1.
     """
     given = attributes or {}
     return torch.tensor([given.get(name, IGNORE) for name in names], dtype=torch.int64)
 
 
 def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
-    """Logits (n, sum of sizes) and targets (n, A) with classes in range or -1."""
+    """Check logits (n, sum of sizes) and targets (n, A) with class indices in range or -1."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a floating-point tensor (n, {sum(sizes.values())}), got {got}")
@@ -100,6 +100,6 @@ def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) 
             row, column = outside.nonzero()[0].tolist()
             name = list(sizes)[column]
             raise ValueError(
-                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} where it is not known, got class "
-                f"{int(targets[row, column])} of {name!r} in row {row}"
+                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} if unknown, got "
+                f"{int(targets[row, column])} for {name!r} in row {row}"
             )

@@ -1,4 +1,4 @@
-"""Several processes: how they come together, and what they exchange."""
+"""Distributed processes: the process group and the collectives that training and evaluation use."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +13,8 @@ from torch import Tensor
 from vreid_ext._lock import InUseError, one_writer
 from vreid_ext._process import launched
 
-# How long a process waits for another that is alive but silent. One that dies is noticed at once.
-_PATIENCE = timedelta(minutes=30)
+# Timeout of collectives, for processes that hang. A process that dies is detected at once.
+_TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
 
@@ -27,19 +27,19 @@ def world() -> tuple[int, int]:
 
 
 def join_processes() -> None:
-    """Join the process group that `torchrun` describes; does nothing outside of it or within a group."""
+    """Join the process group of `torchrun`. No-op outside `torchrun` or if a group is already initialised."""
     if not dist.is_available() or dist.is_initialized() or launched("WORLD_SIZE", "1") < 2:
         return
     gpus = torch.cuda.device_count()
     if gpus:
         torch.cuda.set_device(launched("LOCAL_RANK") % gpus)
-    # NCCL wants a GPU for each process. Numbers on the host are exchanged in any case.
+    # NCCL requires one GPU for each process. CPU tensors always use gloo.
     own_gpu = gpus >= launched("LOCAL_WORLD_SIZE")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=_TIMEOUT)
 
 
 def is_main() -> bool:
-    """Whether this process writes and prints what all of them have computed."""
+    """Whether this is rank 0, the process that writes files and prints."""
     rank, _ = world()
     return rank == 0
 
@@ -48,10 +48,10 @@ def is_main() -> bool:
 def main_writes(
     name: str, target: str | Path, *, inside: bool = False, needed: bool = True
 ) -> Iterator[None]:
-    """`one_writer`, held by the main process for all of them; its error is raised in each.
+    """`one_writer`, held by the main process on behalf of all. Its error is raised in every process.
 
     Args:
-        needed: whether anything will be written; the main process's value counts.
+        needed: whether anything will be written; only the main process's value is used.
     """
     rank, size = world()
     error: list[Exception | None] = [None]
@@ -75,7 +75,7 @@ def wait_for_everyone() -> None:
 
 
 def union(items: Iterable[T]) -> list[T]:
-    """What the processes have between them, sorted."""
+    """The items of all processes, sorted."""
     own = list(items)
     _, size = world()
     parts: list[list[T]] = [own] * size
@@ -86,12 +86,12 @@ def union(items: Iterable[T]) -> list[T]:
 
 def default_device() -> torch.device:
     """The accelerator of this machine, or the CPU."""
-    # Without the check a CUDA build of torch answers "cuda" on a machine that has no GPU.
+    # Without check_available, a CUDA build of torch returns "cuda" on a machine without a GPU.
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
-    """Each scalar averaged over the processes, on the host: one exchange and one wait."""
+    """Each scalar averaged over the processes, as floats: one all-reduce and one device synchronisation."""
     stacked = torch.stack([value.detach().float() for value in values.values()])
     _, size = world()
     if size > 1:
@@ -101,7 +101,7 @@ def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def interleave(rows: Tensor, total: int) -> Tensor:
-    """Undo the split `items[rank::processes]`: all `total` rows in their order, from each process's share."""
+    """Invert the split `items[rank::processes]`: all `total` rows in their original order."""
     _, size = world()
     if size == 1:
         return rows
@@ -123,17 +123,18 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Every process has computed the same loss, so its own rows of the gradient are all that it needs;
-        # DistributedDataParallel then divides by the number of processes, which is taken out here.
+        # Every process computes the same loss on all rows, so it needs only its own rows of the gradient.
+        # DistributedDataParallel then divides by the number of processes; the factor cancels that.
         (grad,) = grads
         return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """The rows (n,...) of all processes, (n * processes,...), in the order of ranks.
+    """All-gather of the rows (n,...) of all processes: (n * processes,...), ordered by rank.
 
-    The gradient is the one that makes DistributedDataParallel's mean over processes equal to the gradient
-    of a loss that every process computes on the gathered rows. All processes must hold as many rows.
+    For a loss that every process computes on the gathered rows, the gradient is scaled such that
+    DistributedDataParallel's mean over the processes is the gradient of that loss. All processes must hold
+    the same number of rows.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a tensor (n,...), got {type(x).__name__}")

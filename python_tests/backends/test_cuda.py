@@ -67,7 +67,7 @@ print(backends.reason("sta_pool", "cuda", torch.device("cuda"), torch.float32), 
     [
         (
             ("cudaErrorNoKernelImageForDevice", "no kernel image"),
-            "built for the architectures 80-real; cuda:1 is 75, which `VREID_CUDA=1 VREID_CUDA_ARCHS=75",
+            "not for 75 of cuda:1; rebuild with `VREID_CUDA=1 VREID_CUDA_ARCHS=75",
         ),
         (
             ("cudaErrorInsufficientDriver", "too old"),

@@ -15,7 +15,7 @@ def test_own_data_set_by_name(monkeypatch, tmp_path):
         return TrackletDataset("mine", str(root), [], [], [], protocol=season)
 
     assert build_dataset("mine", tmp_path, season="winter").protocol == "winter"
-    with pytest.raises(ValueError, match="expected one that no data set has yet, got 'mine'"):
+    with pytest.raises(ValueError, match="expected an unused data set name, got 'mine'"):
         register_dataset("mine")(mine)
 
 
@@ -24,6 +24,6 @@ def test_unknown_name_and_option_name_the_known_ones(tmp_path):
         build_dataset("marz", tmp_path)
     with pytest.raises(
         ValueError,
-        match=r"^galery: data set 'mars' has no such option; did you mean 'gallery'\? It has gallery, ",
+        match=r"^galery: expected an option of data set 'mars' \(gallery, .*; did you mean 'gallery'\?",
     ):
         build_dataset("mars", tmp_path, galery="with_query")

@@ -198,7 +198,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(tmp_path, argument, va
 
 def test_a_directory_with_content_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="already holds"):
+    with pytest.raises(FileExistsError, match="expected a new or empty folder"):
         synthesize(tmp_path, ids=4)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

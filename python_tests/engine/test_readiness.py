@@ -81,9 +81,9 @@ def test_an_evaluation_that_the_model_cannot_do(own, recipe, steps, tmp_path, mo
         (["loss.triplet=0", "loss.softmax=0", "loss.inter_frame=0"], "loss: expected a weight above 0"),
         (
             ["dataset.options.split=half"],
-            "split: data set 'tracklet_folder' expected float or None, got 'half'",
+            "split: expected float or None for data set 'tracklet_folder', got 'half'",
         ),
-        (["model.blocks=two"], "blocks: model 'sta' expected int, got 'two'"),
+        (["model.blocks=two"], "blocks: expected int for model 'sta', got 'two'"),
     ],
 )
 def test_a_recipe_that_cannot_train(own, recipe, steps, tmp_path, overrides, says):

@@ -35,7 +35,7 @@ for call, name in (
     (lambda: ours.TripletMarginLoss()(x, labels), "more triplets than embeddings"),
     (lambda: ours.TripletMarginLoss(reducer=None), "reducer"),
     (lambda: ours.BatchHardMiner(collect_stats=True), "collect_stats"),
-    (lambda: ours.BatchHardMiner()(x, labels.float()), "labels that are not integers"),
+    (lambda: ours.BatchHardMiner()(x, labels.float()), "labels of a floating-point dtype"),
 ):
     try:
         call()

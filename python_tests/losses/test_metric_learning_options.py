@@ -196,7 +196,7 @@ def test_dtype_of_the_loss(batch, dtype):
         (
             lambda: metric_learning.BatchHardMiner("cosine", distance=distances.LpDistance()),
             ValueError,
-            "distance: expected none beside metric='cosine'",
+            "distance: expected None together with metric='cosine'",
         ),
     ],
 )

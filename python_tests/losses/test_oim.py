@@ -152,7 +152,7 @@ def test_training_pulls_people_apart():
         (
             lambda: OIMLoss(4, 3, queue=1)(unit(2, 4), torch.tensor([0, -1])),
             ValueError,
-            "queue: expected at least the 2 samples .*, got 1 rows",
+            "queue: expected at least 2 rows, the samples of the batch, got 1",
         ),
         (lambda: OIMLoss(5, 3)(unit(2, 4), torch.tensor([0, 1])), ValueError, "inputs: expected .*got D = 4"),
         (lambda: OIMLoss(4, 0), ValueError, "num_classes: expected .*got 0"),

@@ -37,7 +37,7 @@ def test_without_a_triplet_the_loss_and_its_gradient_are_zero(targets):
 
 def test_bad_input_is_named():
     features, scores, targets = batch()
-    with pytest.raises(ValueError, match="margin: expected a finite number from 0 on, got -1"):
+    with pytest.raises(ValueError, match="margin: expected a finite number >= 0, got -1"):
         PartTripletLoss(-1)
     with pytest.raises(ValueError, match=r"targets: expected shape"):
         PartTripletLoss()(features, scores, targets[:5])

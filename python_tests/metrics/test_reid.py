@@ -289,7 +289,7 @@ def test_reranking_needs_a_named_metric():
 
 
 def test_a_distance_function_must_give_a_tile():
-    with pytest.raises(ValueError, match=r"^metric: expected \(3, 3\), got distances of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"^metric: expected distances of shape \(3, 3\), got \(3,\)"):
         evaluate(F, F, P, P, P, P[::-1], metric=lambda a, b: a[:, 0])
 
 

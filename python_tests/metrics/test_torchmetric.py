@@ -98,7 +98,7 @@ def test_features_that_are_not_finite_are_named_by_their_batch_and_not_kept():
     features, *others = samples()
     broken = features.clone()
     broken[5, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"^features: expected finite numbers, got row 5"):
+    with pytest.raises(ValueError, match=r"^features: expected finite values, got NaN or infinity in row 5"):
         metric.update(broken, *others)
     assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)
 

@@ -111,7 +111,7 @@ def test_receptive_fields_for_pictures():
         ({"regions": 0}, "regions: expected .*got 0"),
         ({"feature_dim": 0}, "feature_dim: expected .*got 0"),
         ({"backbone": nn.Identity()}, "backbone: expected .*got Identity"),
-        ({"poling": "max"}, "poling: model 'drsta' has no such option"),
+        ({"poling": "max"}, "poling: expected an option of model 'drsta'"),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -21,20 +21,22 @@ def test_builds_a_registered_model_with_its_options(linear):
 
 
 def test_unknown_name_names_the_nearest():
-    with pytest.raises(ValueError, match=r"^name: expected a model, .*, got 'stta'; did you mean 'sta'\?"):
+    with pytest.raises(
+        ValueError, match=r"^name: expected a model name, .*, got 'stta'; did you mean 'sta'\?"
+    ):
         build_model("stta", 3)
 
 
 @pytest.mark.parametrize(
     ("name", "option", "says"),
     [
-        ("linear", "widht", "'linear' has no such option; did you mean 'width'"),
-        ("sta", "blcoks", "'sta' has no such option; did you mean 'blocks'"),
-        ("sta", "num_clases", "'sta' has no such option; .*It has pooling, "),
+        ("linear", "widht", r"'linear' \(width\), got 'widht'; did you mean 'width'"),
+        ("sta", "blcoks", r"'sta' \(.*, got 'blcoks'; did you mean 'blocks'"),
+        ("sta", "num_clases", r"'sta' \(pooling, .*, got 'num_clases'"),
     ],
 )
 def test_unknown_option_names_the_nearest(linear, name, option, says):
-    with pytest.raises(ValueError, match=rf"^{option}: model {says}"):
+    with pytest.raises(ValueError, match=rf"^{option}: expected an option of model {says}"):
         build_model(name, 3, **{option: 4})
 
 

@@ -103,7 +103,7 @@ def test_pooling_reads_its_box_alone(how):
         (
             lambda: part_boxes(torch.zeros(14, 3), margin=-1),
             ValueError,
-            "margin: expected a finite number from 0 on, got -1",
+            "margin: expected a finite number >= 0, got -1",
         ),
         (lambda: part_boxes(torch.zeros(14, 3), min_size=0), ValueError, "min_size: expected .*got 0"),
         (lambda: pool_parts(torch.zeros(2, 3, 4), torch.zeros(2, 6, 4)), ValueError, "maps: expected shape"),

@@ -149,7 +149,7 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
     with forward_ad.dual_level():
         function(x, backend="native")  # no tangent, no error
         with (
-            pytest.raises(RuntimeError, match=f"expected .*, got 'native', whose {name} has no"),
+            pytest.raises(RuntimeError, match=f"expected .*, got 'native': {name} has no"),
             torch.no_grad(),
         ):
             function(forward_ad.make_dual(x, x), backend="native")
@@ -157,7 +157,7 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
 
 def test_forward_mode_through_rankings_is_an_error():
     x, index = draw(4, 6), torch.arange(4)
-    with pytest.raises(RuntimeError, match="whose pair_distances has no forward-mode"):
+    with pytest.raises(RuntimeError, match="pair_distances has no forward-mode derivative there"):
         torch.func.jvp(lambda x: ops.pair_distances(x, x + 1, index, index), (x,), (x,))
 
 
@@ -282,12 +282,12 @@ def test_fake_tensors_have_shapes_and_no_numbers():
     assert ops.batch_hard(x, y).valid.shape == (8,)
     assert ops.top_k(x, x, 2)[1].shape == (8, 2)
     assert losses.AITLoss()(x, x, y).shape == ()
-    with pytest.raises(RuntimeError, match="k_reciprocal: expected numbers"):
+    with pytest.raises(RuntimeError, match="k_reciprocal: expected ordinary tensors"):
         ops.k_reciprocal(x, x)
 
 
 def test_re_ranking_refuses_a_tracer():
-    with pytest.raises(RuntimeError, match="k_reciprocal: expected numbers, got a tracer"):
+    with pytest.raises(RuntimeError, match=r"k_reciprocal: expected ordinary tensors .*, got a tracer"):
         traced(lambda x: ops.k_reciprocal(x, x, 2, 2).rows(0, 4), draw(4, 6))
 
 

@@ -368,7 +368,7 @@ def test_a_second_derivative_is_an_error_and_not_a_zero(native, dispatched):
     x = torch.randn(1, 2, 3, 4, 2, requires_grad=True)
     y = ops.attention_map(x.as_subclass(Other) if dispatched else x, backend=native)
     (gradient,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
+    with pytest.raises(RuntimeError, match="backend: expected 'reference' for double backward"):
         torch.autograd.grad(gradient.square().sum() + x.sum(), x)
 
 
@@ -402,7 +402,7 @@ ATTENTION = torch.zeros(2, 3, 8, 4)
         (lambda: ops.sta_pool([1]), TypeError, r"x: expected .*got list"),
         (lambda: ops.sta_pool(MAP.int()), TypeError, r"x: expected .*got torch.int32"),
         (lambda: ops.sta_pool(MAP[0]), ValueError, r"x: expected shape \(B,T,C,H,W\), got \(3, 4, 8, 4\)"),
-        (lambda: ops.sta_pool(MAP[:, :0]), ValueError, "expected no empty axis but the first"),
+        (lambda: ops.sta_pool(MAP[:, :0]), ValueError, "expected no empty axis except the first"),
         (lambda: ops.sta_pool(MAP.to_sparse()), TypeError, "layout"),
         (
             lambda: ops.sta_pool(MAP, 3),
@@ -447,7 +447,7 @@ def test_unusable_backend_lists_every_reason():
     with use_backend("cuda"), pytest.raises(RuntimeError) as error:
         ops.sta_pool(MAP)
     text = str(error.value)
-    assert "backend='cuda' cannot run sta_pool on cpu" in text
+    assert "backend: expected one that supports sta_pool on cpu" in text
     assert "reference: usable" in text
     assert all(f"  {name}: " in text for name in ("cuda", "triton", "native"))
 

@@ -1,6 +1,6 @@
-"""Which implementation of an op runs: `reference`, `native` (CPU), `triton`, `cuda` or another package's.
+"""Selects the backend of an op: `reference`, `native` (CPU), `triton`, `cuda` or one of another package.
 
-`backends.table` lists the ops and the backends; this file chooses among them.
+`backends.table` lists the ops and the backends; this module selects one of them.
 """
 
 import os
@@ -17,10 +17,10 @@ from vreid_ext import _observers
 from vreid_ext._process import settle_fork
 from vreid_ext.backends.table import OPS, has, load, names
 
-# Which of the two comes first on a GPU, by op and major compute capability (None: every other); Triton where
-# nothing is said. No row of a GPU stands under benchmarks/results yet: this is a prediction. It puts CUDA C++
-# first where the arithmetic takes less than launching from Python does, a microsecond or two against ten.
-# `benchmarks/gpu_report.py` measures both and prints what the table should say.
+# Preferred GPU backend of an op, by major compute capability (None: all others). The default is Triton.
+# benchmarks/results has no GPU rows yet, so this table is a prediction: CUDA C++ is preferred for ops whose
+# arithmetic takes less time than a kernel launch. A launch takes one or two microseconds from C++ and about
+# ten from Python. `benchmarks/gpu_report.py` measures both backends and prints the table that follows.
 _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
     "attention_map": {None: "cuda"},
     "block_scores": {None: "cuda"},
@@ -44,11 +44,11 @@ _setting = ContextVar("vreid_ext_backend", default=_default)
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run every op in the block on one backend, unless a call names another.
+    """Run all ops in the block on one backend, except calls with an explicit `backend=`.
 
     Precedence: the argument `backend=` of a call, then `use_backend`, then the environment variable
-    `VREID_BACKEND`, which is read when vreid_ext is imported. The setting is a context variable: other
-    threads and other asyncio tasks keep theirs, and a new thread starts with that of `VREID_BACKEND`.
+    `VREID_BACKEND`, which is read when vreid_ext is imported. The setting is a context variable: it does not
+    affect other threads or asyncio tasks, and a new thread starts with the value of `VREID_BACKEND`.
 
     Args:
         name: "auto", "reference", "native", "triton", "cuda", or the name of another package's backend.
@@ -64,14 +64,17 @@ def use_backend(name: str) -> Iterator[None]:
 def choose(
     op: str, requested: str, device: torch.device, dtype: torch.dtype, *, traceable: bool = True
 ) -> str:
-    """The backend that is to run `op`.
+    """Select the backend that runs `op`.
 
-    Under a tracer or a function transform "auto" is the reference (`_observers.transformed`), unless the
-    reference's Python depends on numbers and is not `traceable`.
+    Under a tracer or a function transform (`_observers.transformed`), "auto" selects the reference.
+
+    Args:
+        traceable: whether the reference of this op can be traced. False if its Python code depends on tensor
+            values; "auto" is then resolved as outside a tracer.
 
     Raises:
-        TypeError, ValueError: `requested` is no backend's name.
-        RuntimeError: the backend asked for cannot run this op; the message lists every reason.
+        TypeError, ValueError: `requested` is not the name of a backend.
+        RuntimeError: the requested backend cannot run this op; the message lists the reasons.
     """
     settle_fork()
     if not isinstance(requested, str):
@@ -81,16 +84,16 @@ def choose(
 
 
 def ops() -> list[str]:
-    """Every op, in alphabetical order."""
+    """The names of all ops, in alphabetical order."""
     return sorted(OPS)
 
 
 def usable(
     device: str | None = None, dtype: torch.dtype = torch.float32
 ) -> list[tuple[str, str, str | None]]:
-    """One row (op, backend, why not) for every pair; the last entry is None where the backend is usable.
+    """One row (op, backend, reason) for every pair; `reason` is None if the backend is usable.
 
-    Without `device`, triton and cuda are asked about the GPU, the other backends about the CPU.
+    If `device` is None, triton and cuda are checked for a GPU and the other backends for the CPU.
     """
     home = dict.fromkeys(("triton", "cuda"), "cuda")
     return [
@@ -101,17 +104,17 @@ def usable(
 
 
 def empty_cache() -> None:
-    """Free the memory of freed results that the CPU kernels cache, 1 GiB at most.
+    """Release the memory that the CPU kernels cache for later results, at most 1 GiB.
 
     Eager torch has no such cache on a CPU. For GPU memory see `torch.cuda.empty_cache`.
     """
-    # Without the module there is no cache, and importing `native.memory` is not needed for that.
+    # If the module has not been imported, nothing is cached.
     if (memory := sys.modules.get("vreid_ext.backends.native.memory")) is not None:
         memory.empty_cache()
 
 
 def build_info() -> dict[str, str]:
-    """How the C++ modules were built (compiler, instruction sets, architectures), and Triton's version."""
+    """Build settings of the C++ modules (compiler, instruction sets, architectures) and Triton's version."""
     facts: dict[str, str] = {}
     for name in ("native", "cuda"):
         built = load(name).build_info() or {"module": "not built"}
@@ -133,16 +136,19 @@ def _choose(op: str, requested: str, device: torch.device, dtype: torch.dtype, t
 @cache
 def _resolve(op: str, requested: str, device: torch.device, dtype: torch.dtype) -> str:
     _check_name(requested, "backend")
-    wanted = _preference(op, device.type) if requested == "auto" else (requested,)
-    for name in wanted:
+    candidates = _preference(op, device.type) if requested == "auto" else (requested,)
+    for name in candidates:
         if reason(op, name, device, dtype) is None:
             return name
     reasons = "\n".join(f"  {name}: {reason(op, name, device, dtype) or 'usable'}" for name in names())
-    raise RuntimeError(f"backend={requested!r} cannot run {op} on {device.type} in {dtype}:\n{reasons}")
+    raise RuntimeError(
+        f"backend: expected one that supports {op} on {device.type} with {dtype}, got {requested!r}:\n"
+        f"{reasons}"
+    )
 
 
 def _preference(op: str, device: str) -> tuple[str, ...]:
-    """What "auto" tries, in this order. Of several kinds of GPU in a machine the current one decides."""
+    """The backends that "auto" tries, in this order. On a GPU it depends on the current CUDA device."""
     if device == "cpu":
         return "native", "reference"
     if device != "cuda":
@@ -154,7 +160,7 @@ def _preference(op: str, device: str) -> tuple[str, ...]:
 
 
 def reason(op: str, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a backend cannot run an op on a device with a dtype; None if it can."""
+    """The reason why a backend cannot run an op on a device with a dtype; None if it can."""
     if not has(name, op):
         return f"it has no kernel for {op}"
     why: str | None = load(name).unavailable(device, dtype)

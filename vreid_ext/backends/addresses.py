@@ -1,7 +1,7 @@
-"""How tensors are passed to the C++ modules: addresses, sizes, strides and codes.
+"""Descriptions of tensors for the C++ modules: addresses, sizes, strides and codes.
 
-The modules export the fields of each tuple (`tuples`) and the names behind the codes (`codes`);
-python_tests/backends/test_addresses.py compares them with those here.
+The modules export the fields of each tuple (`tuples`) and the names of the codes (`codes`);
+python_tests/backends/test_addresses.py compares them with the definitions in this file.
 """
 
 from typing import NamedTuple
@@ -119,7 +119,7 @@ class SparseRows(NamedTuple):
 
 
 def feature_map(x: Tensor) -> FeatureMap | None:
-    """The kernels' view of a map (B,T,C,H,W) whose cells or channels are adjacent; None for other strides."""
+    """The kernels' view of a map (B,T,C,H,W) with contiguous cells or channels; None for other strides."""
     b, t, c, h, w = x.shape
     stride_b, stride_t, stride_c, stride_h, stride_w = x.stride()
     if h * w == 1:
@@ -138,7 +138,7 @@ def feature_map(x: Tensor) -> FeatureMap | None:
 
 
 def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
-    """x and its map, or those of a contiguous copy where the kernels do not read its strides."""
+    """x and its view, or a contiguous copy and its view if the kernels do not support the strides of x."""
     x_map = feature_map(x)
     if x_map is None:
         x = x.contiguous()
@@ -148,10 +148,10 @@ def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
 
 
 def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[Tensor, Tensor]]:
-    """The maps of x and of its gradient dx in one memory layout, and the tensors behind them.
+    """Views of x and of its gradient in the same memory layout, and the tensors (x, result) of these views.
 
-    Where the kernels cannot write dx, a contiguous tensor takes its place, to be copied over; where x has
-    another layout than that, a copy of x does.
+    `result` is dx, or a contiguous tensor if the kernels do not support the strides of dx. The caller then
+    copies it to dx. If the layout of x differs from that of `result`, x is copied to the latter.
     """
     result, result_map = dx, feature_map(dx)
     if result_map is None:
@@ -163,15 +163,15 @@ def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[
 
 
 def rows(x: Tensor | None) -> Rows:
-    """The kernels' view of embeddings (N,D) whose numbers are adjacent; None is a null address."""
+    """The kernels' view of embeddings (N,D) with contiguous rows; a null address for None."""
     if x is None:
         return Rows(0, 0, 0, 0, 0)
     n, d = x.shape
     return Rows(x.data_ptr(), DTYPE_CODES[x.dtype], n, d, x.stride(0))
 
 
-def adjacent(x: Tensor) -> Tensor:
-    """x (N,D), or a copy where the numbers of a row are not adjacent."""
+def contiguous_rows(x: Tensor) -> Tensor:
+    """x (N,D), or a copy if its rows are not contiguous."""
     return x if x.stride(1) == 1 else x.contiguous()
 
 
@@ -184,6 +184,6 @@ def address(tensor: Tensor | None) -> int:
 
 
 def in_strides_of(model: Tensor, values: Tensor) -> Tensor:
-    """Contiguous values in the strides of `torch.empty_like(model)`, as the ops' shape functions promise."""
+    """Contiguous values in the strides of `torch.empty_like(model)`, as declared by the shape functions."""
     out = torch.empty_like(model)
     return values if out.stride() == values.stride() else out.copy_(values)

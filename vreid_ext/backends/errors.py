@@ -1,4 +1,4 @@
-"""Errors that only a kernel can find, because it looks at the numbers."""
+"""Errors about tensor values, which are raised during the computation."""
 
 from torch import Tensor
 
@@ -14,9 +14,7 @@ class NotFiniteError(ValueError):
 
 
 def finite_rows(name: str, squares: Tensor, metric: str) -> None:
-    """Rows are finite, given their squared norms, and short enough for squares in float32 where a metric
-    squares.
-    """
+    """Check, given squared norms, that rows are finite and, for "euclidean", do not overflow float32."""
     bad = ~squares.isfinite()
     if bad.any():
         row = int(bad.nonzero()[0])
@@ -25,4 +23,4 @@ def finite_rows(name: str, squares: Tensor, metric: str) -> None:
         )
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])
-        raise ValueError(f"{name}: expected features in a smaller unit, got a norm above 1e18 in row {row}")
+        raise ValueError(f"{name}: expected rows with a norm of at most 1e18, got a larger one in row {row}")

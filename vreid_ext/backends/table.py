@@ -1,12 +1,13 @@
-"""Which ops there are, and which backends have a kernel for each.
+"""The table of ops, and the backends that have a kernel for each.
 
-A backend is a package here. It has one file per family of ops, `<backend>/<family>.py`, with a function
-`<op>` for each op and, where there is a gradient, `<op>_backward`. Its `__init__.py` has
-`unavailable(device, dtype)`, which returns why the backend cannot run on a device with a dtype, or None.
+A built-in backend is a subpackage with one module per family of ops, `<backend>/<family>.py`. The module has
+a function `<op>` for each op and, if the op is differentiable, `<op>_backward`. `<backend>/__init__.py` has
+`unavailable(device, dtype)`, which returns the reason why the backend cannot run on a device with a dtype, or
+None.
 
-Other packages add backends by an entry point in the group `vreid_ext.backends`: its name is the backend's
-name, its value a module with the functions of the ops that it has, and with `unavailable`. Such a backend
-runs where a call, `use_backend` or `VREID_BACKEND` names it.
+Other packages add backends by an entry point in the group `vreid_ext.backends`. The name of the entry point
+is the name of the backend; its value is a module with `unavailable` and the functions of the supported ops.
+Such a backend runs only if a call, `use_backend` or `VREID_BACKEND` selects it.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ BUILT_IN = ("reference", "native", "triton", "cuda")
 
 
 class Op(NamedTuple):
-    """The family of an op, and the backends besides the reference that have a kernel for it."""
+    """The family of an op, and the built-in backends (except the reference) that have a kernel for it."""
 
     family: str
     backends: tuple[str, ...]
@@ -51,7 +52,7 @@ OPS = {
 
 @cache
 def names() -> tuple[str, ...]:
-    """Every backend: those of this package, then those of others in alphabetical order."""
+    """All backends: the built-in ones, then those of other packages in alphabetical order."""
     return BUILT_IN + tuple(sorted({point.name for point in _others()} - set(BUILT_IN)))
 
 
@@ -65,7 +66,7 @@ def load(backend: str) -> ModuleType:
 
 
 def has(backend: str, op: str) -> bool:
-    """Whether a backend has a kernel for an op, usable or not."""
+    """Whether a backend has a kernel for an op, even if it is not usable on this machine."""
     if backend in BUILT_IN:
         return backend == "reference" or backend in OPS[op].backends
     return hasattr(load(backend), op)
@@ -73,7 +74,7 @@ def has(backend: str, op: str) -> bool:
 
 @cache
 def function(backend: str, name: str) -> Callable[..., Any]:
-    """A backend's function `<op>` or `<op>_backward`."""
+    """The function `<op>` or `<op>_backward` of a backend."""
     module = load(backend)
     if backend in BUILT_IN:
         module = import_module(f"{module.__name__}.{OPS[name.removesuffix('_backward')].family}")

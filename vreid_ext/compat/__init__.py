@@ -1,1 +1,1 @@
-"""Other packages' names and signatures on this one's ops."""
+"""The APIs of other packages, implemented with the ops of this package."""

@@ -22,13 +22,13 @@ Array = np.ndarray | Tensor
 
 
 class TripletLoss(nn.Module):
-    """`torchreid.losses.TripletLoss`: batch-hard, with an anchor's distance to itself among its positives.
+    """`torchreid.losses.TripletLoss`: batch-hard, with the anchor itself among its positives.
 
         mean over anchors a of  [ margin + max_p d(x_a, x_p) - min_n d(x_a, x_n) ]_+      d(x_a, x_a) = 0
 
-    So an anchor that is alone in its identity counts with a positive distance of 0, where
-    `losses.TripletLoss` leaves it out. An anchor without a negative, for which torchreid raises an
-    IndexError, is left out; if all are, the loss is zero.
+    An anchor without another sample of its identity therefore has a positive distance of 0, while
+    `losses.TripletLoss` excludes it. An anchor without a negative is excluded (torchreid raises an
+    IndexError); without any anchor the loss is zero.
 
     Call: `loss(inputs, targets)` with inputs (n,D) and targets (n,); see `losses.TripletLoss`.
 
@@ -51,15 +51,15 @@ class CrossEntropyLoss(nn.Module):
     """`torchreid.losses.CrossEntropyLoss`: softmax cross-entropy with label smoothing.
 
     Args:
-        num_classes: columns of the logits.
+        num_classes: number of columns of the logits.
         eps: weight of the smoothing.
-        use_gpu: ignored; the loss is computed where the logits are.
-        label_smooth: False for eps = 0.
+        use_gpu: ignored; the loss is computed on the device of the logits.
+        label_smooth: False is equivalent to eps = 0.
 
     Call: `loss(inputs, targets)` with logits (n, num_classes) and targets (n,).
 
     Raises:
-        TypeError, ValueError: as `losses.CrossEntropyLoss`; also another number of columns.
+        TypeError, ValueError: as `losses.CrossEntropyLoss`; also for another number of columns.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class CrossEntropyLoss(nn.Module):
 
 
 class RandomIdentitySampler(Sampler[int]):
-    """`torchreid.data.sampler.RandomIdentitySampler`: batch after batch of P identities with K samples each.
+    """`torchreid.data.sampler.RandomIdentitySampler`: batches of P identities with K samples each.
 
-    An epoch cuts the samples of every identity into groups of K, one of fewer than K filled up by drawing
-    with replacement, and takes P = batch_size // num_instances identities at a time, until fewer than P have
-    a group left.
+    In each epoch the samples of every identity are split into groups of K. An identity with fewer than K
+    samples gets one group, sampled with replacement. A batch takes one group each of P = batch_size //
+    num_instances identities. The epoch ends when fewer than P identities have groups left.
 
-    Its random numbers come from torch's generator (torchreid's from `random` and NumPy). `len()` is the
-    length of the next epoch; torchreid's is an upper bound.
+    Random numbers come from torch's generator (torchreid uses `random` and NumPy). `len()` is the exact
+    length of the next epoch (an upper bound in torchreid).
 
     Args:
-        data_source: sequence of tuples whose second entry is the identity.
+        data_source: sequence of tuples; the second entry is the identity.
         batch_size: a multiple of num_instances.
         num_instances: K.
 
     Raises:
-        ValueError: batch_size is no multiple of num_instances, or there are fewer than P identities.
+        ValueError: batch_size is not a multiple of num_instances, or there are fewer than P identities.
     """
 
     def __init__(self, data_source: Sequence[Any], batch_size: int, num_instances: int) -> None:
@@ -105,9 +105,9 @@ class RandomIdentitySampler(Sampler[int]):
         self.index_dic: dict[Any, list[int]] = {}
         for index, item in enumerate(data_source):
             self.index_dic.setdefault(item[1], []).append(index)
-        wanted, found = self.num_pids_per_batch, len(self.index_dic)
-        if found < wanted:
-            raise ValueError(f"data_source: expected at least {wanted} identities, got {found}")
+        least, found = self.num_pids_per_batch, len(self.index_dic)
+        if found < least:
+            raise ValueError(f"data_source: expected at least {least} identities, got {found}")
         self._epoch = self._draw()
 
     def __len__(self) -> int:
@@ -145,22 +145,23 @@ def evaluate_rank(
 ) -> tuple[np.ndarray, float]:
     """CMC (max_rank,) float32 and mAP from a distance matrix (Q,G).
 
-    The CMC has G entries where the gallery has fewer than `max_rank`. Equal distances rank by gallery index
-    (torchreid leaves them in the order of an unstable sort), and no pid is special. `use_cython` is ignored.
+    The CMC has only G entries if the gallery has fewer than `max_rank` items. Equal distances are ordered by
+    gallery index (by an unstable sort in torchreid). No pid has a special meaning. `use_cython` is ignored.
 
     Raises:
-        ValueError: `use_metric_cuhk03`, whose result is drawn at random; no query with a positive.
+        ValueError: `use_metric_cuhk03` is True (not supported, because its result is random), or no query has
+            a positive.
     """
     flag("use_metric_cuhk03", use_metric_cuhk03)
     if use_metric_cuhk03:
-        raise ValueError("use_metric_cuhk03: expected False, got True: its result is drawn at random")
+        raise ValueError("use_metric_cuhk03: expected False, got True, which has a random result")
     distances = array("distmat", distmat)
     if distances.dim() != 2 or 0 in distances.shape:
         raise ValueError(f"distmat: expected shape (Q,G), got {tuple(distances.shape)}")
     max_rank = integer("max_rank", max_rank, 1)
     result = evaluate_distances(
         distances,
-        *_numbered({"q_pids": q_pids, "g_pids": g_pids}),  # a pid of -1 is like any other here
+        *_numbered({"q_pids": q_pids, "g_pids": g_pids}),  # renumber: a pid of -1 is not special here
         *_numbered({"q_camids": q_camids, "g_camids": g_camids}),
         max_rank=min(max_rank, distances.shape[1]),
     )
@@ -168,7 +169,7 @@ def evaluate_rank(
 
 
 def _numbered(parts: dict[str, Any]) -> list[np.ndarray]:
-    """Numbers from 0 for the labels of two arrays: integers, or names."""
+    """Map the labels of two arrays (integers or strings) to integers from 0."""
     arrays = []
     for name, part in parts.items():
         try:
@@ -179,11 +180,11 @@ def _numbered(parts: dict[str, Any]) -> list[np.ndarray]:
             ) from error
         if labels.dtype.kind not in "biuUS" or labels.ndim != 1:
             raise TypeError(
-                f"{name}: expected integers or names (n,), got {labels.dtype} of shape {labels.shape}"
+                f"{name}: expected integers or strings (n,), got {labels.dtype} of shape {labels.shape}"
             )
         arrays.append(labels)
     if (arrays[0].dtype.kind in "US") != (arrays[1].dtype.kind in "US"):
-        raise TypeError(f"{', '.join(parts)}: expected both integers or both names, got one of each")
+        raise TypeError(f"{', '.join(parts)}: expected both integers or both strings, got one of each")
     _, numbers = np.unique(np.concatenate(arrays), return_inverse=True)
     return np.split(numbers, [len(arrays[0])])
 
@@ -196,10 +197,10 @@ def re_ranking(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> np.ndarray:
-    """Re-ranked distances (Q,G) float32 from distances between queries and gallery, and within each.
+    """Re-ranked distances (Q,G) float32 from the distances between queries and gallery, and within each.
 
-    The formulas of `ops.k_reciprocal` with the square of these distances as D. Beyond its arguments and
-    result it takes O(N k1) memory; `ops.k_reciprocal` takes features and needs none of the matrices.
+    Computes `ops.k_reciprocal` with the squares of these distances as D. Besides arguments and result it
+    needs O(N k1) memory. `ops.k_reciprocal` takes features and does not need the distance matrices.
     """
     from vreid_ext.backends.native.rerank import KReciprocal
 

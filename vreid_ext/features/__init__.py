@@ -1,4 +1,4 @@
-"""Features of tracklets: rows in memory or in files, and the format of folders of features on disk."""
+"""Features of tracklets in memory, in files, and in folders on disk."""
 
 from vreid_ext.features.rows import Features, Shard
 from vreid_ext.features.stored import StoredFeatures, StoredRows

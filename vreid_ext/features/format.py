@@ -1,14 +1,14 @@
-"""Features on disk: a folder of safetensors shards and a manifest that says what their rows are.
+"""The format of features on disk: a folder with a manifest and safetensors shards.
 
-    manifest.json               format; identity: which model embedded what; metric, protocol, shard_rows;
-                                tracklets: name, pid, camid, frames, images of every row; splits: the rows of
-                                "query" and "gallery"; and once all is there widths (of a tensor's rows) and
-                                shards (file, rows, bytes, sha256)
-    rows-000000.safetensors     rows 0 to shard_rows - 1: "features" (n,D) float32, and "attributes" (n,A)
-    rows-000001.safetensors     of a model that recognises them. The header holds sha256, the checksum of the
-    ...                         tensors, and manifest, the digest of the manifest that they belong to
+    manifest.json               format; identity: model and settings of the features; metric, protocol,
+                                shard_rows; tracklets: name, pid, camid, frames, images of every row; splits:
+                                row numbers of "query" and "gallery". A complete folder also has widths (row
+                                length of each tensor) and shards (file, rows, bytes, sha256)
+    rows-000000.safetensors     rows 0 to shard_rows - 1: "features" (n,D) float32 and, for models that
+    rows-000001.safetensors     predict attributes, "attributes" (n,A). The header has `sha256` (checksum of
+    ...                         the tensors) and `manifest` (digest of the manifest the shard belongs to)
 
-`features.write` writes it. It is read through memory maps, so a split may be larger than memory.
+`features.write` writes this format. It is read through memory maps, so a split may be larger than memory.
 """
 
 import hashlib
@@ -37,13 +37,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"features: expected format {FORMAT}, got {manifest['format']!r} in {str(path)!r}")
+        raise ValueError(
+            f"features: expected format {FORMAT}, got format {manifest['format']!r} in {str(path)!r}"
+        )
     try:
-        whole = _has_all(manifest)
+        valid = _is_valid(manifest)
     except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ValueError(f"features: {str(path)!r} is damaged: what it holds is no manifest")
+        valid = False
+    if not valid:
+        raise ValueError(f"features: {str(path)!r} is damaged: entries are missing or of a wrong type")
     return manifest
 
 
@@ -53,8 +55,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     flush(folder)
 
 
-def _has_all(manifest: dict[str, Any]) -> bool:
-    """Whether all is there that others read; a KeyError, TypeError or AttributeError says no as well."""
+def _is_valid(manifest: dict[str, Any]) -> bool:
+    """Whether all entries are valid. Some invalid entries raise KeyError, TypeError or AttributeError."""
     count = len(manifest["tracklets"])
     splits, shards = manifest["splits"].values(), manifest.get("shards", [])
     return (
@@ -70,9 +72,9 @@ def _has_all(manifest: dict[str, Any]) -> bool:
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what the rows of a manifest are."""
-    what = {key: manifest[key] for key in ("identity", "tracklets", "splits", "shard_rows")}
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the entries of a manifest that determine the rows."""
+    entries = {key: manifest[key] for key in ("identity", "tracklets", "splits", "shard_rows")}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def shard_name(number: int) -> str:
@@ -93,7 +95,7 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], of: str) -> None:
 
 
 def map_shard(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors of a shard, memory-mapped, and the notes in its header."""
+    """The tensors of a shard, memory-mapped, and the metadata in its header."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -107,7 +109,7 @@ def map_shard(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, shapes and numbers."""
+    """SHA-256 of names, shapes and values."""
     total = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         total.update(f"{name} {array.shape} ".encode())
@@ -116,7 +118,7 @@ def checksum(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def damage_of(path: Path, of: str) -> str | None:
-    """What is wrong with a shard of the manifest whose digest is `of`, None if nothing is."""
+    """Describe the damage of a shard, None if it is intact. `of` is the digest of its manifest."""
     try:
         tensors, notes = map_shard(path)
     except (
@@ -130,6 +132,6 @@ def damage_of(path: Path, of: str) -> str | None:
         RecursionError,
     ) as error:
         return f"cannot be read ({error})"
-    if notes.get("manifest", notes.get("of")) != of:  # "of" in older files
+    if notes.get("manifest", notes.get("of")) != of:  # older files have the key "of"
         return "belongs to other features"
     return None if notes.get("sha256") == checksum(tensors) else "has a wrong checksum"

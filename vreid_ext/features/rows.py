@@ -1,4 +1,4 @@
-"""Features wherever they are: tensors, arrays, memory-mapped files. Read in pieces, never as a whole."""
+"""A common interface to features in tensors, arrays and files. Files are read in chunks, never as a whole."""
 
 import mmap
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ from vreid_ext.features.stored import StoredRows
 Rows: TypeAlias = Tensor | np.ndarray | StoredRows | str | PathLike[str]
 DistanceFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-_PIECE = 2**25  # bytes of a file read at once
+_PIECE = 2**25  # bytes of a chunk of a file
 
 
 class Shard(NamedTuple):
-    """The rows `first`, `first + 1`, ... of a gallery of `total` rows, which are those of this process."""
+    """This process's part of a gallery of `total` rows: `rows` starts at row `first` of the gallery."""
 
     rows: Rows
     first: int
@@ -28,11 +28,11 @@ class Shard(NamedTuple):
 
 
 class Features:
-    """Rows (N,D), or (N,...) where `trailing` allows them, in a common interface.
+    """Rows (N,D), or (N,...) if `trailing`, in a common interface.
 
     Attributes:
-        shape, dtype, device: of the rows.
-        shard: the first row of those that are here; None if all are.
+        shape, dtype, device: of all rows, including those of other processes.
+        shard: number of the first row in this process; None if this process has all rows.
     """
 
     def __init__(self, name: str, value: Any, *, trailing: bool = False) -> None:
@@ -45,9 +45,9 @@ class Features:
         if isinstance(value, np.memmap):
             value = _MappedRows(value)
         if not isinstance(value, (Tensor, np.ndarray, _MappedRows, StoredRows)):
-            raise TypeError(f"{name}: expected a torch or numpy array (N,D), got {type(value).__name__}")
+            raise TypeError(f"{name}: expected a torch or NumPy array (N,D), got {type(value).__name__}")
         self._file = value if isinstance(value, (_MappedRows, StoredRows)) else None
-        # Of a file no more than the dtype.
+        # For a file-backed source keep only the dtype; the rows stay on disk.
         self._name = name
         self._rows = _checks.array(
             name, np.empty(0, value.dtype) if self._file is not None else value
@@ -64,20 +64,22 @@ class Features:
         if self.shard is not None and total is not None:
             if not 0 <= self.shard <= total - self._here:
                 last = self.shard + self._here - 1
-                raise ValueError(f"{name}: expected rows within 0 to {total - 1}, got {self.shard} to {last}")
+                raise ValueError(
+                    f"{name}: expected rows from 0 to {total - 1}, got rows {self.shard} to {last} of {total}"
+                )
             self.shape = (total, *self.shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Rows by their place among those that are here."""
+        """Rows by their index among the rows of this process."""
         if self._file is None:
             return self._rows[rows]
         return _checks.array(self._name, self._file[rows if isinstance(rows, slice) else rows.numpy()])
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of the first row, rows) of what is here: at once, or of a file 32 MB at a time."""
+        """Chunks (number of the first row, rows) of this process's rows: one, or for a file of 32 MB each."""
         start = self.shard or 0
         if self._file is None:
             yield start, self._rows
@@ -86,9 +88,11 @@ class Features:
             yield start + first, self[first : first + self._piece]
 
     def among(self, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(which of the numbered rows, rows, the places of those among them) of what is here.
+        """Find rows of given numbers in this process, chunk by chunk. Only these rows of a file are read.
 
-        Of a file only these rows are read.
+        Yields:
+            (mask, rows, places): mask of the `numbers` found in this chunk, some rows, and the indices into
+            these rows of the numbers found.
         """
         start = self.shard or 0
         if self._file is None:
@@ -103,23 +107,23 @@ class Features:
 
     @property
     def _piece(self) -> int:
-        """Rows of a file read at once."""
+        """Number of rows in a chunk of a file."""
         assert self._file is not None
         return max(1, _PIECE // (self._file.nbytes // self._here))
 
 
 def _open(name: str, path: Path) -> np.ndarray:
     if path.suffix != ".npy":
-        raise ValueError(f"{name}: expected a .npy file, got the file {str(path)!r}")
+        raise ValueError(f"{name}: expected a .npy file, got {str(path)!r}")
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise ValueError(f"{name}: {str(path)!r} cannot be read: {error}") from error
+        raise ValueError(f"{name}: expected a readable file, got {str(path)!r}: {error}") from error
     return array
 
 
 class _MappedRows:
-    """Rows of a memory-mapped array: what is indexed is copied."""
+    """Rows of a memory-mapped array; indexing returns a copy."""
 
     def __init__(self, array: np.memmap) -> None:
         self._array = array
@@ -131,10 +135,10 @@ class _MappedRows:
         return taken
 
     def _release(self) -> None:
-        """Hand the pages that were read back, or a file read through would count as memory in use."""
+        """Release the pages that were read; otherwise the whole file would count as memory in use."""
         base: Any = self._array
         while base is not None and not isinstance(base, mmap.mmap):
             base = base.base
-        # A private mapping may have been written to, and its pages are the only place of that.
+        # Keep the pages of a private (copy-on-write) mapping: they may contain changes.
         if base is not None and self._array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
             base.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Features on disk (`features.format`), read through memory maps: a split may be larger than memory."""
+"""Reads features on disk (`features.format`) through memory maps; a split may be larger than memory."""
 
 from os import PathLike
 from pathlib import Path
@@ -12,12 +12,12 @@ from vreid_ext.features.format import damage_of, digest, map_shard, read_manifes
 
 
 class StoredRows:
-    """Rows that are read when they are indexed: `rows[slice]` or `rows[index array]` gives an array (n,D).
+    """Rows that are read from disk by indexing: `rows[slice]` or `rows[index array]` returns an array (n,D).
 
     Attributes:
         shape: (N,D).
         dtype: float32.
-        nbytes: what all rows take.
+        nbytes: size of all rows in bytes.
     """
 
     dtype = np.dtype(np.float32)
@@ -36,25 +36,25 @@ class StoredRows:
         shard, row = np.divmod(numbers, self._shard_rows)
         for number in np.unique(shard):
             which = shard == number
-            # Mapped for this alone: pages that were read do not stay with the process.
+            # Map the shard only for this read, so that its pages are released afterwards.
             taken[which] = map_shard(self._folder / shard_name(number))[0][self._tensor][row[which]]
         return taken
 
     def part(self, first: int, stop: int) -> "StoredRows":
-        """The rows first ... stop - 1, unread."""
+        """The rows first ... stop - 1, without reading them."""
         numbers = self._numbers[first:stop]
         return StoredRows(self._folder, self._shard_rows, self._tensor, self.shape[1], numbers)
 
 
 class StoredFeatures:
-    """A folder that `vreid extract` or `vreid eval --features` has written.
+    """A folder of features, written by `vreid extract` or `vreid eval --features`.
 
     Attributes:
-        manifest: as the file holds it.
+        manifest: the content of the manifest file.
 
     Raises:
-        ValueError: no such folder, one of another format or not yet complete, a shard that is missing or cut
-            off; the message names the file.
+        ValueError: the folder does not exist, has another format or is incomplete, or a shard is missing or
+            truncated; the message contains the path.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
@@ -62,13 +62,16 @@ class StoredFeatures:
         self.manifest = read_manifest(self.folder)
         if "shards" not in self.manifest:
             raise ValueError(
-                f"features: {str(folder)!r} is incomplete; the command that was interrupted goes on with it"
+                f"features: expected a complete folder, got {str(folder)!r}, which is incomplete; run the "
+                "interrupted command again to resume"
             )
         for shard in self.manifest["shards"]:
             path = self.folder / shard["file"]
             size = path.stat().st_size if path.is_file() else 0
             if size != shard["bytes"]:
-                raise ValueError(f"features: expected {shard['bytes']} bytes in {str(path)!r}, got {size}")
+                raise ValueError(
+                    f"features: expected {shard['bytes']} bytes, got {size} bytes in {str(path)!r}"
+                )
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(rows)} {name}" for name, rows in self.manifest["splits"].items())
@@ -77,7 +80,7 @@ class StoredFeatures:
         return f"StoredFeatures({str(self.folder)!r}, {tracklets} tracklets x {width}: {splits})"
 
     def rows(self, split: str | None = None, tensor: str = "features") -> StoredRows:
-        """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
+        """The rows of a split, "query" or "gallery", in its order; of all tracklets if `split` is None."""
         widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
         if tensor not in widths:
             raise ValueError(
@@ -91,7 +94,7 @@ class StoredFeatures:
         return [self.manifest["tracklets"][number] for number in self.numbers(split)]
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
-        """pids and camids of a split, int64."""
+        """The pids and camids of a split, int64."""
         tracklets = self.tracklets(split)
         pids, camids = (
             torch.tensor([each[key] for each in tracklets], dtype=torch.int64, device="cpu")
@@ -100,19 +103,21 @@ class StoredFeatures:
         return pids, camids
 
     def verify(self) -> None:
-        """Read everything and compare checksums.
+        """Read all shards and verify their checksums.
 
         Raises:
-            ValueError: naming the file that is damaged.
+            ValueError: a file is damaged; the message contains its path.
         """
         of = digest(self.manifest)
         for shard in self.manifest["shards"]:
             path = self.folder / shard["file"]
             if damage := damage_of(path, of):
-                raise ValueError(f"features: {str(path)!r} {damage}; extract again to replace it")
+                raise ValueError(
+                    f"features: {str(path)!r} {damage}; extract the features again to replace it"
+                )
 
     def numbers(self, split: str) -> list[int]:
-        """The places of a split's tracklets in the folder."""
+        """The row numbers of a split's tracklets in the folder."""
         splits: dict[str, list[int]] = self.manifest["splits"]
         if split not in splits:
             raise ValueError(

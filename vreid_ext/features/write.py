@@ -1,4 +1,4 @@
-"""Write features to disk (`features.format`): shared by processes, resumed after an interruption."""
+"""Writes features to disk (`features.format`), distributed over processes; resumes after an interruption."""
 
 import json
 import warnings
@@ -34,30 +34,31 @@ def store_features(
     shard_rows: int,
     **about: Any,
 ) -> StoredFeatures:
-    """Write the features of tracklets to a folder, or what is missing of them there.
+    """Write the features of tracklets to a folder, or complete a folder that was interrupted.
 
-    Under `torchrun` the processes share the missing shards. A shard that is there is kept if its checksum is
-    right; if not, a warning names it and its rows are extracted again.
+    Under `torchrun` the missing shards are distributed over the processes. Existing shards with a correct
+    checksum are kept. For a wrong checksum it warns and extracts the rows of the shard again.
 
     Args:
-        identity: of the model and of all that its features depend on; a folder of another is refused.
-        tracklets: the manifest's entry of each row.
-        embed: gives for each of some ranges of `tracklets` the tensors that make its shard.
-        splits: rows of each split.
-        shard_rows: tracklets of a shard; a folder that exists keeps its own.
+        identity: describes the model and everything else that the features depend on. An existing folder must
+            have the same identity.
+        tracklets: the manifest entry of each row.
+        embed: takes a list of ranges of `tracklets` and yields the tensors of the shard for each range.
+        splits: row numbers of each split.
+        shard_rows: number of tracklets in a shard; an existing folder keeps its own.
         about: further entries of the manifest.
 
     Raises:
-        ValueError: the folder holds features of something else, or other files; nothing is written then.
-        InUseError: another process writes features there.
-        OSError: the disk is full or cannot be written; the shards that are there stay.
+        ValueError: the folder contains features with another identity, or other files. Nothing is written.
+        InUseError: another process is writing to the folder.
+        OSError: the disk is full or read-only; complete shards are kept.
     """
-    wanted = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows}
-    wanted["tracklets"] = tracklets
-    # Several may read features that are complete, also where nobody can write.
+    manifest = {"format": FORMAT, "identity": identity, **about, "shard_rows": shard_rows}
+    manifest |= {"tracklets": tracklets, "splits": splits}
+    # No lock for complete features: several processes may read them, also from a read-only folder.
     with main_writes("features", folder, inside=True, needed=not _is_complete(folder)):
         if is_main():
-            _claim(folder, wanted | {"splits": splits})
+            _claim(folder, manifest)
         wait_for_everyone()
         manifest = read_manifest(folder)
         of, shard_rows = digest(manifest), manifest["shard_rows"]
@@ -80,44 +81,44 @@ def store_features(
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether all features that a folder's manifest lists are there, damaged or not."""
+    """Whether all shards in the manifest of a folder exist, damaged or not."""
     if not (folder / MANIFEST).is_file():
         return False
     shards = read_manifest(folder).get("shards", [])
     return bool(shards) and all((folder / shard["file"]).is_file() for shard in shards)
 
 
-def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Write the manifest to a new folder, or see that the one that is there says the same."""
+def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest to a new folder, or check that the manifest of an existing folder agrees."""
     if not (folder / MANIFEST).is_file():
-        # A kill may leave the manifest under its temporary name.
+        # Ignore hidden files: a killed process may have left the manifest under its temporary name.
         if folder.exists() and (
             not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())
         ):
             raise ValueError(
-                f"features: expected a new or an empty folder, or features to complete, got {str(folder)!r} "
+                f"features: expected a new or empty folder or a folder of features, got {str(folder)!r} "
                 "with other files"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(folder, wanted)
+        write_manifest(folder, manifest)
         return
-    there, here = read_manifest(folder), json.loads(json.dumps(wanted))
-    keys = sorted(there["identity"].keys() | here["identity"].keys())
-    odd = [
-        f"{key}: {_short(there['identity'].get(key))}, {_short(here['identity'].get(key))}"
+    old, new = read_manifest(folder), json.loads(json.dumps(manifest))
+    keys = sorted(old["identity"].keys() | new["identity"].keys())
+    differences = [
+        f"{key}: {_short(old['identity'].get(key))}, {_short(new['identity'].get(key))}"
         for key in keys
-        if there["identity"].get(key) != here["identity"].get(key)
+        if old["identity"].get(key) != new["identity"].get(key)
     ]
-    odd += [
-        f"tracklet {number}: {', '.join(map(_short, _apart(a, b)))}"
-        for number, (a, b) in enumerate(zip_longest(there["tracklets"], here["tracklets"]))
+    differences += [
+        f"tracklet {number}: {', '.join(map(_short, _different(a, b)))}"
+        for number, (a, b) in enumerate(zip_longest(old["tracklets"], new["tracklets"]))
         if a != b
     ][:1]
-    odd += ["splits"] if there["splits"] != here["splits"] else []
-    if odd:
+    differences += ["splits"] if old["splits"] != new["splits"] else []
+    if differences:
         raise ValueError(
-            f"features: {str(folder)!r} holds those of another model or data set; choose another folder. "
-            f"There, here: {'; '.join(odd)}"
+            f"features: expected those of this model and data set, got those of another model or data set in "
+            f"{str(folder)!r}; choose another folder. Existing, new: {'; '.join(differences)}"
         )
 
 
@@ -131,7 +132,7 @@ def _is_whole(path: Path, of: str) -> bool:
 
 
 def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -> None:
-    """Write the manifest once more, with what the shards turned out to be."""
+    """Write the final manifest, with the sizes and checksums of the shards."""
     shards = []
     for number, block in enumerate(blocks):
         path = folder / shard_name(number)
@@ -142,8 +143,8 @@ def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -
     write_manifest(folder, manifest | {"widths": widths, "shards": shards})
 
 
-def _apart(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
-    """Two rows without the entries that they share."""
+def _different(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
+    """Two rows without the entries that are equal in both."""
     if a is None or b is None:
         return [a, b]
     return [{key: row[key] for key in row if a.get(key) != b.get(key)} for row in (a, b)]

@@ -1,7 +1,8 @@
 """Training losses.
 
-Computed in float32 or wider even under autocast. No device synchronisation, except that AITL checks its first
-batch, OIM its targets and features, and CrossBatchMemory what it remembers.
+Losses are computed in float32 or wider, even under autocast. They do not synchronise with the device, with
+three exceptions: AITL checks its first batch, OIM checks its targets and features, and CrossBatchMemory
+checks the embeddings that it stores.
 """
 
 from vreid_ext.distributed import gather_with_gradient

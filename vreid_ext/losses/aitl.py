@@ -1,4 +1,4 @@
-"""Identity-hard triplet losses: anchor, positive and negative are all of one identity."""
+"""Identity-hard triplet losses: anchor, positive and negative have the same identity."""
 
 import warnings
 
@@ -15,22 +15,24 @@ class AITLoss(nn.Module):
         mean over anchors a of  [ m + FD(x_a, x_AN(a)) - FD(x_a, x_AP(a)) ]_+
 
     AN and AP are the samples of the anchor's identity whose attribute predictions are farthest from and
-    nearest to the anchor's. The loss draws the features of the least alike samples of a person as near as
-    those of the most alike. An anchor without another sample of its identity is left out; if all are, the
-    loss is zero. (Eq. 2 sums over the anchors.)
+    nearest to those of the anchor. The loss reduces the feature distance to the sample with the least similar
+    attributes to that of the sample with the most similar ones. Anchors without another sample of their
+    identity are excluded; without any anchor the loss is zero. (Eq. 2 sums over the anchors.)
 
     Args:
-        margin: m >= 0; the paper's is 0.
+        margin: m >= 0; 0 in the paper.
         metric: FD, "cosine" (the paper), "euclidean" or "squared".
         attribute_metric: distance of the attribute vectors, "cosine" (the paper) or "euclidean" (the
             authors' code).
-        include_self: let the anchor be its own AP, as the authors' code does. The paper has j != a.
+        include_self: let the anchor be its own AP, as in the authors' code. The paper has j != a.
         backend: "auto", "reference" or "native".
 
-    Call: `loss(features, attributes, targets)` with features (n,D) and attributes (n,A) floating, targets
-    (n,) integer identities; returns a float32 scalar (float64 for float64 features). The choice has no
-    gradient.
-    An identity with fewer than three samples has AN = AP and teaches nothing: the first call warns of it.
+    Call: `loss(features, attributes, targets)` with floating-point features (n,D) and attributes (n,A) and
+    integer identities targets (n,) returns a float32 scalar (float64 for float64 features). The selection of
+    AN and AP has no gradient.
+
+    For an identity with fewer than three samples AN = AP, so its loss is constant. The first call warns if
+    the batch contains such identities.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -53,7 +55,7 @@ class AITLoss(nn.Module):
         self.metric = _checks.choice("metric", metric, _checks.METRICS)
         self.attribute_metric = _checks.choice("attribute_metric", attribute_metric, _checks.METRICS)
         self.include_self, self.backend = include_self, backend
-        self._looked = False
+        self._checked = False
 
     def forward(self, features: Tensor, attributes: Tensor, targets: Tensor) -> Tensor:
         _checks.labelled_rows("features", features, "targets", targets, empty=False)
@@ -65,8 +67,8 @@ class AITLoss(nn.Module):
             include_self=self.include_self,
             backend=self.backend,
         )
-        if not self._looked and _checks.readable(targets):
-            self._looked = True  # once: on a GPU the look waits for the device
+        if not self._checked and _checks.readable(targets):
+            self._checked = True  # only once: the check synchronises with a GPU
             _warn_of_few(targets)
         index = torch.stack([hard.negative_index, hard.positive_index])
         far, near = ops.mined_distance(features, index, metric=self.metric, backend=self.backend)
@@ -78,9 +80,9 @@ class AITLoss(nn.Module):
 
 
 class ITLoss(AITLoss):
-    """Identity-hard triplet loss, ITL: AITL that chooses by the features themselves (Section 5.1, Table 1).
+    """Identity-hard triplet loss, ITL: AITL with AN and AP selected by the features (Section 5.1, Table 1).
 
-    Call: `loss(features, targets)`. Arguments, result and errors: as for `AITLoss`. With margin 0 its value
+    Call: `loss(features, targets)`. For arguments, result and errors see `AITLoss`. With margin 0 its value
     is the DVDP of Eq. 1 (`ops.dvdp`).
     """
 
@@ -97,6 +99,7 @@ def _warn_of_few(targets: Tensor) -> None:
     if few:
         warnings.warn(
             f"{few} of {len(counts)} identities in the batch have fewer than 3 samples: their farthest and "
-            "nearest sample are the same one, so that the identity-hard loss is zero; draw K >= 3 of each",
+            "nearest sample are the same, so their identity-hard loss is constant; use K >= 3 samples per "
+            "identity",
             stacklevel=3,
         )

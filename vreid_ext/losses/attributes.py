@@ -1,4 +1,4 @@
-"""Recognition of attributes."""
+"""Loss of attribute recognition."""
 
 from collections.abc import Mapping
 
@@ -19,20 +19,20 @@ class AttributeLoss(nn.Module):
     Args:
         sizes: number of classes of each attribute, in the order of the columns.
 
-    Call: `loss(logits, targets)` with logits (n, sum of sizes) floating, an attribute's classes side by side,
-    and targets (n, A) int64, the class of each attribute or -1 where it is not known, which takes no part.
-    Returns a float32 scalar (float64 for float64 logits); zero if nothing is known.
+    Call: `loss(logits, targets)` with floating-point logits (n, sum of sizes), in which the classes of an
+    attribute are contiguous, and targets (n, A) int64, the class of each attribute or -1 (ignored) if it is
+    unknown. Returns a float32 scalar (float64 for float64 logits), zero without a known attribute.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a class out
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also for a class out
             of range.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
         self.sizes = _checks.sizes(sizes)
-        self.attribute: Tensor  # of each column of the logits
-        self.class_: Tensor
+        self.attribute: Tensor  # attribute index of each column of the logits
+        self.class_: Tensor  # class index of each column of the logits
         counts = self.sizes.values()
         attribute = [number for number, size in enumerate(counts) for _ in range(size)]
         class_ = [number for size in counts for number in range(size)]
@@ -44,6 +44,6 @@ class AttributeLoss(nn.Module):
         chosen = targets.index_select(1, self.attribute.to(targets.device))
         known = chosen >= 0
         logits = widened(logits)
-        wanted = (chosen == self.class_.to(targets.device)).to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        one_hot = (chosen == self.class_.to(targets.device)).to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
         return loss.masked_fill(~known, 0).sum() / known.sum().clamp(min=1)

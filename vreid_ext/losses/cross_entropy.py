@@ -15,9 +15,9 @@ class CrossEntropyLoss(nn.Module):
     Args:
         label_smoothing: e in [0, 1).
 
-    Call: `loss(logits, targets)` with logits (n,C) floating and targets (n,) integer in [0, C); returns a
-    float32 scalar (float64 for float64 logits). On a GPU torch checks the range of the targets, so that the
-    host does not wait for the device.
+    Call: `loss(logits, targets)` with floating-point logits (n,C) and integer targets (n,) in [0, C) returns
+    a float32 scalar (float64 for float64 logits). On a GPU the range of the targets is checked only by
+    torch's kernel, without a device synchronisation.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -32,7 +32,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         _checks.labelled_rows("logits", logits, "targets", targets, empty=False)
-        _checks.within("targets", targets, 0, logits.shape[1])  # torch ignores -100 in silence
+        _checks.within("targets", targets, 0, logits.shape[1])  # torch silently ignores -100
         logits = widened(logits)
         return F.cross_entropy(logits, targets.long(), label_smoothing=self.label_smoothing)
 

@@ -10,22 +10,23 @@ class HellingerDiversity(nn.Module):
     """Overlap of K receptive fields over the frames of a batch (DRSTA, Eq. 9 or 10).
 
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(S)
-        "text"        Q' = ||S S^T - I||_F^2, the ablation: it also draws each field towards a single cell
+        "text"        Q' = ||S S^T - I||_F^2, the paper's ablation: also concentrates each field on one cell
 
-    The paper adds the overlap of every image and does not state the weight; the mean over the N frames makes
-    it independent of the batch. The released code adds the root of the sum over the batch, with weight 1:
+    The paper adds the overlap of each image to the loss, with an unstated weight. The mean over the N frames
+    makes it independent of the batch size. The released code adds the square root of the sum over the batch,
+    with weight 1:
 
         "mean"   1/N sum_n Q_n
-        "root"   sqrt(sum_n Q_n + 1e-5), whose gradient is sqrt(N / (4 mean Q)) times that of the mean
+        "root"   sqrt(sum_n Q_n + 1e-5); its gradient is sqrt(N / (4 mean Q)) times that of the mean
 
     Args:
         form: see above.
         backend: of the op.
         reduction: "mean" or "root".
 
-    Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool`, or weights (B,T,K,L) from
-    elsewhere, and valid (B,T) bool, the frames that count. Returns a float32 scalar (float64 for float64).
-    Zero for K = 1, and without a valid frame.
+    Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool` or other weights (B,T,K,L),
+    and valid (B,T) bool, the frames to include. Returns a float32 scalar (float64 for float64 weights), zero
+    for K = 1 and without a valid frame.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -44,7 +45,7 @@ class HellingerDiversity(nn.Module):
         if weights.shape[2:3] == (1,):
             return weights.sum() * 0
         if isinstance(attention, RegionPool) and self.form == "hellinger":
-            overlap = attention.overlap  # through the logits, finite where a weight underflows
+            overlap = attention.overlap  # differentiated via the logits: finite if a weight underflows
         else:
             overlap = ops.hellinger_overlap(weights, self.form, backend=self.backend)
         if valid is None:

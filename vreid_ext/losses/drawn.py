@@ -1,4 +1,4 @@
-"""Triplets drawn at random in place of the hardest of the batch."""
+"""Triplets that are sampled at random, instead of the hardest of the batch."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class Drawn(NamedTuple):
     """Result of `draw_triplets`.
 
     Attributes:
-        positive, negative: (n,) index of another sample of the anchor's identity, and of one of a different
-            identity; anything where `anchors` is False.
+        positive, negative: (n,) index of another sample of the anchor's identity, and of a sample of a
+            different identity; undefined where `anchors` is False.
         anchors: (n,) bool, the samples that have both.
     """
 
@@ -24,17 +24,17 @@ class Drawn(NamedTuple):
 
 
 def draws_for(samples: Tensor) -> Tensor:
-    """(n,2) numbers in [0, 1) from torch's generator, which `draw_triplets` draws by for these samples."""
+    """(n,2) random numbers in [0, 1) from torch's generator, for `draw_triplets` of n samples."""
     return torch.rand(len(samples), 2, dtype=torch.float32, device=samples.device)
 
 
 def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
-    """One triplet for every sample, positives and negatives equally likely.
+    """Sample one triplet for every sample, with uniform probability of all positives and of all negatives.
 
     Args:
         targets: (n,) integer identities.
-        draws: (n,2) numbers in [0, 1), what the positives and the negatives are drawn by; processes that
-            are to draw alike pass the same ones. `draws_for(targets)` unless given.
+        draws: (n,2) random numbers in [0, 1) that select the positives and the negatives. Pass the same
+            numbers in all processes to sample the same triplets. Default: `draws_for(targets)`.
     """
     if draws is None:
         draws = draws_for(targets)
@@ -45,10 +45,10 @@ def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
 
 
 def _pick(mask: Tensor, draw: Tensor) -> Tensor:
-    """In every row of (n,n) the column of one of its True entries."""
+    """For every row of (n,n) the column of the True entry that `draw` in [0, 1) selects."""
     count = mask.sum(1)
-    wanted = torch.minimum((draw * count).long(), (count - 1).clamp(min=0)) + 1
-    return ((mask.cumsum(1) == wanted[:, None]) & mask).int().argmax(1)
+    number = torch.minimum((draw * count).long(), (count - 1).clamp(min=0)) + 1
+    return ((mask.cumsum(1) == number[:, None]) & mask).int().argmax(1)
 
 
 def mean_hinge(margin: float, positive: Tensor, negative: Tensor, anchors: Tensor) -> Tensor:
@@ -62,16 +62,16 @@ class DrawnTripletLoss(nn.Module):
 
         mean over anchors i of  [ m + d(i,j) - d(i,k) ]_+
 
-    with j another sample of the anchor's identity and k one of a different identity, drawn at every call. Its
-    expectation is the loss of one triplet drawn by anchor, positive and negative in turn. An anchor without a
-    positive or without a negative is left out of the mean; if all are, the loss is zero.
+    with j another sample of the anchor's identity and k a sample of a different identity, sampled at every
+    call. The expectation is that of a single triplet for which anchor, positive and negative are sampled in
+    turn. Anchors without a positive or without a negative are excluded; without any anchor the loss is zero.
 
     Args:
         margin: m >= 0.
         metric: "euclidean", "squared" or "cosine", as for `TripletLoss`.
 
-    Call: `loss(inputs, targets, draws=None)` with inputs (n,D), integer targets (n,) and draws as
-    `draw_triplets` takes them; returns a float32 scalar (float64 for float64 inputs).
+    Call: `loss(inputs, targets, draws=None)` with inputs (n,D), integer targets (n,) and draws as for
+    `draw_triplets` returns a float32 scalar (float64 for float64 inputs).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

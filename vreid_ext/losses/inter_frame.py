@@ -8,17 +8,17 @@ from vreid_ext import _checks, ops
 class InterFrameRegularizer(nn.Module):
     """Mean over clips of the distance between two frames' attention maps, ||g_i - g_j||_F (STA, Eq. 6).
 
-    It keeps the attention from settling on one frame. The paper adds it times a weight it does not state
-    (Eq. 7); the weight is the caller's.
+    It prevents the attention from concentrating on one frame. The paper adds it with an unstated weight
+    (Eq. 7); multiply the result by your own weight.
 
     Args:
-        pairs: "random", two different frames drawn for every clip at every call (the paper), or "all", the
+        pairs: "random", two different frames sampled for every clip at every call (the paper), or "all", the
             mean over all pairs.
         backend: "auto", "reference", "native", "triton" or "cuda".
 
-    Call: `loss(attention, valid=None)` with attention (B,T,H,W), for instance `STAPool.attention`, and valid
-    (B,T) bool; returns a float32 scalar (float64 for float64 input). A clip with a frame left out by `valid`
-    is left out of the mean; without a clip, and for clips of one frame, the loss is zero.
+    Call: `loss(attention, valid=None)` with attention (B,T,H,W), e.g. `STAPool.attention`, and valid (B,T)
+    bool returns a float32 scalar (float64 for float64 input). Clips with an invalid frame are excluded from
+    the mean. Without a clip, and for clips of one frame, the loss is zero.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

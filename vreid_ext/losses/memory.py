@@ -1,4 +1,4 @@
-"""Hardest pairs from more samples than a batch holds."""
+"""Hardest pairs from the current and earlier batches."""
 
 from typing import Literal
 
@@ -15,13 +15,13 @@ class CrossBatchMemory(nn.Module):
     "Cross-Batch Memory for Embedding Learning", CVPR 2020).
 
     Args:
-        size: embeddings remembered; the oldest are forgotten first.
+        size: number of stored embeddings; the oldest are discarded first.
         margin, metric, backend: as for `TripletLoss`.
 
-    Call: `loss(inputs, targets)` as for `TripletLoss`; afterwards the batch is remembered, without gradient,
-    except rows that are not finite or whose squares overflow (on a GPU, where they are no error, the host
-    waits for the device to find them). Only the batch carries gradient. `clear()` forgets everything. The
-    memory is no part of the state dict: after a restart it fills up again.
+    Call: `loss(inputs, targets)` as for `TripletLoss`. The batch is then stored, detached. Rows that are not
+    finite or whose squares overflow are not stored; on a GPU, where they are not an error, this check
+    synchronises with the device. Only the current batch receives gradients. `clear()` empties the memory. It
+    is not part of the state dict and is empty after a restart.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -63,7 +63,7 @@ class CrossBatchMemory(nn.Module):
         return loss.masked_fill(~hard.valid, 0).sum() / hard.valid.sum().clamp(min=1)
 
     def _harder(self, a: ops.BatchHard, b: ops.BatchHard) -> ops.BatchHard:
-        """For every anchor the harder of two positives and of two negatives."""
+        """For every anchor the harder of two positives and the harder of two negatives."""
         farther = (b.positive_index >= 0) & (b.positive_distance > a.positive_distance)
         nearer = (b.negative_index >= 0) & (
             (a.negative_index < 0) | (b.negative_distance < a.negative_distance)

@@ -1,9 +1,9 @@
-"""A miner and a loss in the place of two classes of pytorch-metric-learning.
+"""Replacements of a miner and a loss of pytorch-metric-learning.
 
-Where that package is installed they inherit from the classes they replace: arguments, defaults, statistics
-and reducers are the original's, and its code computes what the fused path does not (see the classes).
-Elsewhere they work alone, with the fused path only. Import them from this module: only here is that package
-looked for.
+If that package is installed, the classes inherit from those that they replace. Arguments, defaults,
+statistics and reducers are those of the base classes, whose code also runs for all cases without a fused
+kernel (see the classes). If it is not installed, only the fused cases are available. The package is imported
+only by this module, so import the classes from here.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Fused:
-    """A distance that the ops compute: `metric` of the rows, which `normalize` divides by their norms."""
+    """A distance that the ops support: `metric` of the rows, L2-normalised if `normalize`."""
 
     metric: str
     normalize: bool = False
@@ -41,7 +41,7 @@ class _Fused:
         return F.normalize(widened(x)) if self.normalize else x
 
 
-# By the names of this package; None is the default of pytorch-metric-learning.
+# Distances by their names in this package; None is the default of pytorch-metric-learning.
 _NAMED = {
     None: _Fused("euclidean", normalize=True),
     "euclidean": _Fused("euclidean"),
@@ -51,7 +51,7 @@ _NAMED = {
 
 
 def _fused(distance: Any) -> _Fused | None:
-    """How the ops compute a distance of pytorch-metric-learning; None if they cannot."""
+    """The equivalent of a pytorch-metric-learning distance in the ops; None if they do not support it."""
     if isinstance(distance, _Fused):
         return distance
     kind, p, power = type(distance), getattr(distance, "p", None), getattr(distance, "power", None)
@@ -63,11 +63,13 @@ def _fused(distance: Any) -> _Fused | None:
 
 
 def _with_distance(metric: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the distance that `metric` names."""
+    """The options, with the distance of the given metric."""
     if metric is None:
         return options
     if options.get("distance") is not None:
-        raise ValueError(f"distance: expected none beside metric={metric!r}, got {options['distance']!r}")
+        raise ValueError(
+            f"distance: expected None together with metric={metric!r}, got {options['distance']!r}"
+        )
     fused = _NAMED[_checks.choice("metric", metric, _checks.METRICS)]
     if not INSTALLED:
         return options | {"distance": fused}
@@ -78,7 +80,7 @@ def _with_distance(metric: str | None, options: dict[str, Any]) -> dict[str, Any
 
 
 def _record_norms(distance: Any, x: Tensor, y: Tensor) -> None:
-    """The statistics that a distance of pytorch-metric-learning keeps of its arguments, if it is asked to."""
+    """Update the statistics of a pytorch-metric-learning distance, if it collects them."""
     if getattr(distance, "collect_stats", False):
         distance.reset_stats()
         distance.set_default_stats(x, y, distance.maybe_normalize(x), distance.maybe_normalize(y))
@@ -87,7 +89,7 @@ def _record_norms(distance: Any, x: Tensor, y: Tensor) -> None:
 if not INSTALLED:
 
     def _missing(what: str) -> NoReturn:
-        raise ImportError(f"{what}: expected pytorch-metric-learning, which computes it, got no such package")
+        raise ImportError(f"{what}: requires pytorch-metric-learning, which is not installed")
 
     class _Miner(nn.Module):  # type: ignore[no-redef]
         collect_stats = False
@@ -100,7 +102,7 @@ if not INSTALLED:
             self.distance = distance or _NAMED[None]
 
         def mine(self, *_: Any) -> Triplets:
-            _missing("labels that are not integers, or ref_emb with the labels of the anchors")
+            _missing("labels of a floating-point dtype, or ref_emb with the labels of the anchors")
 
         @torch.no_grad()
         def forward(
@@ -131,9 +133,7 @@ if not INSTALLED:
             self.triplets_per_anchor, self.distance = triplets_per_anchor, distance or _NAMED[None]
 
         def compute_loss(self, *_: Any) -> dict[str, dict[str, Any]]:
-            _missing(
-                "more triplets than embeddings; give the triplets of a miner or triplets_per_anchor='hardest'"
-            )
+            _missing("more triplets than embeddings (unless from a miner or triplets_per_anchor='hardest')")
 
         def forward(
             self,
@@ -151,26 +151,28 @@ if not INSTALLED:
 
 
 class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
-    """Drop-in for `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix on a CPU.
+    """Drop-in replacement of `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix.
 
-    Fused are `LpDistance` with p = 2 and power 1 or 2, normalised (the default) or not, and
-    `CosineSimilarity`. Other distances and their subclasses, `allowed_pos_range`, `allowed_neg_range`, labels
-    that are not integers, and `ref_emb` with the very labels of the anchors go to the original's code.
+    Fused distances are `LpDistance` with p = 2 and power 1 or 2, normalised (the default) or not, and
+    `CosineSimilarity`. The base class runs for all other distances, including subclasses of these, for
+    `allowed_pos_range` and `allowed_neg_range`, for floating-point labels, and for `ref_emb` with the same
+    labels tensor as the anchors.
 
     Args:
-        metric: a distance by its name in this package, in place of `distance`: "euclidean" or "squared" of
-            the embeddings as they are, or "cosine", for `CosineSimilarity`.
+        metric: a distance by its name in this package, instead of `distance`: "euclidean" or "squared" of
+            embeddings that are not normalised, or "cosine" for `CosineSimilarity`.
         backend: see `ops.batch_hard`.
-        options: the original's: `distance`, `collect_stats` and others. Without pytorch-metric-learning none.
+        options: options of the base class: `distance`, `collect_stats` and others. None are available without
+            pytorch-metric-learning.
 
-    Call: `miner(embeddings, labels, ref_emb=None, ref_labels=None)` gives (anchors, positives, negatives),
-    the row numbers of the hardest triplet of every anchor that has one. With `collect_stats=True` it keeps
-    the original's statistics: `hardest_pos_pair`, `easiest_triplet`, `num_triplets` and so on.
+    Call: `miner(embeddings, labels, ref_emb=None, ref_labels=None)` returns (anchors, positives, negatives),
+    the row indices of the hardest triplet of every anchor that has one. With `collect_stats=True` it collects
+    the statistics of the base class: `hardest_pos_pair`, `easiest_triplet`, `num_triplets` and so on.
 
     Raises:
-        ImportError: what only the original computes, where pytorch-metric-learning is not installed.
-        TypeError, ValueError: as `ops.batch_hard`; on a CPU also a row that is not finite, which the
-            original takes.
+        ImportError: a case that needs the base class, and pytorch-metric-learning is not installed.
+        TypeError, ValueError: as `ops.batch_hard`; on a CPU also for a row that is not finite, which the base
+            class accepts.
     """
 
     backend: str
@@ -181,7 +183,7 @@ class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
 
     def mine(self, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor) -> Triplets:
         fused = _fused(self.distance)
-        alone = ref_labels is labels  # by which the original tells that an anchor is no positive of its own
+        alone = ref_labels is labels  # as in the base class: then an anchor is not its own positive
         ranges = (self.allowed_pos_range, self.allowed_neg_range)
         if (
             fused is None
@@ -207,33 +209,33 @@ class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
 
 
 class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
-    """Drop-in for `pytorch_metric_learning.losses.TripletMarginLoss`; of mined triplets only the distances of
-    the triplets are computed, not those of all pairs.
+    """Drop-in replacement of `pytorch_metric_learning.losses.TripletMarginLoss`. For mined triplets it
+    computes only the distances of the triplets instead of the distance matrix.
 
         [ d(x_a, y_p) - d(x_a, y_n) + margin ]_+        ln(1 + exp(.)) with smooth_loss
 
-    Fused are the distances that `BatchHardMiner` fuses, for indices (anchors, positives, negatives) of at
-    most as many triplets as there are rows in the larger of `embeddings` and `ref_emb`. With more triplets,
-    such as all those of a batch (the default), the distance matrix is faster: the original's code runs.
+    Fused distances are those of `BatchHardMiner`, for indices (anchors, positives, negatives) of at most as
+    many triplets as the larger of `embeddings` and `ref_emb` has rows. For more triplets, such as all
+    triplets of a batch (the default), the distance matrix is faster, so the base class runs.
 
     Args:
-        margin, swap, smooth_loss: the original's. With `swap` and `ref_emb` the distance between positive
-            and negative is that of their rows of `ref_emb`; the original takes the positive from
-            `embeddings`.
-        triplets_per_anchor: the original's "all" or a number; or "hardest": without indices, the hardest
-            triplet of every anchor.
-        metric: a distance by its name in this package, in place of `distance`; see `BatchHardMiner`.
+        margin, swap, smooth_loss: as in the base class, with one difference. With `swap` and `ref_emb`, the
+            distance between positive and negative is that of their rows of `ref_emb`; the base class takes
+            the positive from `embeddings`.
+        triplets_per_anchor: "all" or a number, as in the base class, or "hardest": if no indices are given,
+            the hardest triplet of every anchor.
+        metric: a distance by its name in this package, instead of `distance`; see `BatchHardMiner`.
         backend: see `ops.mined_distance`.
-        options: the original's: `distance`, `reducer`, `collect_stats` and others. Without
-            pytorch-metric-learning none: the mean is then over the triplets with a loss above zero, as is the
-            original's default.
+        options: options of the base class: `distance`, `reducer`, `collect_stats` and others. None are
+            available without pytorch-metric-learning; the result is then the mean over the triplets with a
+            loss above zero, which is the default of the base class.
 
     Call: `loss(embeddings, labels, indices_tuple=None, ref_emb=None, ref_labels=None)`. Without a triplet the
     loss is zero. It is computed in float32 or wider and has the dtype of the embeddings; under autocast it
     stays in float32.
 
     Raises:
-        ImportError: what only the original computes, where pytorch-metric-learning is not installed.
+        ImportError: a case that needs the base class, and pytorch-metric-learning is not installed.
         TypeError, ValueError: naming the argument, what was expected and got.
     """
 
@@ -265,7 +267,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> dict[str, dict[str, Any]]:
-        """The loss of every triplet, in the form that reducers of pytorch-metric-learning take."""
+        """The loss of every triplet, in the format of the reducers of pytorch-metric-learning."""
         if indices_tuple is None and self.triplets_per_anchor == "hardest":
             miner = BatchHardMiner(distance=self.distance, backend=self.backend)
             indices_tuple = miner(embeddings, labels, ref_emb, ref_labels)
@@ -280,7 +282,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
         )
 
     def _of_rows(self, embeddings: Tensor, triplets: Triplets, ref_emb: Tensor) -> dict[str, dict[str, Any]]:
-        if INSTALLED and not len(triplets[0]):  # of which the original's reducers make zero, not NaN
+        if INSTALLED and not len(triplets[0]):  # without triplets: the reducers return zero, not NaN
             return self.zero_losses()  # type: ignore[no-any-return, unused-ignore]
         fused = _fused(self.distance)
         assert fused is not None
@@ -311,7 +313,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> dict[str, dict[str, Any]]:
-        """The original looks positives up in the rows of `embeddings`; so those of `ref_emb` go in front."""
+        """Prepend `ref_emb` to `embeddings`, since the base class takes positives from `embeddings`."""
         common_functions.labels_or_indices_tuple_required(labels, indices_tuple)
         triplets = loss_and_miner_utils.convert_to_triplets(
             indices_tuple, labels, ref_labels, t_per_anchor=self.triplets_per_anchor

@@ -15,35 +15,36 @@ class OIMLoss(nn.Module):
     """Online Instance Matching (Xiao et al., "Joint Detection and Identification Feature Learning for Person
     Search", CVPR 2017, Eq. 1 to 3; the loss of DRSTA).
 
-    A table keeps one feature per identity, a circular queue those of people without a label; a sample is
-    classified by its similarity to all of them:
+    A table stores one feature per identity, and a circular queue stores features of unlabelled persons. A
+    sample is classified by its similarity to all of them:
 
-        -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: the labelled samples
+        -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: number of labelled samples
 
-    In training mode each call then moves the rows of its labels, one sample after another, and puts the
-    unlabelled samples into the queue:
+    In training mode each call then updates the table rows of its labels, one sample after another, and
+    appends the unlabelled samples to the queue:
 
         table[y] <- normalised( momentum table[y] + (1 - momentum) x )
 
-    Rows start at zero and have norm one from their first sample on. A sample that is not finite, or whose
-    squares overflow, makes the loss NaN, so that a `GradScaler` skips the step, and leaves the tables alone.
-    Under `torch.distributed` the samples of all processes enter in order of rank, so that every process holds
-    the same tables.
+    Rows are initially zero and have norm one after their first sample. A sample that is not finite, or whose
+    squares overflow, makes the loss NaN (a `GradScaler` then skips the step) and does not update the tables.
+    Under `torch.distributed` the samples of all processes are used in the order of ranks, so the tables are
+    the same in every process.
 
     Args:
         num_features: D.
-        num_classes: labelled identities.
+        num_classes: number of labelled identities.
         scalar: inverse temperature; 30 in open-reid, 10 in the authors' person search.
-        momentum: of a row, in [0, 1).
+        momentum: of the update, in [0, 1).
         queue: rows for unlabelled samples; 0 for none, 5000 in the authors' person search.
 
-    Call: `loss(inputs, targets)` with inputs (n,D) floating, meant to be L2-normalised, and targets (n,)
-    integer in [0, num_classes), or -1 for an unlabelled person where there is a queue. Returns a float32
-    scalar (float64 for float64 inputs); zero if no sample is labelled. The targets are read by the host.
+    Call: `loss(inputs, targets)` with floating-point inputs (n,D), which should be L2-normalised, and integer
+    targets (n,) in [0, num_classes), or -1 for an unlabelled person if there is a queue. Returns a float32
+    scalar (float64 for float64 inputs), zero if no sample is labelled. The targets are copied to the host,
+    which synchronises with the device.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got, such as the label that is
-            out of range, or a queue smaller than the batch.
+        TypeError, ValueError: naming the argument, what was expected and got, e.g. a label out of range or a
+            queue smaller than the batch.
     """
 
     table: Tensor
@@ -65,7 +66,7 @@ class OIMLoss(nn.Module):
         _checks.real("scalar", scalar)
         _checks.real("momentum", momentum)
         if not scalar > 0:
-            raise ValueError(f"scalar: expected more than 0, got {scalar}")
+            raise ValueError(f"scalar: expected a number > 0, got {scalar}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
         self.scalar, self.momentum = float(scalar), float(momentum)
@@ -84,7 +85,7 @@ class OIMLoss(nn.Module):
             everyone = gather_with_gradient(features.detach())
             labels: list[int] = gather_with_gradient(targets).tolist()
             self._check(labels)
-            # A copy, so that the update below leaves what backward reads alone.
+            # A copy, because backward reads it after the update below.
             rows = torch.cat([self.table, self.queue]).to(features.dtype)
             losses = F.cross_entropy(
                 self.scalar * features @ rows.T, targets.long(), ignore_index=-1, reduction="sum"
@@ -98,19 +99,19 @@ class OIMLoss(nn.Module):
         lowest = -1 if size else 0
         for row, label in enumerate(labels):
             if not lowest <= label < classes:
-                unlabelled = "" if size else "; -1, an unlabelled person, needs a queue"
+                unlabelled = "" if size else " (-1, an unlabelled person, needs a queue)"
                 raise ValueError(
                     f"targets: expected {lowest} to {classes - 1}{unlabelled}, got {label} in row {row}"
                 )
         if 0 < size < len(labels):
             raise ValueError(
-                f"queue: expected at least the {len(labels)} samples of the batch, got {size} rows"
+                f"queue: expected at least {len(labels)} rows, the samples of the batch, got {size}"
             )
 
     @torch.no_grad()
     def _update(self, features: Tensor, labels: list[int]) -> None:
         finite = features.square().sum(1).isfinite().tolist()
-        rounds: defaultdict[int, list[int]] = defaultdict(list)  # the j-th sample of every label
+        rounds: defaultdict[int, list[int]] = defaultdict(list)  # j -> rows of the j-th sample of each label
         seen: defaultdict[int, int] = defaultdict(int)
         for row, label in enumerate(labels):
             if label >= 0 and finite[row]:

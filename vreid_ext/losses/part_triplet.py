@@ -12,18 +12,19 @@ class PartTripletLoss(nn.Module):
 
         mean over anchors i of  [ m + max_j psi(i,j) - min_k psi(i,k) ]_+
 
-    with j the other clips of the anchor's identity and k those of different ones: the hardest of the batch,
-    as `TripletLoss` takes them, or, as in the paper, one triplet drawn at random for every anchor. An anchor
-    without a positive or without a negative is left out of the mean; if all are, the loss is zero.
+    with j the other clips of the anchor's identity and k the clips of different identities. These are the
+    hardest pairs of the batch, as in `TripletLoss`; the paper samples one triplet for every anchor instead
+    ("drawn"). Anchors without a positive or without a negative are excluded; without any anchor the loss is
+    zero.
 
     Args:
         margin: m >= 0; 0.8 in the paper.
         mining: "hardest" or "drawn" (`losses.drawn.draw_triplets`).
-        backend: for `ops.part_distance`.
+        backend: of `ops.part_distance`.
 
     Call: `loss(features, scores, targets, draws=None)` with part features (n,R,D), part scores (n,R), integer
-    identities (n,) and, for "drawn", the numbers that triplets are drawn by (`draw_triplets`); returns a
-    float32 scalar (float64 for float64 features).
+    identities (n,) and, for "drawn", optional random numbers as for `draw_triplets` returns a float32 scalar
+    (float64 for float64 features).
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -41,8 +42,8 @@ class PartTripletLoss(nn.Module):
         _checks.floating("features", features, "(n,R,D)")
         if features.shape[:2] != scores.shape:
             raise ValueError(
-                f"features: expected (n,R,D) with (n,R) = {tuple(scores.shape)} as scores, "
-                f"got shape {tuple(features.shape)}"
+                f"features: expected shape (n,R,D) with (n,R) = {tuple(scores.shape)} of scores, "
+                f"got {tuple(features.shape)}"
             )
         distance = ops.part_distance(features, scores, features, scores, backend=self.backend)
         if self.mining == "drawn":

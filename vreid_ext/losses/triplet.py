@@ -12,22 +12,23 @@ class TripletLoss(nn.Module):
 
         mean over anchors a of  [ m + max_p d(x_a, x_p) - min_n d(x_a, x_n) ]_+
 
-    with p the other samples of the anchor's identity and n those of different ones. An anchor without a
-    positive or without a negative is left out of the mean; if all are, the loss is zero. (Eq. 9 sums over the
-    batch; the mean makes the loss independent of the batch size, as everywhere in the field.)
+    with p the other samples of the anchor's identity and n the samples of different identities. Anchors
+    without a positive or without a negative are excluded; without any anchor the loss is zero. (Eq. 9 sums
+    over the batch; the mean makes the loss independent of the batch size, as is common.)
 
     Args:
-        margin: m >= 0, or "soft" for ln(1 + exp(.)) in place of [m + .]_+.
+        margin: m >= 0, or "soft" for ln(1 + exp(.)) instead of [m + .]_+.
         metric: "euclidean", "squared" or "cosine"; see `ops.batch_hard`.
         backend: "auto", "reference" or "native".
 
-    Call: `loss(inputs, targets)` with inputs (n,D) floating and targets (n,) integer identities, or
-    `loss(inputs, targets, ref, ref_targets)` to choose positives and negatives from ref (m,D); returns a
-    float32 scalar (float64 for float64 inputs). On a CPU there is no distance matrix: memory O((n + m) D).
-    Equal samples have distance zero and gradient zero; among equally hard samples one takes the gradient.
+    Call: `loss(inputs, targets)` with floating-point inputs (n,D) and integer identities targets (n,), or
+    `loss(inputs, targets, ref, ref_targets)` to select positives and negatives from ref (m,D). Returns a
+    float32 scalar (float64 for float64 inputs). The kernels need O((n + m) D) memory, without a distance
+    matrix. Equal samples have distance zero and gradient zero; among equally hard samples one gets the
+    gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also a row of
+        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also for a row of
             inputs that is not finite.
     """
 

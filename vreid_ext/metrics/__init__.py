@@ -1,4 +1,4 @@
-"""Retrieval metrics, and what training is watched by."""
+"""Retrieval metrics, and metrics to monitor training."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Its base class comes from torchmetrics, which only who asks for it needs.
+    # Lazy, because its base class requires torchmetrics.
     if name != "ReIDMetric":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from vreid_ext.metrics.torchmetric import ReIDMetric

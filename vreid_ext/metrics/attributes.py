@@ -1,4 +1,4 @@
-"""How well attributes are recognised."""
+"""Accuracy and F1 of attribute recognition."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,22 @@ from vreid_ext.attributes import check_attributes
 def attribute_scores(
     logits: Tensor, targets: Tensor, sizes: Mapping[str, int]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy and F1 of each attribute; the class with the largest logit is the answer.
+    """Accuracy and F1 of each attribute. The prediction is the class with the largest logit.
 
         accuracy = correct / labelled
         F1 = mean over classes c of  2 TP_c / (2 TP_c + FP_c + FN_c)
 
-    F1 is the macro average over the classes that occur among targets or answers; where one class holds most
-    samples, as for most attributes of MARS, it shows what accuracy hides.
+    F1 is the macro average over the classes that occur among targets or predictions. Unlike accuracy it is
+    informative if one class has most samples, as for most attributes of MARS.
 
     Args:
-        logits: (n, sum of sizes), an attribute's classes side by side.
-        targets: (n, A) int64, the class of each attribute or -1 where it is not known.
+        logits: (n, sum of sizes); the classes of an attribute are contiguous.
+        targets: (n, A) int64, the class of each attribute or -1 if it is unknown.
         sizes: number of classes of each attribute, in the order of the columns.
 
     Returns:
-        For each attribute accuracy, f1 and samples, the number of labelled rows; attributes without one are
-        left out.
+        For each attribute "accuracy", "f1" and "samples" (number of labelled rows). Attributes without
+        labelled rows are omitted.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

@@ -7,17 +7,17 @@ from vreid_ext import _checks, ops
 
 
 class DVDP:
-    """DVDP (Chen et al., 2020, Eq. 1 and Fig. 7), averaged over the anchors of all batches seen.
+    """DVDP (Chen et al., 2020, Eq. 1 and Fig. 7), averaged over the anchors of all batches.
 
         mean over anchors a of  max_j FD(x_a, x_j) - min_j FD(x_a, x_j)
 
-    over the other samples j of the anchor's identity.
+    Here j runs over the other samples of the anchor's identity.
 
     Args:
         metric: FD, "cosine" (the paper), "euclidean" or "squared".
 
-    `update(features, pids)` takes a batch (n,D), (n,); `compute()` gives the mean, NaN before an anchor with
-    another sample of its identity has been seen; `reset()` starts anew. `ops.dvdp` is that of one batch.
+    `update(features, pids)` adds a batch (n,D), (n,). `compute()` returns the mean, or NaN without an anchor
+    that has another sample of its identity. `reset()` discards all batches. For one batch see `ops.dvdp`.
     """
 
     def __init__(self, metric: str = "cosine") -> None:

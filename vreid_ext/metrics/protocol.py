@@ -1,4 +1,4 @@
-"""Which gallery items count for which query: positives, and items left out."""
+"""The evaluation protocol: the positives and the excluded gallery items of every query."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -13,13 +13,13 @@ Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
 
 class Protocol:
-    """Positives and left-out items of every query, found through the identities, so in O(Q + G + pairs).
+    """Positives and excluded items of every query, found by sorting the identities, without a (Q,G) mask.
 
     Attributes:
         start, index: (Q+1,), (P,) int64: query i has the positives index[start[i]:start[i+1]], ascending.
-        row: (P,) the query of each positive.
-        left_out: the same two for items that do not count for a query.
-        kept: (G,) bool, items that count at all; None if all do.
+        row: (P,), the query of each positive.
+        left_out: (start, index) in the same format, of the items to exclude for a query.
+        kept: (G,) bool, items to include for all queries; None for all items.
     """
 
     def __init__(
@@ -42,12 +42,13 @@ class Protocol:
         if exclude is not None:
             itself = labels("exclude", exclude, queries, device)
             if ((itself < -1) | (itself >= items)).any():
-                raise ValueError(f"exclude: expected indices from -1 to {items - 1}, got others")
+                outside = itself[(itself < -1) | (itself >= items)][0]
+                raise ValueError(f"exclude: expected -1 to {items - 1}, got {int(outside)}")
         self.junk, self.excludes = junk, bool((itself >= 0).any())
 
         by_pid, order = g_pid.sort(stable=True)
         first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
-        last = torch.where(q_pid == -1, first, last)  # of junk identity: no positives
+        last = torch.where(q_pid == -1, first, last)  # pid -1 is junk and has no positives
         row = torch.repeat_interleave(last - first)
         within = torch.arange(len(row), device=device) - _starts(row, queries)[row]
         index = order[first[row] + within]
@@ -69,7 +70,7 @@ class Protocol:
         return f"removed from the gallery: {', '.join(removed)}"
 
     def part(self, first: int, stop: int) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-        """left_out, with indices from `first` on, and kept, of the gallery items first ... stop - 1."""
+        """`left_out` (indices relative to `first`) and `kept` of the gallery items first ... stop - 1."""
         start, index = self.left_out
         inside = (index >= first) & (index < stop)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))[inside]
@@ -80,12 +81,12 @@ class Protocol:
 def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
     value = _checks.array(name, value)
     if value.is_floating_point() or value.is_complex():
-        raise TypeError(f"{name}: expected dtype integers, got {value.dtype}")
+        raise TypeError(f"{name}: expected an integer dtype, got {value.dtype}")
     if value.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), got {tuple(value.shape)}")
     return value.to(device, torch.int64).contiguous()
 
 
 def _starts(row: Tensor, rows: int) -> Tensor:
-    """(rows+1,): where each row begins in a sorted list of row numbers, and where the last ends."""
+    """(rows+1,): the start of each row in a sorted list of row numbers, and the end of the last row."""
     return torch.cat([row.new_zeros(1), torch.bincount(row, minlength=rows).cumsum(0)])

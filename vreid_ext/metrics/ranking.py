@@ -29,12 +29,12 @@ def rank(
 ) -> tuple[Tensor, Tensor]:
     """The `top` nearest gallery items of every query, nearest first.
 
-    The other arguments, what is removed from the gallery, and ties: as for `evaluate`. With `rerank` all
-    Q x G re-ranked distances are held at once.
+    For the other arguments, the gallery items that are removed, and the order of equal distances see
+    `evaluate`. With `rerank`, all Q x G re-ranked distances are in memory at once.
 
     Returns:
-        indices (Q,top) int64 into the gallery and distances (Q,top) float64; -1 and infinity where fewer
-        items remain.
+        indices (Q,top) int64 into the gallery and distances (Q,top) float64, filled up with -1 and infinity
+        if fewer items remain.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -60,13 +60,13 @@ def rank(
 def reranked(
     query: Features, gallery: Features, metric: str | DistanceFunction, options: Mapping[str, Any]
 ) -> ReRanked:
-    """Re-ranked distances; `options` as `rerank_options` gives them.
+    """Re-ranked distances, with `options` from `rerank_options`.
 
     Raises:
-        ValueError: the metric is a function, which re-ranking has no squared distances of.
+        ValueError: the metric is a function; re-ranking requires squared Euclidean distances.
     """
     if callable(metric):
-        raise ValueError("rerank: expected a named metric with it, got a distance function")
+        raise ValueError("rerank: expected a named metric for re-ranking, got a distance function")
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     features = [part[:].to(query.device, dtype) for part in (query, gallery)]
     if metric == "cosine":
@@ -75,7 +75,7 @@ def reranked(
 
 
 def rerank_options(rerank: Any) -> dict[str, Any] | None:
-    """Arguments of `ops.k_reciprocal`, None without re-ranking."""
+    """The keyword arguments of `ops.k_reciprocal`; None without re-ranking."""
     if isinstance(rerank, bool):
         return {} if rerank else None
     if not isinstance(rerank, Mapping):
@@ -98,7 +98,7 @@ def nearest(
     protocol: Protocol | None = None,
     top_k: Callable[..., tuple[Tensor, Tensor]] = ops.top_k,
 ) -> tuple[Tensor, Tensor]:
-    """`top_k` over a gallery that is read in pieces: indices (Q,k) and distances (Q,k)."""
+    """`top_k` on a gallery that is read in chunks: indices (Q,k) and distances (Q,k)."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
     indices = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)
@@ -111,7 +111,7 @@ def nearest(
         else:
             found, places = top_k(rows, piece, k, metric, *removed)
         places = torch.where(places >= 0, places + first, -1)
-        # Stable, and later pieces have the larger indices: equal distances stay in order.
+        # Later chunks have larger indices, so a stable sort orders equal distances by index.
         distances, order = torch.cat([distances, found], 1).sort(dim=1, stable=True)
         indices = torch.cat([indices, places], 1).gather(1, order[:, :k])
         distances = distances[:, :k]
@@ -121,8 +121,8 @@ def nearest(
 def _nearest_of(
     distances: Tensor, k: int, left_out: tuple[Tensor, Tensor] | None = None, kept: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What `ops.top_k` gives, from distances (Q,G)."""
-    distances = distances.to(torch.float64, copy=True)  # what is left out is marked in it
+    """`ops.top_k` for given distances (Q,G)."""
+    distances = distances.to(torch.float64, copy=True)  # a copy, since excluded items become infinity
     if left_out is not None:
         start, index = left_out
         distances[torch.repeat_interleave(start.diff(), output_size=len(index)), index] = torch.inf
@@ -133,13 +133,13 @@ def _nearest_of(
 
 
 def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple[Features, Features]:
-    """Both as `Features`, with rows of one shape."""
+    """Query and gallery as `Features`, checked to have rows of the same shape."""
     queries, items = (
         Features(name, value, trailing=trailing) for name, value in (("query", query), ("gallery", gallery))
     )
     if queries.shape[1:] != items.shape[1:]:
-        got, wanted = items.shape[1:], queries.shape[1:]
+        got, expected = items.shape[1:], queries.shape[1:]
         if not trailing:
-            raise ValueError(f"gallery: expected {wanted[0]} columns as query has, got {got[0]}")
-        raise ValueError(f"gallery: expected {wanted} as query has, got rows of shape {got}")
+            raise ValueError(f"gallery: expected {expected[0]} columns like query, got {got[0]}")
+        raise ValueError(f"gallery: expected rows of shape {expected} like query, got rows of shape {got}")
     return queries, items

@@ -13,8 +13,8 @@ from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import Labels, Protocol
 from vreid_ext.metrics.ranking import pair, rerank_options, reranked
 
-_BLOCK_ELEMENTS = 2**22  # of a block of whole rows of distances
-_COLUMNS = 8192  # of one call of a distance function
+_BLOCK_ELEMENTS = 2**22  # distances in a block of full rows
+_COLUMNS = 8192  # gallery items in one call of a distance function
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class ReIDResult:
         cmc: (max_rank,) float64; cmc[k-1] is the fraction of valid queries with a match among their first k.
         mAP: mean over valid queries of the average precision.
         mINP: mean over valid queries of positives / rank of the last positive (Ye et al., 2021).
-        valid_queries: queries with at least one positive; the others are skipped.
+        valid_queries: number of queries with at least one positive; the others are skipped.
         per_query: "ap" (Q,) float64, NaN for a skipped query; "first_hit" (Q,) int64, the rank of the first
             positive counted from 1, 0 for a skipped query.
-        protocol: metric, AP definition and what was removed from the gallery, in words.
+        protocol: text with the AP definition, the metric and the gallery items that were removed.
     """
 
     cmc: Tensor
@@ -41,11 +41,11 @@ class ReIDResult:
     def rank(self, k: int) -> float:
         """CMC at rank k, counted from 1."""
         if not 1 <= k <= len(self.cmc):
-            raise ValueError(f"k: expected 1 ... {len(self.cmc)}, got {k}")
+            raise ValueError(f"k: expected 1 to {len(self.cmc)}, got {k}")
         return float(self.cmc[k - 1])
 
     def row(self) -> dict[str, float]:
-        """The numbers papers print: mAP, mINP and rank 1, 5, 10, 20 as far as `cmc` goes."""
+        """The metrics that papers report: mAP, mINP and CMC at ranks 1, 5, 10 and 20 (up to `max_rank`)."""
         ranks = {f"R{k}": self.rank(k) for k in (1, 5, 10, 20) if k <= len(self.cmc)}
         return {"mAP": self.mAP, "mINP": self.mINP, **ranks}
 
@@ -73,46 +73,50 @@ def evaluate(
     rerank: bool | Mapping[str, float] = False,
     block_size: int | None = None,
 ) -> ReIDResult:
-    """CMC, mAP and mINP from features, exact and in bounded memory, without sorting (`ops.rank_counts`).
+    """CMC, mAP and mINP from features: exact, in bounded memory and without sorting (`ops.rank_counts`).
 
-    With a query's kept gallery items in ascending order of distance, h_1 < ... < h_P the ranks of its P
-    positives (kept items of its pid) and p(r) the precision among the first r:
+    Sort the gallery items that are kept for a query by ascending distance. Let h_1 < ... < h_P be the ranks
+    of its P positives (kept items with its pid), and p(r) the precision among the first r items:
 
         CMC(k) = 1[h_1 <= k]        INP = P / h_P
         AP = 1/P sum_j p(h_j)                                      "precision"
         AP = 1/P sum_j (p(h_j - 1) + p(h_j)) / 2,  p(0) = 1        "trapezoid", as MARS's own code
 
-    and means over the queries that have a positive. One positive at rank 2 has AP 0.5 and 0.25.
+    The results are means over the queries that have a positive. Example: a single positive at rank 2 gives
+    AP 0.5 ("precision") or 0.25 ("trapezoid").
 
     Args:
-        query: features (Q,D), floating: torch, NumPy, memory-mapped NumPy or the path of a `.npy` file.
-        gallery: features (G,D), likewise. A file is read once, in pieces of 32 MB. A `Shard` is the part of
-            the gallery that this process of a torch.distributed group holds: all processes call with the
-            same other arguments and get the same result, which is that of one process bit for bit, for 16
-            bytes exchanged per positive.
-        q_pids: (Q,) integer identities. A query of pid -1 has no positive.
-        g_pids: (G,) integer identities. Items of pid -1 are junk detections by the convention of Market-1501
-            and MARS and always removed; any other pid that no query has (0, the distractors) stays as a
-            negative.
+        query: floating-point features (Q,D): a torch tensor, a NumPy or memory-mapped NumPy array, or the
+            path of a `.npy` file.
+        gallery: features (G,D), likewise. A file is read once, in chunks of 32 MB. A `Shard` is the part of
+            the gallery in this process of a torch.distributed group. All processes must pass the same other
+            arguments; they get the same result, equal bit for bit to that of a single process. They exchange
+            16 bytes per positive.
+        q_pids: (Q,) integer identities. A query with pid -1 has no positive.
+        g_pids: (G,) integer identities. Items with pid -1 are junk detections by the convention of
+            Market-1501 and MARS and are always removed. Items with any other pid that no query has (e.g. 0,
+            the distractors) are negatives.
         q_camids: (Q,) integer cameras.
         g_camids: (G,) integer cameras.
-        metric: "cosine", 1 minus the cosine of the angle (a zero vector is at distance 1 from all),
+        metric: "cosine", 1 minus the cosine of the angle (a zero vector has distance 1 to all others),
             "euclidean", or a function that takes rows (q,...) of the query and (g,...) of the gallery and
-            gives their distances (q,g); features may then have any number of axes. Named metrics rank by
-            float64 distances, a function by its values.
+            returns their distances (q,g). For a function, features may have any number of axes. Named metrics
+            rank by float64 distances, a function by its values.
         ap: "precision" (torchreid, fast-reid) or "trapezoid".
-        max_rank: length of `cmc`. Where fewer items are ranked, the curve stays at its last value.
-        junk: remove a query's own camera's items of its own pid, the protocol of all multi-camera sets.
-            False for data of one camera, where that would remove every positive.
-        exclude: (Q,) integer index of the gallery item that is the query itself, -1 where there is none; it
-            is removed. Needed with `junk=False` when queries are also in the gallery (leave one out:
+        max_rank: length of `cmc`. If fewer items are ranked, the curve is continued with its last value.
+        junk: remove items with the pid and the camera of the query, the protocol of all multi-camera data
+            sets. Use False for data of one camera, where this would remove all positives.
+        exclude: (Q,) integer index of the gallery item that is the query itself, which is removed; -1 if
+        there
+            is none. Required with `junk=False` if queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
-        rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`) instead; a mapping gives its
-            k1, k2 and lambda_value. With "cosine" on features of unit length. Not with a distance function.
-        block_size: queries whose whole row of distances is held at once, where a function or re-ranking gives
-            them. By default so many that a block has 4 M distances.
+        rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`); a mapping sets k1, k2 and
+            lambda_value. With "cosine", features are L2-normalised first. Not supported with a distance
+            function.
+        block_size: for a distance function or re-ranking, the number of queries whose rows of distances are
+            in memory at once. By default a block has 4 M distances.
 
-    Equal distances rank by gallery index, as a stable sort gives.
+    Equal distances are ordered by gallery index, as by a stable sort.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got; features that are not
@@ -132,7 +136,7 @@ def evaluate(
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
     if items.shard is not None and (callable(metric) or options is not None):
-        raise ValueError("gallery: expected all rows for a distance function or re-ranking, got a Shard")
+        raise ValueError("gallery: expected the full gallery for a function or re-ranking, got a Shard")
     if options is not None:
         counts = _count_rows(_reranked(queries, items, metric, options, size), protocol)
         name = f"re-ranked {name}"
@@ -155,7 +159,7 @@ def evaluate_distances(
     junk: bool = True,
     exclude: Labels | None = None,
 ) -> ReIDResult:
-    """`evaluate` from a distance matrix (Q,G) that is there already: by its values, equal ones by index."""
+    """`evaluate` for a given distance matrix (Q,G)."""
     max_rank = _check(ap, max_rank, junk)
     if not isinstance(distances, Tensor):
         raise TypeError(f"distances: expected a tensor (Q,G), got {type(distances).__name__}")
@@ -172,7 +176,7 @@ def evaluate_distances(
 
 
 def _check(ap: Any, max_rank: Any, junk: Any) -> int:
-    """max_rank as an int."""
+    """Check the arguments and return max_rank as an int."""
     _checks.choice("ap", ap, ("precision", "trapezoid"))
     _checks.flag("junk", junk)
     return _checks.integer("max_rank", max_rank, 1)
@@ -195,17 +199,17 @@ def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: st
 
 
 def _count_features(query: Features, gallery: Features, protocol: Protocol, metric: str) -> Tensor:
-    """(P,) items before each positive: the positives' distances first, then one pass over the gallery."""
+    """(P,) number of items before each positive: first the positives' distances, then one gallery pass."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
     distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
-    order = index.argsort()  # so that what queries have in common is read once and then in cache
+    order = index.argsort()  # pairs with the same gallery row become adjacent, so the row is cached
     for which, some, places in gallery.among(index[order]):
         pairs = order[which]
         distance[pairs] = ops.pair_distances(rows, some.to(query.device, dtype), row[pairs], places, metric)
     if gallery.shard is not None:
-        dist.all_reduce(distance)  # one process has it, the others add zero: exact
+        dist.all_reduce(distance)  # exact: only one process has a nonzero value
     counts = torch.zeros_like(index)
     for first, piece in gallery.pieces():
         kept = None if protocol.kept is None else protocol.kept[first : first + len(piece)]
@@ -221,7 +225,7 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
 def _blocks(
     metric: DistanceFunction, query: Features, gallery: Features, size: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first query, distances (q,G)) of a block of queries after the other."""
+    """(first query, distances (q,G)) of one block of queries after another."""
     for first in range(0, len(query), size):
         rows = query[first : first + size]
         tiles = []
@@ -229,8 +233,8 @@ def _blocks(
             items = gallery[column : column + _COLUMNS].to(rows.device)
             tile = metric(rows, items)
             if tuple(tile.shape) != (len(rows), len(items)):
-                wanted = (len(rows), len(items))
-                raise ValueError(f"metric: expected {wanted}, got distances of shape {tuple(tile.shape)}")
+                expected = (len(rows), len(items))
+                raise ValueError(f"metric: expected distances of shape {expected}, got {tuple(tile.shape)}")
             tiles.append(tile.detach())
         yield first, torch.cat(tiles, 1)
 
@@ -248,15 +252,15 @@ def _reranked(
 
 
 def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source: str = "metric") -> Tensor:
-    """(P,) items before each positive, from whole rows of distances."""
+    """(P,) number of items before each positive, from full rows of distances."""
     counts = torch.zeros_like(protocol.index)
     for first, distances in blocks:
         bad = ~distances.isfinite().all(1)
         if bad.any():
             number = first + int(bad.nonzero()[0])
             raise ValueError(
-                f"{source}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, the first "
-                f"{number}"
+                f"{source}: expected finite distances, got NaN or infinity in {int(bad.sum())} rows, "
+                f"the first {number}"
             )
         last = first + len(distances)
         begin, end = int(protocol.start[first]), int(protocol.start[last])
@@ -274,7 +278,7 @@ def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source
 
 
 def _score(protocol: Protocol, counts: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
-    """AP, INP and rank of the first hit (0 without one) of every query."""
+    """AP, INP and rank of the first positive (0 if there is none) of every query."""
     row, start = protocol.row.cpu(), protocol.start.cpu()
     rank = counts.cpu() + 1
     width = int(rank.max()) + 1 if len(rank) else 1

@@ -24,16 +24,16 @@ _OF_EVALUATE = {
 
 
 class ReIDMetric(Metric):
-    """mAP, mINP and CMC of features that come in batches, also from several processes.
+    """mAP, mINP and CMC of features that are added in batches, also in several processes.
 
-    `compute()` gives a dict of 0-d tensors: mAP, mINP, R1, R5, R10 and R20 (fractions), as
-    `evaluate(...).row()`; the whole `ReIDResult` of the last call is in `result`.
+    `compute()` returns a dict of 0-d tensors: mAP, mINP, R1, R5, R10 and R20 (fractions), as
+    `evaluate(...).row()`. The attribute `result` has the full `ReIDResult` of the last call.
 
     Args:
-        options: keyword arguments of `evaluate`, such as metric="euclidean", and of `torchmetrics.Metric`,
-            such as dist_sync_on_step=True.
+        options: keyword arguments of `evaluate`, e.g. metric="euclidean", and of `torchmetrics.Metric`, e.g.
+            dist_sync_on_step=True.
 
-    Every sample is seen by one process, and the features of all are gathered for `compute`.
+    Each process adds its own samples; `compute` gathers the features of all processes.
     """
 
     full_state_update = False
@@ -53,8 +53,8 @@ class ReIDMetric(Metric):
             features: (B,D).
             pids, camids: (B,) integers.
             query: (B,) bool; True for a query, False for a gallery item.
-            index: (B,) integers, the sample's number in the data set. Samples are ranked in this order,
-                whatever process they come from, and one that a sampler repeats counts once.
+            index: (B,) integers, the sample's index in the data set. It determines the order of samples,
+                independent of their process. Samples that a sampler repeats are counted once.
         """
         floating("features", features, "(B,D)")
         batch = {"pids": pids, "camids": camids, "queries": query, "indices": index}
@@ -65,22 +65,23 @@ class ReIDMetric(Metric):
                 raise TypeError(f"query: expected dtype bool, got {value.dtype}")
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: expected shape ({len(features)},), got {tuple(value.shape)}")
-        if features.device.type == "cpu":  # on a GPU `compute` finds it, so as not to wait for it here
+        if features.device.type == "cpu":  # on a GPU `compute` checks this, to avoid a synchronisation here
             finite = features.reshape(len(features), -1).isfinite().all(1)
             if not finite.all():
-                raise ValueError(f"features: expected finite numbers, got row {int((~finite).nonzero()[0])}")
+                row = int((~finite).nonzero()[0])
+                raise ValueError(f"features: expected finite values, got NaN or infinity in row {row}")
         for name, value in {"features": features.detach(), **batch}.items():
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of all batches so far.
+        """The metrics of all batches since the last reset.
 
         Raises:
-            ValueError: there are none.
+            ValueError: no batch has been added.
         """
         embedded: Any = self.features
         if len(embedded) == 0:
-            raise ValueError("features: expected a batch before the figures are computed, got none")
+            raise ValueError("features: expected at least one batch before `compute`, got none")
         features, pids, camids, queries, indices = (
             dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")
         )

@@ -1,4 +1,4 @@
-"""Layers over the ops."""
+"""Layers on top of the ops."""
 
 from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
 from vreid_ext.nn.parts import part_boxes, pool_parts, standing_boxes

@@ -8,30 +8,30 @@ from vreid_ext.nn.frames import each_frame
 
 
 class SpatioTemporalAttention(nn.Module):
-    """One weight for every cell of every frame of a clip (Chen et al., 2020, Section 4.2 and Fig. 5).
+    """Attention weights for all cells and frames of a clip (Chen et al., 2020, Section 4.2 and Fig. 5).
 
-    A 1x1 convolution with BN and ReLU and a 3x3 convolution bring the map of a frame down to one channel; its
-    H W cells are then the channels of a convolution over time, and a sigmoid gives the weights.
+    A 1x1 convolution with BN and ReLU and a 3x3 convolution reduce the map of each frame to one channel. Its
+    H W cells are then the channels of a convolution over time, followed by a sigmoid.
 
-    The paper gives the temporal convolution kernel 3, padding 2 and an output as long as its input, which
-    do not agree; padding 1 keeps T frames (as in the authors' code). The 1x1 convolution is the "additional
-    size-preserving convolutional layer"; its width is not stated.
+    For the temporal convolution the paper states kernel 3, padding 2 and an output of the length of the
+    input, which is inconsistent. Padding 1 (as in the authors' code) keeps the T frames. The 1x1 convolution
+    is the paper's "additional size-preserving convolutional layer"; the paper does not state its width.
 
     Args:
         channels: C of the maps.
-        size: their (H, W). The paper's 128 channels over time are 16 x 8.
-        width: channels between the two convolutions; C / 8 unless given (C in the authors' code).
-        start: initial weights, "torch" for its layers' own, by which all weights start near 0.5; "kaiming"
-            for normal ones with gain sqrt(2) over the inputs and biases of zero, as in the authors' code, by
-            which they start spread over 0.5 +- 0.26.
-        detach: the weights are learned from a fixed map, so that they do not pull the backbone after them
-            (the authors' code); the maps they are multiplied with carry gradient all the same.
+        size: (H, W) of the maps. The paper's 128 channels over time are 16 x 8.
+        width: channels between the two convolutions; default C / 8 (C in the authors' code).
+        start: initialisation. "torch" is the default of torch's layers, with initial attention near 0.5.
+            "kaiming" is the normal initialisation with gain sqrt(2) and biases of zero (as in the authors'
+            code), with initial attention spread over 0.5 +- 0.26.
+        detach: detach the maps from which the attention is computed (as in the authors' code). The backbone
+            then receives gradients only through the maps that the attention is multiplied with.
 
-    Call: `attention(maps, valid=None)` with maps (B,T,C,H,W) and valid (B,T) bool gives weights (B,T,H,W) in
-    [0, 1]; a frame left out by `valid` has weight zero and is zero to its neighbours.
+    Call: `attention(maps, valid=None)` with maps (B,T,C,H,W) and valid (B,T) bool returns weights (B,T,H,W)
+    in [0, 1]. A frame that `valid` excludes has weight zero and enters the temporal convolution as zeros.
 
     Raises:
-        ValueError: maps of another size than the module was made for.
+        ValueError: the maps have another size than `size`.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class SpatioTemporalAttention(nn.Module):
         b, t, _, h, w = maps.shape
         if (h, w) != self.size:
             raise ValueError(
-                f"maps: expected {self.size[0]} x {self.size[1]} cells, the only size that this attention "
-                f"takes, got {h} x {w}"
+                f"maps: expected {self.size[0]} x {self.size[1]} cells, the size given at construction, "
+                f"got {h} x {w}"
             )
         spatial = each_frame(self.reduce, maps.detach() if self.detach else maps, valid).view(b, t, h * w)
         if valid is not None:
@@ -84,12 +84,15 @@ class SpatioTemporalAttention(nn.Module):
 def spatio_temporal_pool(
     maps: Tensor, attention: Tensor | None = None, valid: Tensor | None = None
 ) -> Tensor:
-    """Mean (B,C) of maps (B,T,C,H,W) over cells and valid frames, each cell times its attention (B,T,H,W)."""
+    """Mean (B,C) of maps (B,T,C,H,W) over cells and valid frames, weighted by the attention (B,T,H,W)."""
     _checks.floating("maps", maps, "(B,T,C,H,W)")
     if attention is not None:
         _checks.floating("attention", attention, "(B,T,H,W)")
         if attention.shape != (*maps.shape[:2], *maps.shape[3:]):
-            raise ValueError(f"attention: expected shape (B,T,H,W) as maps has, got {tuple(attention.shape)}")
+            expected = (*maps.shape[:2], *maps.shape[3:])
+            raise ValueError(
+                f"attention: expected shape (B,T,H,W) = {expected} of maps, got {tuple(attention.shape)}"
+            )
     _checks.mask("valid", valid, tuple(maps.shape[:2]), maps.device)
     frames = maps.mean((3, 4)) if attention is None else torch.einsum("btchw,bthw->btc", maps, attention)
     if attention is not None:
@@ -100,7 +103,7 @@ def spatio_temporal_pool(
 
 
 def initialise(module: nn.Module, start: str) -> None:
-    """Initial weights of convolutions, "torch" or "kaiming" (`SpatioTemporalAttention`)."""
+    """Initialise the convolutions of a module by "torch" or "kaiming" (see `SpatioTemporalAttention`)."""
     _checks.choice("start", start, ("torch", "kaiming"))
     for layer in module.modules():
         if start == "kaiming" and isinstance(layer, nn.Conv1d | nn.Conv2d):

@@ -1,7 +1,7 @@
 """Body parts from joints (Chen et al., "Spatial-Temporal Attention-aware Learning", TIP 2019).
 
-Boxes are (x1, y1, x2, y2) as shares of the frame's width and height, so they hold for the image, the input of
-the network and every feature map alike.
+Boxes are (x1, y1, x2, y2) as fractions of the frame's width and height. They apply equally to the image, the
+network input and every feature map.
 """
 
 import torch
@@ -11,11 +11,10 @@ from vreid_ext import _checks
 
 PART_NAMES = ("head", "torso", "right arm", "left arm", "right leg", "left leg")
 
-# J of each part, counted from 0 in the order of `data.JOINTS`: P_1 to P_6 of the paper.
+# Joints J of each part (P_1 to P_6 of the paper), as indices from 0 in the order of `data.JOINTS`.
 PART_JOINTS = ((0, 1, 2, 5), (1, 2, 5, 8, 11), (2, 3, 4), (5, 6, 7), (11, 12, 13), (8, 9, 10))
 
-# Where the parts of a person are who stands upright, fills the crop and is seen from the front. Rough by
-# intent: it stands in for joints that nobody has.
+# Approximate boxes for an upright person in front view who fills the crop; the fallback for missing joints.
 STANDING = (
     (0.25, 0.02, 0.75, 0.22),
     (0.25, 0.16, 0.75, 0.52),
@@ -27,7 +26,7 @@ STANDING = (
 
 
 def standing_boxes(like: Tensor) -> Tensor:
-    """The layout `STANDING` as (6,4), with the device of `like` and float32."""
+    """The boxes `STANDING` as a (6,4) float32 tensor on the device of `like`."""
     if not isinstance(like, Tensor):
         raise TypeError(f"like: expected a tensor, got {type(like).__name__}")
     return torch.tensor(STANDING, dtype=torch.float32, device=like.device)
@@ -41,40 +40,40 @@ def part_boxes(
         p^r = (min x(J), min y(J), max x(J), max y(J))  over the known joints J of part r
 
     A joint is known if its confidence is at least `min_confidence` and it lies in the frame. A part without a
-    known joint gets its box of `STANDING`. A box narrower or lower than `min_size`, such as that of an arm
-    that hangs straight down, is widened about its centre; what then leaves the frame is moved back into it.
+    known joint gets its box of `STANDING`. A box with a side shorter than `min_size`, e.g. of an arm that
+    hangs straight down, is enlarged about its centre and, if it then extends beyond the frame, shifted back.
 
     Args:
-        joints: (...,14,3) x and y as shares of the frame's width and height, and confidence, in the order of
-            `data.JOINTS`; NaN where there is nothing.
+        joints: (...,14,3) x and y as fractions of the frame's width and height, and confidence, in the order
+            of `data.JOINTS`; NaN for missing joints.
         min_confidence: see above.
-        margin: added on every side, as a share of the frame; 0 in the paper.
-        min_size: least width and height, as a share of the frame; in (0, 1].
+        margin: added on every side, as a fraction of the frame; 0 in the paper.
+        min_size: minimum width and height, as a fraction of the frame; in (0, 1].
 
     Returns:
-        (...,6,4) float32 x1, y1, x2, y2 in [0, 1], with x1 < x2 and y1 < y2; the order of `PART_NAMES`.
+        (...,6,4) float32 x1, y1, x2, y2 in [0, 1], with x1 < x2 and y1 < y2, in the order of `PART_NAMES`.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
     """
     if not isinstance(joints, Tensor) or not joints.is_floating_point():
         got = joints.dtype if isinstance(joints, Tensor) else type(joints).__name__
-        raise TypeError(f"joints: expected a floating tensor (...,14,3), got {got}")
+        raise TypeError(f"joints: expected a floating-point tensor (...,14,3), got {got}")
     if joints.dim() < 2 or joints.shape[-2:] != (14, 3):
         raise ValueError(f"joints: expected shape (...,14,3), got {tuple(joints.shape)}")
     min_confidence = _checks.real("min_confidence", min_confidence)
     margin = _checks.real("margin", margin, 0)
     min_size = _checks.real("min_size", min_size, 0, 1)
     if not min_size:
-        raise ValueError(f"min_size: expected a share of the frame in (0, 1], got {min_size}")
+        raise ValueError(f"min_size: expected a fraction of the frame in (0, 1], got {min_size}")
     joints = joints.float()
     xy, known = joints[..., :2], known_joints(joints, min_confidence)
     boxes = []
     for part in PART_JOINTS:
         index = list(part)
-        seen = known[..., index, None]
-        low = torch.where(seen, xy[..., index, :], torch.inf).amin(-2) - margin
-        high = torch.where(seen, xy[..., index, :], -torch.inf).amax(-2) + margin
+        mask = known[..., index, None]
+        low = torch.where(mask, xy[..., index, :], torch.inf).amin(-2) - margin
+        high = torch.where(mask, xy[..., index, :], -torch.inf).amax(-2) + margin
         boxes.append(torch.cat([low, high], -1))
     box = torch.stack(boxes, -2)
     box = torch.where(box.isfinite(), box, standing_boxes(box))
@@ -85,20 +84,20 @@ def part_boxes(
 
 
 def known_joints(joints: Tensor, min_confidence: float = 0.3) -> Tensor:
-    """(...,14) bool: the joints (...,14,3) that are sure enough and lie in the frame."""
+    """(...,14) bool mask of the joints (...,14,3) with sufficient confidence that lie in the frame."""
     xy, confidence = joints[..., :2], joints[..., 2]
     return (confidence >= min_confidence) & ((xy >= 0) & (xy <= 1)).all(-1)
 
 
 def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool") -> Tensor:
-    """Feature maps of the parts, each brought to one size.
+    """Feature maps of the parts, resampled to a common size.
 
     Args:
         maps: (N,C,H,W).
-        boxes: (N,R,4) x1, y1, x2, y2 as shares of the frame, as `part_boxes` gives them.
-        size: side of a part's map.
-        how: "pool", ROI max pooling as in the paper, whose boxes snap to cells; or "align", which
-            interpolates (He et al., ICCV 2017).
+        boxes: (N,R,4) x1, y1, x2, y2 as fractions of the frame, as returned by `part_boxes`.
+        size: height and width of a part's map.
+        how: "pool" for ROI max pooling as in the paper, with boxes rounded to cells; "align" for ROI align
+            with interpolation (He et al., ICCV 2017).
 
     Returns:
         (N,R,C,size,size), differentiable in `maps`.
@@ -119,7 +118,7 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
         raise ImportError("ROI pooling needs torchvision: pip install 'vreid-ext[train]'") from error
     height, width = maps.shape[2:]
     regions = boxes.to(maps.dtype) * boxes.new_tensor([width, height, width, height], dtype=maps.dtype)
-    if how == "pool":  # its boxes name the first and the last cell
+    if how == "pool":  # roi_pool includes the last cell of a box
         regions = regions - regions.new_tensor([0, 0, 1, 1])
     frame = torch.arange(maps.shape[0], device=maps.device, dtype=maps.dtype).repeat_interleave(
         boxes.shape[1]

@@ -10,13 +10,12 @@ from vreid_ext.ops import RegionPool
 class RegionAttention(nn.Module):
     """Multiple spatial attentions (DRSTA, Eq. 1 to 3) and their overlap (Eq. 9).
 
-        "paper"      e_k = w'_k . ReLU(W_k f + b_k): two linear maps of its own for every region. (b'_k of Eq.
-                     1 shifts all cells of a region alike and the softmax takes it out again, so it is left
-                     out.)
-        "released"   the authors' code: 1x1 convolution to `hidden` channels that the regions share, BN, ReLU,
+        "paper"      e_k = w'_k . ReLU(W_k f + b_k): two separate linear maps for every region. (b'_k of Eq. 1
+                     is omitted: it adds a constant to all cells of a region, so the softmax cancels it.)
+        "released"   the authors' code: 1x1 convolution to `hidden` channels shared by the regions, BN, ReLU,
                      1x1 convolution to K, BN. There hidden = 64 and K = 3.
 
-    The K softmaxes, weighted sums and the overlap are `ops.region_pool`.
+    The K softmaxes, the weighted sums and the overlap are computed by `ops.region_pool`.
 
     Args:
         channels: C of the maps.
@@ -25,8 +24,8 @@ class RegionAttention(nn.Module):
         form: see above.
         backend: of the op.
 
-    Call: `attention(x, valid=None)` with x (B,T,C,H,W) and valid (B,T) bool, the frames that count in batch
-    statistics, gives `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.
+    Call: `attention(x, valid=None)` with x (B,T,C,H,W) and valid (B,T) bool, the frames to include in batch
+    statistics, returns `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

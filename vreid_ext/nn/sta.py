@@ -9,10 +9,11 @@ from vreid_ext.ops import STAPool
 class STAPooling(nn.Module):
     """Parameter-free pooling of a clip's feature maps into one vector (STA, Eq. 1 to 4 and Algorithm 1).
 
-    Each of K row blocks is scored in every frame by its share of the frame's energy, normalised over the
-    frames; the clip's vector is the mean of the map made of the best-scored blocks, then that of the
-    score-weighted sum. With the default `energy` and `normalize` this is `ops.sta_pool`, one read of the
-    maps. The layer has no parameters and no state, so T may differ from call to call.
+    The score of a row block in a frame is its fraction of the frame's energy, normalised over the frames. The
+    clip's vector consists of two spatial means: of the map with the highest-scored block of all frames, and
+    of the score-weighted sum over the frames. With the default `energy` and `normalize` this is
+    `ops.sta_pool`, one read of the maps. The layer has no parameters and no state, so T may differ between
+    calls.
 
     Args:
         blocks: K, a divisor of the map's height.
@@ -20,9 +21,9 @@ class STAPooling(nn.Module):
         normalize: "sum" (Eq. 1) or "l2".
         backend: "auto", "reference", "native", "triton" or "cuda".
 
-    Call: `layer(x, valid=None)` with x (B,T,C,H,W) floating and valid (B,T) bool, False for the frames to
-    leave out; returns `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`, pooled in the dtype of
-    x, the others in float32 or wider.
+    Call: `layer(x, valid=None)` with x (B,T,C,H,W) floating-point and valid (B,T) bool, False for frames to
+    exclude, returns `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`: pooled in the dtype of x,
+    the others in float32 or wider.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -43,7 +44,7 @@ class STAPooling(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> STAPool:
         if (self.energy, self.normalize) == ("sum_square", "sum"):
             return ops.sta_pool(x, self.blocks, valid, backend=self.backend)
-        if valid is not None:  # attention_map takes no mask: a frame left out must not reach it, nor its NaN
+        if valid is not None:  # attention_map has no mask, and excluded frames may contain NaN
             x = x.masked_fill(~valid[:, :, None, None, None], 0)
         attention = ops.attention_map(x, self.energy, self.normalize, backend=self.backend)
         if valid is not None:

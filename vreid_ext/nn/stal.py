@@ -10,19 +10,19 @@ from vreid_ext.nn.frames import each_frame
 
 
 class ResidualAttention(nn.Module):
-    """Mask on a feature map, added to it (STAL, section III-B and the rows `ran_*` of Table I).
+    """Residual spatial attention (STAL, section III-B and the rows `ran_*` of Table I).
 
         y = x + x * sigmoid(up(down(x)))
 
-    down: 1x1 convolution, max pooling by 2, 3x3 convolution; up: 4x4 transposed convolution by 2, 1x1
-    convolution back to the channels of x. Batch normalisation and ReLU after each convolution but the last
-    are ours; the paper does not say.
+    down: 1x1 convolution, max pooling with stride 2, 3x3 convolution; up: 4x4 transposed convolution with
+    stride 2, 1x1 convolution to the channels of x. Batch normalisation and ReLU after all convolutions except
+    the last are our choice; the paper does not state them.
 
     Args:
         channels: C of the maps.
-        width: channels after the first convolution, 64 in Table I; three times as many after the next two.
+        width: channels after the first convolution, 64 in Table I; the next two have three times as many.
 
-    Call: `layer(x)` with x (N,C,H,W) gives the same shape.
+    Call: `layer(x)` with x (N,C,H,W) returns a tensor of the same shape.
     """
 
     def __init__(self, channels: int, width: int = 64) -> None:
@@ -46,24 +46,24 @@ class ResidualAttention(nn.Module):
         _checks.floating("x", x, "(N,C,H,W)")
         if x.shape[1] != self.up[-1].out_channels:
             raise ValueError(f"x: expected C = {self.up[-1].out_channels}, got shape {tuple(x.shape)}")
-        mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]  # an odd side comes back one longer
+        mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]  # an odd side becomes one longer
         return x + x * mask.sigmoid()
 
 
 class QualityNetwork(nn.Module):
-    """Quality of every body part in every frame (STAL, section III-C), before the L1 normalisation.
+    """Quality scores of all body parts in all frames (STAL, section III-C), before the L1 normalisation.
 
-    7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores, sigmoid.
-    Strides of 2 and the channels are ours; the pooling gives 4 x 4 cells whatever the input's size, which at
-    224 x 224 are windows of 7 x 7. Frames are scored one by one, so T may differ from call to call.
+    7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores, sigmoid. The
+    strides of 2 and the numbers of channels are our choice. The pooling gives 4 x 4 cells for any input size;
+    for 224 x 224 its windows are 7 x 7. Frames are scored independently, so T may differ between calls.
 
     Args:
         parts: R.
-        width: channels after the first convolution; twice as many after the next two.
+        width: channels after the first convolution; the next two have twice as many.
 
-    Call: `layer(frames, valid=None)` with frames (B,T,3,h,w) and valid (B,T) bool gives (B,T,R) in [1e-6, 1]:
-    never zero, so that every part has a weighted mean. Frames left out by `valid` do not count in batch
-    statistics.
+    Call: `layer(frames, valid=None)` with frames (B,T,3,h,w) and valid (B,T) bool returns (B,T,R) in
+    [1e-6, 1]. Scores are never zero, so that every part has a weighted mean. Frames that `valid` excludes do
+    not enter the batch statistics.
     """
 
     def __init__(self, parts: int = 6, width: int = 32) -> None:
@@ -103,7 +103,7 @@ class Parts(NamedTuple):
 def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
     """L1 normalisation of a score map (B,T,R) over the valid frames and the parts of a clip.
 
-    Eq. 8 and 9 use ratios of a clip's scores alone, so their results are the same without it.
+    Eq. 8 and 9 use only ratios of the scores of a clip, so this normalisation does not change their results.
     """
     _checks.floating("scores", scores, "(B,T,R)")
     _checks.mask("valid", valid, tuple(scores.shape[:2]), scores.device)
@@ -112,18 +112,19 @@ def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = None) -> Parts:
-    """Features of body parts over the frames of a clip (STAL, Eq. 9).
+    """Score-weighted mean of the part features over the frames of a clip (STAL, Eq. 9).
 
         f^r = sum_t a^{r,t} f^{r,t} / sum_t a^{r,t}          a-bar^r = mean_t a^{r,t}
 
     Args:
         features: f^{r,t} (B,T,R,D).
         scores: a^{r,t} (B,T,R), not negative.
-        valid: (B,T) bool, the frames that count; None for all. Frames left out are not read.
+        valid: (B,T) bool, the frames to include; None for all. Excluded frames may contain NaN.
 
     Returns:
-        `Parts(features (B,R,D), scores (B,R))`, differentiable in both. A part whose scores are all zero
-        gives the mean over the valid frames; a clip without a valid frame gives zeros.
+        `Parts(features (B,R,D), scores (B,R))`, differentiable with respect to features and scores. A part
+        with only zero scores gives the unweighted mean over the valid frames; a clip without a valid frame
+        gives zeros.
 
     Raises:
         ValueError: naming the argument, what was expected and got.
@@ -131,8 +132,8 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
     _checks.floating("features", features, "(B,T,R,D)")
     _checks.floating("scores", scores, "(B,T,R)")
     if scores.shape != features.shape[:3]:
-        wanted = tuple(features.shape[:3])
-        raise ValueError(f"scores: expected shape (B,T,R) = {wanted}, got {tuple(scores.shape)}")
+        expected = tuple(features.shape[:3])
+        raise ValueError(f"scores: expected shape (B,T,R) = {expected}, got {tuple(scores.shape)}")
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores, features = _masked(scores, valid), _masked(features, valid)
     count = (
@@ -148,7 +149,7 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
 
 
 def _masked(x: Tensor, valid: Tensor | None) -> Tensor:
-    """x (B,T,...) with zeros in the frames that `valid` leaves out."""
+    """x (B,T,...) with zeros in the frames that `valid` excludes."""
     return x if valid is None else x.masked_fill(~valid.view(*valid.shape, *[1] * (x.dim() - 2)), 0)
 
 

@@ -1,4 +1,4 @@
-"""Functional ops: schema, gradient, backend choice and documentation of every kernel."""
+"""Functional ops: argument checks, choice of the backend and gradient of every kernel."""
 
 import torch.fx
 
@@ -50,7 +50,7 @@ __all__ = [
     "top_k",
 ]
 
-# `torch.fx.symbolic_trace` records each of them, called as `ops.name`, as one node.
+# `torch.fx.symbolic_trace` records each call `ops.name(...)` as one node.
 for _name in __all__:
     if not isinstance(globals()[_name], type):
         torch.fx.wrap(_name)

@@ -1,12 +1,12 @@
 """Registers ops with torch: schema, shape function, backend call and gradient, in one place.
 
-Each op's schema ends in `str backend`; its kernel is the function of the same name in that backend
+Each op's schema ends in `str backend`. Its kernel is the function of the same name in that backend
 (`backends.table`). The reference backend is not registered: it is plain torch, called and differentiated
 directly.
 
-Each op is two things: an operator of torch's dispatcher, which `torch.compile`, `torch.export`, fake tensors
-and function transforms go through, and a plain `autograd.Function` for everything else, because the way
-through the dispatcher and back costs more than a small batch's arithmetic.
+Each op exists twice: as an operator of torch's dispatcher, for `torch.compile`, `torch.export`, fake tensors
+and function transforms, and as a plain `autograd.Function` for all other calls. The detour through the
+dispatcher takes longer than the arithmetic of a small batch.
 """
 
 from collections.abc import Callable
@@ -33,12 +33,12 @@ def register(
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """Define `vreid_ext::<schema>` and return what calls it.
+    """Define the operator `vreid_ext::<schema>` and return a function that calls it.
 
     Args:
-        schema: name, arguments and results; the trailing `str backend` is added here.
-        fake: allocates the results for the arguments (without `backend`); an input without elements
-            is answered by it alone, so that kernels see none.
+        schema: name, arguments and results; `register` appends the argument `str backend`.
+        fake: allocates the results for the arguments (without `backend`). If an input has no elements, the
+            return value of `fake` is the result of the op and no kernel runs.
         setup_context, backward: as for `torch.library.register_autograd`.
     """
     name = schema.partition("(")[0]
@@ -53,7 +53,7 @@ def register(
             if isinstance(value, torch.Tensor):
                 if value.numel() == 0:
                     return fake(*inputs)
-                if value.is_neg():  # its memory holds the numbers with the other sign
+                if value.is_neg():  # lazy negation: the storage holds the negated values
                     inputs[i] = value.resolve_neg()
         return function(backend, name)(*inputs)
 
@@ -68,7 +68,7 @@ def register(
     differentiable = _function(name, kernel, setup_context, backward)
 
     def call(*args: Any) -> Any:
-        # Gradients are enabled while a gradient is computed if it is to be differentiated again.
+        # Gradient mode is enabled during a backward only for create_graph=True (double backward).
         if _observed(args) or (gradient and (torch.is_grad_enabled() or _observers.batched(args))):
             _no_tangents(name, args)
             return overload(*args)
@@ -83,7 +83,7 @@ def _function(
     setup_context: Callable[..., None] | None,
     backward: Callable[..., Any] | None,
 ) -> Callable[..., Any]:
-    """The kernel with its gradient, past the dispatcher."""
+    """The kernel with its gradient as an `autograd.Function`, without the dispatcher."""
     if setup_context is None or backward is None:
         return kernel
 
@@ -99,7 +99,7 @@ def _function(
 
 
 def _no_tangents(name: str, args: tuple[Any, ...]) -> None:
-    """An error for forward-mode AD, in which a kernel's result would count as constant."""
+    """Raise an error under forward-mode AD, which would silently treat the kernel's result as constant."""
     if not _observers.forward_mode():
         return
     # Inside `torch.func.jvp` an argument may carry its tangent below the wrapper of another transform.
@@ -107,16 +107,16 @@ def _no_tangents(name: str, args: tuple[Any, ...]) -> None:
         forward_ad.unpack_dual(each).tangent is not None for each in args if isinstance(each, torch.Tensor)
     ):
         raise RuntimeError(
-            f"backend: expected 'auto' or 'reference' under forward-mode AD, got {args[-1]!r}, "
-            f"whose {name} has no forward-mode derivative"
+            f"backend: expected 'auto' or 'reference' under forward-mode AD, got {args[-1]!r}: "
+            f"{name} has no forward-mode derivative there"
         )
 
 
 def _second_derivative(ctx: Any, *grads: Any) -> None:
-    """An error, since what is not differentiated would count as zero."""
-    raise RuntimeError("this op has no second derivative but in backend='reference'")
+    """Raise an error: without a formula, autograd would treat the second derivative as zero."""
+    raise RuntimeError("backend: expected 'reference' for double backward, which no other backend supports")
 
 
 def _observed(args: tuple[Any, ...]) -> bool:
-    """Whether somebody has to see the operator: an observer of the call, or an argument's own type."""
+    """Whether the call must go through the dispatcher: an active observer, or an argument of another type."""
     return _observers.observed() or not _PLAIN.issuperset(map(type, args))

@@ -1,18 +1,23 @@
 """Hardest pairs of a batch without a distance matrix (Hermans et al., "In Defense of the Triplet Loss", 2017;
 Chen et al., "Attribute-aware Identity-hard Triplet Loss", 2020).
 
-Symbols: n anchors, m candidates, D numbers each. Metrics, for rows x and y:
+Symbols: n anchors, m candidates, embedding dimension D. Metrics, for rows x and y:
 
     "euclidean"  ||x - y||        "squared"  ||x - y||^2        "cosine"  1 - x.y / (||x|| ||y||)
 
-Common to all: embeddings are float16, bfloat16, float32 or float64, labels int64 or int32; nothing
-is changed. Pairs are chosen by squared distances that are exact to a rounding of the rows' squares in the
-precision of the input (float32 for halves): of samples whose squared distances differ by less, any may be
-chosen. The distances given are those of the chosen pairs, taken from differences, in float32 or wider. A
-distance of zero has the gradient zero. A row of zeros, or whose squares underflow (a norm below 1e-19 in
-float32), has the cosine distance 1 to every row, with gradient zero; the other metrics take differences that
-small for zero. Gradients are summed in a fixed order. `backend` is "auto", "reference", "native" or, without
-float64, "triton" or "cuda", whose float32 products are of three TF32 products each: seven digits.
+Common to all ops:
+
+- Embeddings are float16, bfloat16, float32 or float64, labels int64 or int32. Inputs are never modified.
+- Pairs are selected by squared distances. Their absolute error is a rounding error of the rows' squared norms
+  in the precision of the input (float32 for half precision). If two squared distances differ by less, either
+  sample may be selected. The returned distances of the selected pairs are computed from differences, in
+  float32 or wider.
+- A distance of zero has gradient zero. A row that is zero or whose squares underflow (a norm below 1e-19 in
+  float32) has cosine distance 1 to every row, with gradient zero. The other metrics treat differences that
+  small as zero.
+- Gradients are summed in a fixed order.
+- `backend` is "auto", "reference", "native" or, except for float64, "triton" or "cuda". The latter two
+  compute float32 products as three TF32 products, accurate to seven digits.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +37,10 @@ class BatchHard(NamedTuple):
     """Result of `batch_hard`, one entry per anchor.
 
     Attributes:
-        positive_distance: (n,) to the farthest candidate of the anchor's label; 0 without one.
-        negative_distance: (n,) to the nearest candidate of another label; 0 without one.
-        positive_index, negative_index: (n,) int64 rows of the candidates; -1 without one.
-        valid: (n,) bool, whether the anchor has both.
+        positive_distance: (n,) distance to the farthest candidate with the same label; 0 if there is none.
+        negative_distance: (n,) distance to the nearest candidate with another label; 0 if there is none.
+        positive_index, negative_index: (n,) int64, the rows of these candidates; -1 if there is none.
+        valid: (n,) bool, whether the anchor has both a positive and a negative.
     """
 
     positive_distance: Tensor
@@ -49,8 +54,9 @@ class IdentityHard(NamedTuple):
     """Result of `identity_hard`, one entry per anchor.
 
     Attributes:
-        negative_index: (n,) int64, AN of Eq. 3: the farthest sample of the anchor's identity; -1 without one.
-        positive_index: (n,) int64, AP of Eq. 3: the nearest one; -1 without one.
+        negative_index: (n,) int64, AN of Eq. 3: the farthest sample of the anchor's identity; -1 if there is
+            none.
+        positive_index: (n,) int64, AP of Eq. 3: the nearest sample of the identity; -1 if there is none.
         valid: (n,) bool, whether the anchor has a candidate.
     """
 
@@ -73,23 +79,24 @@ def batch_hard(
         p(a) = argmax_j d(x_a, y_j)  with label_j = label_a, j != a
         n(a) = argmin_j d(x_a, y_j)  with label_j != label_a
 
-    The kernels need memory O((n + m) D); without `ref` they compute half of the distance matrix only.
-    Backward touches the 2n chosen pairs: O(n D).
+    The kernels need O((n + m) D) memory; without `ref` they compute only half of the distance matrix.
+    Backward uses only the 2n selected pairs: O(n D).
 
     Args:
         embeddings: anchors (n,D).
-        labels: their identities (n,).
+        labels: identities of the anchors (n,).
         metric: "euclidean", "squared" or "cosine".
-        ref: candidates (m,D) in the dtype of the anchors. None: the anchors, each of which is no positive of
-            its own; with `ref`, every row of the anchor's label is one.
-        ref_labels: (m,), with `ref`.
+        ref: candidates (m,D) in the dtype of the anchors. If None, the candidates are the anchors, and the
+            condition j != a applies; with `ref` it does not.
+        ref_labels: identities of the candidates (m,), required with `ref`.
 
     Returns:
-        `BatchHard`; both distances are differentiable in embeddings and ref.
+        `BatchHard`; both distances are differentiable with respect to embeddings and ref.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for rows
-            that are not finite, naming the first; on a GPU, which is not waited for, they give NaN.
+            that are not finite; the message reports the first. On a GPU such rows give NaN instead, because
+            a check would require a device synchronisation.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
     backend = backends.choose("batch_hard", backend, embeddings.device, embeddings.dtype)
@@ -116,10 +123,10 @@ def batch_hard_triplet(
         mean over anchors a with both of  [m + d(x_a, y_p(a)) - d(x_a, y_n(a))]_+
 
     Args:
-        margin: m >= 0, or "soft" for ln(1 + exp(.)) in place of [m + .]_+.
+        margin: m >= 0, or "soft" for ln(1 + exp(.)) instead of [m + .]_+.
 
-    The other arguments and errors: as for `batch_hard`. Returns a float32 scalar (float64 for float64 input);
-    zero if no anchor has both a positive and a negative.
+    For the other arguments and the errors see `batch_hard`. Returns a float32 scalar (float64 for float64
+    input), which is zero if no anchor has both a positive and a negative.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
     margin = _checks.margin(margin)
@@ -138,21 +145,21 @@ def identity_hard(
     include_self: bool = False,
     backend: str = "auto",
 ) -> IdentityHard:
-    """Within each identity, the samples farthest from and nearest to every anchor (AITL, Eq. 3).
+    """The samples of every anchor's identity that are farthest from and nearest to it (AITL, Eq. 3).
 
         AN(a) = argmax_j d(x_a, x_j)        AP(a) = argmin_j d(x_a, x_j)        label_j = label_a, j != a
 
-    With at least three samples of an identity the two differ; with two they are the same sample.
+    AN and AP are the same sample if the identity has only two.
 
     Args:
         attributes: vectors to compare (n,D): attribute predictions for AN and AP, features for FN and FP.
         labels: identities (n,).
-        metric: "cosine", the paper's, "euclidean" (the authors' code) or "squared".
-        include_self: let the anchor be its own candidate, as in the authors' code: AP is then the anchor, or
-            a sample equal to it.
+        metric: "cosine" (the paper), "euclidean" (the authors' code) or "squared".
+        include_self: whether the anchor is its own candidate, as in the authors' code. AP is then the anchor
+            or a sample equal to it.
 
     Returns:
-        `IdentityHard`, without gradient. Memory O(n D), time O(D) for each pair of an identity.
+        `IdentityHard`, without gradient. Memory O(n D), time O(D) for each pair of samples of one identity.
 
     Raises:
         TypeError, ValueError: as for `batch_hard`.
@@ -164,7 +171,7 @@ def identity_hard(
 def _hard_of_identity(
     name: str, x: Tensor, labels: Tensor, metric: str, include_self: bool, backend: str
 ) -> IdentityHard:
-    """`identity_hard` of the argument `name`."""
+    """`identity_hard` for the argument called `name` in error messages."""
     _checks.labelled_rows(name, x, "labels", labels)
     _checks.choice("metric", metric, _checks.METRICS)
     backend = backends.choose("identity_hard", backend, x.device, x.dtype)
@@ -185,7 +192,7 @@ def dvdp(
 
         sum_a  FD(x_a, x_FN(a)) - FD(x_a, x_FP(a))
 
-    FN and FP are the farthest and the nearest sample of the anchor's identity.
+    FN and FP are the farthest and the nearest sample of the anchor's identity by the distance FD.
 
     Args:
         embeddings: (n,D).
@@ -193,8 +200,8 @@ def dvdp(
         metric: FD, "cosine" (the paper), "euclidean" or "squared".
 
     Returns:
-        The sum, a float32 scalar (float64 for float64 input) with a gradient, and the number of anchors with
-        another sample of their identity, int64. Their ratio is what Fig. 7 shows.
+        The sum, a differentiable float32 scalar (float64 for float64 input), and the number of anchors that
+        have another sample of their identity, int64. Fig. 7 of the paper plots their ratio.
 
     Raises:
         TypeError, ValueError: as for `batch_hard`.
@@ -213,20 +220,21 @@ def mined_distance(
     ref: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """Distances of chosen pairs, d(x_i, y_index[m,i]), with a gradient in O(M n D).
+    """Distances of given pairs, d(x_i, y_index[m,i]). Forward and backward take O(M n D) time.
 
     Args:
         embeddings: (n,D).
-        index: (M,n) int64, rows of ref, or of embeddings without it; -1 for no pair.
+        index: (M,n) int64, rows of `ref`, or of `embeddings` if `ref` is None; -1 for no pair.
         metric: "euclidean", "squared" or "cosine".
         ref: (m,D) in the dtype of the embeddings.
 
     Returns:
-        (M,n), float32 (float64 for float64 input); zero where there is no pair.
+        (M,n), float32 (float64 for float64 input); zero where the index is -1.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. An index out of range
-            is one; on a GPU, which is not waited for, its distance is NaN.
+        TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for an index out
+            of range. On a GPU its distance is NaN instead, because a check would require a device
+            synchronisation.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
     _checks.choice("metric", metric, _checks.METRICS)
@@ -255,7 +263,7 @@ Arguments = tuple[Tensor, Tensor, Tensor | None, Tensor | None, str]
 def _checked(
     embeddings: Tensor, labels: Tensor, metric: str, ref: Tensor | None, ref_labels: Tensor | None
 ) -> Arguments:
-    """What the backends take, from what the caller gives."""
+    """Check the arguments and convert them to those of the backends."""
     _checks.labelled_rows("embeddings", embeddings, "labels", labels)
     _checks.choice("metric", metric, _checks.METRICS)
     if ref is None and ref_labels is None:
@@ -272,11 +280,9 @@ def _checked(
 def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
     _checks.same_device("ref", ref, embeddings.device)
     if ref.dtype != embeddings.dtype:
-        raise TypeError(f"ref: expected dtype {embeddings.dtype} as embeddings, got {ref.dtype}")
+        raise TypeError(f"ref: expected dtype {embeddings.dtype} of embeddings, got {ref.dtype}")
     if ref.shape[1] != embeddings.shape[1]:
-        raise ValueError(
-            f"ref: expected {embeddings.shape[1]} columns as embeddings have, got {ref.shape[1]}"
-        )
+        raise ValueError(f"ref: expected {embeddings.shape[1]} columns like embeddings, got {ref.shape[1]}")
 
 
 def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:
@@ -289,7 +295,9 @@ def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: 
 
 
 def _finite(name: str, x: Tensor) -> None:
-    """On a CPU, where looking costs no wait. The native kernels of `batch_hard` look for themselves."""
+    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronise. The native
+    kernels of `batch_hard` contain this check.
+    """
     if not _checks.seen(x):
         return
     finite = widened(x.detach()).square().sum(1).isfinite()
@@ -298,7 +306,7 @@ def _finite(name: str, x: Tensor) -> None:
 
 
 def _distance_fake(x: Tensor, index: Tensor) -> Tensor:
-    # Not left empty: without candidates this is the answer.
+    # Zeros, not empty: for inputs without elements this is the result of the op (see `_library.register`).
     return x.new_zeros(index.shape, dtype=accumulator(x.dtype))
 
 
@@ -331,7 +339,7 @@ def _triplet_fake(
     soft: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     distance, index = _batch_hard_fake(x, labels, ref, ref_labels, metric)
-    # Not left empty: a batch without anchors is answered with this, and its loss is zero.
+    # Zeros, not empty: for a batch without anchors this is the result of the op, and the loss is zero.
     return distance.new_zeros(()), torch.empty_like(distance), distance, index
 
 
@@ -376,7 +384,7 @@ def _mined_distance_backward_fake(
     with_x: bool,
     with_ref: bool,
 ) -> tuple[Tensor, Tensor]:
-    # Not left empty: without a pair this is the answer.
+    # Zeros, not empty: without pairs this is the result of the op.
     dref = x.new_zeros(0) if ref is None or not with_ref else x.new_zeros(ref.shape)
     return x.new_zeros(x.shape if with_x else 0), dref
 

@@ -1,6 +1,6 @@
 """The weighted part metric (Chen et al., "Spatial-Temporal Attention-aware Learning", TIP 2019).
 
-Symbols: Q queries, G gallery items, R body parts, D numbers per part.
+Symbols: Q queries, G gallery items, R body parts, D features per part.
 """
 
 from typing import Any
@@ -22,26 +22,28 @@ def part_distance(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """Distance of persons seen as weighted body parts (STAL, Eq. 8), for all pairs.
+    """Distance of persons described by weighted body parts (STAL, Eq. 8), for all pairs.
 
         psi(i,j) = sum_r a_i^r a_j^r / (||a_i|| ||a_j||)  ||f_i^r - f_j^r||_2
 
-    Accumulated tile by tile over R matrix products: memory O(QG + (Q + G) R D), never (Q,G,R). A row of the
-    result does not depend on which other queries are given, so a gallery may be streamed through in pieces.
+    Computed tile by tile from R matrix products: memory O(QG + (Q + G) R D), without a (Q,G,R) tensor. An
+    entry of the result depends only on its query and its gallery item, so queries and gallery may be
+    processed in chunks.
 
     Args:
         q_features: f of the queries (Q,R,D), float16, bfloat16, float32 or float64. Parts may be strided.
-        q_weights: their part scores a (Q,R), in any floating dtype; a row of zeros counts as one of ones.
+        q_weights: part scores a of the queries (Q,R), any floating-point dtype. A row of zeros is treated
+            as a row of ones.
         g_features: f of the gallery (G,R,D), the dtype and device of `q_features`.
-        g_weights: their part scores (G,R).
+        g_weights: part scores of the gallery (G,R).
         backend: "auto", "reference", "native", "triton" or "cuda".
 
     Returns:
-        (Q,G), float32 (float64 for float64 features), differentiable in all four. Equal features are at
-        distance exactly zero, with gradient zero. Distances below 10 % of the features' norms (3 % in CUDA,
-        6 % in Triton, whose float32 products are of three TF32 products each) are summed from differences;
-        the gradient of a pair at distance d is exact to (norm / d) times a rounding. The same inputs give the
-        same bits. NaN and infinity propagate.
+        (Q,G), float32 (float64 for float64 features), differentiable with respect to all four inputs. Equal
+        features have distance exactly zero and gradient zero. Distances below 10 % of the features' norms are
+        computed from differences. CUDA and Triton compute float32 products as three TF32 products. The
+        relative error of the gradient of a pair at distance d is a rounding error times norm / d. The result
+        is deterministic: the same inputs give the same bits. NaN and infinity propagate.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -56,7 +58,7 @@ def part_distance(
         )
     if g_features.dtype != q_features.dtype:
         raise TypeError(
-            f"g_features: expected dtype {q_features.dtype} as q_features, got {g_features.dtype}"
+            f"g_features: expected dtype {q_features.dtype} of q_features, got {g_features.dtype}"
         )
     dtype = accumulator(q_features.dtype)
     weights = []
@@ -68,12 +70,12 @@ def part_distance(
         _checks.same_device(name, value, q_features.device)
         if value.shape != features.shape[:2]:
             raise ValueError(
-                f"{name}: expected shape {tuple(features.shape[:2])} as {name[0]}_features has, got "
-                f"{tuple(value.shape)}"
+                f"{name}: expected shape {tuple(features.shape[:2])}, the first two axes of "
+                f"{name[0]}_features, got {tuple(value.shape)}"
             )
         weights.append(_normalised(value.to(dtype)))
     if not len(q_features) or not len(g_features):
-        # No pair, but a gradient for the side that is not empty.
+        # An empty result that autograd connects to both inputs: the nonempty one gets a gradient of zeros.
         return (q_features.sum((1, 2))[:, None] + g_features.sum((1, 2))).to(dtype)
     backend = backends.choose("part_distance", backend, q_features.device, q_features.dtype)
     if backend == "reference":
@@ -82,7 +84,7 @@ def part_distance(
 
 
 def _normalised(weights: Tensor) -> Tensor:
-    """Rows of length one; one of zeros becomes uniform and takes no gradient."""
+    """L2-normalised rows. A row of zeros becomes uniform and has gradient zero."""
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
     nonzero = norm != 0
     return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)

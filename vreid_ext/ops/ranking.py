@@ -1,23 +1,25 @@
-"""Rankings without a sort and without the distance matrix: ranks by counting, and the k nearest.
+"""Rankings without a sort and without the full distance matrix: ranks by counting, and the k nearest items.
 
-Q queries and G gallery items of D numbers. Distances are those of `pair_distances`, in float64:
+Symbols: Q queries, G gallery items, feature dimension D. Distances are those of `pair_distances`, in float64:
 
-    cosine       d(q,g) = 1 - q.g / (|q| |g|), 1 where a row is zero
+    cosine       d(q,g) = 1 - q.g / (|q| |g|), 1 if a row is zero
     euclidean    d(q,g) = |q - g|_2
 
-and equal distances rank by gallery index. `rank_counts` takes distances of any origin, a tile of columns at
-a time; the other ops take features and make their tiles themselves. On the CPU those are float32 matrix
-products whose error is bounded, and a comparison that the bound leaves open is settled in float64: the
-order is that of float64 at the price of float32, and depends neither on the tiles nor on the threads.
+Equal distances are ordered by gallery index. `rank_counts` takes given distances, one tile of columns at a
+time; the other ops take features and compute the tiles themselves. On the CPU these are float32 matrix
+products with an error bound. A comparison that is ambiguous within the bound is repeated in float64. The
+order is therefore that of float64 at the cost of float32, and does not depend on tiles or threads.
 
-The bound is that of independent rounding errors at twelve standard deviations,
-4 sqrt(D) u |q| |g| with u = 2^-24 (Higham and Mary, SIAM J. Sci. Comput. 2019, Theorem 2.4).
+The bound is twelve standard deviations of independent rounding errors: 4 sqrt(D) u |q| |g| with u = 2^-24
+(Higham and Mary, SIAM J. Sci. Comput. 2019, Theorem 2.4).
 
-Features are float16, bfloat16, float32 (all widened exactly to float32) or float64. Nothing here has a
-gradient. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and narrower, "cuda".
+Features are float16, bfloat16, float32 (the former two are converted exactly to float32) or float64. The ops
+are not differentiable. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and
+narrower dtypes, "cuda".
 
-On a GPU there is no kernel for features: plain torch takes one query after the other and waits for each, with
-temporaries of at most 2^24 float64 numbers (128 MiB) or, in `top_k`, G. `vreid eval` ranks on the CPU.
+There is no GPU kernel for features: plain torch processes one query after another and synchronises for
+each, with temporaries of at most 2^24 float64 values (128 MiB) or, in `top_k`, G values. `vreid eval` ranks
+on the CPU.
 """
 
 from typing import Any
@@ -74,22 +76,23 @@ def rank_counts(
     offset: int = 0,
     backend: str = "auto",
 ) -> Tensor:
-    """How many items of a tile of distances come before each positive of its query.
+    """For each positive, the number of items in a tile of distances that rank before it.
 
         counts[p] = #{j kept, not left out : (d[i,j], j) < (distance[p], index[p])}
 
-    in lexicographic order, for start[i] <= p < start[i+1]. One more than the sum over a gallery's tiles is
-    the positive's rank.
+    in lexicographic order, for start[i] <= p < start[i+1]. The rank of a positive is one plus the sum of its
+    counts over all tiles of the gallery.
 
     Args:
-        distances: (Q,g), columns `offset` to `offset + g` of the distance matrix. Half precision is widened.
-        start: (Q+1,) int64, ascending from 0 to P; query i has the positives start[i] to start[i+1] - 1.
+        distances: (Q,g), columns `offset` to `offset + g` of the distance matrix. Half precision is converted
+            to float32.
+        start: (Q+1,) int64, nondecreasing from 0 to P; query i has the positives start[i] to start[i+1] - 1.
         index: (P,) int64, gallery indices of the positives, which may lie outside this tile.
-        distance: (P,) float64, their distances.
-        left_out: start (Q+1,) and gallery indices, int64, both ascending, the indices within a query: items
-            that do not count for this query, such as those of its own camera.
-        kept: (g,) bool, the tile's items that count at all; None for all.
-        offset: gallery index of the first column, any int64 that leaves room for the last one's.
+        distance: (P,) float64, distances of the positives.
+        left_out: items to exclude per query, such as those of its own camera: a pair of int64 tensors, start
+            (Q+1,), nondecreasing as above, and gallery indices, nondecreasing within a query.
+        kept: (g,) bool, items of the tile to include for all queries; None for all items.
+        offset: gallery index of the first column; that of the last column must fit into int64.
 
     Returns:
         (P,) int64.
@@ -122,14 +125,15 @@ def feature_rank_counts(
     offset: int = 0,
     backend: str = "auto",
 ) -> Tensor:
-    """`rank_counts` of the distances between features, which are never held as a whole.
+    """`rank_counts` of the distances between features, without the full distance matrix.
 
     Args:
         query: (Q,D).
-        gallery: (g,D), rows `offset` to `offset + g` of the gallery. Counts of several pieces add up.
+        gallery: (g,D), rows `offset` to `offset + g` of the gallery. The counts of several chunks add up.
         metric: "cosine" or "euclidean".
-        start, index, distance, left_out, kept: as for `rank_counts`; `distance` from `pair_distances` with
-            the same backend. It stands for the positives' own distances, so none comes before itself.
+        start, index, distance, left_out, kept: as for `rank_counts`. Compute `distance` by `pair_distances`
+            with the same backend. It replaces the positives' own entries in the tile, so that no positive is
+            counted before itself.
 
     Returns:
         (P,) int64.
@@ -162,9 +166,9 @@ def top_k(
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest gallery items of every query, nearest first, equal distances by gallery index.
+    """The k nearest gallery items of every query, nearest first; equal distances are ordered by index.
 
-    Memory beyond the features is O(Q k) and one tile.
+    Besides the features it needs O(Q k) memory and one tile.
 
     Args:
         query: (Q,D).
@@ -174,7 +178,8 @@ def top_k(
         left_out, kept: as for `rank_counts`.
 
     Returns:
-        distances (Q,k) float64 and indices (Q,k) int64; infinity and -1 where fewer than k items are kept.
+        distances (Q,k) float64 and indices (Q,k) int64, filled up with infinity and -1 if fewer than k items
+        are included.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got; a row that is not
@@ -194,9 +199,9 @@ def nearest_and_farthest(
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`top_k`, and from the same pass (Q,) float64 the distance of the farthest item, to float32 accuracy.
+    """`top_k`, and (Q,) float64 the distance to the farthest item, accurate to float32, from the same pass.
 
-    Re-ranking divides by it. It is -infinity for a query of which nothing is kept.
+    Re-ranking divides by the latter. It is -infinity for a query without included items.
     """
     _features(query, gallery, metric)
     k = _checks.integer("k", k, 1)
@@ -224,9 +229,9 @@ def _features(query: Any, gallery: Any, metric: Any) -> None:
     _checks.same_device("gallery", gallery, query.device)
     _checks.choice("metric", metric, ("cosine", "euclidean"))
     if gallery.shape[1] != query.shape[1]:
-        raise ValueError(f"gallery: expected {query.shape[1]} columns as query has, got {gallery.shape[1]}")
+        raise ValueError(f"gallery: expected {query.shape[1]} columns like query, got {gallery.shape[1]}")
     if gallery.dtype != query.dtype:
-        raise TypeError(f"gallery: expected dtype {query.dtype} as query has, got {gallery.dtype}")
+        raise TypeError(f"gallery: expected dtype {query.dtype} of query, got {gallery.dtype}")
 
 
 def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torch.device) -> None:
@@ -243,14 +248,20 @@ def _integers(name: str, value: Any, shape: tuple[int, ...] | None, device: torc
 def _offset(offset: Any, columns: int) -> None:
     _checks.integer("offset", offset, -(2**63))
     if offset + columns > 2**63:
-        raise ValueError(f"offset: expected indices that 64 bits hold, got {offset} for {columns} columns")
+        raise ValueError(
+            f"offset: expected gallery indices that fit into 64 bits, got {offset} for {columns} columns"
+        )
 
 
 def _ascending(name: str, start: Tensor, total: int) -> None:
-    """`start` says where the entries of each query begin and end, among `total`."""
+    """Check `start`, the limits of each query's entries among `total`: nondecreasing, from 0 to `total`."""
     _checks.within(name, start, 0, total + 1)
     if _checks.seen(start) and (start.diff() < 0).any():
-        raise ValueError(f"{name}: expected ascending numbers from 0 to {total}")
+        row = int((start.diff() < 0).nonzero()[0])
+        raise ValueError(
+            f"{name}: expected nondecreasing values from 0 to {total}, got {int(start[row])} before "
+            f"{int(start[row + 1])}"
+        )
 
 
 def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.device) -> None:
@@ -258,7 +269,9 @@ def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.d
     _integers("index", index, None, device)
     _ascending("start", start, len(index))
     if _checks.seen(start) and (start[0] > 0 or start[-1] < len(index)):
-        raise ValueError(f"start: expected 0 to {len(index)} = P, got {int(start[0])} to {int(start[-1])}")
+        raise ValueError(
+            f"start: expected values from 0 to P = {len(index)}, got {int(start[0])} to {int(start[-1])}"
+        )
     if not isinstance(distance, Tensor) or distance.dtype != torch.float64:
         got = distance.dtype if isinstance(distance, Tensor) else type(distance).__name__
         raise TypeError(f"distance: expected a float64 tensor, got {got}")
@@ -268,7 +281,7 @@ def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.d
 
 
 def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """start and index, None for both where nothing is left out."""
+    """Check and return start and index; both None if no item is left out."""
     if left_out is None:
         return None, None
     if not isinstance(left_out, tuple) or len(left_out) != 2:
@@ -279,8 +292,13 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
     _ascending("left_out[0]", start, len(index))
     if _checks.seen(index):
         falls = (index[start[0] : start[-1]].diff() < 0).nonzero()[:, 0] + start[0] + 1
-        if not torch.isin(falls, start).all():
-            raise ValueError("left_out[1]: expected indices that ascend within a query")
+        within = falls[~torch.isin(falls, start)]
+        if len(within):
+            item = int(within[0])
+            raise ValueError(
+                "left_out[1]: expected nondecreasing indices within a query, got "
+                f"{int(index[item - 1])} before {int(index[item])}"
+            )
     return (start, index) if len(index) else (None, None)
 
 

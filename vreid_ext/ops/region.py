@@ -1,13 +1,13 @@
 """Diverse region attention (Li et al., "Diversity Regularized Spatiotemporal Attention for Video-based Person
 Re-identification", CVPR 2018; DRSTA below).
 
-`region_pool` is K spatial attentions and the term that keeps them apart, in one read of the feature map;
-`temporal_pool` joins what they found over the frames. Symbols: B clips, T frames, C channels, H x W cells
-(L = H W), K regions.
+`region_pool` computes K spatial attentions and the diversity term between them in one read of the feature
+map; `temporal_pool` averages their features over the frames. Symbols: B clips, T frames, C channels,
+H x W cells (L = H W), K regions.
 
-Common to all: tensors are float16, bfloat16, float32 or float64 and are never changed; sums run in float32
-or wider, in an order that depends on the shapes alone, so the same inputs give the same bits. `x` may be
-contiguous or channels_last (or a slice of either) and is then not copied. NaN and infinity propagate.
+Common to all ops: inputs are float16, bfloat16, float32 or float64 and are never modified. Sums are
+accumulated in float32 or wider, in an order that depends only on the shapes, so the same inputs give the same
+bits. If `x` is contiguous, channels_last or a slice of either, it is not copied. NaN and infinity propagate.
 `backend` is "auto", "reference", "native", "triton" or "cuda".
 """
 
@@ -28,8 +28,8 @@ class RegionPool(NamedTuple):
     Attributes:
         features: (B,T,K,C), dtype of x: the gated features x_{n,k} of Eq. 3.
         weights: (B,T,K,L), float32 or wider: the receptive fields s_{n,k} of Eq. 2; each sums to one.
-        overlap: (B,T), float32 or wider: Q of Eq. 9; zero where no two regions share a cell, K (K - 1)
-            where all are the same.
+        overlap: (B,T), float32 or wider: Q of Eq. 9; zero if the regions are disjoint, K (K - 1) if all are
+            equal.
     """
 
     features: Tensor
@@ -44,15 +44,15 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
         s = softmax of the logits over the L cells          features(k) = sum_l s(k,l) x(l)
         Q = ||R R^T - I||_F^2          R(k,l) = sqrt(s(k,l))
 
-    Q is differentiated through the logits, with A = R R^T - I, whose diagonal is zero:
+    The gradient of Q is taken with respect to the logits. With A = R R^T - I (the diagonal of A is zero):
 
         dQ / dlogits(k,l) = 2 ( R(k,l) (A R)(k,l) - s(k,l) sum_j R(k,j) (A R)(k,j) )
 
-    which has no division and stays finite where a weight underflows; the derivative of sqrt(s) does not.
+    This contains no division and stays finite if a weight underflows, unlike the derivative of sqrt(s).
     Backward reads x once and writes its gradient once.
 
     Args:
-        logits: (B,T,K,L), the responses e_{n,k,l} of Eq. 1; cells in the order of `x.flatten(3)`.
+        logits: (B,T,K,L), the responses e_{n,k,l} of Eq. 1, with cells in the order of `x.flatten(3)`.
         x: feature maps (B,T,C,H,W).
 
     Returns:
@@ -65,10 +65,11 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.floating("logits", logits, "(B,T,K,L)")
     _checks.same_device("logits", logits, x.device)
-    wanted = (*x.shape[:2], x.shape[3] * x.shape[4])
-    if (*logits.shape[:2], logits.shape[3]) != wanted:
+    expected = (*x.shape[:2], x.shape[3] * x.shape[4])
+    if (*logits.shape[:2], logits.shape[3]) != expected:
         raise ValueError(
-            f"logits: expected shape (B,T,K,L) with (B,T,L) = {tuple(wanted)} of x, got {tuple(logits.shape)}"
+            f"logits: expected shape (B,T,K,L) with (B,T,L) = {tuple(expected)} of x, "
+            f"got {tuple(logits.shape)}"
         )
     logits = widened(logits, x.dtype)
     backend = backends.choose("region_pool", backend, x.device, x.dtype)
@@ -78,18 +79,20 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
 
 
 def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str = "auto") -> Tensor:
-    """Overlap of K receptive fields of each frame, for weights from elsewhere (DRSTA, Eq. 9 and 10).
+    """Overlap of the K receptive fields of each frame, for given weights (DRSTA, Eq. 9 and 10).
 
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(weights)
-        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also rewards weights
-                      that sit on one cell
+        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also favours weights
+                      that are concentrated on one cell
 
     Args:
-        weights: (B,T,K,L), not negative; rows of Q are meant to sum to one, and pay for it if they do not.
+        weights: (B,T,K,L), not negative. For "hellinger" the rows should sum to one; the diagonal of
+            R R^T - I penalises other sums.
 
     Returns:
-        (B,T), float32 (float64 for float64 input). A weight of zero takes no gradient through the root, whose
-        derivative there is infinite; `region_pool` knows the logits and needs no such rule.
+        (B,T), float32 (float64 for float64 input). A weight of zero has gradient zero for "hellinger", where
+        the derivative of the square root is infinite. `region_pool` does not need this rule, because it
+        differentiates with respect to the logits.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -106,16 +109,16 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
 def temporal_pool(
     scores: Tensor, features: Tensor, valid: Tensor | None = None, *, backend: str = "auto"
 ) -> Tensor:
-    """Attention-weighted mean over the frames, region by region (DRSTA, Eq. 12 and 13).
+    """Attention-weighted mean over the frames for each region (DRSTA, Eq. 12 and 13).
 
         t(n,k) = softmax over n of scores(n,k)          pooled(k) = sum_n t(n,k) features(n,k)
 
-    Eq. 12 is printed without the exponential; the text says softmax, and so does the name.
+    Eq. 12 is printed without the exponential; the paper's text calls it a softmax.
 
     Args:
         scores: (B,T,K), the responses e_{n,k} of Eq. 11.
         features: (B,T,K,D).
-        valid: (B,T) bool, the frames that count; None for all. Frames left out are not read.
+        valid: (B,T) bool, the frames to include; None for all. Excluded frames are not read.
 
     Returns:
         (B,K,D) in the dtype of features. A clip without a valid frame gives zeros.
@@ -128,8 +131,8 @@ def temporal_pool(
     _checks.same_device("scores", scores, features.device)
     if scores.shape != features.shape[:3]:
         raise ValueError(
-            f"scores: expected shape (B,T,K) = {tuple(features.shape[:3])} as features has, got "
-            f"{tuple(scores.shape)}"
+            f"scores: expected shape (B,T,K) = {tuple(features.shape[:3])} of features, "
+            f"got {tuple(scores.shape)}"
         )
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores = widened(scores, features.dtype)

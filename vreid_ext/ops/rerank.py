@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking without matrices of all against all.
+"""k-reciprocal re-ranking without an N x N distance matrix.
 
 Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 """
@@ -14,7 +14,7 @@ from vreid_ext.backends.table import function
 
 
 class ReRanked(Protocol):
-    """Re-ranked distances (Q,G) that are computed when they are asked for.
+    """Re-ranked distances (Q,G) that are computed on demand.
 
     Attributes:
         shape: (Q,G).
@@ -23,9 +23,10 @@ class ReRanked(Protocol):
     shape: tuple[int, int]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """(stop - start, G) the distances of these queries. `rows(0, Q)` gives all.
+        """The distances (stop - start, G) of some queries; `rows(0, Q)` returns all.
 
-        float64 for float64 features. For the others float32, or float64 with backend "reference".
+        The dtype is float64 for float64 features. For other dtypes it is float32, or float64 with
+        backend="reference".
         """
 
 
@@ -38,33 +39,35 @@ def k_reciprocal(
     *,
     backend: str = "auto",
 ) -> ReRanked:
-    """Re-ranked distances of Q queries and G gallery items, N = Q + G in all.
+    """Re-ranked distances of Q queries and G gallery items, N = Q + G in total.
 
-    With D(i,j) = |x_i - x_j|^2, D'(i,j) = D(i,j) / max_j D(i,j), N(i,k) the k nearest of all N items to i
-    (itself the first), and R(i,k) = {j in N(i,k) : i in N(j,k)}:
+    Let D(i,j) = |x_i - x_j|^2, D'(i,j) = D(i,j) / max_j D(i,j), N(i,k) the k items nearest to i of all N
+    (i itself comes first), and R(i,k) = {j in N(i,k) : i in N(j,k)}. As in the published code:
 
-        R*(i) = R(i,k1+1), and with each c in it also R(c,k1/2+1) where two thirds of that lie in R(i,k1+1)
+        R*(i) = R(i,k1+1) joined with R(c,k1/2+1) for each c in R(i,k1+1) for which more than two thirds of
+                R(c,k1/2+1) lie in R(i,k1+1)
         V(i,j) = exp(-D'(i,j)) / sum over R*(i)  for j in R*(i), else 0
-        V(i) becomes the mean of V over N(i,k2)
+        V(i) is replaced by the mean of V over N(i,k2)
         J(i,j) = 1 - s / (2 - s),  s = sum_g min(V(i,g), V(j,g))
         distance = (1 - lambda) J + lambda D'
 
-    as the published code computes it. V has O(k1 k2) entries in a row, and J is 1 wherever two rows do not
-    meet, so time beyond two matrix products and memory beyond the features are O(N) for given k1 and k2.
-    Neighbours are those of `ops.top_k` with "euclidean". For the cosine give features of unit length.
+    A row of V has O(k1 k2) nonzero entries, and J is 1 for pairs without a common one. For given k1 and k2,
+    the time besides two matrix products and the memory besides the features are O(N). Neighbours are
+    those of `ops.top_k` with "euclidean". For cosine distances pass L2-normalised features.
 
     Args:
         query: (Q,D) float16, bfloat16, float32 or float64.
         gallery: (G,D).
-        k1: neighbours that make a set, at least 1.
-        k2: neighbours that are averaged, at least 1 (which averages nothing).
+        k1: number of neighbours in a set, at least 1.
+        k2: number of neighbours that are averaged, at least 1 (1: no averaging).
         lambda_value: weight of the original distance, 0 to 1.
         backend: "auto", "native" or "reference" (dense, O(N^2) memory).
 
-    Not differentiable, and not for tracers and transforms: the number of neighbours depends on the data.
+    Not differentiable. Tracers and transforms are not supported, because the number of neighbours depends on
+    the data.
 
     Raises:
-        RuntimeError: a call that `torch.jit.trace` records or `torch.func` transforms; fake tensors.
+        RuntimeError: called under `torch.jit.trace` or `torch.func`, or with fake tensors.
         TypeError, ValueError: naming the argument, what was expected and got; a row that is not
             finite, or longer than 1e18.
     """
@@ -75,13 +78,14 @@ def k_reciprocal(
     _checks.has_numbers("query", query)
     _checks.same_device("gallery", gallery, query.device)
     if gallery.shape[1] != query.shape[1]:
-        raise ValueError(f"gallery: expected {query.shape[1]} columns as query has, got {gallery.shape[1]}")
+        raise ValueError(f"gallery: expected {query.shape[1]} columns like query, got {gallery.shape[1]}")
     if gallery.dtype != query.dtype:
-        raise TypeError(f"gallery: expected dtype {query.dtype} as query has, got {gallery.dtype}")
+        raise TypeError(f"gallery: expected dtype {query.dtype} of query, got {gallery.dtype}")
     check_options(k1, k2, lambda_value)
     if _observers.transformed() or not (_checks.held(query) and _checks.held(gallery)):
         raise RuntimeError(
-            "k_reciprocal: expected numbers, got a tracer, a function transform or fake tensors"
+            "k_reciprocal: expected ordinary tensors outside tracers and function transforms, got a tracer, "
+            "a transform or a tensor subclass"
         )
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():

@@ -1,13 +1,13 @@
 """Spatial-temporal attention without parameters (Fu et al., "STA", AAAI 2019).
 
-`sta_pool` is the whole module in one read of the feature map; `attention_map`, `block_scores`, `fuse` and
-`inter_frame_distance` are its pieces. Symbols: B clips, T frames, C channels, H x W cells (L = H W),
-K row blocks.
+`sta_pool` computes the whole module in one read of the feature map. `attention_map`, `block_scores`, `fuse`
+and `inter_frame_distance` are its single steps. Symbols: B clips, T frames, C channels, H x W cells
+(L = H W), K row blocks.
 
-Common to all: tensors are float16, bfloat16, float32 or float64 and are never changed; sums run in float32
-or wider, in an order that depends on the shapes alone, so the same inputs give the same bits. `x` may be
-contiguous or channels_last (or a slice of either) and is then not copied. NaN and infinity propagate, except
-from frames that `valid` leaves out. `backend` is "auto", "reference", "native", "triton" or "cuda".
+Common to all ops: inputs are float16, bfloat16, float32 or float64 and are never modified. Sums are
+accumulated in float32 or wider, in an order that depends only on the shapes, so the same inputs give the same
+bits. If `x` is contiguous, channels_last or a slice of either, it is not copied. NaN and infinity propagate,
+except from frames that `valid` excludes. `backend` is "auto", "reference", "native", "triton" or "cuda".
 """
 
 from typing import Any, NamedTuple
@@ -44,13 +44,13 @@ def attention_map(
 
     Args:
         x: feature maps (B,T,C,H,W).
-        energy: "sum_square", as the equation is written, or "l2": q is the channel norm, the square root
-            of that sum (the form a public re-implementation uses).
-        normalize: "sum", as the equation is written, or "l2": g = q / sqrt(sum q^2), the text's wording.
+        energy: "sum_square", as in the equation, or "l2": q is the norm over the channels, the square root
+            of that sum (as in a public re-implementation).
+        normalize: "sum", as in the equation, or "l2": g = q / sqrt(sum q^2), as in the paper's text.
 
     Returns:
         (B,T,H,W), float32 (float64 for float64 input). A frame of zeros gives the uniform map, 1/L or
-        1/sqrt(L), and takes no gradient.
+        1/sqrt(L), with gradient zero.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -74,11 +74,11 @@ def block_scores(
     Args:
         attention: (B,T,H,W).
         blocks: K, a divisor of H; block k holds rows k H/K to (k+1) H/K - 1.
-        valid: (B,T) bool, the frames that count; None for all. Frames left out score zero.
+        valid: (B,T) bool, the frames to include; None for all. Excluded frames have score zero.
 
     Returns:
-        (B,T,K), float32 (float64 for float64 input). A block that is zero in every frame scores the same
-        in each valid frame and takes no gradient.
+        (B,T,K), float32 (float64 for float64 input). A block that is zero in every frame has the same score
+        in each valid frame, with gradient zero.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -100,12 +100,12 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
 
     Args:
         x: feature maps (B,T,C,H,W).
-        scores: (B,T,K) with K a divisor of H; among equal scores the first frame is chosen.
-        valid: (B,T) bool, the frames that count; None for all.
+        scores: (B,T,K) with K a divisor of H. If scores are equal, the first frame is chosen.
+        valid: (B,T) bool, the frames to include; None for all.
 
     Returns:
-        (B,2C,H,W) in the dtype of x, F_1 before F_2. A clip without a valid frame gives zeros. The choice
-        of a frame has no gradient; the weights have.
+        (B,2C,H,W) in the dtype of x, F_1 before F_2. A clip without a valid frame gives zeros. Gradients flow
+        to the scores through F_2 only; the argmax has none.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -134,18 +134,18 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
 
         pooled = [ 1/L sum_k P(m_k,k,c),  1/L sum_k sum_n S(n,k) P(n,k,c) ]        m_k = argmax_n S(n,k)
 
-    so one pass that accumulates P and the energy of Eq. 1 together is enough. Equal to `attention_map`,
-    `block_scores`, `fuse` and a mean over cells. Backward reads x once and writes its gradient once.
+    so one pass that accumulates both P and the energy of Eq. 1 is enough. The result equals `attention_map`,
+    `block_scores`, `fuse` and a mean over the cells. Backward reads x once and writes its gradient once.
 
     Args:
         x: feature maps (B,T,C,H,W).
-        blocks: K, a divisor of H. With K = 1 all scores are equal but for rounding, and so is the choice.
-        valid: (B,T) bool, the frames that count, for clips of unequal length; None for all. Frames left
-            out get attention, score and gradient zero whatever they hold.
+        blocks: K, a divisor of H. With K = 1 all scores are equal up to rounding, so rounding decides m_k.
+        valid: (B,T) bool, the frames to include, for clips of unequal length; None for all. Excluded frames
+            have attention, score and gradient zero, even if they contain NaN.
 
     Returns:
         `STAPool(pooled (B,2C), scores (B,T,K), attention (B,T,H,W))`, each differentiable. A frame of zeros
-        has uniform attention and no gradient through it; a clip without a valid frame gives zeros.
+        has uniform attention, with gradient zero. A clip without a valid frame gives zeros.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.
@@ -170,13 +170,13 @@ def inter_frame_distance(
 
     Args:
         attention: (B,T,H,W).
-        pairs: "random", two different frames drawn for every clip as in the paper, or "all", the mean over
+        pairs: "random", two different frames sampled for every clip as in the paper, or "all", the mean over
             the T (T-1) / 2 pairs.
-        generator: for the draw; None for torch's default one of the tensor's device.
+        generator: for the sampling; None for torch's default generator of the tensor's device.
 
     Returns:
         (B,), float32 (float64 for float64 input). A clip of one frame gives zero; equal frames give zero
-        with zero gradient.
+        with gradient zero.
 
     Raises:
         TypeError, ValueError: naming the argument, what was expected and got.

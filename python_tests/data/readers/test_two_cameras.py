@@ -224,7 +224,7 @@ def test_a_split_that_is_not_there(rendered, split):
 
 @pytest.mark.parametrize("split", [True, "all"])
 def test_a_split_that_is_no_number(rendered, split):
-    with pytest.raises(TypeError, match=r"split: data set 'ilids' expected int, got"):
+    with pytest.raises(TypeError, match=r"split: expected int for data set 'ilids', got"):
         build_dataset("ilids", rendered["ilids"], split=split)
 
 

@@ -305,7 +305,7 @@ def test_an_out_folder_with_results_is_left_alone_and_an_empty_one_is_used(clip,
     out.mkdir()
     extract_tracklets(clip, out, boxes=boxes)
     before = tree(out)
-    with pytest.raises(FileExistsError, match="already holds something"):
+    with pytest.raises(FileExistsError, match="expected a new or empty folder"):
         extract_tracklets(clip, out, boxes=boxes)
     assert tree(out) == before
 

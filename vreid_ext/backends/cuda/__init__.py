@@ -1,6 +1,6 @@
-"""Hand-written CUDA kernels (`vreid_ext._cuda`) for NVIDIA GPUs.
+"""CUDA C++ kernels (`vreid_ext._cuda`) for NVIDIA GPUs.
 
-The module is built where nvcc is found and loaded when a CUDA tensor first asks for it.
+The module is built if nvcc is found. It is loaded at the first use with a CUDA tensor.
 """
 
 from functools import cache
@@ -11,12 +11,12 @@ import torch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# Where the kernels run. Tests put their build for the host in the place of `vreid_ext._cuda`, and "cpu" here.
+# Device type of the kernels. Tests replace `vreid_ext._cuda` by a build for the host and set this to "cpu".
 DEVICE = "cuda"
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot run on `device` with `dtype`; None if they can."""
+    """The reason why the kernels cannot run on `device` with `dtype`; None if they can."""
     if device.type != DEVICE:
         return f"CUDA kernels need a CUDA device, not {device}"
     if dtype not in DTYPES:
@@ -33,19 +33,19 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def build_info() -> dict[str, str] | None:
-    """Compiler, architectures and CUDA runtime of the kernels; None without the module."""
+    """Compiler, architectures and CUDA runtime of the kernels; None if the module is missing."""
     info: dict[str, str] | None = None if _missing() is not None else _module().build_info()
     return info
 
 
 def _explained(index: int, name: str, text: str) -> str:
-    """What a CUDA error of a device means for the module as it is built."""
+    """Message for a CUDA error of a device, with the build settings of the module."""
     info = _module().build_info()
     if name == "cudaErrorNoKernelImageForDevice":
         major, minor = torch.cuda.get_device_capability(index)
         return (
-            f"vreid_ext._cuda is built for the architectures {info['architectures']}; cuda:{index} is "
-            f"{major}{minor}, which `VREID_CUDA=1 VREID_CUDA_ARCHS={major}{minor} pip install .` builds for"
+            f"vreid_ext._cuda is built for the architectures {info['architectures']}, not for {major}{minor} "
+            f"of cuda:{index}; rebuild with `VREID_CUDA=1 VREID_CUDA_ARCHS={major}{minor} pip install .`"
         )
     if name == "cudaErrorInsufficientDriver":
         return (
@@ -56,7 +56,7 @@ def _explained(index: int, name: str, text: str) -> str:
 
 @cache
 def _missing() -> str | None:
-    """Why the module cannot be loaded, or None."""
+    """The reason why the module cannot be loaded, or None."""
     try:
         _module()
     except ImportError as error:

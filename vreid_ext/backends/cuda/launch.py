@@ -1,4 +1,4 @@
-"""What the ops' modules share: where kernels are queued, and rows as the matrix products read them."""
+"""Helpers of all CUDA ops: the current stream, and float32 rows aligned for the matrix products."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def queue(x: Tensor) -> tuple[int, int]:
-    """Device and stream of a launch: the tensor's device, and torch's current stream there."""
-    if not x.is_cuda:  # the kernels' build for the host
+    """The tensor's device and torch's current stream on it, for a launch."""
+    if not x.is_cuda:  # tests: the kernels are built for the host
         return 0, 0
     return x.get_device(), torch.cuda.current_stream(x.device).cuda_stream
 
 
 def in_float(x: Tensor) -> Tensor:
-    """float32, contiguous and 16-byte aligned, zeros after the last axis up to a multiple of 4 numbers."""
+    """x in float32, contiguous, 16-byte aligned, with the last axis zero-padded to a multiple of 4."""
     x = x.float()
     if x.shape[-1] % 4:
         return F.pad(x, (0, -x.shape[-1] % 4))

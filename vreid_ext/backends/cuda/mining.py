@@ -1,10 +1,10 @@
-"""Hardest pairs: torch prepares and sorts rows, kernels do what has a pair for an item."""
+"""Hardest pairs: torch normalises and sorts the rows, kernels process the pairs."""
 
 import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
-from vreid_ext.backends.addresses import METRIC_CODES, address, adjacent, rows
+from vreid_ext.backends.addresses import METRIC_CODES, address, contiguous_rows, rows
 from vreid_ext.backends.cuda.launch import in_float, queue
 
 
@@ -47,7 +47,7 @@ def batch_hard_triplet(
 
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
-    x, ref, index = adjacent(x), None if ref is None else adjacent(ref), index.contiguous()
+    x, ref, index = contiguous_rows(x), None if ref is None else contiguous_rows(ref), index.contiguous()
     scales = _scale(x, metric), _scale(ref, metric)
     distance = x.new_empty(index.shape, dtype=torch.float32)
     _cuda.mined_distance(
@@ -67,19 +67,19 @@ def mined_distance_backward(
     with_x: bool,
     with_ref: bool,
 ) -> tuple[Tensor, Tensor]:
-    x, ref = adjacent(x), None if ref is None else adjacent(ref)
+    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
     index, grad, distance = index.contiguous(), grad.contiguous(), distance.contiguous()
     scales = _scale(x, metric), _scale(ref, metric)
     candidates = x if ref is None else ref
     order = begin = None
     if with_ref if ref is not None else with_x:
-        # Stable, so that a row's pairs are always added in the same order.
+        # A stable sort, so that the pairs of a row are always added in the same order.
         ordered, order = index.flatten().sort(stable=True)
         begin = torch.searchsorted(ordered, torch.arange(len(candidates) + 1, device=x.device))
     dx = x.new_empty(x.shape if with_x else (0,))
     dref = x.new_empty(ref.shape if ref is not None and with_ref else (0,))
-    for wanted, of_ref, result in ((with_x, False, dx), (with_ref and ref is not None, True, dref)):
-        if wanted:
+    for needed, of_ref, result in ((with_x, False, dx), (with_ref and ref is not None, True, dref)):
+        if needed:
             _cuda.mined_distance_backward(
                 rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric],
                 *map(address, (grad, distance, *scales, order, begin)), of_ref, address(result), *queue(x),
@@ -88,7 +88,7 @@ def mined_distance_backward(
 
 
 def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
-    x, scale = adjacent(x), _scale(x, metric)
+    x, scale = contiguous_rows(x), _scale(x, metric)
     ordered, order = labels.contiguous().sort(stable=True)
     begin = torch.searchsorted(ordered, labels)
     end = torch.searchsorted(ordered, labels, right=True)
@@ -101,9 +101,10 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 
 
 def _prepared(x: Tensor, origin: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Rows ready for the product, `in_float`, and what is taken off twice a product.
+    """Rows for the matrix product (see `in_float`), and the offsets `square` (n,) of square - 2 product.
 
-    Less the mean of `origin` and their squared norms; for the cosine divided by their norms, and zeros.
+    For "cosine" the rows are L2-normalised and the offsets are zero. Otherwise the mean of `origin` is
+    subtracted from the rows, and the offsets are their squared norms.
     """
     rows = x.float()
     if metric == "cosine":
@@ -120,7 +121,7 @@ def _scale(x: Tensor | None, metric: str) -> Tensor | None:
 
 
 def _inverse(x: Tensor) -> Tensor:
-    """1 / norm of each row; 0 where squares underflow, NaN where they overflow."""
+    """1 / norm of each row; 0 if its squares underflow, NaN if they overflow."""
     norm = torch.linalg.vector_norm(x, dim=1)
     least = torch.finfo(norm.dtype).smallest_normal ** 0.5
     return torch.where(norm < least, 0, norm - norm + 1 / norm)

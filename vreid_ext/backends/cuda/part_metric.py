@@ -1,4 +1,4 @@
-"""The part metric: distances by a kernel; of the gradients the matrix products by torch, a part at a time."""
+"""The part metric: distances and slopes by kernels, matrix products of the gradients by torch."""
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ def part_distance_backward(
     with torch.autocast(grad.device.type, enabled=False):
         for r in range(q_features.shape[1]):
             _cuda.part_slopes(description, r, *map(address, (grad, slope, length)), *queue(grad))
-            # d psi / d f_i = sum_j slope_ij (f_i - g_j), and the same the other way; from an item in their
-            # midst, since what all features share would only cost digits.
+            # d psi / d f_i = sum_j slope_ij (f_i - g_j), and likewise for g_j. Subtract one gallery row
+            # first: a common offset of all features would only cost precision in the products.
             f, g = (each[:, r].float() - g_features[:1, r] for each in (q_features, g_features))
             dq[:, r] = torch.addmm(slope.sum(1, keepdim=True) * f, slope, g, alpha=-1)
             dg[:, r] = torch.addmm(slope.sum(0)[:, None] * g, slope.T, f, alpha=-1)
@@ -41,7 +41,7 @@ Side = tuple[Tensor, Tensor, Tensor]
 
 
 def _side(features: Tensor, weights: Tensor) -> Side:
-    """Features (n,R,D') in float32 with zeros after the D-th, squared norms and weights (n,R)."""
+    """Features (n,R,D') in float32, zero-padded from D to D', squared norms (n,R) and weights (n,R)."""
     features = in_float(features)
     return features, features.square().sum(2), weights.contiguous()
 

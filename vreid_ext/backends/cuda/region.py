@@ -1,4 +1,4 @@
-"""DRSTA kernels: the softmax by torch, the rest handed over as addresses, strides and torch's stream."""
+"""DRSTA kernels: allocates results and scratch and passes addresses and strides; the softmax is torch's."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""STA kernels: allocates results and scratch, hands over addresses, strides and torch's current stream."""
+"""STA kernels: allocates results and scratch and passes addresses, strides and torch's current stream."""
 
 import torch
 from torch import Tensor
@@ -138,10 +138,10 @@ def fuse_backward(
 
 
 def _fused(maps: Tensor, x_map: FeatureMap) -> tuple[Tensor, FeatureMap]:
-    """Maps (B,1,2C,H,W) in the memory layout of x, copied if need be, and their view.
+    """Maps (B,1,2C,H,W) in the memory layout of x, copied if necessary, and their view.
 
-    The op's own results are contiguous: of a channels_last x they are copied by torch, which turns a map over
-    as fast as memory goes, and the kernels have one layout at a time to deal with.
+    The kernels support only one layout at a time. The results of the op are contiguous; for channels_last
+    input, torch transposes them at memory bandwidth.
     """
     own = feature_map(maps)
     if own is None or (own.stride_l == 1) != (x_map.stride_l == 1):

@@ -1,10 +1,10 @@
-"""A cache of the memory of large results.
+"""A cache of memory blocks for large results.
 
-The C library hands large blocks back to the operating system as soon as they are freed, so a fresh result is
-mapped, zeroed and faulted in page by page at every step; for a gradient of tens of MB that takes longer than
-computing it. The last block of each size to be freed is cached for the next result of that size. Blocks come
-from NumPy, which asks the system for large pages, and begin at a cache line. At most `_SIZES` blocks of
-`_CAPACITY` bytes in all are cached, the latest freed ones; `vreid_ext.empty_cache()` frees them.
+The C library returns large blocks to the operating system when they are freed. Every new result is then
+mapped, zeroed and faulted in page by page, which takes longer than the computation of a gradient of tens of
+MB. This module therefore caches the most recently freed block of each size for the next result of that size.
+Blocks are allocated by NumPy, which requests huge pages, and are aligned to cache lines. At most `_SIZES`
+blocks and `_CAPACITY` bytes are cached; the oldest are evicted. `vreid_ext.empty_cache()` frees them all.
 """
 
 import math
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LARGE = 2**17  # bytes; smaller blocks stay with the C library
+_LARGE = 2**17  # bytes; smaller blocks are allocated by torch
 _LINE = 64  # bytes
 _SIZES = 8
 _CAPACITY = 2**30  # bytes
 
-_cached: OrderedDict[int, np.ndarray] = OrderedDict()  # by bytes, the first freed first
+_cached: OrderedDict[int, np.ndarray] = OrderedDict()  # size in bytes -> block, the oldest first
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """`torch.empty(shape, dtype=dtype)` on the CPU, in cached memory if a block of its size is cached."""
+    """`torch.empty(shape, dtype=dtype)` on the CPU, in a cached block if one of the same size exists."""
     size = dtype.itemsize * math.prod(shape)
     if size < _LARGE:
         return torch.empty(shape, dtype=dtype, device="cpu")
@@ -31,7 +31,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """`torch.empty_like(x)` on the CPU, in cached memory if a block of its size is cached."""
+    """`torch.empty_like(x)` on the CPU, in a cached block if one of the same size exists."""
     if x.nbytes < _LARGE:
         return torch.empty_like(x)
     strides = torch.empty_like(x, device="meta").stride()
@@ -44,7 +44,7 @@ def empty_cache() -> None:
 
 
 class _Lent(np.ndarray):
-    """A block that torch uses; it is cached when torch frees the last tensor on it, in any thread."""
+    """A block in use by torch. It is cached when torch frees the last tensor on it, in any thread."""
 
     def __del__(self) -> None:
         assert self.base is not None
@@ -64,6 +64,6 @@ def _cache(block: np.ndarray) -> None:
     _cached[block.nbytes] = block
     while len(_cached) > _SIZES or sum(list(_cached)) > _CAPACITY:
         try:
-            _cached.popitem(last=False)  # one step: other threads cache blocks at the same time
-        except KeyError:  # another thread was faster
+            _cached.popitem(last=False)  # atomic: other threads may cache blocks at the same time
+        except KeyError:  # another thread has emptied the cache
             break

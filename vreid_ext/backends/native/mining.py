@@ -1,10 +1,10 @@
-"""Hardest pairs: products of prepared rows a tile at a time, of which a kernel keeps the winners."""
+"""Hardest pairs: a kernel computes products of prepared rows tile by tile and keeps the best pairs."""
 
 import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, address, adjacent, dense, rows
+from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, address, contiguous_rows, dense, rows
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.backends.native import memory, product
 from vreid_ext.precision import accumulator
@@ -36,7 +36,7 @@ def batch_hard_triplet(
 
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
-    x, ref, index = adjacent(x), None if ref is None else adjacent(ref), index.contiguous()
+    x, ref, index = contiguous_rows(x), None if ref is None else contiguous_rows(ref), index.contiguous()
     distance = torch.empty(index.shape, dtype=accumulator(x.dtype), device="cpu")
     _native.mined_distance(
         rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric], address(distance),
@@ -55,7 +55,7 @@ def mined_distance_backward(
     with_x: bool,
     with_ref: bool,
 ) -> tuple[Tensor, Tensor]:
-    x, ref = adjacent(x), None if ref is None else adjacent(ref)
+    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
     inputs = [dense(each) for each in (index, grad, distance)]
     dx = memory.empty(x.shape if with_x else (0,), x.dtype)
     dref = memory.empty(ref.shape if ref is not None and with_ref else (0,), x.dtype)
@@ -67,7 +67,7 @@ def mined_distance_backward(
 
 
 def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
-    x, labels = adjacent(x), labels.contiguous()
+    x, labels = contiguous_rows(x), labels.contiguous()
     order = labels.argsort(stable=True)
     index = labels.new_empty((2, len(x)))
     _native.identity_hard(
@@ -80,7 +80,7 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 def _mine(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, *, centre: bool
 ) -> Tensor:
-    """Index (2,n), from rows less their mean or divided by their norms."""
+    """Index (2,n) of the hardest pairs, from centred rows (`centre`) or L2-normalised rows."""
     acc = accumulator(x.dtype)
     offset = torch.empty(x.shape[1], dtype=acc, device="cpu") if centre else None
     anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
@@ -102,11 +102,12 @@ def _mine(
 def _prepare(
     name: str, x: Tensor, offset: Tensor | None, *, mean_first: bool
 ) -> tuple[product.Panels, Tensor]:
-    """Rows packed for the product and their squared norms: less `offset`, or divided by their norms.
+    """Rows packed for the product, and their squared norms.
 
-    With `mean_first` the mean of x is put into offset before.
+    The rows are x - offset, or L2-normalised if `offset` is None. With `mean_first` the mean of x is first
+    written to `offset`.
     """
-    x = adjacent(x)
+    x = contiguous_rows(x)
     acc = accumulator(x.dtype)
     n, d = x.shape
     prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc, device="cpu")
@@ -120,10 +121,10 @@ def _prepare(
 
 
 def _ids(labels: Tensor, acc: torch.dtype) -> Tensor:
-    """Labels as integers of the width of `acc`, as the kernel compares them beside distances."""
+    """Labels as integers of the width of `acc`; the kernel compares them in vectors of that width."""
     if acc == torch.float64:
         return labels.contiguous()
     ids = labels.to(torch.int32)
-    if not torch.equal(ids.to(torch.int64), labels):  # some do not fit
+    if not torch.equal(ids.to(torch.int64), labels):  # some labels do not fit into 32 bits
         ids = torch.unique(labels, return_inverse=True)[1].to(torch.int32)
     return ids

@@ -1,4 +1,4 @@
-"""The part metric: pairs tile by tile, each with its products in the cache."""
+"""The part metric, computed in tiles of pairs with products that fit into the cache."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,8 +10,9 @@ from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address
 from vreid_ext.backends.native import memory, product
 
-# Pairs of a tile. The gradient takes as many parts at a time as have this many pairs together: the kernel
-# keeps four numbers for each, 32 MiB in float32, and a copy of the parts' features.
+# Rows and columns of a tile of pairs. Backward processes several parts at a time if their tiles have at most
+# this many pairs in total: the kernel stores four values for each pair (32 MiB in float32) and a copy of the
+# features of these parts.
 _ROWS, _COLUMNS = 1024, 2048
 
 
@@ -47,8 +48,8 @@ def part_distance_backward(
 
 
 class _Side(NamedTuple):
-    """Queries or gallery items in some parts: features (P,n,D), squared norms (P,n), weights (P,n), and the
-    features packed, part by part.
+    """Queries or gallery items, restricted to P parts: features (P,n,D), squared norms (P,n), weights (P,n)
+    and the packed features of each part.
     """
 
     features: Tensor
@@ -95,7 +96,7 @@ def _tiles(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights:
 
 
 def _side(features: Tensor, weights: Tensor) -> _Side:
-    """In the weights' precision, with contiguous features."""
+    """A side in the dtype of the weights, with contiguous rows."""
     features = features.to(weights.dtype)
     if features.stride(2) != 1:
         features = features.contiguous()

@@ -1,4 +1,4 @@
-"""Matrix products whose bits depend on D, the dtype and the instruction set alone (csrc/cpu/product.h)."""
+"""Matrix products (csrc/cpu/product.h). Their bits depend only on D, the dtype and the instruction set."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from vreid_ext import _native
 from vreid_ext.backends import addresses
-from vreid_ext.backends.addresses import DTYPE_CODES, address, adjacent, rows
+from vreid_ext.backends.addresses import DTYPE_CODES, address, contiguous_rows, rows
 from vreid_ext.backends.native import memory
 from vreid_ext.precision import accumulator
 
-# Rows of a panel. A slice of packed rows starts at a multiple of it.
+# Rows of a panel. A slice of packed rows must start at a multiple.
 PANEL_ROWS = {dtype: _native.panel_rows(DTYPE_CODES[dtype]) for dtype in (torch.float32, torch.float64)}
 
 
@@ -30,26 +30,27 @@ NO_PANELS = addresses.Panels(0, 0, 0)
 
 
 def packed_size(n: int, d: int, dtype: torch.dtype) -> int:
-    """How many numbers n packed rows of d are, with those that fill up the last panel."""
+    """Number of elements of n packed rows of length d, including the padding of the last panel."""
     step = PANEL_ROWS[dtype]
     return -(-n // step) * step * d
 
 
 def panels(n: int, d: int, dtype: torch.dtype) -> Panels:
-    """Room for n packed rows of d numbers, float32 or float64."""
+    """Uninitialised memory for n packed rows of length d, float32 or float64."""
     return Panels(memory.empty((packed_size(n, d, dtype),), dtype), n, d)
 
 
 def pack(
     x: Tensor, scale: Tensor | None = None, out: Tensor | None = None, square: Tensor | None = None
 ) -> Panels:
-    """The rows of x (n,d), each multiplied by its number of `scale` (n,), in the precision of their sums.
+    """Pack the rows of x (n,d) in the accumulator dtype of x.
 
     Args:
-        out: memory of `packed_size(n, d, dtype)` numbers to write to.
-        square: (n,), receives the squared norms of the packed rows.
+        scale: (n,), factors of the rows.
+        out: output memory of `packed_size(n, d, dtype)` elements.
+        square: (n,), output for the squared norms of the packed rows.
     """
-    x = adjacent(x)
+    x = contiguous_rows(x)
     n, d = x.shape
     target = panels(n, d, accumulator(x.dtype)) if out is None else Panels(out, n, d)
     _native.pack_rows(rows(x), *map(address, (scale, target.data, square)), torch.get_num_threads())

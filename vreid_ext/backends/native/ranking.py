@@ -1,4 +1,4 @@
-"""Ranking kernels: float32 products of packed features, and float64 distances where those do not decide."""
+"""Ranking kernels: float32 products of packed features, float64 distances for ambiguous comparisons."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,15 +11,20 @@ from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, Features, Pa
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product
 
-_UNIT = 2.0**-24  # of rounding in float32
-_ROWS = 4096  # packed at a time, of queries and of the gallery: 32 MiB each at D = 2048
+_UNIT = 2.0**-24  # unit roundoff of float32
+_ROWS = 4096  # queries and gallery items that are packed at a time: 32 MiB each for D = 2048
 
 _NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0, 0, 0)
 _NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
-    query, gallery, row, index = number(query), number(gallery), row.contiguous(), index.contiguous()
+    query, gallery, row, index = (
+        in_kernel_dtype(query),
+        in_kernel_dtype(gallery),
+        row.contiguous(),
+        index.contiguous(),
+    )
     distance = torch.empty(row.shape, dtype=torch.float64, device="cpu")
     _native.pair_distances(
         _view(query, gallery, metric),
@@ -47,7 +52,7 @@ def rank_counts(
     start, index, distance = start.contiguous(), index.contiguous(), distance.contiguous()
     kept, left_start, left = dense(kept), dense(left_start), dense(left)
     counts = torch.zeros_like(index)
-    bound = distance.to(distances.dtype)  # exact for distances of this dtype
+    bound = distance.to(distances.dtype)  # exact if the positives' distances come from this matrix
     rows, columns = distances.shape
     tile = Tile(
         DTYPE_CODES[distances.dtype], rows, columns, offset, address(distances), 0, 0, address(kept),
@@ -107,8 +112,8 @@ def top_k(
 ) -> tuple[Tensor, Tensor, Tensor]:
     products = _Products(query, gallery, metric)
     kept, left_start, left = dense(kept), dense(left_start), dense(left)
-    wanted = min(k, len(gallery))
-    capacity = 2 * wanted + 64
+    nearest_count = min(k, len(gallery))
+    capacity = 2 * nearest_count + 64
     keys = torch.empty(len(query), capacity, dtype=torch.float32, device="cpu")
     candidates = torch.empty(len(query), capacity, dtype=torch.int64, device="cpu")
     size = torch.zeros(len(query), dtype=torch.int64, device="cpu")
@@ -120,7 +125,7 @@ def top_k(
             products.tile(tile, 0, kept, left_start, left),
             *tile.sides(),
             products.view(tile, whole_gallery=True),
-            *(0 if left is None else len(left), wanted, capacity),
+            *(0 if left is None else len(left), nearest_count, capacity),
             *(address(each[tile.rows]) for each in lists),
             torch.get_num_threads(),
         )
@@ -129,7 +134,7 @@ def top_k(
     _native.top_k_result(
         Tile(DTYPE_CODES[torch.float32], len(query), 0, 0, 0, 0, 0, 0, 0, 0),
         _view(products.query, products.gallery, metric),
-        *(0, wanted, capacity),
+        *(0, nearest_count, capacity),
         *map(address, lists),
         *(k, address(nearest), address(indices)),
         torch.get_num_threads(),
@@ -138,7 +143,7 @@ def top_k(
 
 
 class _Tile(NamedTuple):
-    """Some queries and some gallery items, packed for their products."""
+    """A block of queries and a block of gallery items, packed for their products."""
 
     rows: slice
     columns: slice
@@ -150,18 +155,18 @@ class _Tile(NamedTuple):
 
 
 class _Products:
-    """Keys in float32 that order the gallery as distances do, within `error`: the distance itself for
-    "cosine", and for "euclidean" its square less the query's squared norm.
+    """float32 keys that order the gallery items like their distances, up to `error`.
 
-    A key is shift + scale * product, with shift and scale of the gallery item.
+    The key is the distance for "cosine", and the squared distance minus the query's squared norm for
+    "euclidean". It is computed as shift + scale * product, with shift and scale of the gallery item.
     """
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: str) -> None:
-        self.query, self.gallery, self.metric = number(query), number(gallery), metric
+        self.query, self.gallery, self.metric = in_kernel_dtype(query), in_kernel_dtype(gallery), metric
         self.query_squares, squares = squared_norms(self.query), squared_norms(self.gallery)
         finite_rows("query", self.query_squares, metric)
         finite_rows("gallery", squares, metric)
-        rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # of a product of unit vectors
+        rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # error bound for the product of unit vectors
         lengths, norms = self.query_squares.sqrt(), squares.sqrt()
         self.lengths = self.divisor = None
         if metric == "cosine":
@@ -178,11 +183,11 @@ class _Products:
         self.scale, self.shift = self.scale.float(), self.shift.float()
 
     def key(self, distance: Tensor, row: Tensor) -> Tensor:
-        """(P,) float64: the exact keys that belong to distances of the given rows."""
+        """(P,) float64: the exact keys of given distances, each of query row[p]."""
         return distance if self.metric == "cosine" else distance.square() - self.query_squares[row]
 
     def distance(self, key: Tensor) -> Tensor:
-        """(Q,) float64: the distances that belong to one key of each row."""
+        """(Q,) float64: the distances of given keys, one for each query."""
         return key.double() if self.metric == "cosine" else (key + self.query_squares).clamp(min=0).sqrt()
 
     def tiles(self) -> Iterator[_Tile]:
@@ -208,7 +213,7 @@ class _Products:
         )  # fmt: skip
 
     def view(self, tile: _Tile, *, whole_gallery: bool = False) -> Features:
-        """The features from the rows of a tile on."""
+        """The features, starting at the rows of a tile."""
         gallery = self.gallery if whole_gallery else self.gallery[tile.columns]
         return _view(self.query[tile.rows], gallery, self.metric)
 
@@ -218,8 +223,8 @@ def _view(query: Tensor, gallery: Tensor, metric: str) -> Features:
     return Features(code, METRIC_CODES[metric], query.shape[1], query.data_ptr(), gallery.data_ptr())
 
 
-def number(x: Tensor) -> Tensor:
-    """Rows as the kernels read them: float32 or float64, contiguous."""
+def in_kernel_dtype(x: Tensor) -> Tensor:
+    """Rows in a dtype that the kernels support (float32 or float64), contiguous."""
     return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
@@ -236,12 +241,12 @@ def _divisor(norms: Tensor) -> Tensor:
 
 
 def _pack(x: Tensor, some: slice, norms: Tensor | None) -> product.Panels:
-    """Some rows of x in float32, divided by their norms if there are any."""
+    """Pack a slice of the rows of x in float32, divided by their norms if given."""
     x = x[some]
     if norms is None:
         return product.pack(x.float())
     norms = norms[some]
-    if norms.min() < 1e-30 or norms.max() > 1e30:  # which float32 does not have, or not their reciprocals
+    if norms.min() < 1e-30 or norms.max() > 1e30:  # the norms or their reciprocals do not fit into float32
         return product.pack((x / norms[:, None]).float())
     return product.pack(x.float(), norms.reciprocal().float())
 

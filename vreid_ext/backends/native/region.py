@@ -1,4 +1,4 @@
-"""DRSTA kernels: allocates the results and hands over addresses, strides and torch's thread count."""
+"""DRSTA kernels: allocates the results and passes addresses, strides and torch's number of threads."""
 
 import torch
 from torch import Tensor

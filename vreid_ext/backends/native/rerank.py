@@ -1,4 +1,4 @@
-"""Kernels of k-reciprocal re-ranking: sparse rows in, blocks of whole rows out."""
+"""k-reciprocal re-ranking with sparse rows; the result is computed in blocks of dense rows."""
 
 import math
 from collections.abc import Callable
@@ -14,35 +14,35 @@ from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
 from vreid_ext.precision import accumulator
 
-# Features are centred where their squared norms are more than this many times their variance.
+# Features are centred if the squared norm of their mean exceeds their variance by this factor.
 _OFF_CENTRE = 64
-_BLOCK_ELEMENTS = 1 << 22  # products at a time: 32 MiB in float64
+_BLOCK_ELEMENTS = 1 << 22  # products in a block: 32 MiB in float64
 
 
 @dataclass(frozen=True)
 class SparseRows:
-    """Row i has value[n] in column index[n], start[i] <= n < start[i+1]."""
+    """CSR matrix: row i has value[n] in column index[n] for start[i] <= n < start[i+1]."""
 
     start: Tensor
     index: Tensor
     value: Tensor
 
     def view(self, first: int = 0) -> addresses.SparseRows:
-        """The rows from `first` on."""
+        """The kernels' view of the rows, starting at row `first`."""
         start = address(self.start[first:])
         dtype = DTYPE_CODES[self.value.dtype]
         return addresses.SparseRows(start, address(self.index), address(self.value), len(self.index), dtype)
 
 
 class KReciprocal:
-    """What re-ranked distances are computed from, a block of queries at a time.
+    """Sparse state from which re-ranked distances are computed, one block of queries at a time.
 
     Args:
-        rank, distances: (N,max(k1+1,k2)) or all N, the nearest of every item and how far they are, queries
-            before the gallery.
-        farthest: (N,) distance of each item's farthest.
-        between: gives the distances of pairs (row, index) of items.
-        dtype: of the re-ranked distances, float32 or float64.
+        rank, distances: (N, min(N, max(k1+1, k2))), the nearest items of every item and their distances.
+            Queries come before gallery items.
+        farthest: (N,), distance from each item to its farthest item.
+        between: function that computes the distances of pairs (row, index) of items.
+        dtype: dtype of the re-ranked distances, float32 or float64.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class KReciprocal:
     ) -> None:
         n, k = len(rank), min(k1 + 1, rank.shape[1])
         threads = torch.get_num_threads()
-        farthest = torch.where(farthest == 0, 1, farthest)  # all items are the same
+        farthest = torch.where(farthest == 0, 1, farthest)  # zero if all items are equal
         start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
         nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
         sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
@@ -69,7 +69,7 @@ class KReciprocal:
         distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
         _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))
-        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours
+        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours, not in `distances`
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
         weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
@@ -85,11 +85,11 @@ class KReciprocal:
     def rerank(
         self, first: int, block: Tensor, query_squares: Tensor | None, gallery_squares: Tensor | None
     ) -> Tensor:
-        """Turn a block of rows from `first` on into re-ranked distances, in place.
+        """Replace a block of rows, starting at query `first`, by re-ranked distances, in place.
 
         Args:
-            block: (q,G): products of features where there are squared norms, else distances. It and the norms
-                have the dtype of the result.
+            block: (q,G), dot products of features if squared norms are given, otherwise distances. It and the
+                norms have the dtype of the result.
         """
         _native.overlap(
             *(*block.shape, sum(self.shape), self.lambda_value, self.query.view(first), self.columns.view()),
@@ -104,13 +104,13 @@ class FeatureKReciprocal:
 
     def __init__(self, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
         for name, part in (("query", query), ("gallery", gallery)):
-            finite_rows(name, ranking.squared_norms(ranking.number(part)), "euclidean")
+            finite_rows(name, ranking.squared_norms(ranking.in_kernel_dtype(part)), "euclidean")
         dtype = accumulator(query.dtype)
-        items = _comparable(ranking.number(torch.cat([query, gallery])))
+        items = _comparable(ranking.in_kernel_dtype(torch.cat([query, gallery])))
         distances, rank, farthest = ranking.top_k(
             items, items, min(max(k1 + 1, k2), len(items)), "euclidean", None, None, None
         )
-        if dtype == torch.float64:  # top_k's is of keys in float32
+        if dtype == torch.float64:  # `farthest` of top_k comes from float32 keys
             farthest = _farthest(items)
         self._sparse = KReciprocal(
             rank,
@@ -135,7 +135,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 
 
 def _comparable(items: Tensor) -> Tensor:
-    """Features with the same ratios of distances, moved and scaled to where their dtype has the digits."""
+    """Features translated and scaled to keep precision in their dtype; ratios of distances do not change."""
     squares = ranking.squared_norms(items)
     mean = items.mean(0, dtype=torch.float64)
     if mean.square().sum() > _OFF_CENTRE * (squares.mean() - mean.square().sum()):
@@ -148,7 +148,7 @@ def _comparable(items: Tensor) -> Tensor:
 
 
 def _farthest(items: Tensor) -> Tensor:
-    """(N,) distance of each item's farthest, from products in float64."""
+    """(N,) distance from each item to its farthest item, from products in float64."""
     squares, packed = ranking.squared_norms(items), product.pack(items)
     size = max(1, _BLOCK_ELEMENTS // len(items))
     largest = [

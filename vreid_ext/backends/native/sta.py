@@ -1,4 +1,4 @@
-"""STA kernels: allocates the results and hands over addresses, strides and torch's thread count."""
+"""STA kernels: allocates the results and passes addresses, strides and torch's number of threads."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """The specification: every op in plain torch, differentiated by autograd.
 
-What stands here defines what an op computes; every other backend is tested against it.
+These functions define the results of the ops; all other backends are tested against them.
 """
 
 import torch
@@ -51,5 +51,5 @@ __all__ = [
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """The reference runs wherever torch does."""
+    """The reference runs on every device and with every dtype that torch supports."""
     return None

@@ -1,4 +1,4 @@
-"""Hardest pairs and their distances in plain torch, with the whole distance matrix."""
+"""Hardest pairs and their distances in plain torch, with the full distance matrix."""
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,10 @@ def batch_hard_triplet(
     margin: float,
     soft: bool,
 ) -> Tensor:
-    """Mean over the anchors with both of [margin + positive - negative]_+, or of its softplus."""
+    """Mean of [margin + positive - negative]_+, or softplus(positive - negative), over the valid anchors."""
     (positive, negative), index = batch_hard(x, labels, ref, ref_labels, metric)
     gap, valid = positive - negative, (index >= 0).all(0)
-    # Beyond its threshold torch's softplus is the identity: at 20, the default, that is off by 2e-9.
+    # Above its threshold torch's softplus is the identity. The default, 20, has an error of 2e-9.
     loss = F.softplus(gap, threshold=40) if soft else F.relu(margin + gap)
     return torch.where(valid, loss, 0).sum() / valid.sum().clamp(min=1)
 
@@ -59,7 +59,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:
-    """In float32 or wider; unit length for the cosine, where a row whose squares underflow becomes zero."""
+    """Rows in float32 or wider, for "cosine" L2-normalised. A row whose squares underflow becomes zero."""
     x = widened(x)
     if metric != "cosine":
         return x
@@ -70,19 +70,19 @@ def _rows(x: Tensor, metric: str) -> Tensor:
 
 
 def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    """(n,m), float64, in the order of the metric. From differences, so they are precise, symmetric and equal
-    for equal rows. Sums of a matrix product need not be.
+    """(n,m) float64 values that are ordered like the distances of the metric. They are computed from
+    differences, so they are precise, symmetric and equal for equal rows, unlike those of a matrix product.
     """
     x, y = _rows(x, metric).double(), _rows(y, metric).double()
     distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     if metric != "cosine":
         return distance
     zero = (x == 0).all(1)[:, None] | (y == 0).all(1)
-    return torch.where(zero, 2**0.5, distance)  # a cosine distance of 1 between rows of length one
+    return torch.where(zero, 2**0.5, distance)  # sqrt(2) for unit vectors is a cosine distance of 1
 
 
 def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:
-    """Column of the largest distance among the candidates of each row; -1 without one."""
+    """Column of the largest distance among the candidates of each row; -1 if there is no candidate."""
     if not distance.numel():
         return torch.full(distance.shape[:1], -1, dtype=torch.int64, device=distance.device)
     index = distance.masked_fill(~candidates, -torch.inf).argmax(1)

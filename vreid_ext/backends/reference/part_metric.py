@@ -8,7 +8,7 @@ from vreid_ext.precision import accumulator
 
 
 def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
-    """Eq. 8 for weights that are normalised already: one part after the other."""
+    """Eq. 8 for normalised weights, one part after another."""
     dtype = accumulator(q_features.dtype)
     total = q_features.new_zeros((q_features.shape[0], g_features.shape[0]), dtype=dtype)
     for r in range(q_features.shape[1]):
@@ -18,8 +18,8 @@ def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_w
 
 
 def _distances(q: Tensor, g: Tensor) -> Tensor:
-    """(Q,G) from differences instead of a matrix product: exact, and of gradient zero at distance zero."""
+    """(Q,G) from differences instead of a matrix product: exact, with gradient zero at distance zero."""
     if _observers.transforming() or _observers.forward_mode():
-        # In memory O(QGD): cdist has no forward-mode derivative, and `torch.func.jacrev` of it is wrong.
+        # cdist has no forward-mode derivative, and `torch.func.jacrev` of it is wrong. Needs O(Q G D) memory.
         return torch.linalg.vector_norm(q[:, None] - g, dim=2)
     return torch.cdist(q, g, compute_mode="donot_use_mm_for_euclid_dist")

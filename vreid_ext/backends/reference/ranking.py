@@ -1,11 +1,11 @@
-"""Rankings in plain torch: every distance in float64, and a stable sort."""
+"""Rankings in plain torch: all distances in float64, and a stable sort."""
 
 import torch
 from torch import Tensor
 
 from vreid_ext.backends.errors import finite_rows
 
-_ELEMENTS = 2**24  # of the largest temporary
+_ELEMENTS = 2**24  # maximum number of elements of a temporary
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
@@ -60,7 +60,8 @@ def feature_rank_counts(
     for begin in range(0, len(gallery), step):
         columns = slice(begin, begin + step)
         tile = torch.stack([_distances(q, gallery[columns], metric) for q in query])
-        # Another backend's distance may differ by a rounding: no positive comes before itself.
+        # The given distance may come from another backend and differ by a rounding error. Insert it, so that
+        # no positive is counted before itself.
         here = (column >= begin) & (column < begin + tile.shape[1])
         tile[row[here], column[here] - begin] = distance[here]
         part = None if kept is None else kept[columns]
@@ -94,7 +95,7 @@ def top_k(
 
 
 def _distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
-    """Of rows, in float64. The bits depend on the two rows alone, not on their layout or on other rows."""
+    """Distances of rows in float64. The bits depend only on the two rows, not on strides or other rows."""
     a, b = a.double(), b.double()
     if metric == "euclidean":
         return _sum((a - b).square()).sqrt()
@@ -104,8 +105,8 @@ def _distances(a: Tensor, b: Tensor, metric: str) -> Tensor:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Over the last axis, by adding its halves: the order depends on the length of the axis alone. That of
-    `torch.sum` also depends on the number of rows (on a GPU) or of threads (for a single row).
+    """Sum over the last axis by repeatedly adding its halves. The order depends only on the axis length; that
+    of `torch.sum` also depends on the number of rows (GPU) or threads (single row).
     """
     while x.shape[-1] > 1:
         half = x.shape[-1] // 2
@@ -116,7 +117,7 @@ def _sum(x: Tensor) -> Tensor:
 def _counted(
     columns: Tensor, i: int, left_start: Tensor | None, left: Tensor | None, kept: Tensor | None
 ) -> Tensor:
-    """Which of the columns count for query i."""
+    """Mask of the columns that are included for query i."""
     counted = torch.ones_like(columns, dtype=torch.bool) if kept is None else kept
     if left_start is None or left is None:
         return counted

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking as published, on dense matrices."""
+"""k-reciprocal re-ranking as published, with dense matrices."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from vreid_ext.backends.reference.ranking import check_finite, pair_distances
 
 
 def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
-    """(Q,G) float64 from features."""
+    """Re-ranked distances (Q,G) float64 from features."""
     check_finite(query, gallery, "euclidean")
     items = torch.cat([query, gallery])
     rows = torch.arange(len(items), device=items.device)
@@ -18,7 +18,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 
 
 def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, lambda_value: float) -> Tensor:
-    """(Q,G) from the distances (N,N) between all, the queries before the gallery."""
+    """Re-ranked distances (Q,G) from all pairwise distances (N,N), queries before gallery items."""
     squares = distances.square()
     farthest = squares.amax(1, keepdim=True)
     scaled = squares / torch.where(farthest == 0, 1, farthest)
@@ -29,12 +29,13 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
         return near & near.T
 
     neighbours, half = mutual(k1 + 1), mutual(round(k1 / 2) + 1)
-    # (i,c): does more than two thirds of c's smaller set lie in i's set?
+    # taken[i,c]: whether more than two thirds of c's smaller set lie in i's set.
     shared = neighbours.double() @ half.double()
     taken = neighbours & (3 * shared > 2 * half.sum(1))
     expanded = neighbours | (taken.double() @ half.double() > 0)
     weights = torch.where(expanded, torch.exp(-scaled), 0)
-    # Of more than k1 copies of an item, some have no neighbour of whom they are one.
+    # An item with more than k1 duplicates may have an empty set: it may be missing from the nearest
+    # neighbours of each of its own neighbours. Its row of weights stays zero.
     total = weights.sum(1, keepdim=True)
     weights /= torch.where(total == 0, 1, total)
     if k2 > 1:

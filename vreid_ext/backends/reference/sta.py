@@ -29,12 +29,12 @@ def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
-    """Algorithm 1: the best-scored block of all frames, and the score-weighted sum over frames."""
+    """Algorithm 1: the block of the frame with the highest score, and the score-weighted sum over frames."""
     valid = _all_valid(x) if valid is None else valid
     blocks = widened(x).unflatten(3, (scores.shape[2], -1))
     blocks = torch.where(valid[:, :, None, None, None, None], blocks, 0)
     scores = torch.where(valid[..., None], scores, 0)
-    # A score of -inf is not to tie with the frames left out.
+    # Excluded frames get -inf below, so a score of -inf must be larger.
     lowest = scores.clamp(min=torch.finfo(scores.dtype).min)
     best = lowest.masked_fill(~valid[..., None], -torch.inf).argmax(1)
     chosen = blocks.gather(1, best[:, None, None, :, None, None].expand_as(blocks[:, :1])).squeeze(1)
@@ -43,7 +43,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The three steps above, then the spatial mean."""
+    """The three functions above, then the spatial mean."""
     valid = _all_valid(x) if valid is None else valid
     x = torch.where(valid[:, :, None, None, None], x, 0)
     attention = torch.where(valid[..., None, None], attention_map(x, "sum_square", "sum"), 0)

@@ -1,6 +1,6 @@
 """Triton kernels for NVIDIA GPUs (compute capability 8.0 and newer).
 
-Importing this package does not import Triton; importing one of its families does.
+Importing this package does not import Triton; importing one of its family modules does.
 """
 
 import importlib.util
@@ -12,10 +12,10 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot run on `device` with `dtype`; None if they can.
+    """The reason why the kernels cannot run on `device` with `dtype`; None if they can.
 
-    A CPU is accepted while Triton interprets its kernels (`TRITON_INTERPRET=1`, set before the kernels
-    are first used), for float32 and float16: the interpreter's bfloat16 sums are wrong.
+    A CPU is supported by Triton's interpreter (`TRITON_INTERPRET=1`, set before the kernels are first used),
+    for float32 and float16. The interpreter computes wrong bfloat16 sums.
     """
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
@@ -36,7 +36,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def _interpreted() -> bool:
-    """Whether the kernels are interpreted. It is settled when their module is first imported, so ask that."""
+    """Whether the kernels are interpreted. The import of their module decides this, so read it from there."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False
     from vreid_ext.backends.triton import sta_kernels as kernels

@@ -1,8 +1,8 @@
-"""Tile sizes, in fixed tables: tuning at run time would change the order of sums between runs and ranks.
+"""Tile sizes in fixed tables. Autotuning would change the order of sums between runs and between ranks.
 
-The tables here are for any GPU. `vreid tune` measures tiles on one GPU and writes a file that takes their
-place on GPUs of that name. It is where `VREID_TRITON_TABLES` says, or vreid_ext/triton.json in the user's
-configuration folder.
+The tables in this file are the defaults for all GPUs. `vreid tune` measures tiles on one GPU and writes a
+file that replaces the defaults on GPUs with the same name. Its path is `VREID_TRITON_TABLES`, or by default
+vreid_ext/triton.json in the user's configuration folder.
 """
 
 import json
@@ -18,8 +18,8 @@ from torch import Tensor
 
 
 class Tile(NamedTuple):
-    """How a streaming kernel walks a map: BLOCK_C channels of BLOCK_K blocks of BLOCK_I cells at a time,
-    CHUNK channels in all, by `num_warps` warps.
+    """Tile of a streaming kernel on a map: BLOCK_C channels x BLOCK_K blocks x BLOCK_I cells per step,
+    CHUNK channels per program, `num_warps` warps.
     """
 
     BLOCK_C: int
@@ -30,8 +30,8 @@ class Tile(NamedTuple):
 
 
 class ProductTile(NamedTuple):
-    """A tile of a matrix product: BLOCK_N rows of the left by BLOCK_M rows of the right, BLOCK_K numbers of
-    each at a time, by `num_warps` warps that load `num_stages` - 1 steps ahead.
+    """Tile of a matrix product: BLOCK_N rows of the left by BLOCK_M rows of the right matrix, BLOCK_K
+    columns per step, `num_warps` warps, prefetched `num_stages` - 1 steps ahead.
     """
 
     BLOCK_N: int
@@ -44,15 +44,16 @@ class ProductTile(NamedTuple):
 Table = tuple[tuple[int, Any], ...]
 _ANY = 2**63
 
-# (largest size, tile), of which the first that fits serves.
+# Entries (largest size, tile); the first entry with a sufficient size is used.
 #
-# Maps, by the cells of a block. A tile is the smallest that holds a block; longer blocks take several of the
-# largest. Planes in one run of memory: a row of a tile is 128 cells, one to four coalesced lines. Channels in
-# one run: 64 channels. A thread then has 16 to 32 numbers in flight, and with the occupancy that leaves an SM
-# 30 to 60 KB.
+# Maps: the size is the number of cells of a block. The tile is the smallest that holds a whole block; longer
+# blocks are split into several of the largest tiles. With contiguous planes ("planes"), a tile has 64 or 128
+# cells of each channel: one to four coalesced cache lines. With contiguous channels ("channels"), it has 64
+# channels. Each thread then has 16 to 32 values in flight: 30 to 60 KB per SM at the resulting occupancy.
 #
-# Products, by their pairs. One of few is cut small, so that all multiprocessors have a tile of it. BLOCK_M
-# divides BLOCK_N, as mirrored mining wants. Tiles of the part metric are smaller: they keep two sums.
+# Products: the size is the number of pairs. Small products use small tiles so that every SM gets at least
+# one. BLOCK_M must divide BLOCK_N for symmetric mining. Tiles of the part metric are smaller, because its
+# kernels have two accumulators.
 TABLES: dict[str, Table] = {
     "planes": (
         (8, Tile(32, 8, 8, 128, 4)),
@@ -77,17 +78,17 @@ TABLES: dict[str, Table] = {
         (_ANY, ProductTile(64, 64, 32, 8, 3)),
     ),
 }
-# Gradients of the part metric: rows, numbers of a feature, and others at a time.
+# Gradients of the part metric: BLOCK_N rows, BLOCK_M feature dimensions, BLOCK_K other rows per step.
 PART_GRADIENTS = ProductTile(64, 32, 32, 4, 3)
-PRODUCT_GROUP = 8  # tile rows that run together
-# Mining reads rows of embeddings MINING_D numbers at a time, of an identity MINING_N rows, of the batch
-# MINING_ANCHORS pairs.
+PRODUCT_GROUP = 8  # tile rows that are processed together, for cache reuse
+# Mining: elements of a row (MINING_D), rows of an identity (MINING_N) and anchors of the triplet loss
+# (MINING_ANCHORS) per step.
 MINING_D, MINING_N, MINING_ANCHORS = 1024, 8, 1024
-# The kernels over frames, clips and pairs touch a hundredth of the map; one size does (chunks of channels,
-# frames, blocks, channels, pairs, cells).
+# The kernels over frames, clips and pairs read only about 1 % of the data of a map, so they have no tables.
+# In this order: chunks of channels, frames, blocks, channels, pairs, cells per step.
 BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C, BLOCK_M, BLOCK_L = 8, 4, 4, 128, 16, 128
-# The DRSTA kernels: channels and cells of a tile of the map, whose product with the regions stays in
-# registers; cells of the overlap; features of the pooling over frames.
+# DRSTA: channels and cells of a tile of the map (its product with the regions stays in registers), cells per
+# step of the overlap, features per step of the pooling over frames.
 REGION_C, REGION_I, REGION_OVERLAP_I, REGION_D = 64, 8, 16, 256
 
 FILE_VARIABLE = "VREID_TRITON_TABLES"
@@ -96,7 +97,7 @@ _only: dict[str, Any] = {}
 
 
 def chosen(table: str, size: int, device: torch.device) -> Any:
-    """The tile of a table for a size on a device."""
+    """The tile of a table for a given size and device."""
     if table in _only:
         return _only[table]
     tables = tables_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else TABLES
@@ -112,7 +113,7 @@ def streaming_tile(x: Tensor, cells: int) -> Tile:
 
 
 def small_tile(cells: int) -> Tile:
-    """Tile of the contiguous maps of numbers that have one per cell."""
+    """The tile for contiguous maps with one value per cell, such as the attention."""
     tile: Tile = _first(TABLES["planes"], cells)
     return tile
 
@@ -123,7 +124,7 @@ def _first(table: Table, size: int) -> Any:
 
 @contextmanager
 def only(table: str, tile: Any) -> Iterator[None]:
-    """In the block, one tile for all sizes of a table."""
+    """Use one tile for all sizes of a table during the block."""
     _only[table] = tile
     try:
         yield
@@ -132,7 +133,7 @@ def only(table: str, tile: Any) -> Iterator[None]:
 
 
 def tables_file() -> Path:
-    """Where `vreid tune` writes and the kernels read."""
+    """The file that `vreid tune` writes and the kernels read."""
     if FILE_VARIABLE in os.environ:
         return Path(os.environ[FILE_VARIABLE])
     folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
@@ -141,10 +142,10 @@ def tables_file() -> Path:
 
 @cache
 def tables_of(gpu: str) -> dict[str, Table]:
-    """The tables for GPUs of a name: what was tuned for them, else what stands here.
+    """The tables for a GPU name: the tuned ones if they exist, otherwise the defaults.
 
     Raises:
-        ValueError: `tables_file` is named by the environment and is no file, or holds something else.
+        ValueError: `VREID_TRITON_TABLES` is set to a path that does not exist, or the file is invalid.
     """
     path = tables_file()
     if FILE_VARIABLE in os.environ and not path.is_file():
@@ -155,11 +156,11 @@ def tables_of(gpu: str) -> dict[str, Table]:
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Table]]:
-    """Tables by name of the GPU and name of the table, from a file that `vreid tune` wrote.
+    """Tables by GPU name and table name, from a file that `vreid tune` wrote.
 
     Raises:
-        ValueError: it is another file.
-        OSError: it cannot be read.
+        ValueError: the file has another format.
+        OSError: the file cannot be read.
     """
     text = path.read_text(encoding="utf-8")
     try:

@@ -1,4 +1,4 @@
-"""What every launch of a kernel shares."""
+"""Helpers for kernel launches."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Run a kernel; multiply-adds are fused whatever this version of Triton does by default."""
+    """Launch a kernel with fused multiply-adds, regardless of the default of the Triton version."""
     kernel[grid](*args, **options, enable_fp_fusion=True)
 
 
 def on_device(x: Tensor) -> AbstractContextManager[object]:
-    """Triton launches on the current device, which need not be the tensor's."""
+    """Make the tensor's device the current one, on which Triton launches kernels."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

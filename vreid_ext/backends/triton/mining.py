@@ -1,11 +1,11 @@
-"""Launches of the mining kernels: norms, means and sorting by torch. Contract: `vreid_ext.ops.mining`."""
+"""Launches of the mining kernels; norms, means and sorts by torch. For the ops see `vreid_ext.ops.mining`."""
 
 from math import ceil
 
 import torch
 from torch import Tensor
 
-from vreid_ext.backends.addresses import adjacent
+from vreid_ext.backends.addresses import contiguous_rows
 from vreid_ext.backends.triton import mining_kernels as kernels
 from vreid_ext.backends.triton.configs import (
     MINING_ANCHORS,
@@ -20,7 +20,7 @@ from vreid_ext.backends.triton.launch import launch, on_device
 def batch_hard(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
 ) -> tuple[Tensor, Tensor]:
-    x, n = adjacent(x), len(x)
+    x, n = contiguous_rows(x), len(x)
     m = n if ref is None else len(ref)
     tile = chosen("mining", n * m, x.device)
     width = ceil(x.shape[1] / tile.BLOCK_K) * tile.BLOCK_K
@@ -29,7 +29,7 @@ def batch_hard(
     with on_device(x):
         anchors = candidates = (*_prepared(x, width, mean, keys), labels.contiguous())
         if ref is not None and ref_labels is not None:
-            ref = adjacent(ref)
+            ref = contiguous_rows(ref)
             candidates = (*_prepared(ref, width, mean, None), ref_labels.contiguous())
         rows = ceil(n / tile.BLOCK_N)
         columns = ceil(m / tile.BLOCK_M)
@@ -37,7 +37,7 @@ def batch_hard(
             columns = (rows // 2 + 1) * (tile.BLOCK_N // tile.BLOCK_M)
         launch(
             kernels.mine, (rows * columns,),
-            *anchors, *candidates, keys, n, m, width, MIRRORED=ref is None, GROUP=PRODUCT_GROUP,
+            *anchors, *candidates, keys, n, m, width, SYMMETRIC=ref is None, GROUP=PRODUCT_GROUP,
             **tile._asdict(),
         )  # fmt: skip
         index = torch.empty_like(keys)
@@ -64,9 +64,9 @@ def batch_hard_triplet(
 
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
-    ref = None if ref is None else adjacent(ref)
+    ref = None if ref is None else contiguous_rows(ref)
     with on_device(x):
-        return _pair_distances(adjacent(x), ref, None, index.contiguous(), metric)
+        return _pair_distances(contiguous_rows(x), ref, None, index.contiguous(), metric)
 
 
 def mined_distance_backward(
@@ -79,7 +79,7 @@ def mined_distance_backward(
     with_x: bool,
     with_ref: bool,
 ) -> tuple[Tensor, Tensor]:
-    x, ref = adjacent(x), None if ref is None else adjacent(ref)
+    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
     anchors = candidates = x, _norms(x, metric)
     if ref is not None:
         candidates = ref, _norms(ref, metric)
@@ -101,7 +101,7 @@ def mined_distance_backward(
 
 
 def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
-    x = adjacent(x)
+    x = contiguous_rows(x)
     identities, order = labels.sort(stable=True)
     begins = torch.searchsorted(identities, labels)
     ends = torch.searchsorted(identities, labels, right=True)
@@ -116,7 +116,9 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 
 
 def _prepared(x: Tensor, width: int, mean: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows for the product, and their squares: less the mean, or of length one, whose squares count alike."""
+    """Rows for the product, and their squared norms. With `mean` it is subtracted from the rows; without it
+    the rows are L2-normalised, and zeros replace the squared norms, which are all equal.
+    """
     prepared = torch.empty((len(x), width), dtype=torch.float32, device=x.device)
     square = prepared.new_empty(len(x))
     launch(
@@ -147,7 +149,9 @@ def _pair_gradients(
     *,
     choose: bool,
 ) -> None:
-    """Of rows and norms, by the pairs in which they choose and, sorted, those in which they are chosen."""
+    """Write the gradient of `rows` to `result`: from the pairs in which they are anchors (if `choose`), and
+    from `sorted_pairs`, the pairs in which they are candidates.
+    """
     x, other = rows[0], others[0]
     size = x.shape[1]
     launch(

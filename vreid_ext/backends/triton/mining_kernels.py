@@ -1,14 +1,15 @@
 # mypy: disable-error-code="no-untyped-def"
 # Kernel arguments are pointers and integers of the device program; only compile-time constants have a type.
-"""The mining kernels: what one program of each grid computes.
+"""The mining kernels. Docstrings describe one program of the grid.
 
-Names: an *anchor* is a row that looks for pairs, a *candidate* a row it may be paired with; a *pair*
-p = k n + i is the k-th choice of anchor i. ROOT stands for the metric "euclidean", COSINE for "cosine",
-neither for "squared".
+Names: an *anchor* is a row for which pairs are searched, a *candidate* a row that it may be paired with. The
+*pair* p = k n + i is the pair of anchor i and kind k. ROOT selects the metric "euclidean", COSINE "cosine",
+neither of them "squared".
 
-The search for the best candidate is spread over tiles that finish in any order. They meet in one 64-bit
-integer per anchor and kind, the score above the inverted index, of which an atomic maximum keeps the largest:
-same inputs, same bits, and of equal scores the smallest index. Sums have a fixed order.
+Tiles of the search for the best candidate finish in any order. Their results are combined by an atomic
+maximum of one 64-bit key per anchor and kind: the score in the upper half, the inverted index in the lower
+half. The result is deterministic, and among equal scores the smallest index is selected. Sums have a fixed
+order.
 """
 
 import triton
@@ -31,15 +32,15 @@ def _square_norm(row, size, BLOCK_D: tl.constexpr):
 
 @triton.jit
 def _inverse(norm):
-    """1 / norm; zero for a row whose squares underflow, NaN for one whose squares overflow."""
+    """1 / norm; zero if the squares of the row underflow, NaN if they overflow."""
     zero = norm < 1.0842021724855044e-19  # the root of float32's smallest normal number
     return tl.where(zero, 0.0, norm - norm + 1.0 / tl.where(zero, 1.0, norm))
 
 
 @triton.jit
 def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, width, BLOCK_D: tl.constexpr):
-    """Program (row): the row less `mean` and the square of its norm or, without `mean`, the row of length one
-    and zero; zeros fill it up to `width`. `keys` (left out when None) are emptied.
+    """Program (row): the row minus `mean` and its squared norm or, if `mean` is None, the L2-normalised row
+    and zero. The row is zero-padded to `width`. `keys` (skipped if None) are reset.
     """
     row = tl.program_id(0).to(tl.int64)
     x += row * stride
@@ -65,11 +66,13 @@ def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, width, BLO
 
 @triton.jit
 def _offer(keys, anchor, present, score, mask, first, AXIS: tl.constexpr):
-    """Each anchor meets its best candidate of a tile, numbered from `first` along AXIS."""
-    score = tl.where(score == score, score, float("inf"))  # NaN would win no comparison, and be hidden
+    """Update the anchors' keys with the best candidates of a tile, which are numbered from `first` along
+    AXIS.
+    """
+    score = tl.where(score == score, score, float("inf"))  # NaN must surface: treat it as the best score
     best, place = tl.max(tl.where(mask, score, float("-inf")), AXIS, return_indices=True)
-    bits = tl.where(best == 0, 0.0, best).to(tl.int32, bitcast=True)  # without the sign of zero
-    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)  # integers in the order of the numbers
+    bits = tl.where(best == 0, 0.0, best).to(tl.int32, bitcast=True)  # -0.0 becomes 0.0
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)  # integers that are ordered like the floats
     key = (ordered << 32) | (0xFFFFFFFF - (first + place.to(tl.int64)))
     tl.atomic_max(keys + anchor, key, mask=present & (best > float("-inf")), sem="relaxed")
 
@@ -86,24 +89,26 @@ def mine(
     n,
     m,
     width,
-    MIRRORED: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of pairs): each anchor of the tile meets its farthest positive and its nearest negative.
+    """Program (tile of pairs): update the keys of the tile's anchors with their farthest positive and nearest
+    negative.
 
-    Anchors that are their own candidates are MIRRORED: a tile then serves its rows and its columns, and of T
-    runs of BLOCK_N rows the i-th meets the runs i, i + 1, ..., i + T // 2 (modulo T), so that any two meet
-    once, or twice, which changes nothing.
+    If the anchors are the candidates, the distance matrix is SYMMETRIC, and a tile updates the keys of both
+    its rows and its columns. Let T be the number of blocks of BLOCK_N rows. Block i is paired with the blocks
+    i, i + 1, ..., i + T // 2 (modulo T), which covers all pairs of blocks. Some occur twice, which does not
+    change the maximum.
     """
     row_tiles = tl.cdiv(n, BLOCK_N)
     columns = tl.cdiv(m, BLOCK_M)
-    if MIRRORED:
+    if SYMMETRIC:
         columns = (row_tiles // 2 + 1) * (BLOCK_N // BLOCK_M)
     row_tile, column_tile = grouped_tile(row_tiles, columns, GROUP)
-    if MIRRORED:
+    if SYMMETRIC:
         column_tile = (row_tile * (BLOCK_N // BLOCK_M) + column_tile) % (row_tiles * (BLOCK_N // BLOCK_M))
     first_anchor = row_tile.to(tl.int64) * BLOCK_N
     first_candidate = column_tile.to(tl.int64) * BLOCK_M
@@ -119,13 +124,14 @@ def mine(
     pair = has_anchor[:, None] & has_candidate[None, :]
     negative = pair & (label != other_label)
     positive = pair & (label == other_label)
-    if MIRRORED:
+    if SYMMETRIC:
         positive = positive & (anchor[:, None] != candidate[None, :])
     square = tl.load(candidate_square + candidate, mask=has_candidate, other=0.0)
-    distance = square[None, :] - 2.0 * product  # less the anchor's own square, in the order of any metric
+    # The squared distance minus the anchor's squared norm: it is ordered like the distance of each metric.
+    distance = square[None, :] - 2.0 * product
     _offer(keys, anchor, has_anchor, distance, positive, first_candidate, 1)
     _offer(keys + n, anchor, has_anchor, -distance, negative, first_candidate, 1)
-    if MIRRORED:
+    if SYMMETRIC:
         square = tl.load(anchor_square + anchor, mask=has_anchor, other=0.0)
         distance = square[:, None] - 2.0 * product
         _offer(keys, candidate, has_candidate, distance, positive, first_anchor, 0)
@@ -148,8 +154,9 @@ def pair_distances(
     COSINE: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Program (anchor, kind): the distance of a pair from differences; zero without a candidate, NaN of a
-    candidate that does not exist. With `keys`, the choice of `mine` is read from them and written to `index`.
+    """Program (anchor, kind): the distance of a pair, from differences; zero without a candidate, NaN if the
+    index is out of range. If `keys` is given, the index is decoded from the keys of `mine` and written to
+    `index`.
     """
     anchor = tl.program_id(0).to(tl.int64)
     pair = tl.program_id(1).to(tl.int64) * n + anchor
@@ -185,7 +192,7 @@ def pair_distances(
 
 @triton.jit
 def _pull(row, other, norm, other_norm, distance, grad, ROOT: tl.constexpr, COSINE: tl.constexpr):
-    """Share of one pair in the gradient of `row`; zero where the distance is zero, or a row for COSINE."""
+    """Gradient of `row` from one pair; zero at distance zero and, with COSINE, for zero rows."""
     if COSINE:
         unit = row * _inverse(norm)
         slope = (unit - other * _inverse(other_norm) - distance * unit) * _inverse(norm)
@@ -219,8 +226,9 @@ def pair_gradients(
     COSINE: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Program (row, tile of the row): its gradient from the pairs in which it CHOOSES one of `limit` others,
-    and, unless `order` is None, from those in which it was chosen: pairs order[starts[row]:starts[row + 1]].
+    """Program (row, tile of the row): the gradient of the row from the pairs in which it is the anchor (if
+    CHOOSES; `limit` is the number of candidates) and, unless `order` is None, from the pairs in which it is
+    the candidate: order[starts[row]:starts[row + 1]].
     """
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -273,8 +281,8 @@ def identity_extremes(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Program (anchor): the farthest and the nearest of the rows order[begins[anchor]:ends[anchor]], those of
-    its identity in ascending order, from differences.
+    """Program (anchor): the farthest and the nearest of the rows order[begins[anchor]:ends[anchor]], which
+    are those of its identity in ascending order. Distances are computed from differences.
     """
     anchor = tl.program_id(0).to(tl.int64)
     end = tl.load(ends + anchor)
@@ -306,11 +314,11 @@ def identity_extremes(
             ).to(tl.float32)
             gap = own[None, :] - other * other_scale[:, None]
             total += tl.sum(gap * gap, 1)
-        if COSINE:  # of unit vectors, two for what counts as a right angle
+        if COSINE:  # squared distance of unit vectors; zero rows count as orthogonal, which is 2
             total = tl.where(scale == 0, 2.0, tl.where(other_scale == 0, 2.0, total))
         if ROOT:
             total = tl.sqrt_rn(total)
-        number = total == total  # what is not one shall be seen, so it wins
+        number = total == total  # NaN must surface: treat it as the farthest and as the nearest
         far = tl.where(number, total, float("inf"))
         near = tl.where(number, total, -1.0)
         best, place = tl.max(tl.where(exists, far, float("-inf")), 0, return_indices=True)
@@ -325,8 +333,8 @@ def identity_extremes(
 
 @triton.jit
 def triplet(distance, index, loss, slope, n, margin, SOFT: tl.constexpr, BLOCK_N: tl.constexpr):
-    """One program: the mean over anchors with both pairs of [margin + gap]_+ or ln(1 + e^gap), and its slope
-    by both distances.
+    """One program: the mean of [margin + gap]_+ or ln(1 + e^gap) over the anchors with both pairs, and its
+    derivatives with respect to both distances.
     """
     total = tl.zeros([BLOCK_N], tl.float32)
     count = tl.zeros([BLOCK_N], tl.int32)
@@ -336,7 +344,7 @@ def triplet(distance, index, loss, slope, n, margin, SOFT: tl.constexpr, BLOCK_N
         if SOFT:
             tail = tl.exp(-tl.abs(gap))
             above = 1.0 + tail
-            # ln(1 + t) with the digits that 1 + t loses
+            # log1p(t), corrected for the rounding error of 1 + t
             log = tl.where(
                 above == 1.0, tail, tl.log(above) * tail / tl.where(above == 1.0, 1.0, above - 1.0)
             )
@@ -358,7 +366,7 @@ def triplet(distance, index, loss, slope, n, margin, SOFT: tl.constexpr, BLOCK_N
 
 @triton.jit
 def _gap(distance, index, anchor, n):
-    """Positive less negative distance, and whether the anchor has both."""
+    """Positive minus negative distance, and whether the anchor has both."""
     inside = anchor < n
     positive = tl.load(index + anchor, mask=inside, other=-1)
     negative = tl.load(index + n + anchor, mask=inside, other=-1)

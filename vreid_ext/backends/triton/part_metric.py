@@ -1,4 +1,4 @@
-"""Launches of the part metric's kernels. Contract: `vreid_ext.ops.part_metric`."""
+"""Launches of the part metric's kernels. For the ops see `vreid_ext.ops.part_metric`."""
 
 from math import ceil
 
@@ -9,7 +9,8 @@ from vreid_ext.backends.triton import part_metric_kernels as kernels
 from vreid_ext.backends.triton.configs import PART_GRADIENTS, PRODUCT_GROUP, chosen
 from vreid_ext.backends.triton.launch import launch, on_device
 
-# Slopes of as many parts at a time as fit in so many numbers, or of one: memory stays that of the result.
+# Backward processes several parts at a time if their slopes have at most this many elements, otherwise one.
+# This limits the memory of the slopes to about that of the result.
 _SLOPES = 2**22
 
 
@@ -76,18 +77,18 @@ def _gradients(
 
 
 def _side(features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, and their squared norms and weights (n,R)."""
+    """Features (n,R,D), their squared norms (n,R) and weights (n,R)."""
     squares = torch.linalg.vector_norm(features, dim=2, dtype=torch.float32).square()
     return features, squares.contiguous(), weights.contiguous()
 
 
 def _sizes(q_features: Tensor, g_features: Tensor) -> tuple[int, ...]:
-    """Queries, items, parts, numbers of a part, and strides."""
+    """Numbers of queries, items, parts and features per part, and strides."""
     return len(q_features), *g_features.shape, *q_features.stride()[:2], *g_features.stride()[:2]
 
 
 def _padded(features: Tensor, multiple: int) -> Tensor:
-    """Features of a size that is a multiple, read sixteen bytes at a time; zeros add nothing."""
+    """Features, zero-padded to a multiple of `multiple` if necessary, with strides for 16-byte loads."""
     size = features.shape[2]
     if features.stride(2) == 1 and size % multiple == 0 and not any(s % 16 for s in features.stride()[:2]):
         return features

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def"
 # Kernel arguments are pointers and integers of the device program; only compile-time constants have a type.
-"""The kernels of the part metric: what one program of each grid computes.
+"""The kernels of the part metric. Docstrings describe one program of the grid.
 
-Names: a *pair* is a query and an item of the gallery; queries are the rows of a tile of pairs, items its
-columns.
-Every sum has a fixed order and there are no atomics: same inputs, same bits.
+Names: a *pair* is a query and a gallery item; queries are the rows of a tile of pairs, items its columns.
+
+All sums have a fixed order and there are no atomics, so the same inputs give the same bits.
 """
 
 import triton
@@ -12,7 +12,7 @@ import triton.language as tl
 
 from vreid_ext.backends.triton.products import grouped_tile, row_products
 
-# kClosePair in csrc/common/part_metric.h, with the reason.
+# kClosePair in csrc/common/part_metric.h; see there for the reason.
 _CLOSE = tl.constexpr(1e-2)
 
 
@@ -33,7 +33,7 @@ def _distances(
     g_stride,
     BLOCK_K: tl.constexpr,
 ):
-    """||f - g|| of a tile of pairs in the part where the features begin."""
+    """||f - g|| of a tile of pairs in one part; `q_features` and `g_features` point to this part."""
     product = row_products(
         q_features, g_features, query, item, has_query, has_item, size, q_stride, g_stride, BLOCK_K
     )
@@ -42,8 +42,8 @@ def _distances(
         + tl.load(g_square + item * parts + part, mask=has_item, other=0.0)[None, :]
     )
     squared = total - 2.0 * product
-    # NaN is close, too. `_CLOSE` stands on the right: the interpreter of Triton 3.8 makes a constant, not a
-    # tensor, of `constexpr * tensor`.
+    # The negated comparison also selects NaN. `_CLOSE` is the right operand because Triton 3.8's interpreter
+    # evaluates `constexpr * tensor` to a constant instead of a tensor.
     close = (squared >= total * _CLOSE) == 0
     if tl.max(tl.max(close.to(tl.int32), 1), 0) > 0:
         exact = tl.zeros(squared.shape, tl.float32)
@@ -78,14 +78,14 @@ def part_distance(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of pairs): psi of Eq. 8, one part after the other."""
+    """Program (tile of pairs): psi of Eq. 8, one part after another."""
     row, column = grouped_tile(tl.cdiv(queries, BLOCK_N), tl.cdiv(items, BLOCK_M), GROUP)
     query = row.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     item = column.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     has_query = query < queries
     has_item = item < items
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    # What the parts share takes more registers than it saves time.
+    # LICM off: hoisting loop-invariant loads costs more occupancy (registers) than it saves time.
     for part in tl.range(0, parts, num_stages=1, disable_licm=True):
         length = _distances(
             q_features, q_square, g_features, g_square, query, item, has_query, has_item, part, parts, size,
@@ -126,13 +126,14 @@ def part_slopes(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of pairs, part from `first` on): slope = grad w_q w_g / distance, zero at distance zero,
-    and the tile's share of the weights' gradients, sums of grad distance times the other side's weight.
+    """Program (tile of pairs, index of the part relative to `first`): slope = grad w_q w_g / distance, zero
+    at distance zero, and the tile's contributions to the gradients of the weights: sums of grad times
+    distance times the weight of the other side.
     """
     row_tiles = tl.cdiv(queries, BLOCK_N)
     column_tiles = tl.cdiv(items, BLOCK_M)
     row, column = grouped_tile(row_tiles, column_tiles, GROUP)
-    turn = tl.program_id(1).to(tl.int64)
+    slot = tl.program_id(1).to(tl.int64)
     part = first + tl.program_id(1)
     query = row.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     item = column.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -148,12 +149,12 @@ def part_slopes(
     place = query[:, None] * items + item[None, :]
     upstream = tl.load(grad + place, mask=mask, other=0.0)
     moment = upstream * length
-    q_share = (turn * column_tiles + column) * queries + query
+    q_share = (slot * column_tiles + column) * queries + query
     tl.store(q_shares + q_share, tl.sum(moment * g_weight, 1), mask=has_query)
-    g_share = (turn * row_tiles + row) * items + item
+    g_share = (slot * row_tiles + row) * items + item
     tl.store(g_shares + g_share, tl.sum(moment * q_weight, 0), mask=has_item)
     steep = upstream * q_weight * g_weight / tl.where(length == 0, 1.0, length)
-    tl.store(slope + turn * queries * items + place, tl.where(length == 0, 0.0, steep), mask=mask)
+    tl.store(slope + slot * queries * items + place, tl.where(length == 0, 0.0, steep), mask=mask)
 
 
 @triton.jit
@@ -177,20 +178,21 @@ def part_gradients(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of rows, tile of numbers, part from `first` on): sum_j slope_ij (f_i - g_j).
+    """Program (tile of rows, tile of features, index of the part relative to `first`): sum_j slope_ij (f_i -
+    g_j).
 
-    f and g are taken from an item in their midst: what all features share would only cost digits.
+    The first row of `others` is subtracted from f and g: a common offset would only cost precision.
     """
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     place = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-    turn = tl.program_id(2).to(tl.int64)
-    part = first + turn
+    slot = tl.program_id(2).to(tl.int64)
+    part = first + slot
     has_row = row < rows
     inside = place < size
-    slope += turn * rows * other_rows
+    slope += slot * rows * other_rows
     features += part * part_stride
     others += part * other_part
-    midst = tl.load(others + place, mask=inside, other=0.0).to(tl.float32)[None, :]
+    origin = tl.load(others + place, mask=inside, other=0.0).to(tl.float32)[None, :]
     total = tl.zeros([BLOCK_N], tl.float32)
     pulled = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     for start in range(0, other_rows, BLOCK_K):
@@ -207,8 +209,8 @@ def part_gradients(
             other=0.0,
         ).to(tl.float32)
         total += tl.sum(steep, 1)
-        pulled = tl.dot(steep, value - midst, pulled, input_precision="tf32x3")
+        pulled = tl.dot(steep, value - origin, pulled, input_precision="tf32x3")
     mask = has_row[:, None] & inside[None, :]
     own = tl.load(features + row[:, None] * stride + place[None, :], mask=mask, other=0.0).to(tl.float32)
     target = result + (row[:, None] * parts + part) * size + place[None, :]
-    tl.store(target, total[:, None] * (own - midst) - pulled, mask=mask)
+    tl.store(target, total[:, None] * (own - origin) - pulled, mask=mask)

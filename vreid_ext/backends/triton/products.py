@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def"
 # Kernel arguments are pointers and integers of the device program; only compile-time constants have a type.
-"""What the kernels share that look through tiles of a matrix of dot products: mining and the part metric."""
+"""Tiles of a matrix of dot products, as used by the kernels of mining and of the part metric."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def grouped_tile(row_tiles, column_tiles, GROUP: tl.constexpr):
-    """Row and column of this program's tile; consecutive programs share GROUP tile rows, for the cache."""
+    """Row and column of this program's tile. Consecutive programs share GROUP tile rows, for cache reuse."""
     program = tl.program_id(0)
     group = program // (GROUP * column_tiles)
     height = tl.minimum(row_tiles - group * GROUP, GROUP)
@@ -29,8 +29,8 @@ def row_products(
     right_stride,
     BLOCK_K: tl.constexpr,
 ):
-    """Dot products of rows of `left` with rows of `right`, whose size is a multiple of BLOCK_K; of float32
-    by three TF32 products each.
+    """Dot products of rows of `left` with rows of `right`. `size` must be a multiple of BLOCK_K. float32
+    products are computed as three TF32 products each.
     """
     product = tl.zeros([row.shape[0], column.shape[0]], tl.float32)
     for start in range(0, size, BLOCK_K):

@@ -1,4 +1,4 @@
-"""Launches of the DRSTA kernels: softmaxes by torch, tiles and grids. Contract: `vreid_ext.ops.region`."""
+"""Launches of the DRSTA kernels; the softmaxes are torch's. For the ops see `vreid_ext.ops.region`."""
 
 from math import ceil
 
@@ -119,5 +119,5 @@ def _overlap_gradient(grad: Tensor, weights: Tensor, *, root: bool, unit: bool) 
 
 
 def _padded(regions: int) -> int:
-    """Blocks have powers of two."""
+    """The next power of two, as Triton requires for block sizes."""
     return 1 << (regions - 1).bit_length()

@@ -1,12 +1,12 @@
 # mypy: disable-error-code="no-untyped-def"
 # Kernel arguments are pointers and integers of the device program; only compile-time constants have a type.
-"""The DRSTA kernels: what one program of each grid computes.
+"""The DRSTA kernels. Docstrings describe one program of the grid.
 
-Names: a *frame* is one (b, t) pair, numbered b * T + t; a *cell* is one of the L = H * W places of a feature
-map; a *region* is one of K attentions. A map is walked in tiles of channels and cells; the K regions are one
-padded block, so that the map is read once whatever K is.
+Names: a *frame* is one (b, t) pair with index b * T + t; a *cell* is one of the L = H * W positions of a
+feature map; a *region* is one of K attentions. A map is processed in tiles of channels and cells. The K
+regions are one padded block, so the map is read once for any K.
 
-Every sum has a fixed order and there are no atomics: same inputs, same bits.
+All sums have a fixed order and there are no atomics, so the same inputs give the same bits.
 """
 
 import triton
@@ -35,7 +35,7 @@ def gather_regions(
     BLOCK_C: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """The one read of the feature map. Program (frame, tile of channels): features = weights x."""
+    """Reads the feature map once. Program (frame, tile of channels): features = weights x."""
     frame = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     region = tl.arange(0, BLOCK_K)
@@ -62,7 +62,7 @@ def gather_regions(
 
 @triton.jit
 def _products(rows, frame, regions, cells, ROOT: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_I: tl.constexpr):
-    """W W^T of one frame, W = rows or their roots; padding regions give zeros."""
+    """W W^T of one frame, with W = rows or, with ROOT, their square roots. Padded regions give zeros."""
     region = tl.arange(0, BLOCK_K)
     total = tl.zeros([BLOCK_K, BLOCK_K], tl.float32)
     for start in range(0, cells, BLOCK_I):
@@ -78,7 +78,7 @@ def _products(rows, frame, regions, cells, ROOT: tl.constexpr, BLOCK_K: tl.const
 
 @triton.jit
 def _residual(products, regions, UNIT: tl.constexpr, BLOCK_K: tl.constexpr):
-    """W W^T - I; with UNIT, rows whose norm is one by construction, the diagonal is exactly zero."""
+    """W W^T - I. With UNIT the rows have norm one by construction, and the diagonal is set to zero."""
     region = tl.arange(0, BLOCK_K)
     diagonal = region[:, None] == region[None, :]
     if UNIT:
@@ -117,8 +117,9 @@ def overlap_gradient(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Program (frame). Gradient by the rows: 4 A W, or, of roots, 2 A W / W and zero where W is zero; with
-    UNIT, 2 W (A W): what the softmax before the rows makes of that without a division, but for its mean.
+    """Program (frame). With A = W W^T - I, the gradient with respect to the rows: 4 A W or, with ROOT, 2 A W
+    / W (zero where W is zero). With UNIT, 2 W (A W): rows times their gradient, without a division. The
+    backward of the softmax needs this product and subtracts its mean.
     """
     frame = tl.program_id(0).to(tl.int64)
     region = tl.arange(0, BLOCK_K)
@@ -169,8 +170,8 @@ def region_gradients(
     BLOCK_C: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """One read of x and one write of dx. Program (frame, tile of channels): dx = weights^T grad, and the
-    tile's share of dweights = grad x^T in parts[frame, tile].
+    """Reads x once and writes dx once. Program (frame, tile of channels): dx = weights^T grad, and the tile's
+    contribution to dweights = grad x^T in parts[frame, tile].
     """
     frame = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1)
@@ -205,7 +206,7 @@ def region_gradients(
 
 @triton.jit
 def pool_frames(weights, features, valid, pooled, frames, regions, size, BLOCK_D: tl.constexpr):
-    """Program (clip, region, tile of the feature): pooled = sum over valid frames of weights features."""
+    """Program (clip, region, tile of the feature): pooled = sum of weight * feature over the valid frames."""
     clip = tl.program_id(0).to(tl.int64)
     region = tl.program_id(1)
     place = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)

@@ -1,4 +1,4 @@
-"""Launches of the STA kernels: allocation, grids and the choice of tiles. Contract: `vreid_ext.ops.sta`."""
+"""Launches of the STA kernels: allocation, grids and choice of tiles. For the ops see `vreid_ext.ops.sta`."""
 
 from math import ceil
 
@@ -185,7 +185,7 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
 
 
 def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[Tensor, Tensor]:
-    """Sums of squares (B,T,chunks,L) and, where `blocks` asks for them, block sums (B,T,K,C)."""
+    """Sums of squares (B,T,chunks,L) and, if `blocks` is given, block sums (B,T,K,C)."""
     clips, frames, channels, height, width = x.shape
     count = blocks or 1
     cells = height * width // count
@@ -351,11 +351,11 @@ def _tiles(tile: Tile, blocks: int, cells: int) -> int:
 
 
 def _walk(x: Tensor) -> tuple[int, ...]:
-    """Width and strides of a map (B,T,C,H,W); of a map of one column, the step between cells is the row's."""
+    """Width and strides of a map (B,T,C,H,W). For width 1, the stride between cells is that of the rows."""
     *outer, stride_h, stride_w = x.stride()
     return x.shape[4], *outer, stride_h, stride_w if x.shape[4] > 1 else stride_h
 
 
 def _flat(*maps: Tensor) -> bool:
-    """Whether the cells of every map are one run of equal steps."""
+    """Whether the cells of each map have a constant stride."""
     return all(x.shape[3] == 1 or x.shape[4] == 1 or x.stride(3) == x.shape[4] * x.stride(4) for x in maps)

@@ -1,14 +1,14 @@
 # mypy: disable-error-code="no-untyped-def"
 # Kernel arguments are pointers and integers of the device program; only compile-time constants have a type.
-"""The STA kernels: what one program of each grid computes.
+"""The STA kernels. Docstrings describe one program of the grid.
 
-Names: a *frame* is one (b, t) pair, numbered b * T + t; a *cell* is one of the L = H * W places of a
-feature map; a *block* is one of K runs of L / K consecutive cells (whole rows, so consecutive in memory
-order). The streaming kernels walk tiles of (channels, blocks, cells in the block), so that the sum over
-the last axis is a block sum P[t,k,c] and the sum over the first one is the energy q[t,i].
+Names: a *frame* is one (b, t) pair with index b * T + t; a *cell* is one of the L = H * W positions of a
+feature map; a *block* is one of K groups of L / K consecutive cells (whole rows of the map). The streaming
+kernels process tiles of (channels, blocks, cells of the block): the sum over the last axis is a block sum
+P[t,k,c], and the sum over the first axis is the energy q[t,i].
 
-Every sum has a fixed order and there are no atomics: same inputs, same bits. Offsets that grow with the
-number of frames, or with a caller's stride, are 64-bit.
+All sums have a fixed order and there are no atomics, so the same inputs give the same bits. Offsets that grow
+with the number of frames or with a stride are 64-bit.
 """
 
 import triton
@@ -19,7 +19,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 @triton.jit
 def _tile(tile, blocks, cells, BLOCK_K: tl.constexpr, BLOCK_I: tl.constexpr):
-    """Blocks, cells and mask of a tile; a block longer than BLOCK_I is cut into several tiles (splits)."""
+    """Blocks, cells and mask of a tile. A block longer than BLOCK_I is split into several tiles (splits)."""
     splits = tl.cdiv(cells, BLOCK_I)
     block = (tile // splits) * BLOCK_K + tl.arange(0, BLOCK_K)
     place = (tile % splits) * BLOCK_I + tl.arange(0, BLOCK_I)
@@ -29,7 +29,7 @@ def _tile(tile, blocks, cells, BLOCK_K: tl.constexpr, BLOCK_I: tl.constexpr):
 
 @triton.jit
 def _cell_offset(cell, width, stride_h, stride_w, FLAT: tl.constexpr):
-    """Memory offset of a cell; where the plane is one run of cells (FLAT), stride_w is the step."""
+    """Memory offset of a cell. With FLAT, all cells of the plane have the constant stride `stride_w`."""
     if FLAT:
         return cell.to(tl.int64) * stride_w
     else:  # noqa: RET505 (a branch at compile time)
@@ -43,10 +43,10 @@ def _frame_offset(frame, frames, stride_b, stride_t):
 
 @triton.jit
 def _if_valid(mask, valid, frame):
-    """The mask, or nothing of it in an invalid frame."""
+    """The mask, or all False in an invalid frame."""
     return tl.where(
         tl.load(valid + frame) != 0, mask, False
-    )  # `&` of a block and a scalar: not in the interpreter
+    )  # the interpreter does not support `&` of a block and a scalar
 
 
 @triton.jit
@@ -71,10 +71,10 @@ def channel_sums(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """The one read of the feature map. Program (frame, chunk of channels, tile of cells).
+    """Reads the feature map once. Program (frame, chunk of channels, tile of cells).
 
     energy[frame, chunk, cell] = sum of x^2 over the chunk;
-    sums[frame, block, split, channel] = sum of x over the cells of the tile (left out when None).
+    sums[frame, block, split, channel] = sum of x over the cells of the tile (skipped if None).
     """
     frame = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)
@@ -103,7 +103,7 @@ def channel_sums(
 
 @triton.jit
 def _energy(energy, chunks, size, cell, inside, ROOT: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Energy of a tile of one frame: the chunks' sums of squares added up, or the root of that."""
+    """Energy of a tile of one frame: the sum of squares over all chunks or, with ROOT, its square root."""
     total = tl.zeros(cell.shape, tl.float32)
     for start in range(0, chunks, BLOCK_N):
         chunk = start + tl.arange(0, BLOCK_N)
@@ -133,7 +133,7 @@ def normalize_energy(
     BLOCK_I: tl.constexpr,
 ):
     """Program (frame). attention = q / norm, norm = sum q or ||q||_2; mass[frame, block] = block sums of
-    the attention (left out when None). A zero frame gets uniform attention, an invalid one zeros.
+    the attention (skipped if None). A frame of zeros gets uniform attention, an invalid frame zeros.
     """
     frame = tl.program_id(0).to(tl.int64)
     size = blocks * cells
@@ -204,10 +204,10 @@ def clip_scores(
     BLOCK_C: tl.constexpr,
 ):
     """Program (clip, chunk of channels). total = sum_t mass; scores = mass / total, uniform over the valid
-    frames where total is 0; choice = first frame of the largest score, -1 without a valid frame.
+    frames where total is 0; choice = first frame with the largest score, -1 without a valid frame.
 
-    With sums: pooled = [sum_k P[choice_k, k] / L, sum_k sum_t scores P / L]. Every chunk works the scores
-    out again (a few numbers); the first one writes them.
+    If sums is given: pooled = [sum_k P[choice_k, k] / L, sum_k sum_t scores P / L]. Every chunk recomputes
+    the scores (few values); only the first chunk writes them.
     """
     clip = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
@@ -247,7 +247,7 @@ def clip_scores(
             every = (frame < frames)[:, None] & has_block[None, :]
             if part == 0:
                 tl.store(scores + row, value, mask=every)
-            # A NaN score is the largest, as in torch.argmax.
+            # NaN is the largest score, as in torch.argmax.
             key = tl.where(value != value, float("inf"), tl.where(mask, value, -1.0))
             top = tl.max(key, 0)
             top_frame = first + tl.argmax(key, 0)
@@ -367,7 +367,7 @@ def energy_gradient(
     """Program (frame). weight[frame, cell] such that x * weight is the gradient through the attention.
 
     dg = grad_attention + ds (either may be None); dq = (dg - sum dg g) / Q, or (dg - g sum dg g) / Q for
-    the L2 norm; weight = 2 dq, or dq / q where q is a root. Zero for a zero or invalid frame.
+    the L2 norm; weight = 2 dq or, with ROOT, dq / q. Zero for a frame that is zero or invalid.
     """
     frame = tl.program_id(0).to(tl.int64)
     row = frame * (blocks * cells)
@@ -432,7 +432,7 @@ def map_gradient(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """The one read of the map and the one write of its gradient. Program as in `channel_sums`.
+    """Reads the map once and writes its gradient once. Program as in `channel_sums`.
 
     dx = A + x weight, A[t,k,c] = (1[t = choice_k] df_max[c] + S[t,k] df_sum[c]) / L (0 without grad_pooled).
     """
@@ -520,8 +520,8 @@ def fuse(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Program (clip, chunk of channels, tile of cells): a walk over the frames that keeps the weighted sum
-    and the values of the best frame so far.
+    """Program (clip, chunk of channels, tile of cells): a loop over the frames that accumulates the weighted
+    sum and keeps the values of the best frame so far.
     """
     clip = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)
@@ -542,7 +542,7 @@ def fuse(
             readable = _if_valid(inside, valid, clip * frames + frame)
             live = _if_valid(live, valid, clip * frames + frame)
         score = tl.load(scores + (clip * frames + frame) * blocks + block, mask=live, other=0.0)
-        # A NaN score is the largest, as in torch.argmax.
+        # NaN is the largest score, as in torch.argmax.
         better = live & ((score > best) | ((score != score) & (best == best)) | (best_frame < 0))
         best = tl.where(better, score, best)
         best_frame = tl.where(better, frame, best_frame)
@@ -662,7 +662,7 @@ def pair_gradient(
 ):
     """Program (frame, tile of cells): sum over the frame's pairs of (g - g_other) grad / (count distance).
 
-    Each frame looks through all pairs of its clip, so no two programs add to the same place.
+    Each program iterates over all pairs of its clip, so no two programs write to the same element.
     """
     frame = tl.program_id(0).to(tl.int64)
     clip = frame // frames

@@ -1,4 +1,4 @@
-"""Measures tiles on the GPU at hand, for the tables of `configs`."""
+"""Measures tile sizes on the current GPU, for the tables of `configs`."""
 
 from collections.abc import Callable
 from itertools import product
@@ -12,8 +12,8 @@ from triton.errors import TritonError
 from vreid_ext.backends.triton import mining, part_metric, sta
 from vreid_ext.backends.triton.configs import TABLES, ProductTile, Table, only
 
-# Another tile has to save so much of the time to be worth another order of sums.
-_WORTH = 0.03
+# Minimum relative saving of another tile; a smaller one does not justify a different order of sums.
+_MIN_SAVING = 0.03
 
 _PRODUCTS = [
     ProductTile(*shape, depth, warps, 3)
@@ -22,16 +22,16 @@ _PRODUCTS = [
     )
 ]
 
-# Milliseconds of a table's kernels with a tile, at the entry for sizes up to a limit.
+# (name of a table, size limit of an entry, tile) -> milliseconds of the table's kernels at that size.
 Timer = Callable[[str, int, Any], float]
 
 
-def tune(timer: Timer, tell: Callable[[str], None]) -> dict[str, Table]:
-    """The tables with the fastest tiles; a candidate that the GPU cannot run is passed over.
+def tune(timer: Timer, report: Callable[[str], None]) -> dict[str, Table]:
+    """The tables with the fastest tiles. Candidates that fail to run on this GPU are skipped.
 
     Args:
         timer: `measure`.
-        tell: takes a line for each entry.
+        report: called with one line of text for each entry.
     """
     tables = {}
     for name, table in TABLES.items():
@@ -41,16 +41,16 @@ def tune(timer: Timer, tell: Callable[[str], None]) -> dict[str, Table]:
             times = {tile: _time(timer, name, limit, tile) for tile in candidates(present)}
             best = min(times, key=lambda tile: times[tile])
             time = times[best]
-            if time > (1 - _WORTH) * before:
+            if time > (1 - _MIN_SAVING) * before:
                 best, time = present, before
-            tell(f"{name}, up to {limit}: {time:.4f} ms with {best}, before {before:.4f} ms")
+            report(f"{name}, up to {limit}: {time:.4f} ms with {best}, before {before:.4f} ms")
             entries.append((limit, best))
         tables[name] = tuple(entries)
     return tables
 
 
 def candidates(present: Any) -> list[Any]:
-    """Tiles to try in the place of one: of products any, of maps those with other channels and warps."""
+    """Alternatives to a tile: all of `_PRODUCTS`, or for maps other numbers of channels and warps."""
     if isinstance(present, ProductTile):
         return [tile for tile in _PRODUCTS if tile != present]
     channels = [present.BLOCK_C // 2, present.BLOCK_C, present.BLOCK_C * 2]
@@ -59,7 +59,7 @@ def candidates(present: Any) -> list[Any]:
 
 
 def as_json(tables: dict[str, dict[str, Table]]) -> dict[str, Any]:
-    """Tables of some GPUs as `configs.read_tables` reads them."""
+    """Tables by GPU name, in the format that `configs.read_tables` reads."""
     return {
         gpu: {name: [[limit, tile._asdict()] for limit, tile in rows] for name, rows in each.items()}
         for gpu, each in tables.items()
@@ -67,7 +67,7 @@ def as_json(tables: dict[str, dict[str, Table]]) -> dict[str, Any]:
 
 
 def measure(name: str, limit: int, tile: Any) -> float:
-    """The `Timer` of the current GPU: median of the op forward and, on maps, backward."""
+    """A `Timer` on the current GPU: median time of the op, for maps of forward plus backward."""
     run = _CASES[name](limit)
     with only(name, tile):
         return float(triton.testing.do_bench(run, return_mode="median"))
