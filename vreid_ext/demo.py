@@ -1,6 +1,6 @@
-"""Quick look for a stranger: from nothing to two rows of figures and pictures, in minutes on two cores.
+"""Demo: trains two models on a rendered set and draws the results, in minutes on two CPU cores.
 
-Nothing is downloaded: the people are rendered and the backbones start from random weights.
+Nothing is downloaded: the people are rendered and the backbones are initialised randomly.
 """
 
 import json
@@ -33,24 +33,24 @@ def run_demo(
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Render a set, train average pooling and STA on it, print a row for each and draw what they do.
+    """Render a set, train average pooling and STA on it, print a table of results and draw pictures.
 
-    Under `out`: `set/` (rendered once, then used again), `average-pooling/` and `sta/` (runs that are gone on
-    with where they stopped), `report.html` with both systems and STA's ranked lists, `curves.png`,
-    `cmc.png` and `attention-1.png` to `attention-3.png`.
+    Writes to `out`: `set/` (rendered once, then reused), `average-pooling/` and `sta/` (runs; an interrupted
+    run is resumed), `report.html` with both models and the ranked lists of STA, `curves.png`, `cmc.png` and
+    `attention-1.png` to `attention-3.png`.
 
     Args:
-        out: a new folder, or that of an earlier demo with the same arguments.
-        seed: of the set and of the training.
-        epochs: of each training; None: the recipes'.
-        settings: arguments of `synthesize` besides the seed that replace the demo's.
+        out: a new folder, or the folder of an earlier demo with the same arguments.
+        seed: seed of the set and of the training.
+        epochs: number of training epochs; None: as in the recipes.
+        settings: arguments of `synthesize`, except the seed, that override those of the demo.
         quiet: print nothing.
 
     Returns:
-        For each system the figures of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
+        For each model the figures of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
 
     Raises:
-        ValueError: `out` holds another set, or other files.
+        ValueError: `out` contains another set, or other files.
     """
     out = Path(out)
     console = Console(quiet=quiet)
@@ -76,13 +76,14 @@ def run_demo(
 
 
 def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
-    """The set with these settings: the one that is there, or a new one."""
-    written = root / "synth.json"
-    if written.is_file():
-        there = json.loads(written.read_text(encoding="utf-8"))
-        if there != settings:
+    """Render the set with these settings, unless it exists already."""
+    file = root / "synth.json"
+    if file.is_file():
+        existing = json.loads(file.read_text(encoding="utf-8"))
+        if existing != settings:
             raise ValueError(
-                f"out: expected a set rendered with {settings} in {root}, got {there}; choose another folder"
+                f"out: expected a set rendered with {settings} in {root}, got {existing}; "
+                "choose another folder"
             )
         return root
     with Progress(console=console) as bar:
@@ -96,7 +97,7 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
 
 
 def _picture_attention(run: Path, out: Path) -> None:
-    """Draw the attention on query clips spread evenly over the list of queries."""
+    """Draw the attention on clips of queries that are evenly spaced in the list of queries."""
     model, recipe, _ = open_checkpoint(run)
     queries = dataset_of(recipe.dataset).query
     for number in range(PICTURES):

@@ -1,13 +1,13 @@
-"""The command `vreid`: one file per group of commands.
+"""The command `vreid`, with one file per group of commands.
 
-Only the standard library and torch are imported before a command needs more.
+Imports other than the standard library and torch are deferred until a command needs them.
 """
 
 import importlib
 import sys
 from typing import Any
 
-# The extra that installs a module, by the module's first name.
+# Top-level module -> the extra of this package that installs it.
 _EXTRAS = {
     **dict.fromkeys(
         (
@@ -20,16 +20,16 @@ _EXTRAS = {
     "ai_edge_litert": "pose",
     "cv2": "video",
 }  # fmt: skip
-# In the order of `vreid --help`.
+# In the order in which `vreid --help` lists them.
 _GROUPS = ("train", "evaluate", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit code: 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
 
-    An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
+    An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
     arguments = sys.argv[1:]
     debug = arguments[:1] == ["--debug"]
@@ -64,7 +64,7 @@ def application() -> Any:
 
 
 def _leave_process_group() -> None:
-    """Without this, gloo's threads occasionally abort the process at exit, after its work is done."""
+    """Avoid an occasional abort at exit: threads of gloo crash if the process group still exists."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
