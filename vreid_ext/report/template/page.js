@@ -7,7 +7,7 @@ const tracklets = data.tracklets.map(([name, pid, camid, length, strip, held]) =
 const place = (tracklet) => `person ${tracklet.pid}, camera ${tracklet.camid}`;
 const percent = (value) => (value === null ? "no match in the gallery" : `AP ${(100 * value).toFixed(1)} %`);
 
-// Text of the data set enters the page as text only, never as markup.
+// Names from the data set are inserted as text nodes, never as HTML.
 function make(tag, className, ...content) {
   const node = document.createElement(tag);
   node.className = className;
@@ -77,7 +77,7 @@ function choose(index) {
 }
 
 function fill() {
-  const plain = (text) => text.normalize().toLowerCase(); // accents composed or not
+  const plain = (text) => text.normalize().toLowerCase(); // ignore the Unicode normal form of accents
   const words = plain(filter.value);
   const hardness = (query) => (query.ap === null ? 2 : query.ap);
   const rows = data.queries.map((query, index) => ({ query, index, of: tracklets[query.tracklet] }))
@@ -115,7 +115,7 @@ addEventListener("hashchange", () => {
   if (follow()) document.getElementById("queries").scrollIntoView();
 });
 
-// The frames of what is pointed at or focused.
+// Show the frames of the tracklet under the pointer or with the focus.
 for (const event of ["mouseover", "focusin"]) {
   document.addEventListener(event, ({ target }) => {
     const image = target.closest(".place, .mini, .query, .asked")?.querySelector("[data-tracklet]");
