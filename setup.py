@@ -52,9 +52,11 @@ class CMakeBuild(build_ext):
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp, module).resolve()
-        # --fresh: pip builds in a temporary environment, so what an earlier build found is gone by now.
+        # pip builds in a temporary environment, which is gone at the next build in this folder. The paths
+        # to it are given here, so that CMake finds the new ones and ninja compiles only what has changed.
         configure = [
-            "cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DVREID_MODULE={module}",
             f"-DPython_EXECUTABLE={sys.executable}",

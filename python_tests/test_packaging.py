@@ -29,6 +29,11 @@ def symbols(module: Path, *, defined: bool) -> list[str]:
     return [row[7] for row in rows if len(row) > 7 and row[0][:-1].isdigit() and (row[6] != "UND") == defined]
 
 
+@needs_source
+def test_the_citation_names_this_version():
+    assert f"version: {vreid_ext.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+
+
 def test_native_module_is_built():
     assert any(module.name.startswith("_native") for module in MODULES)
 
@@ -84,14 +89,21 @@ def test_wheel_built_from_the_sdist_is_complete(tmp_path, monkeypatch):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extractall(tmp_path / "source", filter="data")
-    sources = {str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.*")}
-    assert sources | {"CMakeLists.txt", "LICENSE", "setup.py", "vreid_ext/py.typed"} <= names
+    folders = ("benchmarks", "csrc", "docs", "python_tests", "vreid_ext/recipes")
+    kinds = {".cpp", ".cu", ".cuh", ".h", ".json", ".md", ".py", ".svg", ".yaml"}
+    paths = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds)
+    sources = {str(path.relative_to(ROOT)) for path in paths}
+    files = {"CITATION.cff", "CMakeLists.txt", "LICENSE", "SECURITY.md", "conftest.py", "setup.py"}
+    assert sources | files | {"vreid_ext/py.typed"} <= names
 
     (source,) = (tmp_path / "source").iterdir()
     build("wheel", tmp_path / "first", source)
     for cache in source.glob("build/temp*/*/CMakeCache.txt"):  # as left by pip's temporary environment
         cache.write_text(re.sub(r"(?m)^(CMAKE_MAKE_PROGRAM:\w+)=.*", r"\1=/gone/ninja", cache.read_text()))
+    objects = {path: path.stat().st_mtime_ns for path in source.glob("build/temp*/**/csrc/cpu/*.o")}
     wheel = build("wheel", tmp_path / "wheel", source)
+    assert objects
+    assert objects == {path: path.stat().st_mtime_ns for path in objects}  # nothing is compiled again
     with zipfile.ZipFile(wheel) as archive:
         contents = set(archive.namelist())
         metadata = archive.read(next(name for name in contents if name.endswith("/METADATA"))).decode()
