@@ -142,7 +142,10 @@ def _draw_look(
 
 
 def weave(look: Look) -> np.ndarray:
-    """Texture of the top as an unrolled cylinder (48, 96, 3) uint8: rows from neck to hip, columns around the body."""
+    """Texture of the top as an unrolled cylinder (48, 96, 3) uint8.
+
+    Rows run from neck to hip, columns around the body.
+    """
     cloth = np.empty((CLOTH_ROWS, CLOTH_COLUMNS, 3), np.uint8)
     cloth[:] = TOP_COLORS[look.top_color]
     row, column = np.mgrid[:CLOTH_ROWS, :CLOTH_COLUMNS]

@@ -45,7 +45,7 @@ class View:
 
 
 def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
-    """Joint positions (14, 3) in body coordinates, in the order of `JOINTS`. The lower foot is on the ground."""
+    """Joint positions (14, 3) in body coordinates, in the order of `JOINTS`, the lower foot on the ground."""
     phase = walk.phase + walk.speed * frame
     joints = np.zeros((14, 3))
     hip_half, shoulder_half = (
