@@ -1,6 +1,6 @@
-"""`pytest benchmarks/`: each test times its rivals in interleaved rounds; the tables close the run.
+"""`pytest benchmarks/`: each test times its baselines in interleaved rounds. Tables are printed at the end.
 
-`--rows FILE` also writes them, with machine and versions, as JSON.
+`--rows FILE` also writes the rows, with machine and versions, as JSON.
 """
 
 import sys
@@ -19,15 +19,15 @@ _rows: list[Row] = []
 
 def pytest_addoption(parser):
     parser.addoption("--rows", type=Path, help="write the rows of the tables to this JSON file")
-    parser.addoption("--rounds", type=int, default=15, help="interleaved rounds of each comparison")
+    parser.addoption("--rounds", type=int, default=15, help="number of interleaved rounds per comparison")
 
 
 @pytest.fixture
 def side_by_side(request, benchmark):
-    """Compare providers, keep the rows for the closing table, and hand ours to pytest-benchmark.
+    """Compare providers, collect the rows for the tables, and report ours to pytest-benchmark.
 
-    long: the number of rounds for what takes seconds, without a warm-up; once: see `compare`; memory: by
-    provider, what `peak` found.
+    long: number of rounds for calls that take seconds; there is no warm-up then. once: see `compare`.
+    memory: results of `peak` by provider.
     """
 
     def run(case, providers, group, *, long=None, once=(), memory=None):

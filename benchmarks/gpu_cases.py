@@ -1,13 +1,13 @@
-"""Ops and sizes of the GPU report: how each is called, what it is compared with, the least it has to do."""
+"""Ops and sizes of the GPU report: calls, baselines, and minimum memory traffic and operations."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import torch
-from rivals_mining import cdist, metric_learning
-from rivals_region import matmul as region_matmul
-from rivals_sta import block_sums, naive
+from baselines_mining import cdist, metric_learning
+from baselines_region import matmul as region_matmul
+from baselines_sta import block_sums, naive
 from torch import Tensor
 
 from vreid_ext import ops
@@ -20,19 +20,20 @@ class Case:
     """One op at one size.
 
     Attributes:
-        ours: from a backend's name to the op as a function of the inputs, with one result.
-        rivals: the same in plain torch.
-        compiled: of these, the one to compile as well.
-        read, product: bytes of the tensors each read (and, of gradients, written) at least once, and
-            floating-point operations, in the forward pass.
-        backward: whether forward and backward are timed too; it reads twice and writes once as much.
+        ours: backend name -> the op as a function of the inputs, with a single result.
+        baselines: the same function in plain torch or in other packages.
+        compiled: name of the baseline that is also run with `torch.compile`.
+        read: bytes that the forward pass must read at least. Forward + backward must read twice and write
+            once as much.
+        product: floating-point operations of the forward pass.
+        backward: whether forward + backward is timed, too.
     """
 
     op: str
     size: str
     inputs: tuple[Tensor, ...]
     ours: Callable[[str], Function]
-    rivals: dict[str, Function] = field(default_factory=dict)
+    baselines: dict[str, Function] = field(default_factory=dict)
     compiled: str | None = None
     read: int = 0
     product: int = 0
@@ -40,7 +41,7 @@ class Case:
 
 
 def cases(device: str, tiny: bool = False) -> Iterator[Case]:
-    """All of them, the most important first; `tiny` for a look at whether everything runs."""
+    """All cases, the most important ones first. `tiny`: small sizes, to check that everything runs."""
     dtypes = [torch.bfloat16, torch.float32]
     for dtype in dtypes:
         for layout in ("channels_last", "contiguous"):
@@ -84,16 +85,16 @@ def _sta_pool(device: str, dtype: torch.dtype, layout: str, tiny: bool) -> Case:
 def _batch_hard(device: str, n: int, dim: int) -> Case:
     x = torch.randn(n, dim, device=device)
     labels = torch.arange(n, device=device) // 4
-    rivals: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
+    baselines: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
     if metric_learning_is_installed():
-        peer = metric_learning()
-        rivals["pytorch-metric-learning"] = lambda x: peer(x, labels)
+        loss = metric_learning()
+        baselines["pytorch-metric-learning"] = lambda x: loss(x, labels)
     return Case(
         "batch_hard_triplet",
         f"{n}x{dim} float32",
         (x,),
         lambda name: lambda x: ops.batch_hard_triplet(x, labels, backend=name),
-        rivals,
+        baselines,
         compiled="eager" if n == 2048 else None,
         read=x.nbytes,
         product=2 * n * n * dim,
@@ -115,7 +116,7 @@ def _region_pool(device: str, dtype: torch.dtype, tiny: bool) -> Case:
 
 
 def _both(features: Tensor, overlap: Tensor) -> Tensor:
-    """Results as one, so that all of them take part in the backward pass."""
+    """Concatenate both results, so that the backward pass includes both."""
     return torch.cat([features.flatten(2).float(), overlap[..., None].float()], 2)
 
 
@@ -193,7 +194,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
     distance = distances[row, index].double()
 
     def sorting(distances: Tensor) -> Tensor:
-        """The whole ranking, and the places of the positives in it."""
+        """Rank of each positive, from a full sort of every row."""
         place = distances.argsort(dim=1, stable=True).argsort(dim=1)
         return place[row, index]
 
@@ -201,7 +202,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
         "rank_counts",
         f"{queries}x{items}, {positives} positives",
         (distances,),
-        # Places count from zero, and so do the items before a positive.
+        # Ranks start at zero, so they are equal to the number of items before a positive.
         lambda name: lambda d: ops.rank_counts(d, start, index, distance, backend=name),
         {"eager": sorting},
         read=distances.nbytes,

@@ -1,4 +1,4 @@
-"""The memory traffic that no implementation can avoid, as fast as the machine moves it."""
+"""Lower bounds of the time: the unavoidable memory traffic at the bandwidth of the machine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from vreid_ext import _native as native
 
 
 def one_read(x: Tensor) -> Callable[[], Any]:
-    """The limit of forward: every byte of the map read once."""
+    """The limit of the forward pass: one read of the map."""
     if x.device.type == "cuda":
         return lambda: x.sum()
     return lambda: native.read_probe(x.data_ptr(), x.nbytes // 4, torch.get_num_threads())
 
 
 def two_reads_one_write(x: Tensor, reuse: bool) -> Callable[[], None]:
-    """The limit of forward and backward; into memory that is there already, or into a fresh tensor, which
-    is what a gradient is and what the operating system must first hand over page by page."""
+    """The limit of forward and backward. With `reuse` the write goes to existing memory, otherwise to a new
+    tensor. A gradient is a new tensor, for which the operating system must first map pages."""
     target = torch.empty_like(x)
     read = one_read(x)
 

@@ -1,4 +1,4 @@
-"""The examples of docs/drop_in.md: the code before, with the import changed, and with our form of it."""
+"""The examples of docs/drop_in.md: the original code, with only the import changed, and with our API."""
 
 import re
 from pathlib import Path

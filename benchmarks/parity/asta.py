@@ -1,11 +1,12 @@
-"""One training step of the ASTA authors' code and of `asta_mars_authors`, same weights and batch, in float64.
+"""Compares a training step of the ASTA authors' code with `asta_mars_authors`, in float64.
 
     python benchmarks/parity/asta.py FOLDER --out docs/parity_asta.md
 
-FOLDER holds a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information; nothing of
-it is part of this package. Their stem lacks the ReLU after its batch normalisation, a bug that their
-comment names: it is taken out of ours here. A ResNet-18 keeps the step small; 256 x 128 frames, since
-their attention has 16 x 8 cells built in.
+FOLDER contains a copy of github.com/yuange250/Video-based-person-ReID-with-Attribute-information; no part
+of it is included in this package. Both sides have the same weights and the same batch. The first layers of
+the authors' backbone have no ReLU after the batch normalisation, which a comment in their code calls a bug;
+for the comparison this ReLU is removed from our backbone, too. The backbone is a ResNet-18, to keep the step
+small. Frames have 256 x 128 pixels because the authors' attention requires maps of 16 x 8 cells.
 """
 
 import argparse
@@ -39,13 +40,13 @@ LAYERS = {
 
 
 def swapped(x: Tensor) -> Tensor:
-    """Columns in their order of streams, reid, irrelevant, relevant, from ours, or back."""
+    """Convert columns between our order of streams and theirs (reid, irrelevant, relevant)."""
     reid, second, third = x.chunk(3, -1)
     return torch.cat([reid, third, second], -1)
 
 
 def counterparts(ours: nn.Module) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
-    """Their name of each of our parameters, and what makes one's shape the other's."""
+    """For each of our parameters, the authors' name of it and the conversion of its values."""
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
     for name, _ in ours.named_parameters():
         part, _, rest = name.partition(".")
@@ -140,11 +141,11 @@ def main() -> None:
     groups = {"backbone": "backbone", "attentions and attribute classifiers": "attribute_streams"}
     groups |= {"attention of reid": "reid_attention", "neck": "bn", "classifier": "classifier"}
     for label, part in groups.items():
-        for what, (mine, other) in (("gradient", gradients[::-1]), ("weights after a step", steps[::-1])):
+        for kind, (mine, other) in (("gradient", gradients[::-1]), ("weights after a step", steps[::-1])):
             chosen = [name for name in gradients[1] if name.split(".")[0] == part]
             flat = [torch.cat([mine[name].flatten() for name in chosen])]
             flat.append(torch.cat([names[name][1](other[names[name][0]]).flatten() for name in chosen]))
-            rows.append((f"{what}, {label}", flat[1], flat[0]))
+            rows.append((f"{kind}, {label}", flat[1], flat[0]))
     write(given.out, "ASTA: one step of the authors' code and of `asta_mars_authors`", __doc__, rows)
 
 

@@ -1,12 +1,12 @@
-"""The released part of the DRSTA authors' code and `form: released`, same weights and maps, in float64.
+"""Compares the released part of the DRSTA authors' code with `form: released`, in float64.
 
     python benchmarks/parity/drsta.py FOLDER --out docs/parity_drsta.md
 
-FOLDER holds a copy of github.com/ShuangLI59/Diversity-Regularized-Spatiotemporal-Attention; nothing of it
-is part of this package. It has the spatial attentions, the embedding of each region and the diversity
-term, but neither the backbone nor the temporal attention: both sides are given the same maps of 2048 x 8
-x 4, and are compared up to the embedded regions. One undefined name in it (`attn` for `atn`), with which
-it cannot run, is corrected on loading.
+FOLDER contains a copy of github.com/ShuangLI59/Diversity-Regularized-Spatiotemporal-Attention; no part of it
+is included in this package. The released code has the spatial attentions, the embedding of each region and
+the diversity term, but neither the backbone nor the temporal attention. So both sides get the same weights
+and the same maps of 2048 x 8 x 4, and are compared up to the embedded regions. The released code does not run
+because of an undefined name (`attn` instead of `atn`); it is corrected on loading.
 """
 
 import argparse
@@ -58,17 +58,17 @@ def main() -> None:
     with torch.no_grad():
         for name, other in NAMES.items():
             our_parameters[name].copy_(their_parameters[other])
-        for layer in (0, 3):  # theirs have no bias in front of a batch normalisation
+        for layer in (0, 3):  # the authors' convolutions before batch normalisation have no bias
             our_parameters[f"spatial.response.{layer}.bias"].zero_()
     maps = torch.randn(CLIPS, FRAMES, 2048, 8, 4, dtype=torch.float64).relu_()
     weights = torch.randn(CLIPS, FRAMES, REGIONS, 128, dtype=torch.float64)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # their softmax has no explicit axis
+        warnings.simplefilter("ignore", UserWarning)  # the authors call softmax without dim
         parts, fields = theirs(maps)
     roots = fields.sqrt()
     overlaps = roots @ roots.mT - torch.eye(REGIONS, dtype=torch.float64)
-    diversity = (overlaps.square().sum() + 1e-5).sqrt()  # of their trainer, which is no function by itself
+    diversity = (overlaps.square().sum() + 1e-5).sqrt()  # as inlined in the authors' trainer
     ((parts * weights).sum() + diversity).backward()
 
     pool = ours.spatial(maps)
