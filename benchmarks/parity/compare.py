@@ -11,7 +11,7 @@ from torch import Tensor
 
 @contextmanager
 def addmm_of_old_torch() -> Iterator[None]:
-    """Accept the old signature `x.addmm_(beta, alpha, a, b)`, which code of 2018 uses, and the current one."""
+    """Accept both the current signature and that of 2018, `x.addmm_(beta, alpha, a, b)`."""
     current = Tensor.addmm_
 
     def addmm_(self: Tensor, *values: Any, **options: Any) -> Tensor:
