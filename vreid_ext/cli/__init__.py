@@ -64,7 +64,7 @@ def application() -> Any:
 
 
 def _leave_process_group() -> None:
-    """Avoid an occasional abort at exit: threads of gloo crash if the process group still exists."""
+    """Destroy the process group; otherwise gloo occasionally aborts the process at exit."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

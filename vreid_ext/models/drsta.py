@@ -52,7 +52,7 @@ class DRSTA(nn.Module):
         diversity: the term "diversity" that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
             "none".
         temporal: pooling over the frames, separately for each region: "mean", "max" or "attention" (Eq. 11
-            to 13). The weights of the attention are initialised to zero, which is the mean.
+            to 13). The weights of the attention are initialised to zero, so it starts as the mean.
         enhance: E of Eq. 4. According to the paper, E follows second-order pooling (Carreira et al., ECCV
             2012), pools over the frames and keeps the size D; details are left to the supplementary material.
             "second_order" is our interpretation: E(x_n) = G x_n / tr G with G = 1/N sum_n x_n x_n^T, the

@@ -56,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not found:
             raise ValueError(f"weights: {str(path)!r} cannot be read: {_first_line(error)}") from error
         raise ValueError(
-            f"weights: {str(path)!r}: expected tensors and numbers alone (weights_only), got an object of"
+            f"weights: {str(path)!r}: expected only tensors and numbers (weights_only), got an object of"
             f" {found[1]}; load it where that class is available and save only its state dict"
         ) from error
     except Exception as error:  # damaged files and other formats raise about a dozen exception types

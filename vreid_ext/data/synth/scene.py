@@ -20,7 +20,7 @@ _PANORAMA = 6  # width of a camera's background, in crop widths
 class Camera:
     """A fixed camera. `background` is a supersampled panorama; `gain` and `gamma` are its colour response."""
 
-    heading: float  # mean yaw of the people in this camera, in radians
+    heading: float  # yaw of most people in this camera, in radians
     pitch: float
     gain: np.ndarray
     gamma: float
