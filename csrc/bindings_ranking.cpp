@@ -177,13 +177,13 @@ void top_k_result(const TileTuple& values, const FeatureTuple& rows, int64_t lef
     run(&Table::top_k_result, op);
 }
 
-// (start, index, value, entries)
-using SparseTuple = std::array<int64_t, 4>;
+// (start, index, value, entries, dtype code)
+using SparseTuple = std::array<int64_t, 5>;
 
 SparseRows sparse(const SparseTuple& s, int64_t rows, int64_t columns) {
-    const auto [start, index, value, entries] = s;
+    const auto [start, index, value, entries, code] = s;
     return {groups("start", start, rows, entries), indices("index", index, entries, columns),
-            address<const float>("value", value, entries)};
+            address("value", value, entries), number(code)};
 }
 
 void reciprocal(int64_t N, int64_t K, int64_t half, int64_t rank, int64_t distances, int64_t start,
@@ -211,7 +211,7 @@ void mean_rows(int64_t N, int64_t K, int64_t k, int64_t rank, const SparseTuple&
                       sparse(rows, N, N),
                       address<int64_t>("start", start, N + 1),
                       address<int64_t>("index", index, 0),
-                      address<float>("value", value, 0),
+                      address("value", value, 0),
                       check_threads(threads)};
     run(&Table::mean_rows, op);
 }
@@ -224,22 +224,23 @@ void transpose(int64_t N, int64_t first, const SparseTuple& rows, int64_t start,
                        sparse(rows, N, N),
                        address<int64_t>("start", start, N + 1),
                        address<int64_t>("index", index, 0),
-                       address<float>("value", value, 0)};
+                       address("value", value, 0)};
     run(&Table::transpose, op);
 }
 
-void overlap(int64_t Q, int64_t G, int64_t N, float lambda, const SparseTuple& query,
+void overlap(int64_t Q, int64_t G, int64_t N, double lambda, const SparseTuple& query,
              const SparseTuple& columns, int64_t query_squares, int64_t gallery_squares, int64_t farthest,
              int64_t out, int threads) {
+    if (query[4] != columns[4]) throw std::invalid_argument("columns: expected the dtype of query");
     const Overlap op{Q,
                      G,
                      lambda,
                      sparse(query, Q, N),
                      sparse(columns, N, G),
-                     address<const float>("query_squares", query_squares, 0),
-                     address<const float>("gallery_squares", gallery_squares, 0),
-                     address<const float>("farthest", farthest, Q),
-                     address<float>("out", out, Q * G),
+                     address("query_squares", query_squares, 0),
+                     address("gallery_squares", gallery_squares, 0),
+                     address("farthest", farthest, Q),
+                     address("out", out, Q * G),
                      check_threads(threads)};
     run(&Table::overlap, op);
 }

@@ -335,7 +335,8 @@ struct IdentityHard {
 // Sparse rows: row i has value[n] in column index[n], start[i] <= n < start[i+1].
 struct SparseRows {
     const int64_t *start, *index;
-    const float* value;
+    const void* value;
+    DType dtype;  // f32 or f64
 };
 
 // k-reciprocal neighbours with their expansions. With a null index only start[row+1], the row's length.
@@ -355,7 +356,7 @@ struct MeanRows {
     const int64_t* rank;  // (N,K)
     SparseRows rows;
     int64_t *start, *index;
-    float* value;
+    void* value;  // dtype of rows
     int threads;
 };
 
@@ -364,18 +365,18 @@ struct Transpose {
     int64_t N, first;
     SparseRows rows;
     int64_t *start, *index;  // start (N+1) zero at the call
-    float* value;
+    void* value;             // dtype of rows
 };
 
 // Turns a block of whole rows into re-ranked distances: of products of features, where there are squared
 // norms, else of distances.
 struct Overlap {
     int64_t Q, G;
-    float lambda;
-    SparseRows query, columns;
-    const float *query_squares, *gallery_squares;  // (Q), (G), or both null
-    const float* farthest;                         // (Q), squared
-    float* out;                                    // (Q,G)
+    double lambda;
+    SparseRows query, columns;                    // of one dtype, and all numbers below
+    const void *query_squares, *gallery_squares;  // (Q), (G), or both null
+    const void* farthest;                         // (Q), squared
+    void* out;                                    // (Q,G)
     int threads;
 };
 

@@ -62,58 +62,67 @@ void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
 }
 
 // A row of numbers of which few are set, and which.
+template <class A>
 struct Sums {
-    float* value;  // zero where nothing was added
+    A* value;  // zero where nothing was added
     int64_t* touched;
     int64_t size;
 
-    void add(int64_t item, float x) {
+    void add(int64_t item, A x) {
         if (value[item] == 0) touched[size++] = item;
         value[item] += x;
     }
 };
 
 // f(row, sums) for each row, with sums over `width` items that f leaves as it found them: all zero.
-template <class F>
+template <class A, class F>
 Status with_sums(int64_t rows, int64_t width, int threads, F f) {
-    const Scratch values(threads, width * int64_t(sizeof(float)));
+    const Scratch values(threads, width * int64_t(sizeof(A)));
     const Scratch lists(threads, width * int64_t(sizeof(int64_t)));
     if (!values || !lists) return Status::out_of_memory;
-    for (int n = 0; n < threads; ++n) memset(values.of<float>(n), 0, size_t(width) * sizeof(float));
+    for (int n = 0; n < threads; ++n) memset(values.of<A>(n), 0, size_t(width) * sizeof(A));
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 16)
     for (int64_t row = 0; row < rows; ++row) {
         const int thread = omp_get_thread_num();
-        Sums sums{values.of<float>(thread), lists.of<int64_t>(thread), 0};
+        Sums<A> sums{values.of<A>(thread), lists.of<int64_t>(thread), 0};
         f(row, sums);
     }
     return Status::ok;
 }
 
-void mean_row(const MeanRows& op, int64_t row, Sums& sums) {
+template <class A>
+void mean_row(const MeanRows& op, int64_t row, Sums<A>& sums) {
+    const A* value = static_cast<const A*>(op.rows.value);
     for (int64_t n = 0; n < op.k; ++n) {
         const int64_t other = op.rank[row * op.K + n];
         for (int64_t m = op.rows.start[other]; m < op.rows.start[other + 1]; ++m)
-            sums.add(op.rows.index[m], op.rows.value[m]);
+            sums.add(op.rows.index[m], value[m]);
     }
     if (!op.index) op.start[row + 1] = sums.size;
     for (int64_t n = 0; n < sums.size; ++n) {
         const int64_t item = sums.touched[n];
         if (op.index) {
             op.index[op.start[row] + n] = item;
-            op.value[op.start[row] + n] = sums.value[item] / float(op.k);
+            static_cast<A*>(op.value)[op.start[row] + n] = sums.value[item] / A(op.k);
         }
         sums.value[item] = 0;
     }
 }
 
-void overlap_row(const Overlap& op, int64_t row, Sums& sums) {
-    float* out = op.out + row * op.G;
-    const float squares = op.query_squares ? op.query_squares[row] : 0;
-    const float factor = op.lambda / op.farthest[row], rest = 1 - op.lambda;
+template <class A>
+void overlap_row(const Overlap& op, int64_t row, Sums<A>& sums) {
+    const A *query_squares = static_cast<const A*>(op.query_squares),
+            *gallery_squares = static_cast<const A*>(op.gallery_squares),
+            *values = static_cast<const A*>(op.query.value),
+            *others = static_cast<const A*>(op.columns.value);
+    A* out = static_cast<A*>(op.out) + row * op.G;
+    const A squares = query_squares ? query_squares[row] : A(0);
+    const A lambda = A(op.lambda), rest = 1 - lambda,
+            factor = lambda / static_cast<const A*>(op.farthest)[row];
     for (int64_t j = 0; j < op.G; ++j) {
-        float d;
-        if (op.query_squares) {
-            d = op.gallery_squares[j] + squares - 2 * out[j];
+        A d;
+        if (query_squares) {
+            d = gallery_squares[j] + squares - 2 * out[j];
             d = d > 0 ? d : 0;
         } else {
             d = out[j] * out[j];
@@ -122,9 +131,9 @@ void overlap_row(const Overlap& op, int64_t row, Sums& sums) {
     }
     for (int64_t n = op.query.start[row]; n < op.query.start[row + 1]; ++n) {
         const int64_t column = op.query.index[n];
-        const float value = op.query.value[n];
+        const A value = values[n];
         for (int64_t m = op.columns.start[column]; m < op.columns.start[column + 1]; ++m) {
-            const float other = op.columns.value[m];
+            const A other = others[m];
             sums.add(op.columns.index[m], value < other ? value : other);
         }
     }
@@ -133,6 +142,31 @@ void overlap_row(const Overlap& op, int64_t row, Sums& sums) {
         out[j] -= rest * sums.value[j] / (2 - sums.value[j]);
         sums.value[j] = 0;
     }
+}
+
+// Rows from `first` on by column; a row's entries keep their order, and rows ascend within a column.
+template <class A>
+Status transposed(const Transpose& op) {
+    const A* values = static_cast<const A*>(op.rows.value);
+    A* value = static_cast<A*>(op.value);
+    for (int64_t n = op.rows.start[op.first]; n < op.rows.start[op.N]; ++n) ++op.start[op.rows.index[n] + 1];
+    for (int64_t n = 0; n < op.N; ++n) op.start[n + 1] += op.start[n];
+    for (int64_t row = op.first; row < op.N; ++row) {
+        for (int64_t n = op.rows.start[row]; n < op.rows.start[row + 1]; ++n) {
+            const int64_t out = op.start[op.rows.index[n]]++;
+            op.index[out] = row - op.first;
+            value[out] = values[n];
+        }
+    }
+    for (int64_t n = op.N; n > 0; --n) op.start[n] = op.start[n - 1];
+    op.start[0] = 0;
+    return Status::ok;
+}
+
+// f(number of the dtype of the rows' values)
+template <class F>
+Status of_values(const SparseRows& rows, F f) {
+    return rows.dtype == DType::f64 ? f(double()) : f(float());
 }
 
 }  // namespace
@@ -146,27 +180,23 @@ Status reciprocal(const Reciprocal& op) {
 }
 
 Status mean_rows(const MeanRows& op) {
-    return with_sums(op.N, op.N, op.threads, [&](int64_t row, Sums& sums) { mean_row(op, row, sums); });
+    return of_values(op.rows, [&](auto number) {
+        using A = decltype(number);
+        return with_sums<A>(op.N, op.N, op.threads,
+                            [&](int64_t row, Sums<A>& sums) { mean_row(op, row, sums); });
+    });
 }
 
-// Rows from `first` on by column; a row's entries keep their order, and rows ascend within a column.
 Status transpose(const Transpose& op) {
-    for (int64_t n = op.rows.start[op.first]; n < op.rows.start[op.N]; ++n) ++op.start[op.rows.index[n] + 1];
-    for (int64_t n = 0; n < op.N; ++n) op.start[n + 1] += op.start[n];
-    for (int64_t row = op.first; row < op.N; ++row) {
-        for (int64_t n = op.rows.start[row]; n < op.rows.start[row + 1]; ++n) {
-            const int64_t out = op.start[op.rows.index[n]]++;
-            op.index[out] = row - op.first;
-            op.value[out] = op.rows.value[n];
-        }
-    }
-    for (int64_t n = op.N; n > 0; --n) op.start[n] = op.start[n - 1];
-    op.start[0] = 0;
-    return Status::ok;
+    return of_values(op.rows, [&](auto number) { return transposed<decltype(number)>(op); });
 }
 
 Status overlap(const Overlap& op) {
-    return with_sums(op.Q, op.G, op.threads, [&](int64_t row, Sums& sums) { overlap_row(op, row, sums); });
+    return of_values(op.query, [&](auto number) {
+        using A = decltype(number);
+        return with_sums<A>(op.Q, op.G, op.threads,
+                            [&](int64_t row, Sums<A>& sums) { overlap_row(op, row, sums); });
+    });
 }
 
 }  // namespace VREID_ISA

@@ -73,3 +73,10 @@ def test_other_objects_print_short_too():
     assert len(repr(result)) < 200
     assert "mAP 100.0" in repr(result)
     assert str(Recipe()).startswith("name: ''\nseed: 0\ndataset:\n")
+
+
+def test_classes_have_no_gaps_where_identities_have():
+    train = [Tracklet((f"{pid}.jpg",), pid, 1, str(pid)) for pid in (0, 379, 7, 379)]
+    data = TrackletDataset("own", "/data", train, [], [], protocol="own")
+    assert data.labels == {0: 0, 7: 1, 379: 2}
+    assert data.num_train_pids == 3

@@ -213,13 +213,23 @@ def runs(small_recipe):
 
 
 @pytest.fixture(scope="session")
-def runs_on_a_small_disk(small_recipe, tmp_path_factory):
-    """Runs that see a file system of 32 MiB at `disk`, which others see at `seen`."""
+def with_a_mount():
+    """The beginning of a command that sees an empty file system of so many MiB at a folder."""
     if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], check=False).returncode:
         pytest.skip("no file system may be mounted here, not even in a namespace of its own")
+
+    def command(folder, mebibytes: int) -> list[str]:
+        mount = f'mount -t tmpfs -o size={mebibytes}m tmpfs \'{folder}\' && exec "$0" "$@"'
+        return ["unshare", "-rm", "sh", "-c", mount]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def runs_on_a_small_disk(small_recipe, with_a_mount, tmp_path_factory):
+    """Runs that see a file system of 32 MiB at `disk`, which others see at `seen`."""
     disk = tmp_path_factory.mktemp("disk")
-    mount = f'mount -t tmpfs -o size=32m tmpfs \'{disk}\' && exec "$0" "$@"'
-    server = Runs(small_recipe, "unshare", "-rm", "sh", "-c", mount)
+    server = Runs(small_recipe, *with_a_mount(disk, 32))
     server.disk, server.seen = disk, Path(f"/proc/{server.process.pid}/root", *disk.parts[1:])
     yield server
     server.close()

@@ -207,7 +207,7 @@ def test_a_file_may_start_from_other_files_and_from_the_package(tmp_path):
         ("model: []\n", r"model: expected keys and values, got \[\]"),
         ("model: null\n", "model: expected keys and values, got None"),
         ("eval: {frames: [[]]}\n", r"eval.frames: expected a list of int, got \[\[\]\]"),
-        ("stages: [{freeze: [[]]}]\n", r"stages\[0\].freeze: got"),
+        ("stages: [{freeze: [[]]}]\n", r"stages\[0\].freeze: expected"),
         ("eval: {frames: {}}\n", "incompatible container types"),
         ("dataset: {? [a] : b}\n", "not valid YAML: .*unhashable key"),
         ("base: recipe.yaml\n", "base: starts from itself"),

@@ -1,6 +1,7 @@
 """Features on disk: what is written, what is refused, and that an extraction goes on where it stopped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -159,6 +160,12 @@ def test_features_of_something_else_are_refused(tmp_path, data, recipe, mars_roo
         store(folder, data, other)
     with pytest.raises(ValueError, match=r"There, here: tracklet 0: {.*}, {"):
         store(folder, build_dataset("ilids", ilids_root), recipe)
+    first, *others = data.query
+    turned = replace(data, query=[replace(first, paths=first.paths[::-1]), *others])
+    with pytest.raises(
+        ValueError, match=r'There, here: tracklet 0: {"images": "\w{16}"}, {"images": "\w{16}"}'
+    ):
+        store(folder, turned, recipe)
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.tex").touch()

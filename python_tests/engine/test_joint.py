@@ -132,7 +132,8 @@ def test_texts_and_paths_of_a_list_are_those_of_a_single_set(tmp_path, monkeypat
             ["dataset.1.black_box=-1"],
             r"^dataset\.1\.black_box: expected at least 0, got -1",
         ),
-        ("[{name: prid}, {name: mars, rot: x}]", [], r"unknown key 'dataset\.1\.rot'; .* 'dataset\.root'"),
+        ("[{name: prid}, {name: mars, rot: x}]", [], r"unknown key 'dataset\.1\.rot'; .* 'dataset\.1\.root'"),
+        ("[{name: prid}, {name: mars, black_box: a}]", [], r"dataset\.1\.black_box: Value 'a'"),
     ],
 )
 def test_a_bad_list_names_the_key(tmp_path, text, overrides, says):

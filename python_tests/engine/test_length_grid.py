@@ -73,7 +73,7 @@ def test_of_the_length_trained_on_it_agrees_with_the_evaluation(mars_root):
 @pytest.mark.parametrize("lengths", [[], [0], [1, "most"]])
 def test_bad_lengths_are_named(mars_root, lengths):
     recipe, dataset = engine.load_recipe("synth_sta"), build_dataset("mars", mars_root)
-    with pytest.raises(ValueError, match="lengths: got"):
+    with pytest.raises(ValueError, match="lengths: expected"):
         evaluate_lengths(FrameCount(), dataset, recipe, lengths)
 
 

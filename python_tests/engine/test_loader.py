@@ -1,5 +1,8 @@
 import os
+import re
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -48,3 +51,20 @@ def test_an_image_that_cannot_be_read_is_the_same_line_from_a_worker():
             list(load(Clips(DatasetError("a.jpg: cannot be read")), [[0]], workers))
     with pytest.raises(ZeroDivisionError):
         list(load(Clips(ZeroDivisionError()), [[0]], 0))
+
+
+def test_workers_with_little_shared_memory(with_a_mount, mars_root, tiny, tmp_path):
+    """Batches of 3 MiB through a /dev/shm of 1 MiB."""
+    size = ("input.height=256", "input.width=32", "input.frames=8", "train.workers=2")
+    command = [sys.executable, "-m", "vreid_ext", "train", "synth_sta", f"dataset.root={mars_root}"]
+    result = subprocess.run(
+        [*with_a_mount("/dev/shm", 1), *command, *tiny, *size, "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    *progress, line = result.stderr.splitlines()
+    assert all(re.match(r"train|\s*$", each) for each in progress), progress
+    says = "2 workers need more shared memory than /dev/shm has .*, or set train.workers=0"
+    assert re.fullmatch(f"vreid: error: train.workers: {says}", line)

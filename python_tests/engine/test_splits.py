@@ -55,7 +55,7 @@ def test_a_model_of_another_data_set_is_tested_on_every_split(run, prid_root, tm
 
 @pytest.mark.parametrize("text", ["", "ten", "10", "-1", "0,12"])
 def test_bad_splits_are_named(text):
-    with pytest.raises(ValueError, match="splits: got"):
+    with pytest.raises(ValueError, match="splits: expected"):
         parse_splits(text)
 
 

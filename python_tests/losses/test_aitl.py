@@ -102,10 +102,10 @@ X, Y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((X.long(), X, Y), TypeError, "features: got dtype"),
-        ((X, X[:3], Y), ValueError, "targets: got shape"),
-        ((X, X, Y[:3]), ValueError, "targets: got shape"),
-        ((X, X * math.nan, Y), ValueError, "attributes: got NaN.* row 0"),
+        ((X.long(), X, Y), TypeError, "features: expected dtype"),
+        ((X, X[:3], Y), ValueError, "targets: expected shape"),
+        ((X, X, Y[:3]), ValueError, "targets: expected shape"),
+        ((X, X * math.nan, Y), ValueError, "attributes: expected .*got NaN.* row 0"),
     ],
 )
 def test_bad_input(arguments, error, message):

@@ -26,12 +26,12 @@ def test_autocast_computes_in_float32():
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0])
 def test_bad_smoothing(smoothing):
-    with pytest.raises(ValueError, match=r"^label_smoothing: got"):
+    with pytest.raises(ValueError, match=r"^label_smoothing: expected"):
         CrossEntropyLoss(smoothing)
 
 
 def test_bad_logits():
-    with pytest.raises(ValueError, match=r"^logits: expected .*, got shape"):
+    with pytest.raises(ValueError, match=r"^logits: expected shape"):
         CrossEntropyLoss()(torch.randn(2, 3, 4), torch.tensor([0, 1]))
 
 

@@ -29,7 +29,7 @@ def test_one_frame_gives_zero():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"^pairs: got"):
+    with pytest.raises(ValueError, match=r"^pairs: expected"):
         InterFrameRegularizer("some")
-    with pytest.raises(ValueError, match=r"^valid: got"):
+    with pytest.raises(ValueError, match=r"^valid: expected"):
         InterFrameRegularizer()(torch.rand(2, 3, 4, 2), torch.ones(2, 2, dtype=torch.bool))

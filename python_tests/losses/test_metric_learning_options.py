@@ -188,7 +188,11 @@ def test_dtype_of_the_loss(batch, dtype):
             "margin: expected a number, got 'soft'",
         ),
         (lambda: metric_learning.TripletMarginLoss(0.1, "cosine"), TypeError, "swap: expected a bool"),
-        (lambda: metric_learning.BatchHardMiner("manhattan"), ValueError, "metric: got 'manhattan'"),
+        (
+            lambda: metric_learning.BatchHardMiner("manhattan"),
+            ValueError,
+            "metric: expected .*got 'manhattan'",
+        ),
         (
             lambda: metric_learning.BatchHardMiner("cosine", distance=distances.LpDistance()),
             ValueError,

@@ -39,7 +39,7 @@ def test_bad_input_is_named():
     features, scores, targets = batch()
     with pytest.raises(ValueError, match="margin: expected a finite number from 0 on, got -1"):
         PartTripletLoss(-1)
-    with pytest.raises(ValueError, match=r"targets: expected .*, got shape"):
+    with pytest.raises(ValueError, match=r"targets: expected shape"):
         PartTripletLoss()(features, scores, targets[:5])
     with pytest.raises(ValueError, match="features: expected"):
         PartTripletLoss()(features, scores[:, :2], targets)

@@ -79,7 +79,7 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
 def test_nan_is_not_hidden():
     x = torch.randn(4, 2)
     x[1] = torch.nan
-    with pytest.raises(ValueError, match="in row 1,"):
+    with pytest.raises(ValueError, match="in row 1"):
         TripletLoss()(x, torch.tensor([0, 0, 1, 1]))
 
 
@@ -110,7 +110,7 @@ X, Y = torch.randn(4, 3), torch.zeros(4, dtype=torch.int64)
     ],
 )
 def test_bad_input(inputs, targets, error, name):
-    with pytest.raises(error, match=rf"^{name}: got"):
+    with pytest.raises(error, match=rf"^{name}: expected"):
         TripletLoss()(inputs, targets)
 
 
@@ -118,5 +118,5 @@ def test_bad_input(inputs, targets, error, name):
     ("margin", "error"), [(-1, ValueError), (math.inf, ValueError), ("hard", TypeError), (True, TypeError)]
 )
 def test_bad_margin(margin, error):
-    with pytest.raises(error, match=r"^margin: got"):
+    with pytest.raises(error, match=r"^margin: expected"):
         TripletLoss(margin)

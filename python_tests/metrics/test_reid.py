@@ -71,7 +71,7 @@ def test_agrees_with_the_definition(data, ap, max_rank, junk, metric):
     options = {"junk": junk, "exclude": exclude}
     call = (torch.tensor(query), torch.tensor(gallery), *labels)
     if wanted is None:
-        with pytest.raises(ValueError, match="no query has a positive"):
+        with pytest.raises(ValueError, match="expected a query with a positive in the gallery"):
             evaluate(*call, ap=ap, max_rank=max_rank, metric=metric[0], block_size=metric[1], **options)
         return
     got = evaluate(*call, ap=ap, max_rank=max_rank, metric=metric[0], block_size=metric[1], **options)
@@ -268,6 +268,19 @@ def test_reranking_ranks_by_the_reranked_distances(metric, rerank):
     wanted = evaluate_distances(distances, *labels)
     assert (got.mAP, got.mINP) == (wanted.mAP, wanted.mINP)
     assert f"re-ranked {metric} distance" in got.protocol
+
+
+def test_labels_of_any_kind_give_the_same_with_reranking():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 8, generator=generator)
+    sides = slice(12), slice(12, None)
+    columns = [part[side] for part in (torch.arange(40) % 8, torch.arange(40) % 3) for side in sides]
+    figures = {
+        evaluate(*(features[side] for side in sides), *map(kind, columns), rerank=True).mAP
+        for kind in (lambda x: x, list, torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.int)
+    }
+    assert len(figures) == 1
+    assert figures.pop() > 0
 
 
 def test_reranking_needs_a_named_metric():

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -100,3 +101,16 @@ def test_features_that_are_not_finite_are_named_by_their_batch_and_not_kept():
     with pytest.raises(ValueError, match=r"^features: expected finite numbers, got row 5"):
         metric.update(broken, *others)
     assert run(metric, [torch.arange(61)]) == pytest.approx(wanted(), abs=1e-7)
+
+
+def test_without_a_batch_there_are_no_figures_and_after_reset_no_features():
+    metric = metrics.ReIDMetric()
+    with (
+        pytest.warns(match="before the ``update``"),
+        pytest.raises(ValueError, match=r"^features: expected a batch"),
+    ):
+        metric.compute()
+    metric.update(*samples())
+    (kept,) = map(weakref.ref, metric.features)
+    metric.reset()
+    assert kept() is None

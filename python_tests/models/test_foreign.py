@@ -74,7 +74,7 @@ def test_what_holds_no_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none.pth: expected tensors, got entries 'epoch', 'model' without"):
         read_tensors(none)
     listed = saved(tmp_path / "list.pth", [1])
-    with pytest.raises(ValueError, match=r"list.pth holds a list, wanted a state dict"):
+    with pytest.raises(ValueError, match=r"expected a state dict in .*list.pth, got a list"):
         read_tensors(listed)
 
 
@@ -82,9 +82,7 @@ def test_what_holds_no_weights_is_named(tmp_path):
 def test_an_object_is_refused_in_one_line_that_names_its_class(tmp_path, zipped):
     content = {"state_dict": STATE, "args": argparse.Namespace(lr=0.1)}
     path = saved(tmp_path / "net.pth", content, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        ValueError, match=r"\(weights_only\), expected .*, got an object of argparse.Namespace; "
-    ) as error:
+    with pytest.raises(ValueError, match=r"\(weights_only\), got an object of argparse.Namespace; ") as error:
         read_tensors(path)
     assert "\n" not in str(error.value)
     assert "\x1b" not in str(error.value)

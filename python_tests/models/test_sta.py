@@ -160,7 +160,7 @@ def test_learns_to_tell_two_people_apart():
     ],
 )
 def test_bad_options(options, name):
-    with pytest.raises(ValueError, match=rf"^{name}: got"):
+    with pytest.raises(ValueError, match=rf"^{name}: expected"):
         STA(5, **options)
 
 
@@ -168,7 +168,7 @@ def test_bad_calls():
     net = model()
     with pytest.raises(ValueError, match=r"^clips: expected .*got .*\(4, 3, 32, 16\)"):
         net(clips()[:, :, 0])
-    with pytest.raises(ValueError, match=r"^valid: got"):
+    with pytest.raises(ValueError, match=r"^valid: expected"):
         net(clips(), torch.ones(4, 3))
     with pytest.raises(ValueError, match=r"^num_classes: expected .*, got 0"):
         STA(0)

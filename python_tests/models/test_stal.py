@@ -140,15 +140,18 @@ def test_googlenet_takes_a_state_dict_of_torchvision(tmp_path):
     ("options", "message"),
     [
         ({"branches": "all"}, "branches: expected one of both, global, local, got 'all'"),
-        ({"test_attention": "tan"}, "test_attention: got 'tan'"),
-        ({"branches": "global", "test_branches": "local"}, "test_branches: expected 'both' or, got 'local'"),
-        ({"roi": "max"}, "roi: got 'max'"),
-        ({"part_dim": 0}, "part_dim: got 0"),
-        ({"fusion": -1}, "fusion: got -1"),
-        ({"split": "layer9"}, "split: expected one of the backbone's layers conv1, got 'layer9'"),
+        ({"test_attention": "tan"}, "test_attention: expected .*got 'tan'"),
+        (
+            {"branches": "global", "test_branches": "local"},
+            "test_branches: expected 'both' or .*, got 'local'",
+        ),
+        ({"roi": "max"}, "roi: expected .*got 'max'"),
+        ({"part_dim": 0}, "part_dim: expected .*got 0"),
+        ({"fusion": -1}, "fusion: expected .*got -1"),
+        ({"split": "layer9"}, "split: expected one of the backbone's layers conv1, .*, got 'layer9'"),
         (
             {"split": None, "backbone": "mobilenet_v2"},
-            "backbone: expected one of resnet18, got 'mobilenet_v2'",
+            "backbone: expected one of resnet18, .*, got 'mobilenet_v2'",
         ),
         ({"part_dims": 3}, "part_dims: model 'stal' has no such option; did you mean 'part_dim'"),
     ],
@@ -163,12 +166,12 @@ def test_bad_calls_are_named():
     frames, joints = clips()
     with pytest.raises(ValueError, match=r"clips: expected .*got .*\(3, 3, 64, 32\)"):
         stal(frames[0])
-    with pytest.raises(ValueError, match=r"joints: expected shape \(B,T,14,3\), got \(2, 2, 14, 3\)"):
+    with pytest.raises(ValueError, match=r"joints: expected shape \(B,T,14,3\) = .*, got \(2, 2, 14, 3\)"):
         stal(frames, joints=joints[:, :2])
     with pytest.raises(ValueError, match=r"label: expected .* to train the local branch, got None"):
         stal(frames)
     rows = stal.eval()(frames)
-    with pytest.raises(ValueError, match=r"rows: expected shape \(n,, got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"rows: expected shape \(n,573\), got \(2, 3\)"):
         stal.distance(rows, rows[:, :3])
 
 

@@ -59,7 +59,7 @@ def test_has_no_state():
     ],
 )
 def test_bad_options(options, error, name):
-    with pytest.raises(error, match=rf"^{name}: got"):
+    with pytest.raises(error, match=rf"^{name}: expected"):
         STAPooling(**options)
 
 

@@ -242,28 +242,36 @@ F, W = torch.zeros(2, 3, 4), torch.zeros(2, 3)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ops.part_distance([1], W, F, W), TypeError, "q_features: got list"),
-        (lambda: ops.part_distance(F.int(), W, F, W), TypeError, "q_features: got dtype torch.int32"),
+        (lambda: ops.part_distance([1], W, F, W), TypeError, r"q_features: expected .*got list"),
+        (lambda: ops.part_distance(F.int(), W, F, W), TypeError, r"q_features: expected .*got torch.int32"),
         (
             lambda: ops.part_distance(F, W, F[0], W),
             ValueError,
-            r"g_features: expected shape \(G,, got \(3, 4\)",
+            r"g_features: expected shape \(G,.*, got \(3, 4\)",
         ),
         (lambda: ops.part_distance(F, W, F[:, :2], W), ValueError, r"\(R,D\) = \(3, 4\) as q_features has"),
         (
             lambda: ops.part_distance(F, W, F[..., :2], W),
             ValueError,
-            r"expected shape \(G,R,D, got \(2, 3, 2\)",
+            r"expected shape \(G,R,D\) .*, got \(2, 3, 2\)",
         ),
-        (lambda: ops.part_distance(F, W, F.double(), W), TypeError, "g_features: got dtype torch.float64"),
+        (
+            lambda: ops.part_distance(F, W, F.double(), W),
+            TypeError,
+            r"g_features: expected .*got torch.float64",
+        ),
         (
             lambda: ops.part_distance(F, W[:1], F, W),
             ValueError,
-            r"q_weights: expected shape \(2,, got \(1, 3\)",
+            r"q_weights: expected shape \(2,.*, got \(1, 3\)",
         ),
-        (lambda: ops.part_distance(F, W, F, W[:, :2]), ValueError, r"g_weights: got shape \(2, 2\)"),
-        (lambda: ops.part_distance(F, W, F, W.to("meta")), ValueError, "g_weights: got a tensor on meta"),
-        (lambda: ops.part_distance(F[:, :0], W, F, W), ValueError, "wanted no empty axis but the first"),
+        (lambda: ops.part_distance(F, W, F, W[:, :2]), ValueError, r"g_weights: expected .*got \(2, 2\)"),
+        (
+            lambda: ops.part_distance(F, W, F, W.to("meta")),
+            ValueError,
+            r"g_weights: expected .*got a tensor on meta",
+        ),
+        (lambda: ops.part_distance(F[:, :0], W, F, W), ValueError, "expected no empty axis but the first"),
     ],
 )
 def test_bad_input_is_named(call, error, message):

@@ -7,6 +7,8 @@ from torch.testing import assert_close
 
 from vreid_ext import ops
 
+ATOL = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-5}
+
 
 def people(queries, items, dimensions=16, ids=12, seed=0):
     """Features around a point for each identity: neighbours that are mutual, and some that are not."""
@@ -67,9 +69,10 @@ def test_native_equals_the_dense_algorithm(k1, k2, weight, dtype):
     sparse = ops.k_reciprocal(query, gallery, k1, k2, weight, backend="native")
     dense = ops.k_reciprocal(query, gallery, k1, k2, weight, backend="reference")
     assert sparse.shape == dense.shape == (11, 170)
-    assert_close(sparse.rows(0, 11).double(), dense.rows(0, 11), rtol=0, atol=1e-5)
+    assert sparse.rows(0, 11).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(sparse.rows(0, 11).double(), dense.rows(0, 11), rtol=0, atol=ATOL[dtype])
     assert torch.equal(sparse.rows(5, 9), sparse.rows(5, 9))
-    assert_close(sparse.rows(5, 9), sparse.rows(0, 11)[5:9], rtol=0, atol=1e-6)
+    assert_close(sparse.rows(5, 9), sparse.rows(0, 11)[5:9], rtol=0, atol=ATOL[dtype])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_units_and_origin_do_not_matter(scale, offset, dtype):
     query, gallery = ((x * scale + offset).to(dtype) for x in people(11, 170))
     sparse = ops.k_reciprocal(query, gallery, backend="native").rows(0, 11)
     dense = ops.k_reciprocal(query, gallery, backend="reference").rows(0, 11)
-    assert_close(sparse.double(), dense, rtol=0, atol=1e-5)
+    assert_close(sparse.double(), dense, rtol=0, atol=ATOL[dtype])
 
 
 def test_many_copies_of_one_item(backend):

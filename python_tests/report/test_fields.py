@@ -13,9 +13,9 @@ def test_receptive_fields_are_drawn_and_bad_ones_named(tmp_path):
         assert image.width > 300
         assert len(image.convert("RGB").getcolors(2**20)) > 500
     for bad, error, message in (
-        ((frames.float(), weights), TypeError, "frames: got torch.float32"),
-        ((frames[0], weights), ValueError, r"frames: got shape \(3, 64, 32\)"),
-        ((frames, weights[:4]), ValueError, r"weights: expected .* T = 5, got shape \(4, 3, 8, 4\)"),
+        ((frames.float(), weights), TypeError, "frames: expected .*got torch.float32"),
+        ((frames[0], weights), ValueError, r"frames: expected .*got \(3, 64, 32\)"),
+        ((frames, weights[:4]), ValueError, r"weights: expected .* T = 5, got \(4, 3, 8, 4\)"),
     ):
         with pytest.raises(error, match=message):
             plot_receptive_fields(*bad, tmp_path / "bad.png")

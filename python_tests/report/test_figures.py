@@ -32,9 +32,9 @@ def test_what_holds_no_figures_is_named(tmp_path):
     (tmp_path / "torn.json").write_text('{"rows": [')
     (tmp_path / "other.json").write_text("[1]")
     for name, says in (
-        ("", "has no figures"),
+        ("", "expected a finished run or the JSON"),
         ("torn.json", "expected JSON in"),
-        ("other.json", "no rows of figures"),
+        ("other.json", "which has no rows"),
     ):
         with pytest.raises(ValueError, match=says):
             read_result(tmp_path / name)

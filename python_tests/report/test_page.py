@@ -114,6 +114,6 @@ def test_a_run_under_other_rules_says_so(run, tmp_path, monkeypatch):
 def test_what_cannot_be_shown_is_refused_before_anything_is_computed(run, tmp_path):
     with pytest.raises(ValueError, match=r"ranks: expected .*, got 0"):
         report_checkpoint(run, ranks=0)
-    with pytest.raises(ValueError, match="has no figures"):
+    with pytest.raises(ValueError, match="expected a finished run or the JSON"):
         report_checkpoint(run, figures=tmp_path / "r.json", beside={"no run": tmp_path})
     assert not any(tmp_path.iterdir())

@@ -204,7 +204,7 @@ def test_frames_and_scores_must_belong_together(tmp_path, clip):
     frames, pool = clip
     with pytest.raises(TypeError, match="frames"):
         plot_attention(frames.float(), pool, tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"scores: expected .*, got shape"):
+    with pytest.raises(ValueError, match=r"scores: expected shape"):
         plot_attention(frames[:2], pool, tmp_path / "a.png")
 
 
@@ -226,7 +226,7 @@ def test_length_grid_is_drawn_and_checked(tmp_path):
     path = plot_length_grid([1, "all"], [[0.1, 0.2], [0.3, 1.0]], tmp_path / "grid.svg")
     assert "frames of a query" in path.read_text()
     for values in ([[0.1]], [[0.1, 0.2], [0.3, 1.1]]):
-        with pytest.raises(ValueError, match=r"values: expected .*, got shape"):
+        with pytest.raises(ValueError, match=r"values: expected fractions"):
             plot_length_grid([1, "all"], values, tmp_path / "bad.svg")
     assert not (tmp_path / "bad.svg").exists()
 

@@ -20,7 +20,9 @@ def finite_rows(name: str, squares: Tensor, metric: str) -> None:
     bad = ~squares.isfinite()
     if bad.any():
         row = int(bad.nonzero()[0])
-        raise ValueError(f"{name}: got NaN or infinity in {int(bad.sum())} rows, the first {row}")
+        raise ValueError(
+            f"{name}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, the first {row}"
+        )
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])
         raise ValueError(f"{name}: expected features in a smaller unit, got a norm above 1e18 in row {row}")

@@ -4,6 +4,8 @@ Imports other than the standard library and torch are deferred until a command n
 """
 
 import importlib
+import os
+import re
 import sys
 from typing import Any
 
@@ -31,7 +33,7 @@ def main() -> None:
 
     An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
-    arguments = sys.argv[1:]
+    arguments = [_at_home(argument) for argument in sys.argv[1:]]
     debug = arguments[:1] == ["--debug"]
     try:
         application()(args=arguments[debug:], prog_name="vreid")
@@ -61,6 +63,13 @@ def application() -> Any:
     for group in _GROUPS:
         importlib.import_module(f"vreid_ext.cli.{group}")
     return app
+
+
+def _at_home(argument: str) -> str:
+    """The argument with `~` expanded: shells leave it in `--out=~/runs`, other programs everywhere."""
+    option = re.match(r"--[\w-]+=", argument)
+    name = option[0] if option else ""
+    return name + os.path.expanduser(argument.removeprefix(name))
 
 
 def _leave_process_group() -> None:

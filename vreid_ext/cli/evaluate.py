@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, Splits, app, with_root
-from vreid_ext.cli.output import RESUMES, bars, console, emit, emit_figures, emit_splits, prints
+from vreid_ext.cli.output import RESUMES, bars, emit, emit_figures, emit_splits, prints, show
 
 
 @app.command(
@@ -161,5 +161,5 @@ def _show_lengths(grid: dict[str, Any], as_json: bool) -> None:
         table = Table("query \\ gallery", *map(str, grid["lengths"]), title=f"{grid['recipe']}, rank-1")
         for length, row in zip(grid["lengths"], grid["rank1"], strict=True):
             table.add_row(str(length), *(f"{100 * value:.1f}" for value in row))
-        console.print(table)
+        show(table)
     emit(as_json, grid | {"picture": str(picture)}, f"figures: {grid['file']}, {picture}")

@@ -13,12 +13,18 @@ from vreid_ext._process import launched
 
 RESUMES = "the same command resumes where it stopped"
 
-console = Console()
+_console = Console()
 
 
 def prints() -> bool:
     """Whether this process prints. Under torchrun only rank 0 does."""
     return launched("RANK", "0") == 0
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    if prints():
+        _console.print(table)
 
 
 def emit(as_json: bool, value: Any, *lines: str) -> None:
@@ -31,15 +37,15 @@ def emit(as_json: bool, value: Any, *lines: str) -> None:
 
 def emit_figures(result: dict[str, Any], as_json: bool, *lines: str) -> None:
     """Print the figures of an evaluation as JSON, or else as a table, the protocol and the given lines."""
-    if not as_json and prints():
-        console.print(_figures_table(result))
+    if not as_json:
+        show(_figures_table(result))
     emit(as_json, result, f"protocol: {result['protocol']}", *lines)
 
 
 def emit_splits(summary: dict[str, Any], as_json: bool) -> None:
     """Print figures averaged over splits as JSON, or else as a table."""
-    if not as_json and prints():
-        console.print(_splits_table(summary))
+    if not as_json:
+        show(_splits_table(summary))
     lines = [f"protocol: {protocol}" for protocol in summary["protocols"]]
     emit(as_json, summary, *lines, f"figures: {summary['file']}")
 

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from vreid_ext.cli.app import Checkpoint, Json, Overrides, app
-from vreid_ext.cli.output import console, emit
+from vreid_ext.cli.output import emit, show
 
 
 @app.command(epilog="Example: vreid export runs/first --format onnx --out sta.onnx")
@@ -43,7 +43,7 @@ def recipes(as_json: Json = False) -> None:
     table = Table("recipe", "published in", box=None)
     for name, source in sources.items():
         table.add_row(name, source)
-    console.print(table)
+    show(table)
 
 
 @app.command(epilog="Example: vreid tune")
@@ -91,8 +91,8 @@ def info(as_json: Json = False) -> None:
     facts_table = Table(box=None, show_header=False)
     for name, value in facts.items():
         facts_table.add_row(name, value)
-    console.print(facts_table)
+    show(facts_table)
     usable = Table("op", "backend", "usable", title="ops and backends")
     for op, backend, reason in backends.usable():
         usable.add_row(op, backend, "yes" if reason is None else f"no: {reason}")
-    console.print(usable)
+    show(usable)

@@ -232,5 +232,5 @@ def re_ranking(
             result[part] = matrix[a[part], b[part]].double()
         return result
 
-    sparse = KReciprocal(rank, distances, farthest, of_pairs, q, k1, k2, lambda_value)
+    sparse = KReciprocal(rank, distances, farthest, of_pairs, q, k1, k2, lambda_value, torch.float32)
     return sparse.rerank(0, between.clone(), None, None).numpy()

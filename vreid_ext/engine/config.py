@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vreid_ext._options import is_text, members
 from vreid_ext.engine.recipe import (
+    Dataset,
     Recipe,
     by_number,
     check,
@@ -28,7 +29,7 @@ from vreid_ext.engine.recipe import (
     of_any_set,
     unfolded,
 )
-from vreid_ext.engine.recipe_text import entry_type, is_plain_text, quoted
+from vreid_ext.engine.recipe_text import entry_type, is_plain_text, item_type, quoted
 
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
@@ -106,12 +107,15 @@ def _without_sets(tree: DictConfig) -> DictConfig:
 
 
 @contextmanager
-def _errors_of(source: str) -> Iterator[None]:
-    """What YAML and OmegaConf find wrong, as an error of one line that names the recipe."""
+def _errors_of(source: str, within: str = "") -> Iterator[None]:
+    """What YAML and OmegaConf find wrong, as an error of one line that names the recipe.
+
+    within: what comes before the keys that OmegaConf names.
+    """
     try:
         yield
     except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
+        key = f"{within}{error.full_key}: " if error.full_key else ""
         raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise ValueError(f"{source}: nested too deeply") from error
@@ -221,8 +225,10 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     for key, value in leaves(numbered):
         name = key if numbered is plain else of_any_set(key)
         if name not in known and not name.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near[0]!r}")
+            (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            if name != key:  # of a list of data sets
+                near = near.replace("dataset.", key.removesuffix(name.removeprefix("dataset.")))
+            raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near!r}")
         if name in ("model", "dataset.options") and not isinstance(value, dict):
             raise ValueError(f"{source}: {key}: expected keys and values, got {value!r}")
         for item in items(value):
@@ -252,11 +258,28 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
         raise ValueError(f"{source}: paper.rows: expected rows by their frames, got {rows!r}")
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
+    _check_items(plain, Recipe, source)
     with _errors_of(source):
         recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), escaped(unfolded(plain))))
     assert isinstance(recipe, Recipe)
     check(recipe)
     return recipe
+
+
+def _check_items(tree: Mapping[str, Any], group: Any, source: str, prefix: str = "") -> None:
+    """Every item of a list of groups has the right keys and types. Each is merged by itself, since OmegaConf
+    names the keys of an item without the list.
+    """
+    for entry in fields(group):
+        key, value, kind = prefix + entry.name, tree.get(entry.name), item_type(entry.type)
+        if is_dataclass(entry.type) and isinstance(value, Mapping):
+            _check_items(value, entry.type, source, f"{key}.")
+        elif is_dataclass(kind) and isinstance(value, list):
+            for number, item in enumerate(value):
+                within = f"{key}.{number}." if kind is Dataset else f"{key}[{number}]."
+                if isinstance(item, Mapping):
+                    with _errors_of(source, within):
+                        OmegaConf.merge(OmegaConf.structured(kind), escaped(item))
 
 
 def _known_keys(group: Any, prefix: str = "") -> list[str]:

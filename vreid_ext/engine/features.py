@@ -1,6 +1,7 @@
 """Features of a recipe's test tracklets: how they are embedded, and folders of them on disk."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext.data import Tracklet
+from vreid_ext.data.names import nfc
 from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
@@ -76,7 +78,13 @@ def stored_features(
         folder if len(recipe.eval.frames) == 1 else folder / str(frames),
         identity_of(model, recipe, frames, test.tracklets),
         [
-            {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item)}
+            {
+                "name": item.name,
+                "pid": item.pid,
+                "camid": item.camid,
+                "frames": len(item),
+                "images": _images_of(item),
+            }
             for item in test.tracklets
         ],
         embed,
@@ -157,3 +165,9 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def _images_of(tracklet: Tracklet) -> str:
+    """Digest of the names of its images in their order: other names are other images, wherever they lie."""
+    names = "/".join(nfc(os.path.basename(path)) for path in tracklet.paths)
+    return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]

@@ -18,6 +18,7 @@ from vreid_ext.losses import (
     OIMLoss,
     TripletLoss,
 )
+from vreid_ext.losses.drawn import draws_for
 from vreid_ext.models import TrainingOutput
 
 
@@ -86,9 +87,10 @@ class Objective(nn.Module):
         terms: dict[str, Tensor] = {}
         if self.dvdp or self.weights.keys() & {"triplet", "aitl", "itl"}:
             features, identities = self.gather(output.feature), self.gather(labels)
+        draws = [self.gather(draws_for(output.feature))] if self.drawn and "triplet" in self.weights else []
         own: dict[str, Callable[[], Tensor]] = {
             "softmax": lambda: self.cross_entropy(output.logits, labels),
-            "triplet": lambda: self.triplet(features, identities, *self._draws(output.feature)),
+            "triplet": lambda: self.triplet(features, identities, *draws),
             "attributes": lambda: self._attributes(output.attributes, attributes),
             "aitl": lambda: self._aitl(features, output.attributes, identities),
             "itl": lambda: self.itl(features, identities),
@@ -111,12 +113,6 @@ class Objective(nn.Module):
             total, count = ops.dvdp(features.detach(), identities, metric=self.metric)
             terms["dvdp"] = total / count.clamp(min=1)
         return terms
-
-    def _draws(self, feature: Tensor) -> list[Tensor]:
-        """What triplets are drawn by, the same in all processes."""
-        if not self.drawn:
-            return []
-        return [self.gather(torch.rand(len(feature), 2, dtype=torch.float32, device=feature.device))]
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:

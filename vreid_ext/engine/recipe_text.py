@@ -39,7 +39,7 @@ def quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
                 visit(value, entry_type(kind, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
-                visit(item, _item_type(kind))
+                visit(item, item_type(kind))
         elif is_plain_text(node, kind):
             end = node.end_mark.index
             start = end - len(node.value)
@@ -74,7 +74,7 @@ def entry_type(kind: Any, name: str) -> Any:
     return get_args(kind)[1] if get_origin(kind) is dict else Any
 
 
-def _item_type(kind: Any) -> Any:
+def item_type(kind: Any) -> Any:
     """The type of the items of a list in the place of this type: data sets are a list or a single one."""
     if kind is Dataset:
         return Dataset

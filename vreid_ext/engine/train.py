@@ -39,7 +39,7 @@ from vreid_ext.engine.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from vreid_ext.engine.comparison import Comparison, metric_of
+from vreid_ext.engine.comparison import Comparison
 from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.execution import Execution
@@ -158,7 +158,6 @@ class _Run:
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
         model = model_of(recipe.model, classes, start_weights=not saved)
-        metric_of(model, recipe)  # what the evaluation would refuse is refused before the first step
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
         if several:  # the tables of other sets may lack what the model recognises
@@ -201,11 +200,11 @@ class _Run:
             self.execution.scaler.load_state_dict(self.position.scaler)
 
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
+        rehearse_evaluation(self.execution.unwrap(self.model), self.datasets, recipe, self.execution.device)
         if not saved:
             with self.progress:
                 images = [each for test in tests for each in images_of(recipe, test)]
                 check_images(images, self.progress.check)
-        rehearse_evaluation(self.execution.unwrap(self.model), self.datasets, recipe, self.execution.device)
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
             (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer

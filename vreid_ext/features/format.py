@@ -1,9 +1,9 @@
 """Features on disk: a folder of safetensors shards and a manifest that says what their rows are.
 
     manifest.json               format; identity: which model embedded what; metric, protocol, shard_rows;
-                                tracklets: name, pid, camid, frames of every row; splits: the rows of "query"
-                                and "gallery"; and once all is there widths (of a tensor's rows) and shards
-                                (file, rows, bytes, sha256)
+                                tracklets: name, pid, camid, frames, images of every row; splits: the rows of
+                                "query" and "gallery"; and once all is there widths (of a tensor's rows) and
+                                shards (file, rows, bytes, sha256)
     rows-000000.safetensors     rows 0 to shard_rows - 1: "features" (n,D) float32, and "attributes" (n,A)
     rows-000001.safetensors     of a model that recognises them. The header holds sha256, the checksum of the
     ...                         tensors, and manifest, the digest of the manifest that they belong to

@@ -80,12 +80,14 @@ class StoredFeatures:
         """The rows of a split, "query" or "gallery", in its order; of all tracklets unless given."""
         widths, count = self.manifest["widths"], len(self.manifest["tracklets"])
         if tensor not in widths:
-            raise ValueError(f"tensor: got {tensor!r}, {str(self.folder)!r} has {sorted(widths)}")
+            raise ValueError(
+                f"tensor: expected one of {sorted(widths)} in {str(self.folder)!r}, got {tensor!r}"
+            )
         numbers = np.arange(count) if split is None else np.array(self.numbers(split), np.int64)
         return StoredRows(self.folder, self.manifest["shard_rows"], tensor, widths[tensor], numbers)
 
     def tracklets(self, split: str) -> list[dict[str, Any]]:
-        """name, pid, camid and frames of every row of a split."""
+        """name, pid, camid, frames and images (a digest of their names) of every row of a split."""
         return [self.manifest["tracklets"][number] for number in self.numbers(split)]
 
     def labels(self, split: str) -> tuple[Tensor, Tensor]:
@@ -113,5 +115,7 @@ class StoredFeatures:
         """The places of a split's tracklets in the folder."""
         splits: dict[str, list[int]] = self.manifest["splits"]
         if split not in splits:
-            raise ValueError(f"split: got {split!r}, {str(self.folder)!r} has {sorted(splits)}")
+            raise ValueError(
+                f"split: expected one of {sorted(splits)} in {str(self.folder)!r}, got {split!r}"
+            )
         return splits[split]

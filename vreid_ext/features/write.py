@@ -41,7 +41,7 @@ def store_features(
 
     Args:
         identity: of the model and of all that its features depend on; a folder of another is refused.
-        tracklets: name, pid, camid and frames of each row.
+        tracklets: the manifest's entry of each row.
         embed: gives for each of some ranges of `tracklets` the tensors that make its shard.
         splits: rows of each split.
         shard_rows: tracklets of a shard; a folder that exists keeps its own.
@@ -109,7 +109,7 @@ def _claim(folder: Path, wanted: Mapping[str, Any]) -> None:
         if there["identity"].get(key) != here["identity"].get(key)
     ]
     odd += [
-        f"tracklet {number}: {_short(a)}, {_short(b)}"
+        f"tracklet {number}: {', '.join(map(_short, _apart(a, b)))}"
         for number, (a, b) in enumerate(zip_longest(there["tracklets"], here["tracklets"]))
         if a != b
     ][:1]
@@ -140,6 +140,13 @@ def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -
         shards.append(size | {"sha256": notes["sha256"]})
     widths = {name: array.shape[1] for name, array in tensors.items()}
     write_manifest(folder, manifest | {"widths": widths, "shards": shards})
+
+
+def _apart(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
+    """Two rows without the entries that they share."""
+    if a is None or b is None:
+        return [a, b]
+    return [{key: row[key] for key in row if a.get(key) != b.get(key)} for row in (a, b)]
 
 
 def _short(value: Any) -> str:

@@ -23,16 +23,21 @@ class Drawn(NamedTuple):
     anchors: Tensor
 
 
+def draws_for(samples: Tensor) -> Tensor:
+    """(n,2) numbers in [0, 1) from torch's generator, which `draw_triplets` draws by for these samples."""
+    return torch.rand(len(samples), 2, dtype=torch.float32, device=samples.device)
+
+
 def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
     """One triplet for every sample, positives and negatives equally likely.
 
     Args:
         targets: (n,) integer identities.
         draws: (n,2) numbers in [0, 1), what the positives and the negatives are drawn by; processes that
-            are to draw alike pass the same ones. From torch's generator unless given.
+            are to draw alike pass the same ones. `draws_for(targets)` unless given.
     """
     if draws is None:
-        draws = torch.rand(targets.shape[0], 2, dtype=torch.float32, device=targets.device)
+        draws = draws_for(targets)
     same = targets[:, None] == targets
     positive = same & ~torch.eye(targets.shape[0], dtype=torch.bool, device=targets.device)
     first, second = draws.unbind(1)

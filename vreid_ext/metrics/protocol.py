@@ -42,7 +42,7 @@ class Protocol:
         if exclude is not None:
             itself = labels("exclude", exclude, queries, device)
             if ((itself < -1) | (itself >= items)).any():
-                raise ValueError(f"exclude: got an index outside -1 ... {items - 1}")
+                raise ValueError(f"exclude: expected indices from -1 to {items - 1}, got others")
         self.junk, self.excludes = junk, bool((itself >= 0).any())
 
         by_pid, order = g_pid.sort(stable=True)

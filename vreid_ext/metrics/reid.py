@@ -254,7 +254,10 @@ def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source
         bad = ~distances.isfinite().all(1)
         if bad.any():
             number = first + int(bad.nonzero()[0])
-            raise ValueError(f"{source}: got NaN or infinity in {int(bad.sum())} rows, the first {number}")
+            raise ValueError(
+                f"{source}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, the first "
+                f"{number}"
+            )
         last = first + len(distances)
         begin, end = int(protocol.start[first]), int(protocol.start[last])
         index, row = protocol.index[begin:end], protocol.row[begin:end] - first

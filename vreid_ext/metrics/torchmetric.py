@@ -73,7 +73,13 @@ class ReIDMetric(Metric):
             getattr(self, name).append(value)
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures of all batches so far."""
+        """The figures of all batches so far.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if len(self.features) == 0:
+            raise ValueError("features: expected a batch before the figures are computed, got none")
         features, pids, camids, queries, indices = (
             dim_zero_cat(getattr(self, name)) for name in ("features", "pids", "camids", "queries", "indices")
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
+from vreid_ext.losses.drawn import draws_for
 from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
 from vreid_ext.models.clips import in_evaluation
 from vreid_ext.models.heads import classifier
@@ -301,7 +302,7 @@ class STAL(nn.Module):
         ]
         compared = [features, quality, label]
         if self.part_triplet.mining == "drawn":
-            compared.append(torch.rand(len(label), 2, dtype=torch.float32, device=label.device))
+            compared.append(draws_for(label))
         extras = {
             "part_softmax": torch.stack(per_part).sum(),
             "part_triplet": self.part_triplet(*map(gather_with_gradient, compared)),

@@ -51,8 +51,8 @@ def part_distance(
     _checks.same_device("g_features", g_features, q_features.device)
     if g_features.shape[1:] != q_features.shape[1:]:
         raise ValueError(
-            f"g_features: expected (G,R,D) with (R,D) = {tuple(q_features.shape[1:])} as q_features has, "
-            f"got shape {tuple(g_features.shape)}"
+            f"g_features: expected shape (G,R,D) with (R,D) = {tuple(q_features.shape[1:])} of q_features, "
+            f"got {tuple(g_features.shape)}"
         )
     if g_features.dtype != q_features.dtype:
         raise TypeError(

@@ -128,7 +128,7 @@ def temporal_pool(
     _checks.same_device("scores", scores, features.device)
     if scores.shape != features.shape[:3]:
         raise ValueError(
-            f"scores: expected that of the features, (B,T,K) = {tuple(features.shape[:3])}, got shape "
+            f"scores: expected shape (B,T,K) = {tuple(features.shape[:3])} as features has, got "
             f"{tuple(scores.shape)}"
         )
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)

@@ -23,7 +23,10 @@ class ReRanked(Protocol):
     shape: tuple[int, int]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """(stop - start, G) float32 or float64: the distances of these queries. `rows(0, Q)` gives all."""
+        """(stop - start, G) the distances of these queries. `rows(0, Q)` gives all.
+
+        float64 for float64 features. For the others float32, or float64 with backend "reference".
+        """
 
 
 def k_reciprocal(

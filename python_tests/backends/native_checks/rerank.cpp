@@ -83,13 +83,15 @@ void check_reciprocal(Context& context, const Ranking& r, int64_t half) {
 }
 
 // Sparse rows of N columns.
+template <class T>
 struct Sparse {
+    static constexpr DType kDType = sizeof(T) == sizeof(double) ? DType::f64 : DType::f32;
     std::vector<int64_t> start{0}, index;
-    std::vector<float> value;
+    std::vector<T> value;
 
     int64_t rows() const { return int64_t(start.size()) - 1; }
     vreid::SparseRows view(int64_t first = 0) const {
-        return {start.data() + first, index.data(), value.data()};
+        return {start.data() + first, index.data(), value.data(), kDType};
     }
     std::vector<double> dense(int64_t columns) const {
         std::vector<double> result(size_t(rows() * columns));
@@ -100,21 +102,23 @@ struct Sparse {
     }
 };
 
-Sparse sparse(Random& random, int64_t rows, int64_t columns) {
-    Sparse result;
+template <class T>
+Sparse<T> sparse(Random& random, int64_t rows, int64_t columns) {
+    Sparse<T> result;
     for (int64_t i = 0; i < rows; ++i) {
         for (int64_t j = 0; j < columns; ++j) {
             if (random.below(3)) continue;
             result.index.push_back(j);
-            result.value.push_back(float(random.uniform() + 1.5));
+            result.value.push_back(T(random.uniform() + 1.5));
         }
         result.start.push_back(int64_t(result.index.size()));
     }
     return result;
 }
 
-void check_mean(Context& context, const Ranking& r, const Sparse& rows, int64_t k) {
-    Sparse mean;
+template <class T>
+void check_mean(Context& context, const Ranking& r, const Sparse<T>& rows, int64_t k) {
+    Sparse<T> mean;
     mean.start.assign(size_t(r.N + 1), 0);
     vreid::MeanRows op{r.N, r.K, k, r.rank.data(), rows.view(), mean.start.data(), nullptr, nullptr, 2};
     context.run(&vreid::Table::mean_rows, op);
@@ -131,12 +135,13 @@ void check_mean(Context& context, const Ranking& r, const Sparse& rows, int64_t 
             for (int64_t j = 0; j < r.N; ++j)
                 wanted[size_t(i * r.N + j)] +=
                     dense[size_t(r.rank[size_t(i * r.K + n)] * r.N + j)] / double(k);
-    context.near("mean", mean.dense(r.N), wanted, 1e-6);
+    context.near("mean", mean.dense(r.N), wanted, 8 * epsilon(Sparse<T>::kDType));
 }
 
-Sparse check_transpose(Context& context, const Sparse& rows, int64_t first) {
+template <class T>
+Sparse<T> check_transpose(Context& context, const Sparse<T>& rows, int64_t first) {
     const int64_t N = rows.rows();
-    Sparse columns;
+    Sparse<T> columns;
     columns.start.assign(size_t(N + 1), 0);
     columns.index.resize(rows.index.size() - size_t(rows.start[size_t(first)]));
     columns.value.resize(columns.index.size());
@@ -151,12 +156,13 @@ Sparse check_transpose(Context& context, const Sparse& rows, int64_t first) {
     return columns;
 }
 
-void check_overlap(Context& context, const Sparse& rows, const Sparse& columns, int64_t Q, bool products,
-                   Random& random) {
+template <class T>
+void check_overlap(Context& context, const Sparse<T>& rows, const Sparse<T>& columns, int64_t Q,
+                   bool products, Random& random) {
     const int64_t N = rows.rows(), G = N - Q;
-    const float lambda = 0.3f;
+    const double lambda = 0.3;
     const auto positive = [&](int64_t size) {
-        Array result(DType::f32, size);
+        Array result(Sparse<T>::kDType, size);
         for (int64_t i = 0; i < size; ++i) result.set(i, random.uniform() + 2);
         return result;
     };
@@ -168,10 +174,10 @@ void check_overlap(Context& context, const Sparse& rows, const Sparse& columns, 
                       lambda,
                       rows.view(),
                       columns.view(),
-                      products ? static_cast<const float*>(query_squares.data()) : nullptr,
-                      products ? static_cast<const float*>(gallery_squares.data()) : nullptr,
-                      static_cast<const float*>(farthest.data()),
-                      static_cast<float*>(out.data()),
+                      products ? query_squares.data() : nullptr,
+                      products ? gallery_squares.data() : nullptr,
+                      farthest.data(),
+                      out.data(),
                       2};
     context.run(&vreid::Table::overlap, op);
     std::vector<double> wanted;
@@ -189,6 +195,16 @@ void check_overlap(Context& context, const Sparse& rows, const Sparse& columns, 
     context.near("distance", out, wanted);
 }
 
+template <class T>
+void check_rows(Context& context, const Ranking& r, int64_t queries, Random& random) {
+    Sparse<T> rows = sparse<T>(random, r.N, r.N);
+    check_mean(context, r, rows, (r.K + 1) / 2);
+    for (T& value : rows.value) value /= T(r.N);  // rows that sum to less than one
+    const Sparse<T> columns = check_transpose(context, rows, queries);
+    for (const bool products : {false, true})
+        check_overlap(context, rows, columns, queries, products, random);
+}
+
 }  // namespace
 
 void rerank(Context& context) {
@@ -198,12 +214,8 @@ void rerank(Context& context) {
         context.begin(describe({{"N", N}, {"K", K}, {"half", half}, {"queries", queries}}));
         const Ranking r = ranking(random, N, K);
         check_reciprocal(context, r, half);
-        Sparse rows = sparse(random, N, N);
-        check_mean(context, r, rows, (K + 1) / 2);
-        for (float& value : rows.value) value /= float(N);  // rows that sum to less than one
-        const Sparse columns = check_transpose(context, rows, queries);
-        for (const bool products : {false, true})
-            check_overlap(context, rows, columns, queries, products, random);
+        check_rows<float>(context, r, queries, random);
+        check_rows<double>(context, r, queries, random);
     }
 }
 

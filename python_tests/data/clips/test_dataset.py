@@ -95,7 +95,7 @@ def test_missing_image_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 0}, "frames: got 0"),
+        ({"frames": 0}, "frames: expected .*got 0"),
         ({"sampling": "often"}, "sampling: expected one of random, .*dense, got 'often'"),
         ({"labels": {10: 0}}, r"labels: no class number for pid 11 \(1 "),
     ],

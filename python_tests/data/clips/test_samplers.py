@@ -69,7 +69,7 @@ def test_identities_left_out_change():
 
 
 def test_too_few_identities_names_both_numbers():
-    with pytest.raises(ValueError, match="wants 16 identities, the training set has 3"):
+    with pytest.raises(ValueError, match="expected at most the 3 identities of the training set, got 16"):
         PKBatchSampler([1, 1, 2, 3], 16, 4)
 
 

@@ -84,7 +84,7 @@ def test_crop_shifts_by_at_most_the_border():
     ],
 )
 def test_bad_argument_is_named(options, error, name):
-    with pytest.raises(error, match=f"^{name}: got"):
+    with pytest.raises(error, match=f"^{name}: expected"):
         transforms.train_transform(**{"height": 32, "width": 16, **options})
 
 

@@ -61,7 +61,7 @@ def test_a_stopped_run_goes_on(dataset, tmp_path):
 def test_bad_input_is_named(dataset, tmp_path):
     with pytest.raises(ValueError, match=r"out: expected a name that ends in .jsonl, got .*joints.json'"):
         estimate_joints(dataset, Brightest(), tmp_path / "joints.json")
-    with pytest.raises(ValueError, match=r"estimator: gave shape \(13, 3\) for .*jpg, wanted \(14, 3\)"):
+    with pytest.raises(ValueError, match=r"estimator: expected .*\(14, 3\) for .*jpg, got \(13, 3\)"):
         estimate_joints(dataset, lambda image: np.zeros((13, 3)), tmp_path / "a.jsonl")
     with pytest.raises(
         FileNotFoundError, match=r"model: expected .*, got .*none.tflite.*pip download --no-deps mediapipe"

@@ -97,7 +97,7 @@ def test_other_names_and_mixed_cameras_are_named(root):
 
 def test_missing_split_is_named(root):
     (root / "query").rename(root / "probe")
-    with pytest.raises(DatasetError, match="query is missing"):
+    with pytest.raises(DatasetError, match="got none of name 'query'"):
         build_dataset("dukev", root)
 
 

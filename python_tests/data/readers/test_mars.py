@@ -253,9 +253,9 @@ def test_wrong_info_file_is_named(root, spoil):
 
 
 def test_wrong_root_says_what_is_wanted(tmp_path):
-    with pytest.raises(DatasetError, match=r"not a folder.*bbox_train"):
+    with pytest.raises(DatasetError, match=r"expected the folder that holds bbox_train.* not a folder"):
         build_dataset("mars", tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="info is missing"):
+    with pytest.raises(DatasetError, match="got none of name 'info'"):
         build_dataset("mars", tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -145,8 +146,8 @@ def break_image(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (break_one_camera, "person004 is seen by cam1 only"),
-        (break_empty_folder, "person004: 0 images, want at least 1"),
+        (break_one_camera, "person004: expected a folder in both cameras, got it in cam1 only"),
+        (break_empty_folder, "person004: expected at least 1 images, got 0"),
         (break_image, "person004"),
     ],
 )
@@ -177,7 +178,7 @@ def matrix(values) -> object:
         (matrix(np.ones((1, 1))), "the test half of split 0 is empty"),
         (matrix([[1, 2, 2, 3]]), "split 0 has person002 both in train and in test"),
         (lambda root: (root / MATRIX).write_bytes(b"no"), "cannot be read as a MATLAB file"),
-        (lambda root: shutil.rmtree(root / SEQUENCES), "i-LIDS-VID/sequences is missing"),
+        (lambda root: shutil.rmtree(root / SEQUENCES), "got none of name 'i-LIDS-VID/sequences'"),
     ],
 )
 def test_damaged_ilids_is_named(ilids, damage, message):
@@ -241,7 +242,7 @@ def test_splits_that_cannot_be_kept_say_so(ilids, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "cuhk"}, "layout: want 'mars', 'ilids' or 'prid'"),
+        ({"layout": "cuhk"}, "layout: expected 'mars', 'ilids' or 'prid'"),
         ({"layout": "ilids", "cameras": 3}, "cameras: expected 2 to 2, got 3"),
         ({"layout": "prid", "tracklets": 2}, "tracklets: expected 1 to 1, got 2"),
     ],
@@ -260,3 +261,35 @@ def test_same_arguments_same_bytes(rendered, tmp_path):
         assert (again / path).read_bytes() == (rendered["ilids"] / path).read_bytes()
     with Image.open(again / SEQUENCES / "cam1/person001/cam1_person001_00001.png") as image:
         assert image.size == (16, 32)
+
+
+@pytest.mark.parametrize(("layout", "cameras"), [("ilids", ("cam1", "cam2")), ("prid", ("cam_a", "cam_b"))])
+def test_a_name_in_nfc_and_in_nfd_is_one_person(rendered, tmp_path, layout, cameras):
+    root = Path(shutil.copytree(rendered[layout], tmp_path / layout))
+    options = {"min_frames": 3} if layout == "prid" else {}
+    before = build_dataset(layout, root, split_seed=0, **options)
+    person = min(people(before.query))
+    (root / f"splits_{layout}_seed0.json").unlink()
+    folders = [next(root.rglob(f"{camera}/{person}")) for camera in cameras]
+    names = [unicodedata.normalize(form, f"{person}é") for form in ("NFC", "NFD")]
+    for folder, name in zip(folders, names, strict=True):
+        folder.rename(folder.with_name(name))
+    after = build_dataset(layout, root, split_seed=0, **options)
+    assert after.query[0].name == f"{cameras[0]}/{names[0]}"
+    assert after.gallery[0].name == f"{cameras[1]}/{names[0]}"
+    assert [Path(path).parent.name for path in (after.query[0].paths[0], after.gallery[0].paths[0])] == names
+    for part in ("train", "query", "gallery"):
+        assert [item.pid for item in getattr(after, part)] == [item.pid for item in getattr(before, part)]
+
+    file = root / f"splits_{layout}_seed0.json"  # written on another system
+    splits = json.loads(file.read_text("utf-8"))
+    decomposed = [
+        {part: [unicodedata.normalize("NFD", n) for n in ns] for part, ns in s.items()} for s in splits
+    ]
+    file.write_text(json.dumps(decomposed), "utf-8")
+    again = build_dataset(layout, root, split_seed=0, **options)
+    assert (again.train, again.query, again.gallery) == (after.train, after.query, after.gallery)
+
+    shutil.copytree(folders[0].with_name(names[0]), folders[0].with_name(names[1]))
+    with pytest.raises(DatasetError, match="one more that differs in the encoding of accents alone"):
+        build_dataset(layout, root, split_seed=0, **options)

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import address
+from vreid_ext.backends.addresses import DTYPE_CODES, address
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
+from vreid_ext.precision import accumulator
 
 # Features are centred where their squared norms are more than this many times their variance.
 _OFF_CENTRE = 64
+_BLOCK_ELEMENTS = 1 << 22  # products at a time: 32 MiB in float64
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class SparseRows:
     value: Tensor
 
     def view(self, first: int = 0) -> tuple[int, ...]:
-        """SparseRows in csrc/common/types.h, from a row on."""
-        return *map(address, (self.start[first:], self.index, self.value)), len(self.index)
+        """SparseTuple in csrc/bindings_ranking.cpp, from a row on."""
+        addresses = map(address, (self.start[first:], self.index, self.value))
+        return *addresses, len(self.index), DTYPE_CODES[self.value.dtype]
 
 
 class KReciprocal:
@@ -37,6 +40,7 @@ class KReciprocal:
             before the gallery.
         farthest: (N,) distance of each item's farthest.
         between: gives the distances of pairs (row, index) of items.
+        dtype: of the re-ranked distances, float32 or float64.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class KReciprocal:
         k1: int,
         k2: int,
         lambda_value: float,
+        dtype: torch.dtype,
     ) -> None:
         n, k = len(rank), min(k1 + 1, rank.shape[1])
         threads = torch.get_num_threads()
@@ -66,12 +71,12 @@ class KReciprocal:
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
         weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
-        rows = SparseRows(start, index, weight.float())
+        rows = SparseRows(start, index, weight.to(dtype))
         if k2 > 1:
             rows = _mean_rows(rows, rank, min(k2, rank.shape[1]))
         self.query = SparseRows(rows.start[: queries + 1], rows.index, rows.value)
         self.columns = _transpose(rows, queries)
-        self.farthest = farthest[:queries].square().float()
+        self.farthest = farthest[:queries].square().to(dtype)
         self.lambda_value = lambda_value
         self.shape = queries, n - queries
 
@@ -81,7 +86,8 @@ class KReciprocal:
         """Turn a block of rows from `first` on into re-ranked distances, in place.
 
         Args:
-            block: (q,G) float32: products of features where there are squared norms, else distances.
+            block: (q,G): products of features where there are squared norms, else distances. It and the norms
+                have the dtype of the result.
         """
         _native.overlap(
             *(*block.shape, sum(self.shape), self.lambda_value, self.query.view(first), self.columns.view()),
@@ -97,19 +103,22 @@ class FeatureKReciprocal:
     def __init__(self, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
         for name, part in (("query", query), ("gallery", gallery)):
             finite_rows(name, ranking.squared_norms(ranking.number(part)), "euclidean")
+        dtype = accumulator(query.dtype)
         items = _comparable(ranking.number(torch.cat([query, gallery])))
         distances, rank, farthest = ranking.top_k(
             items, items, min(max(k1 + 1, k2), len(items)), "euclidean", None, None, None
         )
+        if dtype == torch.float64:  # top_k's is of keys in float32
+            farthest = _farthest(items)
         self._sparse = KReciprocal(
             rank,
             distances,
             farthest,
             lambda row, index: ranking.pair_distances(items, items, row, index, "euclidean"),
-            *(len(query), k1, k2, lambda_value),
+            *(len(query), k1, k2, lambda_value, dtype),
         )
-        self._query, items = items[: len(query)].float(), items[len(query) :].float()
-        self._squares = [ranking.squared_norms(part).float() for part in (self._query, items)]
+        self._query, items = items[: len(query)].to(dtype), items[len(query) :].to(dtype)
+        self._squares = [ranking.squared_norms(part).to(dtype) for part in (self._query, items)]
         self._gallery = product.pack(items)
         self.shape = self._sparse.shape
 
@@ -124,7 +133,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 
 
 def _comparable(items: Tensor) -> Tensor:
-    """Features with the same ratios of distances, moved and scaled to where float32 has the digits."""
+    """Features with the same ratios of distances, moved and scaled to where their dtype has the digits."""
     squares = ranking.squared_norms(items)
     mean = items.mean(0, dtype=torch.float64)
     if mean.square().sum() > _OFF_CENTRE * (squares.mean() - mean.square().sum()):
@@ -136,6 +145,16 @@ def _comparable(items: Tensor) -> Tensor:
     return items
 
 
+def _farthest(items: Tensor) -> Tensor:
+    """(N,) distance of each item's farthest, from products in float64."""
+    squares, packed = ranking.squared_norms(items), product.pack(items)
+    size = max(1, _BLOCK_ELEMENTS // len(items))
+    largest = [
+        (squares - 2 * product.products(product.pack(rows), packed)).amax(1) for rows in items.split(size)
+    ]
+    return (torch.cat(largest) + squares).clamp(min=0).sqrt()
+
+
 def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:
     n = len(rank)
     sizes = (*rank.shape, k, address(rank), rows.view())
@@ -143,7 +162,7 @@ def _mean_rows(rows: SparseRows, rank: Tensor, k: int) -> SparseRows:
     _native.mean_rows(*sizes, address(start), 0, 0, torch.get_num_threads())
     start = start.cumsum(0)
     index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
-    value = torch.empty(len(index), dtype=torch.float32, device="cpu")
+    value = torch.empty(len(index), dtype=rows.value.dtype, device="cpu")
     _native.mean_rows(*sizes, *map(address, (start, index, value)), torch.get_num_threads())
     return SparseRows(start, index, value)
 
@@ -154,7 +173,7 @@ def _transpose(rows: SparseRows, first: int) -> SparseRows:
     columns = SparseRows(
         torch.zeros(n + 1, dtype=torch.int64, device="cpu"),
         torch.empty(entries, dtype=torch.int64, device="cpu"),
-        torch.empty(entries, dtype=torch.float32, device="cpu"),
+        torch.empty(entries, dtype=rows.value.dtype, device="cpu"),
     )
     _native.transpose(n, first, rows.view(), *map(address, (columns.start, columns.index, columns.value)))
     return columns

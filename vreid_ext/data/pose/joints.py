@@ -178,7 +178,9 @@ class _Reader:
             if shape == (frames, len(JOINTS), 3):
                 if joints.isfinite().all():
                     return joints
-                raise DatasetError(f"{self.path}: tracklet {name} has joints that are NaN or infinite")
+                raise DatasetError(
+                    f"{self.path}: tracklet {name}: expected joints of finite numbers, got NaN or infinity"
+                )
         raise DatasetError(
             f"{self.path}: tracklet {name}: expected joints of shape {(frames, len(JOINTS), 3)} "
             f"(frames, joints, x with y and confidence), got {shape}"

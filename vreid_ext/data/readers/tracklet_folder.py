@@ -78,7 +78,8 @@ def tracklet_folder(
     if has_splits:
         find_root(root, _LAYOUT, SPLITS)
         if split is not None:
-            raise ValueError(f"split: got {split}, but {base} has a train, query and gallery of its own")
+            own = "which has a train, query and gallery of its own"
+            raise ValueError(f"split: expected None for {base}, {own}, got {split}")
         for name in screen.folders(base, "folders of splits"):
             if name not in SPLITS:
                 screen.unread(base / name, "expected nothing beside train, query and gallery, got images")

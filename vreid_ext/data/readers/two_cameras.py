@@ -18,12 +18,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vreid_ext._files import whole_file
-from vreid_ext.data.names import is_folder_name
+from vreid_ext.data.names import is_folder_name, nfc
 from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, list_folder
 from vreid_ext.data.readers.matlab import load_matrix
 from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
@@ -58,12 +58,12 @@ def ilids(
         ValueError: a bad option.
     """
     base = find_root(root, "i-LIDS-VID/ and 'train-test people splits/'", ("i-LIDS-VID/sequences",))
-    cameras = [base / "i-LIDS-VID" / "sequences" / name for name in ("cam1", "cam2")]
     screen = Screen(check, on_error)
-    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
+    cameras = [_camera(base / "i-LIDS-VID" / "sequences" / name, screen) for name in ("cam1", "cam2")]
+    people = [set(camera.people) for camera in cameras]
     for person in sorted(people[0] ^ people[1]):
-        seen = cameras[person in people[1]].name
-        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got seen by {seen} only")
+        seen = cameras[person in people[1]].path.name
+        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got it in {seen} only")
     both = sorted(people[0] & people[1])
     published = base / "train-test people splits" / "train_test_splits_ilidsvid.mat"
 
@@ -107,19 +107,19 @@ def prid(
         ValueError: a bad option.
     """
     base = find_root(root, "prid_2011/ and splits_prid2011.json", ("prid_2011/multi_shot",))
-    cameras = [base / "prid_2011" / "multi_shot" / name for name in ("cam_a", "cam_b")]
     screen = Screen(check, on_error)
-    people = [set(screen.folders(camera, "folders of persons")) for camera in cameras]
+    cameras = [_camera(base / "prid_2011" / "multi_shot" / name, screen) for name in ("cam_a", "cam_b")]
+    people = [set(camera.people) for camera in cameras]
     # Most people are seen by one camera only: they are not part of the protocol.
     used = [
         person for person in sorted(people[0] & people[1])
-        if all(len(list_folder(camera / person).images) >= min_frames for camera in cameras)
+        if all(len(list_folder(camera.people[person]).images) >= min_frames for camera in cameras)
     ]  # fmt: skip
     for person in sorted((people[0] | people[1]) - set(used)):
         screen.ignore(f"persons without {min_frames} frames in both cameras", person)
     if not used:
         raise DatasetError(
-            f"{cameras[0].parent}: expected PRID2011, or a lower min_frames, got no person with "
+            f"{cameras[0].path.parent}: expected PRID2011, or a lower min_frames, got no person with "
             f"{min_frames} frames in both cameras"
         )
     published = base / "splits_prid2011.json"
@@ -137,6 +137,30 @@ def draw_splits(people: Sequence[str], seed: int) -> list[Split]:
         names = [ordered[place] for place in order]
         splits.append({"train": sorted(names[half:]), "test": sorted(names[:half])})
     return splits
+
+
+class _Camera(NamedTuple):
+    """A camera's folder, and those in it by the names of their persons."""
+
+    path: Path
+    people: dict[str, Path]
+
+    def folder(self, person: str) -> Path:
+        return self.people.get(person, self.path / person)
+
+
+def _camera(path: Path, screen: Screen) -> _Camera:
+    """Names are composed (NFC): the cameras and a list of splits may encode accents differently."""
+    people: dict[str, Path] = {}
+    for name in screen.folders(path, "folders of persons"):
+        folder = people.setdefault(nfc(name), path / name)
+        if folder.name != name:
+            screen.reject(
+                f"{path.name}/{name}",
+                f"{path / name}: expected one folder of a person, got one more that differs in the "
+                "encoding of accents alone",
+            )
+    return _Camera(path, people)
 
 
 def _splits(
@@ -163,7 +187,9 @@ def _splits(
 def _read_splits(path: Path) -> list[Split]:
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
-        read = [{part: [str(name) for name in split[part]] for part in ("train", "test")} for split in splits]
+        read = [
+            {part: [nfc(str(name)) for name in split[part]] for part in ("train", "test")} for split in splits
+        ]
         for name in {name for split in read for names in split.values() for name in names}:
             if not is_folder_name(name):
                 raise ValueError(f"{name!r:.60} is not the name of a folder")
@@ -178,7 +204,7 @@ def _dataset(
     name: str,
     title: str,
     base: Path,
-    cameras: Sequence[Path],
+    cameras: Sequence[_Camera],
     people: Sequence[str],
     splits: Sequence[Split],
     source: str,
@@ -202,8 +228,8 @@ def _dataset(
         for person in sorted(persons):
             try:
                 first, second = (
-                    screen.usable(_tracklet(folder / person, pids[person], camid, min_frames, screen))
-                    for camid, folder in enumerate(cameras, start=1)
+                    screen.usable(_tracklet(camera, person, pids[person], camid, min_frames, screen))
+                    for camid, camera in enumerate(cameras, start=1)
                 )
             except DatasetError as error:
                 screen.reject(person, str(error))
@@ -221,13 +247,16 @@ def _dataset(
         query=[pair[0] for pair in pairs["test"]],
         gallery=[pair[1] for pair in pairs["test"]],
         protocol=f"{title}, split {split + 1} of {len(splits)} ({source}), "
-        f"{cameras[0].name} queries in a {cameras[1].name} gallery",
+        f"{cameras[0].path.name} queries in a {cameras[1].path.name} gallery",
         skipped=skipped,
         ignored=screen.ignored,
     )
 
 
-def _tracklet(folder: Path, pid: int, camid: int, min_frames: int, screen: Screen) -> Tracklet:
+def _tracklet(
+    camera: _Camera, person: str, pid: int, camid: int, min_frames: int, screen: Screen
+) -> Tracklet:
+    folder = camera.folder(person)
     images = screen.images(folder)
     if len(images) < max(min_frames, 1):
         raise DatasetError(f"{folder}: expected at least {max(min_frames, 1)} images, got {len(images)}")
@@ -235,5 +264,5 @@ def _tracklet(folder: Path, pid: int, camid: int, min_frames: int, screen: Scree
         paths=tuple(os.fspath(folder / image) for image in images),
         pid=pid,
         camid=camid,
-        name=f"{folder.parent.name}/{folder.name}",
+        name=f"{camera.path.name}/{person}",
     )
