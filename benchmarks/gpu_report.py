@@ -122,7 +122,7 @@ def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: lis
         if phase == "both" and not case.backward:
             continue
         runs = {name: prepare(function, case.inputs) for name, function in good.items()}
-        product = case.product  # the backward pass of mining has no products: only the mined pairs count
+        product = case.product  # the backward pass of mining only uses the mined pairs: no product
         if case.op == "part_distance" and phase == "both":
             product *= 4
         least = 1e3 * max(factor * case.read / limits.copy, product / limits.product)

@@ -33,7 +33,7 @@ def main() -> None:
 
     An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
-    arguments = [_at_home(argument) for argument in sys.argv[1:]]
+    arguments = [_expand_user(argument) for argument in sys.argv[1:]]
     debug = arguments[:1] == ["--debug"]
     try:
         application()(args=arguments[debug:], prog_name="vreid")
@@ -65,8 +65,8 @@ def application() -> Any:
     return app
 
 
-def _at_home(argument: str) -> str:
-    """The argument with `~` expanded: shells leave it in `--out=~/runs`, other programs everywhere."""
+def _expand_user(argument: str) -> str:
+    """Expand `~` in an argument. Shells do not expand it in `--out=~/runs`, and other programs never do."""
     option = re.match(r"--[\w-]+=", argument)
     name = option[0] if option else ""
     return name + os.path.expanduser(argument.removeprefix(name))

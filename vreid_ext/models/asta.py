@@ -197,7 +197,7 @@ class ASTA(nn.Module):
 
 
 def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
-    """(H, W) of the backbone's output for frames of this (height, width), found by a forward pass."""
+    """(H, W) of the backbone's output for frames of this (height, width), determined by a forward pass."""
     if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
         raise ValueError(f"input_size: expected (height, width) in pixels, got {input_size!r}")
     with in_evaluation(backbone), torch.no_grad():

@@ -166,7 +166,7 @@ def _halves(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _channels(*chain: nn.Module) -> list[int]:
-    """Number of output channels of each module of a chain, found by a forward pass in evaluation mode."""
+    """Number of output channels of each module in a chain, from a forward pass in evaluation mode."""
     channels = []
     x = next(chain[0].parameters()).new_zeros(1, 3, 64, 64)
     for module in chain:

@@ -9,7 +9,7 @@ from vreid_ext.report.clips import plot_parts
 
 
 def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames: int = 8) -> list[Path]:
-    """Draw `count` evenly spaced tracklets of a data set as `parts-<n>.png` in the folder of the joints file.
+    """Draw `count` evenly spaced tracklets of a data set as `parts-<n>.png` next to the joints file.
 
     Args:
         frames: number of evenly spaced frames per tracklet.

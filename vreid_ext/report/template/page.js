@@ -59,7 +59,7 @@ function showQuery(index) {
   const list = make("ol", "places");
   let rank = 0;
   for (const entry of query.places) list.append(card(entry, entry[2] === "junk" ? null : ++rank));
-  shown.replaceChildren(make("div", "asked", face, make("div", "", heading, make("p", "", facts.join(" · ")))), list);
+  shown.replaceChildren(make("div", "current", face, make("div", "", heading, make("p", "", facts.join(" · ")))), list);
   if (query.attention) {
     const picture = make("img", "attention");
     picture.src = `${encodeURIComponent(data.folder)}/${query.attention}`;
@@ -96,13 +96,13 @@ function step(by) {
 }
 
 function follow() {
-  const asked = /^#q=(\d+)$/.exec(location.hash);
-  if (!asked || !(asked[1] in data.queries)) return false;
-  if (![...select.options].some((option) => option.value === asked[1])) {
+  const match = /^#q=(\d+)$/.exec(location.hash);
+  if (!match || !(match[1] in data.queries)) return false;
+  if (![...select.options].some((option) => option.value === match[1])) {
     filter.value = "";
     fill();
   }
-  showQuery(Number(asked[1]));
+  showQuery(Number(match[1]));
   return true;
 }
 
@@ -118,7 +118,7 @@ addEventListener("hashchange", () => {
 // Show the frames of the tracklet under the pointer or with the focus.
 for (const event of ["mouseover", "focusin"]) {
   document.addEventListener(event, ({ target }) => {
-    const image = target.closest(".place, .mini, .query, .asked")?.querySelector("[data-tracklet]");
+    const image = target.closest(".place, .mini, .query, .current")?.querySelector("[data-tracklet]");
     if (image) showFrames(Number(image.dataset.tracklet));
     else frames.hidden = true;
   });
