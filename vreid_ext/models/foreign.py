@@ -186,7 +186,7 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
 
 
 def _states(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The mappings of names to tensors inside `value`. Optimizer states are skipped: their keys are numbers."""
+    """The mappings of names to tensors inside `value`, except optimizer states (their keys are numbers)."""
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         if any(isinstance(entry, Tensor) for entry in value.values()):
             yield value
