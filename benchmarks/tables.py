@@ -214,8 +214,10 @@ def measured(table: Table, run: Run) -> list[str]:
         if limits:
             limit, share = next((rows[name] for name in limits if name in rows), None), of_limit(table, rows)
             cells += [duration(limit["median"]), f"{share:.2f}"] if limit and share else ["", ""]
-        rivals = competitors(table, rows)
-        cells += [_times(ratio(table, rows, name), name in rivals) if name in rows else "" for name in others]
+        baselines = competitors(table, rows)
+        cells += [
+            _times(ratio(table, rows, name), name in baselines) if name in rows else "" for name in others
+        ]
         cells += [_megabytes(rows.get(name, {}).get("beyond_mb")) for name in remembered]
         lines.append(cells)
     return markdown(heading, lines)
