@@ -141,7 +141,7 @@ def test_names_with_accents_of_another_system_are_found(content, tmp_path):
 
 def test_two_tracklets_of_one_name_are_refused(content, tmp_path):
     parts = [Tracklet((f"{place}/1.jpg",), 1, 1, "anna/1") for place in ("query", "gallery")]
-    with pytest.raises(DatasetError, match="expected a name of its own for every tracklet"):
+    with pytest.raises(DatasetError, match="expected unique tracklet names"):
         attach_joints(TrackletDataset("own", str(tmp_path), [], parts[:1], parts[1:], ""), tmp_path / "none")
 
 
