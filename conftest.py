@@ -1,4 +1,4 @@
-"""The tests and benchmarks take the installed package, not the source folder they are started in."""
+"""Makes tests and benchmarks import the installed package, not the package in the working directory."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from importlib.util import find_spec
 
 import pytest
 
-# `python -m pytest` puts the working directory first, `pytest` does not.
+# `python -m pytest` inserts the working directory at the start of sys.path; `pytest` does not.
 if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
     del sys.path[0]
-os.environ["PYTHONSAFEPATH"] = "1"  # the same in the processes that tests start
+os.environ["PYTHONSAFEPATH"] = "1"  # the same for subprocesses of the tests
 
 
 def pytest_configure(config):

@@ -1,7 +1,7 @@
 """`nox` checks format, lint and types; `nox -s versions` runs the tests with all supported torch and Python.
 
-One of them: `nox -s "versions-3.12(torch='2.14')" -- -x python_tests/ops`. Its environment takes about 6 GB
-and is removed when the tests have passed.
+To run one combination: `nox -s "versions-3.12(torch='2.14')" -- -x python_tests/ops`. Its environment takes
+about 6 GB and is removed after the tests have passed.
 """
 
 import os
@@ -21,14 +21,14 @@ nox.options.sessions = ["lint"]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, clang-format and mypy; mypy takes the types of torch and others from the active environment."""
+    """Run ruff, clang-format and mypy. mypy uses torch and other packages of the active environment."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     native = [str(path) for path in Path("csrc").rglob("*") if path.suffix in {".h", ".cpp", ".cu", ".cuh"}]
     session.run("clang-format", "--dry-run", "--Werror", *native)
     active = str(shutil.which("python3"))
-    session.run(active, "-c", "import torch", external=True)  # without torch mypy reports something else
+    session.run(active, "-c", "import torch", external=True)  # without torch, mypy reports wrong errors
     session.run("mypy", "--python-executable", active, "vreid_ext")
 
 
@@ -38,7 +38,7 @@ def _wheels(session: nox.Session) -> Path:
 
 @nox.session(python=PYTHONS)
 def wheel(session: nox.Session) -> None:
-    """Build the wheel for a Python. It needs no torch, so one wheel serves all versions of torch."""
+    """Build the wheel for a Python version. It does not depend on the version of torch."""
     shutil.rmtree(_wheels(session), ignore_errors=True)
     command = ["python", "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(_wheels(session)), "."]
     session.run(*command, env={"VREID_CUDA": "0"})
@@ -47,9 +47,9 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, requires=["wheel-{python}"])
 @nox.parametrize("torch", TORCHES)
 def versions(session: nox.Session, torch: str) -> None:
-    """The test suite with one version of torch, and the torchvision and Triton that belong to it."""
+    """Run the tests with one version of torch and the matching versions of torchvision and Triton."""
     (built,) = _wheels(session).glob("*.whl")
-    # A constraint in the user's configuration of pip is meant for other environments than these.
+    # Ignore constraints in the user's pip configuration, which may pin another version of torch.
     release = "torch" if torch == "newest" else f"torch=={torch}.*"
     session.install(f"{built}[test]", release, env={"PIP_CONSTRAINT": os.devnull})
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)

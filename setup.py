@@ -1,8 +1,8 @@
 """Builds the native modules with CMake and ninja; everything else is in pyproject.toml.
 
-VREID_CUDA=auto|0|1   build vreid_ext._cuda: where nvcc is found (default), never, or fail without it
-VREID_CUDA_ARCHS      architectures as CMake takes them, e.g. "90" or "80;90"
-CMAKE_BUILD_PARALLEL_LEVEL   compile jobs at a time (default: 2, so that small machines keep their memory)
+VREID_CUDA=auto|0|1   build vreid_ext._cuda: if nvcc is found (default), never, or always (error without nvcc)
+VREID_CUDA_ARCHS      architectures in the syntax of CMake, e.g. "90" or "80;90"
+CMAKE_BUILD_PARALLEL_LEVEL   number of parallel compile jobs (default: 2, to limit the memory use)
 """
 
 import os
@@ -28,23 +28,23 @@ def find_nvcc() -> str | None:
 
 def extensions() -> list[Extension]:
     modules = [Extension("vreid_ext._native", [])]
-    wanted = os.environ.get("VREID_CUDA", "auto")
-    if wanted not in ("auto", "0", "1"):
-        raise SystemExit(f"VREID_CUDA: expected auto, 0 or 1, got {wanted!r}")
-    # CMake would fail on it as well, but in auto that is taken for a CUDA toolkit that does not work.
+    cuda = os.environ.get("VREID_CUDA", "auto")
+    if cuda not in ("auto", "0", "1"):
+        raise SystemExit(f"VREID_CUDA: expected auto, 0 or 1, got {cuda!r}")
+    # Checked here because VREID_CUDA=auto ignores errors of CMake, such as the one for a wrong architecture.
     archs = os.environ.get("VREID_CUDA_ARCHS", "")
     if archs and not re.fullmatch(r"all|all-major|native|(;?\d+[af]?(-real|-virtual)?)+", archs):
         raise SystemExit(f'VREID_CUDA_ARCHS: expected architectures as "90" or "80;90", got {archs!r}')
-    if wanted == "1" and find_nvcc() is None:
-        raise SystemExit("VREID_CUDA=1: nvcc not found on PATH, in CUDA_HOME or in /usr/local/cuda")
-    if wanted != "0" and find_nvcc() is not None:
-        # In auto a CUDA toolkit that does not work must not take the CPU module down with it.
-        modules.append(Extension("vreid_ext._cuda", [], optional=wanted == "auto"))
+    if cuda == "1" and find_nvcc() is None:
+        raise SystemExit("VREID_CUDA: expected nvcc on PATH, in CUDA_HOME or in /usr/local/cuda, got none")
+    if cuda != "0" and find_nvcc() is not None:
+        # With auto, a broken CUDA toolkit must not prevent the build of the CPU module.
+        modules.append(Extension("vreid_ext._cuda", [], optional=cuda == "auto"))
     return modules
 
 
 class CMakeBuild(build_ext):
-    """One CMake configuration per module, so that a failure in one leaves the other alone."""
+    """Builds each module with its own CMake configuration, so that a failure does not affect the others."""
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11
@@ -52,8 +52,8 @@ class CMakeBuild(build_ext):
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         build = Path(self.build_temp, module).resolve()
-        # pip builds in a temporary environment, which is gone at the next build in this folder. The paths
-        # to it are given here, so that CMake finds the new ones and ninja compiles only what has changed.
+        # pip builds in a temporary environment, which no longer exists at the next build in this folder. So
+        # pass its paths explicitly: CMake then uses the new ones and ninja compiles only what has changed.
         configure = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",

@@ -1,9 +1,9 @@
-"""Table 1 of the ASTA paper on a rendered set: five rows, some seeds each, mean and spread, DVDP curves.
+"""Table 1 of the ASTA paper on a rendered set: mean and standard deviation over several seeds, DVDP curves.
 
     python benchmarks/asta_ablation.py OUT [KEY=VALUE ...]
 
-May be stopped and started again at any time: finished runs are read, an unfinished one goes on. Writes
-OUT/table.md and OUT/dvdp.png (first seed).
+Can be interrupted at any time. The same command then skips finished runs and resumes the unfinished one.
+Writes OUT/table.md and OUT/dvdp.png (first seed).
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def last_dvdp(run: Path) -> float:
-    """Mean over the batches of the last epoch."""
+    """Mean DVDP over the batches of the last epoch."""
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     return [line["dvdp"] for line in lines if line["kind"] == "epoch"][-1]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import torch
-from rivals_mining import cdist, metric_learning
-from rivals_region import matmul as region_matmul
-from rivals_sta import block_sums, naive
+from baselines_mining import cdist, metric_learning
+from baselines_region import matmul as region_matmul
+from baselines_sta import block_sums, naive
 from torch import Tensor
 
 from vreid_ext import ops
@@ -21,7 +21,7 @@ class Case:
 
     Attributes:
         ours: from a backend's name to the op as a function of the inputs, with one result.
-        rivals: the same in plain torch.
+        baselines: the same in plain torch.
         compiled: of these, the one to compile as well.
         read, product: bytes of the tensors each read (and, of gradients, written) at least once, and
             floating-point operations, in the forward pass.
@@ -32,7 +32,7 @@ class Case:
     size: str
     inputs: tuple[Tensor, ...]
     ours: Callable[[str], Function]
-    rivals: dict[str, Function] = field(default_factory=dict)
+    baselines: dict[str, Function] = field(default_factory=dict)
     compiled: str | None = None
     read: int = 0
     product: int = 0
@@ -84,16 +84,16 @@ def _sta_pool(device: str, dtype: torch.dtype, layout: str, tiny: bool) -> Case:
 def _batch_hard(device: str, n: int, dim: int) -> Case:
     x = torch.randn(n, dim, device=device)
     labels = torch.arange(n, device=device) // 4
-    rivals: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
+    baselines: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
     if metric_learning_is_installed():
         peer = metric_learning()
-        rivals["pytorch-metric-learning"] = lambda x: peer(x, labels)
+        baselines["pytorch-metric-learning"] = lambda x: peer(x, labels)
     return Case(
         "batch_hard_triplet",
         f"{n}x{dim} float32",
         (x,),
         lambda name: lambda x: ops.batch_hard_triplet(x, labels, backend=name),
-        rivals,
+        baselines,
         compiled="eager" if n == 2048 else None,
         read=x.nbytes,
         product=2 * n * n * dim,

@@ -101,9 +101,9 @@ def without_backward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 
 def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: list[str]) -> list[Row]:
     """Rows of every provider with the correct result: forward, and forward with backward."""
-    functions = {name: case.ours(name) for name in BACKENDS[device]} | case.rivals
+    functions = {name: case.ours(name) for name in BACKENDS[device]} | case.baselines
     if case.compiled and device == "cuda" and clock.allows(f"torch.compile of {case.op} {case.size}", 60):
-        functions["compiled"] = torch.compile(case.rivals[case.compiled], dynamic=False)
+        functions["compiled"] = torch.compile(case.baselines[case.compiled], dynamic=False)
     wanted = case.ours("reference")(*case.inputs)
     good = {}
     for name, function in functions.items():

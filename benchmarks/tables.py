@@ -98,7 +98,8 @@ class Run:
 
     @property
     def device(self) -> str:
-        return str(self.machine.get("gpu") or self.machine["cpu"])
+        """GPU, or CPU and number of threads: rows of the same device replace each other."""
+        return str(self.machine.get("gpu") or f"{self.machine['cpu']}, {self.machine['threads']} threads")
 
     @property
     def version(self) -> str:
@@ -159,7 +160,7 @@ def runs(results: Path = RESULTS) -> dict[str, list[Run]]:
     return {name: sorted(shown, key=lambda run: devices.index(run.device)) for name, shown in found.items()}
 
 
-def time(milliseconds: float) -> str:
+def duration(milliseconds: float) -> str:
     value, unit = (milliseconds, "ms") if milliseconds < 1000 else (milliseconds / 1000, "s")
     return f"{value:#.3g}".rstrip(".") + f" {unit}"
 
@@ -209,12 +210,14 @@ def measured(table: Table, run: Run) -> list[str]:
     heading += [f"memory, {names.get(name, name)}" for name in remembered]
     lines = []
     for case, rows in run.cases.items():
-        cells = [case, time(rows[table.ours]["median"])]
+        cells = [case, duration(rows[table.ours]["median"])]
         if limits:
             limit, share = next((rows[name] for name in limits if name in rows), None), of_limit(table, rows)
-            cells += [time(limit["median"]), f"{share:.2f}"] if limit and share else ["", ""]
-        rivals = competitors(table, rows)
-        cells += [_times(ratio(table, rows, name), name in rivals) if name in rows else "" for name in others]
+            cells += [duration(limit["median"]), f"{share:.2f}"] if limit and share else ["", ""]
+        baselines = competitors(table, rows)
+        cells += [
+            _times(ratio(table, rows, name), name in baselines) if name in rows else "" for name in others
+        ]
         cells += [_megabytes(rows.get(name, {}).get("beyond_mb")) for name in remembered]
         lines.append(cells)
     return markdown(heading, lines)
@@ -228,27 +231,23 @@ def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[st
         for device in dict.fromkeys(run.device for run in shown[name] if table.summary):
             of_device = [run for run in shown[name] if run.device == device]
             cases = {case: rows for run in of_device for case, rows in run.cases.items()}
-            fastest = []
-            for case, rows in cases.items():
-                if found := competitors(table, rows):
-                    rival = min(found, key=lambda each: found[each])
-                    text = f"{_times(found[rival])} {NAMES.get(rival, rival)} ({case})"
-                    fastest.append((found[rival], text))
-            shares = [share for rows in cases.values() if (share := of_limit(table, rows))]
-            versions = [f"[{run.version}]({link(run.file)})" for run in of_device]
-            lines.append(
-                [
-                    table.op,
-                    str(len(cases)),
-                    max(fastest)[1],
-                    min(fastest)[1] if len(fastest) > 1 else "the same",
-                    " to ".join(dict.fromkeys(f"{each(shares):.2f}" for each in (min, max)))
-                    if shares
-                    else "",
-                    f"{_machine(of_device[0])}; {'; '.join(versions)}",
-                ]
+            fastest = sorted(
+                (min((time, name) for name, time in found.items()), case)
+                for case, rows in cases.items()
+                if (found := competitors(table, rows))
             )
+            texts = [f"{_times(time)} {NAMES.get(rival, rival)} ({case})" for (time, rival), case in fastest]
+            shares = [share for rows in cases.values() if (share := of_limit(table, rows))]
+            limit = dict.fromkeys(f"{share:.2f}" for share in (min(shares), max(shares))) if shares else ()
+            versions = [f"[{run.version}]({link(run.file)})" for run in of_device]
+            measured_on = f"{_machine(of_device[0])}; {'; '.join(versions)}"
+            best, worst = (texts[-1], texts[0] if len(texts) > 1 else "the same") if texts else ("", "")
+            lines.append([table.op, str(len(cases)), best, worst, " to ".join(limit), measured_on])
     return markdown(heading, lines)
+
+
+# Of the plan: bytes per second of a disk, which is an assumption, and positives of a query.
+_DISK, _POSITIVES = 1e9, 50
 
 
 def plan(shown: dict[str, list[Run]]) -> list[str]:
@@ -276,10 +275,6 @@ def plan(shown: dict[str, list[Run]]) -> list[str]:
         "",
         *markdown(heading, lines),
     ]
-
-
-# Of the plan: bytes per second of a disk, which is an assumption, and positives of a query.
-_DISK, _POSITIVES = 1e9, 50
 
 
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
@@ -335,8 +330,7 @@ def main() -> int:
 
 
 def _machine(run: Run) -> str:
-    isa = f" ({run.machine['isa']})" if "isa" in run.machine else ""
-    return f"{run.device}{isa}, {run.machine['threads']} threads"
+    return ", ".join([run.device, *([run.machine["isa"]] if "isa" in run.machine else [])])
 
 
 def _times(value: float, rival: bool = True) -> str:

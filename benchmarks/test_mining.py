@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rivals_mining import MARGIN, anchor_loop, cdist, metric_learning
+from baselines_mining import MARGIN, anchor_loop, cdist, metric_learning
 
 from vreid_ext.losses import TripletLoss
 
@@ -15,12 +15,12 @@ def test_triplet_loss(side_by_side, device, n, dimensions):
     x = torch.randn(n, dimensions, device=device, requires_grad=True)
     labels = torch.arange(n, device=device) // K
     losses = {"ours": TripletLoss(MARGIN), "metric-learning": metric_learning(), "cdist": cdist}
-    if n == 64:  # seconds a step for more
+    if n == 64:  # a step takes seconds for larger n
         losses["anchor by anchor"] = anchor_loop
     values = [loss(x, labels).item() for loss in losses.values()]
     assert values == pytest.approx([values[0]] * len(values), rel=1e-3)
 
-    repeats = 20 if n == 64 else 1  # one small step after another's large one would time the caches
+    repeats = 20 if n == 64 else 1  # a single small step would mainly measure cold caches
 
     def step(loss):
         return lambda: [torch.autograd.grad(loss(x, labels), x) for _ in range(repeats)]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from baselines_ranking import by_sorting, numpy_re_ranking, products, torchreid
 from harness import peak
-from rivals_ranking import by_sorting, numpy_re_ranking, products, torchreid
 
 from vreid_ext import metrics, ops
 from vreid_ext.compat.torchreid import evaluate_rank, re_ranking

@@ -1,9 +1,9 @@
-"""Region pooling against eager torch, torch.compile and the memory traffic no implementation can avoid."""
+"""Region pooling compared with eager torch, torch.compile and the limit set by the memory traffic."""
 
 import pytest
 import torch
+from baselines_region import matmul, naive
 from limits import one_read, two_reads_one_write
-from rivals_region import matmul, naive
 
 from vreid_ext import ops
 
@@ -22,7 +22,7 @@ def ours(logits, x):
     return pool.features, pool.overlap
 
 
-def rivals(logits, x):
+def providers(logits, x):
     compiled = torch.compile(matmul, dynamic=False), torch.compile(naive, dynamic=False)
     return {
         "ours": lambda: ours(logits, x),
@@ -42,7 +42,7 @@ def test_forward(side_by_side, device, dtype, layout):
         torch.testing.assert_close(ours(logits, x)[0], matmul(logits, x)[0], rtol=3e-2, atol=1e-2)
         side_by_side(
             f"forward {str(dtype)[6:]} {layout}",
-            {**rivals(logits, x), "one read": one_read(x)},
+            {**providers(logits, x), "one read": one_read(x)},
             group="region_pool forward",
         )
 
@@ -64,7 +64,7 @@ def test_forward_backward(side_by_side, device, dtype, layout):
     side_by_side(
         f"forward+backward {str(dtype)[6:]} {layout}",
         {
-            **{name: with_backward(run) for name, run in rivals(logits, x).items()},
+            **{name: with_backward(run) for name, run in providers(logits, x).items()},
             "two reads, one write": two_reads_one_write(x.detach(), reuse=True),
             "the same, fresh memory": two_reads_one_write(x.detach(), reuse=False),
         },

@@ -1,9 +1,9 @@
-"""STA pooling against eager torch, torch.compile and the memory traffic no implementation can avoid."""
+"""STA pooling compared with eager torch, torch.compile and the limit set by the memory traffic."""
 
 import pytest
 import torch
+from baselines_sta import block_sums, naive
 from limits import one_read, two_reads_one_write
-from rivals_sta import block_sums, naive
 
 from vreid_ext import ops
 
@@ -21,7 +21,7 @@ def ours(x):
     return ops.sta_pool(x, BLOCKS).pooled
 
 
-def rivals(x):
+def providers(x):
     compiled = torch.compile(block_sums, dynamic=False), torch.compile(naive, dynamic=False)
     return {
         "ours": lambda: ours(x),
@@ -40,7 +40,7 @@ def test_forward(side_by_side, device, dtype, layout):
     with torch.no_grad():
         side_by_side(
             f"forward {str(dtype)[6:]} {layout}",
-            {**rivals(x), "one read": one_read(x)},
+            {**providers(x), "one read": one_read(x)},
             group="sta_pool forward",
         )
 
@@ -61,7 +61,7 @@ def test_forward_backward(side_by_side, device, dtype, layout):
     side_by_side(
         f"forward+backward {str(dtype)[6:]} {layout}",
         {
-            **{name: with_backward(run) for name, run in rivals(x).items()},
+            **{name: with_backward(run) for name, run in providers(x).items()},
             "two reads, one write": two_reads_one_write(x.detach(), reuse=True),
             "the same, fresh memory": two_reads_one_write(x.detach(), reuse=False),
         },

@@ -77,11 +77,14 @@ def test_the_newest_row_of_each_machine_is_shown(tables, tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(each))
     shown = tables["runs"](tmp_path)
     cases = [(run.device, run.machine["commit"], list(run.cases)) for run in shown["triplet loss"]]
-    assert cases == [("A", "new", ["n = 1"]), ("A", "old", ["n = 2"]), ("B", "gpu", ["n = 1"])]
+    assert cases == [
+        *(("A, 2 threads", "new", ["n = 1"]), ("A, 2 threads", "old", ["n = 2"])),
+        ("B", "gpu", ["n = 1"]),
+    ]
     text = "\n".join(tables["summary"](shown, lambda file: file.name))
     assert "| **0.50 x** cdist (n = 1) | the same |" in text
     assert "A, 2 threads; [commit new, 2020-02-01, torch 2](mining_new.json)" in text
-    assert "B, 2 threads; [commit gpu" in text
+    assert "| B; [commit gpu" in text
 
 
 def test_rows_that_no_table_shows_are_an_error(tables, tmp_path):

@@ -1,4 +1,4 @@
-"""Attributes of MARS and DukeMTMC-VideoReID, as used by ASTA and AITL: names, class counts, label checks."""
+"""Attributes of MARS and DukeMTMC-VideoReID for ASTA and AITL: names, numbers of classes, label checks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -12,7 +12,7 @@ IGNORE = -1  # class index of an unknown attribute
 
 Group = Literal["id_relevant", "id_irrelevant", "all"]
 
-# Attribute -> number of classes, in the column order of the attribute tables (fourth column onwards).
+# Attribute -> number of classes, in the order of the columns of the attribute file, starting at the fourth.
 ID_IRRELEVANT: Mapping[str, int] = {
     "motion": 5,
     "pose": 6,
@@ -57,7 +57,7 @@ ID_RELEVANT: Mapping[str, Mapping[str, int]] = {
 def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
     """Number of classes of each attribute of "mars" or "dukev", in column order ("all": ID-irrelevant first).
 
-    They sum to 25 for "id_irrelevant", to 41 (mars) and 33 (dukev) for "id_relevant".
+    The numbers add up to 25 for "id_irrelevant", and to 41 (mars) or 33 (dukev) for "id_relevant".
 
     Raises:
         ValueError: unknown data set or group.
@@ -75,15 +75,20 @@ def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
 
 
 def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str]) -> Tensor:
-    """Class indices of the named attributes, (A,) int64; -1 if the tracklet or the attribute is not in the
-    table. Losses and metrics ignore -1.
+    """Class indices (A,) int64 of the named attributes of a tracklet.
+
+    Unknown attributes, or all attributes if `attributes` is None, have index -1, which losses and metrics
+    ignore.
     """
-    given = attributes or {}
-    return torch.tensor([given.get(name, IGNORE) for name in names], dtype=torch.int64)
+    known = attributes or {}
+    return torch.tensor([known.get(name, IGNORE) for name in names], dtype=torch.int64)
 
 
 def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
-    """Check logits (n, sum of sizes) and targets (n, A) with class indices in range or -1."""
+    """Check logits (n, sum of sizes) and targets (n, A), int64 class indices in range or -1.
+
+    The values of targets on a GPU are not checked, as this would synchronise.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a floating-point tensor (n, {sum(sizes.values())}), got {got}")
@@ -100,6 +105,6 @@ def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) 
             row, column = outside.nonzero()[0].tolist()
             name = list(sizes)[column]
             raise ValueError(
-                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} if unknown, got "
-                f"{int(targets[row, column])} for {name!r} in row {row}"
+                f"targets: expected 0 to {sizes[name] - 1}, or {IGNORE} if unknown, got class "
+                f"{int(targets[row, column])} of {name!r} in row {row}"
             )

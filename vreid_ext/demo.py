@@ -1,6 +1,6 @@
-"""`vreid demo`: train and evaluate two small models on a rendered data set, in minutes on two CPU cores.
+"""Demo: trains two models on a rendered set and draws the results, in minutes on two CPU cores.
 
-Nothing is downloaded: the people are rendered, and the backbones start from random weights.
+Nothing is downloaded: the people are rendered and the backbones are initialised randomly.
 """
 
 import json
@@ -33,24 +33,24 @@ def run_demo(
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Render a data set, train average pooling and STA on it, print a table of results and write plots.
+    """Render a set, train average pooling and STA on it, print a table of results and draw pictures.
 
-    Writes to `out`: `set/` (rendered once, then reused), `average-pooling/` and `sta/` (training runs, which
-    resume if they were interrupted), `report.html` with both systems and the ranked lists of STA,
-    `curves.png`, `cmc.png` and `attention-1.png` to `attention-3.png`.
+    Writes to `out`: `set/` (rendered once, then reused), `average-pooling/` and `sta/` (runs; an interrupted
+    run is resumed), `report.html` with both models and the ranked lists of STA, `curves.png`, `cmc.png` and
+    `attention-1.png` to `attention-3.png`.
 
     Args:
         out: a new folder, or the folder of an earlier demo with the same arguments.
-        seed: seed of the data set and of the training.
-        epochs: epochs of each training; None for the recipes' values.
-        settings: arguments of `synthesize` (except the seed) that override the demo's.
+        seed: seed of the set and of the training.
+        epochs: number of training epochs; None: as in the recipes.
+        settings: arguments of `synthesize`, except the seed, that override those of the demo.
         quiet: print nothing.
 
     Returns:
-        For each system the metrics of its evaluation (mAP, mINP, rank1, rank5, cmc, ...), as fractions.
+        For each model the figures of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
 
     Raises:
-        ValueError: `out` contains a data set with other settings, or other files.
+        ValueError: `out` contains another set, or other files.
     """
     out = Path(out)
     console = Console(quiet=quiet)
@@ -76,13 +76,13 @@ def run_demo(
 
 
 def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
-    """The data set with these settings: an existing one, or newly rendered."""
-    written = root / "synth.json"
-    if written.is_file():
-        existing = json.loads(written.read_text(encoding="utf-8"))
+    """Render the set with these settings, unless it exists already."""
+    file = root / "synth.json"
+    if file.is_file():
+        existing = json.loads(file.read_text(encoding="utf-8"))
         if existing != settings:
             raise ValueError(
-                f"out: expected a data set with the settings {settings} in {root}, got {existing}; "
+                f"out: expected a set rendered with {settings} in {root}, got {existing}; "
                 "choose another folder"
             )
         return root
@@ -97,7 +97,7 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
 
 
 def _picture_attention(run: Path, out: Path) -> None:
-    """Plot the attention on query clips that are evenly spaced in the list of queries."""
+    """Draw the attention on clips of queries that are evenly spaced in the list of queries."""
     model, recipe, _ = open_checkpoint(run)
     queries = dataset_of(recipe.dataset).query
     for number in range(PICTURES):

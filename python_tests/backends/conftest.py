@@ -7,13 +7,11 @@ Triton settles whether it interprets when kernels are defined, so its interprete
 """
 
 import fcntl
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -68,17 +66,6 @@ def feature_map() -> Callable[..., Tensor]:
         return x.expand(shape)
 
     return make
-
-
-@pytest.fixture
-def fuzz() -> ModuleType:
-    """python_tests/ops/test_fuzz.py: calls that nobody would write down, and their judge."""
-    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "python_tests" / "ops" / "test_fuzz.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["fuzz"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

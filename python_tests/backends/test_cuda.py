@@ -168,7 +168,7 @@ def test_bad_arguments_are_exceptions():
         _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
     with pytest.raises(ValueError, match="dtype: expected the code of float32, bfloat16 or float16, got"):
         _cuda.pieces((16, 1, *[1] * 8), 1)
-    with pytest.raises(ValueError, match="x: expected stride 1 of cells or of channels, got 2 and 4"):
+    with pytest.raises(ValueError, match="x: expected stride 1 of cells or of channels, got 2 and 2"):
         _cuda.pieces((16, 0, 1, 1, 2, 2, 4, 4, 2, 2), 1)
     with pytest.raises(ValueError, match="blocks: expected a divisor of 3 cells, got 2"):
         _cuda.pieces((16, 0, 1, 1, 1, 3, 3, 3, 3, 1), 2)

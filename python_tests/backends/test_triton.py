@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzz.campaign import some_calls
 from torch import Tensor
 
 from vreid_ext import backends, ops
@@ -231,8 +232,8 @@ def test_no_launch_waits_for_the_gpu(feature_map):
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="as many calls take a GPU's tests longer than they tell")
-def test_calls_that_nobody_would_write_down(fuzz):
-    fuzz.some_calls(
+def test_unusual_calls():
+    some_calls(
         "triton",
         [op for op, each in OPS.items() if "triton" in each.backends],
         (torch.float32, torch.float16),

@@ -136,7 +136,7 @@ def test_a_damaged_shard_is_named_and_extracted_again(tmp_path, data, recipe, ha
     assert mended.manifest == before.manifest
     assert np.array_equal(mended.rows()[:], rows)
     damaged.unlink()
-    with pytest.raises(ValueError, match=r"^features: expected .*, got 0 bytes in .*rows-000001"):
+    with pytest.raises(ValueError, match=r"^features: expected \d+ bytes in .*rows-000001.*, got 0$"):
         metrics.StoredFeatures(folder)
 
 
@@ -163,7 +163,7 @@ def test_features_of_something_else_are_refused(tmp_path, data, recipe, mars_roo
     first, *others = data.query
     turned = replace(data, query=[replace(first, paths=first.paths[::-1]), *others])
     with pytest.raises(
-        ValueError, match=r'There, here: tracklet 0: {"images": "\w{16}"}, {"images": "\w{16}"}'
+        ValueError, match=r'Existing, new: tracklet 0: {"images": "\w{16}"}, {"images": "\w{16}"}'
     ):
         store(folder, turned, recipe)
     assert before == {path: path.read_bytes() for path in folder.iterdir()}
@@ -192,7 +192,7 @@ def test_bad_folders_are_named(tmp_path, data, recipe):
         stored.rows("query", "attributes")
     manifest = tmp_path / "f" / "manifest.json"
     manifest.write_text(json.dumps(stored.manifest | {"format": 9}))
-    with pytest.raises(ValueError, match=r"^features: expected .*, got format 9"):
+    with pytest.raises(ValueError, match=r"^features: expected format 1, got 9"):
         metrics.StoredFeatures(tmp_path / "f")
     for text in ("{", "[]", "[" * 100_000):
         manifest.write_text(text)

@@ -103,7 +103,7 @@ def test_two_networks_in_a_file_and_one_that_is_not_whole(resnet, tmp_path):
         build_backbone("resnet18", tmp_path / "both.pth")
     torch.save({k: v for k, v in resnet.items() if not k.startswith("layer4.1")}, tmp_path / "part.pth")
     with pytest.raises(
-        ValueError, match=r"expected 100 tensors by name, got 90; .* lacks is 'layer4.1.conv1"
+        ValueError, match=r"expected 100 tensors by name, got 90; .* missing one is 'layer4.1.conv1"
     ):
         build_backbone("resnet18", tmp_path / "part.pth")
 

@@ -168,7 +168,7 @@ def test_bad_calls_are_named():
         stal(frames[0])
     with pytest.raises(ValueError, match=r"joints: expected shape \(B,T,14,3\) = .*, got \(2, 2, 14, 3\)"):
         stal(frames, joints=joints[:, :2])
-    with pytest.raises(ValueError, match=r"label: expected .*, got none in training of the local branch"):
+    with pytest.raises(ValueError, match=r"label: expected .* to train the local branch, got None"):
         stal(frames)
     rows = stal.eval()(frames)
     with pytest.raises(ValueError, match=r"rows: expected shape \(n,573\), got \(2, 3\)"):

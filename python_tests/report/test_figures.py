@@ -33,7 +33,7 @@ def test_what_holds_no_figures_is_named(tmp_path):
     (tmp_path / "other.json").write_text("[1]")
     for name, says in (
         ("", "expected a finished run or the JSON"),
-        ("torn.json", "is no JSON"),
+        ("torn.json", "expected JSON in"),
         ("other.json", "which has no rows"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -161,7 +161,7 @@ def test_a_ranking_counts_what_is_no_junk(tmp_path):
     distances = [0.1 + place / 100 for place in range(12)]
     path = plot_ranking(frames[0], frames, kinds, distances, tmp_path / "r.svg", title="0002C1T0001")
     assert {"0002C1T0001", "query", "junk", "1 hit", "2 miss", "8 miss", "0.100", "0.210"} <= svg_text(path)
-    with pytest.raises(ValueError, match=r"expected .*, got 12, 11 and 12 places"):
+    with pytest.raises(ValueError, match=r"expected .*, got 12, 11 and 12 items"):
         plot_ranking(frames[0], frames, kinds[1:], distances, tmp_path / "no.svg")
     with pytest.raises(ValueError, match=r"kinds: expected .*, got 'good'"):
         plot_ranking(frames[0], frames[:1], ["good"], [0.1], tmp_path / "no.svg")
@@ -215,7 +215,7 @@ def test_dvdp_per_epoch_beside_map(tmp_path):
     log.write_text("\n".join(map(json.dumps, lines)))
     assert {"DVDP", "mAP (%)", "epoch", "AITL"} <= svg_text(plot_dvdp({"AITL": log}, tmp_path / "dvdp.svg"))
     log.write_text(json.dumps({"kind": "epoch", "epoch": 0, "loss": 1.0}))
-    with pytest.raises(ValueError, match="has no DVDP"):
+    with pytest.raises(ValueError, match=r"logs: expected logs with DVDP"):
         plot_dvdp({"AITL": log}, tmp_path / "none.svg")
     with pytest.raises(ValueError, match=r"logs: expected .*, got none"):
         plot_dvdp({}, tmp_path / "none.svg")

@@ -1,6 +1,6 @@
-"""The command `vreid`: one file per group of commands.
+"""The command `vreid`, with one file per group of commands.
 
-Only the standard library and torch are imported before a command needs more.
+Imports other than the standard library and torch are deferred until a command needs them.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import re
 import sys
 from typing import Any
 
-# The extra that installs a module, by the module's first name.
+# Top-level module -> the extra of this package that installs it.
 _EXTRAS = {
     **dict.fromkeys(
         (
@@ -21,19 +21,20 @@ _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "ai_edge_litert": "pose",
     "cv2": "video",
+    "h5py": "hdf5",
 }  # fmt: skip
-# In the order of `vreid --help`.
+# In the order in which `vreid --help` lists them.
 _GROUPS = ("train", "evaluate", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:
     """Run the command line.
 
-    Exit code: 0 when done, 1 after a failure, 2 after wrong usage, 130 when interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
 
-    An error is one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
+    An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
-    arguments = [_at_home(argument) for argument in sys.argv[1:]]
+    arguments = [_expand_user(argument) for argument in sys.argv[1:]]
     debug = arguments[:1] == ["--debug"]
     try:
         application()(args=arguments[debug:], prog_name="vreid")
@@ -65,15 +66,15 @@ def application() -> Any:
     return app
 
 
-def _at_home(argument: str) -> str:
-    """The argument with `~` expanded: shells leave it in `--out=~/runs`, other programs everywhere."""
+def _expand_user(argument: str) -> str:
+    """Expand `~` in an argument. Shells do not expand it in `--out=~/runs`, and other programs never do."""
     option = re.match(r"--[\w-]+=", argument)
     name = option[0] if option else ""
     return name + os.path.expanduser(argument.removeprefix(name))
 
 
 def _leave_process_group() -> None:
-    """Without this, gloo's threads occasionally abort the process at exit, after its work is done."""
+    """Destroy the process group; otherwise gloo occasionally aborts the process at exit."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -13,16 +13,21 @@ from vreid_ext.cli.output import RESUMES, bars, emit
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     layout: Annotated[
-        Literal["mars", "ilids", "prid"], typer.Option(help="Whose folders and split files.")
+        Literal["mars", "ilids", "prid"], typer.Option(help="Layout of the folders and split files.")
     ] = "mars",
-    ids: Annotated[int, typer.Option(help="Persons.")] = 40,
-    cameras: Annotated[int | None, typer.Option(help="Cameras; 4 for mars, else 2.")] = None,
-    tracklets: Annotated[
-        int | None, typer.Option(help="Tracklets of a person in a camera; 2 for mars, else 1.")
+    ids: Annotated[int, typer.Option(help="Number of persons.")] = 40,
+    cameras: Annotated[
+        int | None, typer.Option(help="Number of cameras; default 4 for mars, otherwise 2.")
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of a tracklet; 16 for mars, else 32.")] = None,
+    tracklets: Annotated[
+        int | None,
+        typer.Option(help="Tracklets per person and camera; default 2 for mars, otherwise 1."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames per tracklet; default 16 for mars, otherwise 32.")
+    ] = None,
     size: Annotated[str, typer.Option(help="Height x width in pixels.")] = "128x64",
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives identical files.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Render walking people in the layout of MARS (with attributes and joints), iLIDS-VID or PRID2011."""
@@ -41,49 +46,51 @@ def synth(
 def tracklets(
     video: Annotated[
         Path,
-        typer.Argument(metavar="VIDEO", help="A video file, or a folder of them, each a camera of its own."),
+        typer.Argument(metavar="VIDEO", help="A video file, or a folder of videos, one per camera."),
     ],
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="A new folder, to be read as dataset.name=tracklet_folder."),
+        typer.Argument(metavar="OUT", help="A new folder; read it with dataset.name=tracklet_folder."),
     ],
     boxes: Annotated[
         Path | None,
-        typer.Option(help="Labelled boxes instead of detecting people: a JSON file; for a folder, a folder."),
+        typer.Option(
+            help="Labelled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
+        ),
     ] = None,
     split: Annotated[
         int | None,
         typer.Option(help="Tracklets that end before this frame are for training, the others for testing."),
     ] = None,
-    start: Annotated[int, typer.Option(help="First frame used, from 0.")] = 0,
+    start: Annotated[int, typer.Option(help="First frame to use, counted from 0.")] = 0,
     stop: Annotated[
-        int | None, typer.Option(help="Frame before which to stop; the video's end unless given.")
+        int | None, typer.Option(help="Frame to stop before; default: the end of the video.")
     ] = None,
-    stride: Annotated[int, typer.Option(help="People are looked for on every so many frames.")] = 2,
-    min_frames: Annotated[int, typer.Option(help="Tracks with fewer boxes are left out.")] = 4,
+    stride: Annotated[int, typer.Option(help="Detect people on every n-th frame.")] = 2,
+    min_frames: Annotated[int, typer.Option(help="Drop tracks with fewer boxes.")] = 4,
     camera: Annotated[
-        str, typer.Option(help="Name of the camera folder; one for each camera to be put together.")
+        str, typer.Option(help="Name of the camera's folder; use a different name for each camera.")
     ] = "cam1",
     as_json: Json = False,
 ) -> None:
-    """Find people in a video, link them over time and crop them into tracklets."""
+    """Detect people in a video, track them and crop them into tracklets."""
     from vreid_ext.data.video.extract import extract_tracklets, extract_videos
 
-    of_one: dict[str, Any] = {"split": split, "camera": camera}
+    for_one_video: dict[str, Any] = {"split": split, "camera": camera}
     options: dict[str, Any] = {"start": start, "stop": stop, "stride": stride, "min_frames": min_frames}
     options["boxes"] = boxes
-    with bars("frames") as (read,):  # counted once to find people, once to crop them
+    with bars("frames") as (read,):  # two passes over the video: detection, cropping
         if video.is_dir():
-            for name, value in of_one.items():
+            for name, value in for_one_video.items():
                 if value not in (None, "cam1"):
                     raise ValueError(f"--{name}: expected none for a folder of videos, got {value}")
             extraction = extract_videos(video, out, **options, progress=read)
         else:
-            extraction = extract_tracklets(video, out, **of_one, **options, progress=read)
+            extraction = extract_tracklets(video, out, **for_one_video, **options, progress=read)
     counts = {"tracklets": len(extraction.tracks), "train": extraction.train}
     counts |= {"crops": extraction.crops, "too_short": extraction.too_short}
-    told = {"out": str(extraction.root), **counts, "notes": extraction.notes}
-    emit(as_json, told, extraction.summary())
+    result = {"out": str(extraction.root), **counts, "notes": extraction.notes}
+    emit(as_json, result, extraction.summary())
 
 
 @app.command(epilog="Example: vreid data tracklet_folder people split=0.5")
@@ -92,22 +99,22 @@ def data(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Its folder.")],
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Options of the data set, as gallery=without_query."),
+        typer.Argument(metavar="KEY=VALUE", help="Options of the data set, such as gallery=without_query."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what is in a data set: persons, tracklets, frames, cameras, protocol, what is not used.
+    """Print the contents of a data set: persons, tracklets, frames, cameras, protocol, unused files.
 
-    Unusable tracklets are listed, not an error, unless on_error=raise is given.
+    Unusable tracklets are listed; with on_error=raise they are an error.
     """
     from vreid_ext.engine.build import dataset_of
     from vreid_ext.engine.config import recipe_from_dict
 
-    asked = [f"dataset.options.{option}" for option in ("on_error=skip", *(options or []))]
-    found = dataset_of(recipe_from_dict({"dataset": {"name": dataset, "root": str(root)}}, asked).dataset)
-    told = {"dataset": found.name, "root": found.root, **found.counts(), "protocol": found.protocol}
-    told |= {"skipped": found.skipped, "ignored": found.ignored}
-    emit(as_json, told, str(found))
+    overrides = [f"dataset.options.{option}" for option in ("on_error=skip", *(options or []))]
+    found = dataset_of(recipe_from_dict({"dataset": {"name": dataset, "root": str(root)}}, overrides).dataset)
+    result = {"dataset": found.name, "root": found.root, **found.counts(), "protocol": found.protocol}
+    result |= {"skipped": found.skipped, "ignored": found.ignored}
+    emit(as_json, result, str(found))
 
 
 @app.command(epilog="Example: vreid joints mars /data/MARS --model mediapipe-0.10.21-*.whl --pictures 4")
@@ -117,18 +124,18 @@ def joints(
     model: Annotated[
         Path | None,
         typer.Option(
-            help="pose_landmark_full.tflite, or the wheel of mediapipe 0.10.21 that holds it; "
-            "unless given, that of an installed mediapipe."
+            help="pose_landmark_full.tflite, or the wheel of mediapipe 0.10.21 that contains it; "
+            "default: the file of the installed mediapipe."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A .jsonl file; ROOT/joints.jsonl unless given.")] = None,
-    threads: Annotated[int, typer.Option(help="Of the pose network.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="A .jsonl file; default ROOT/joints.jsonl.")] = None,
+    threads: Annotated[int, typer.Option(help="Number of threads of the pose network.")] = 1,
     pictures: Annotated[
-        int, typer.Option(help="Draw skeletons and parts of so many tracklets, beside the file.")
+        int, typer.Option(help="Draw skeletons and parts of this many tracklets, next to the file.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Find 14 joints in every frame of every tracklet; the same command goes on where it was stopped."""
+    """Estimate 14 joints in every frame of every tracklet. The same command resumes after an interruption."""
     from vreid_ext.data import build_dataset
     from vreid_ext.data.pose.estimate import MediaPipePose, estimate_joints
 
@@ -141,8 +148,8 @@ def joints(
         from vreid_ext.report.parts import picture_tracklets
 
         drawn = [str(picture) for picture in picture_tracklets(data, Path(file), pictures)]
-    told = {"joints": file, "pictures": drawn}
-    emit(as_json, told, f"joints: {file}", *(f"picture: {picture}" for picture in drawn))
+    result = {"joints": file, "pictures": drawn}
+    emit(as_json, result, f"joints: {file}", *(f"picture: {picture}" for picture in drawn))
 
 
 def _size(text: str) -> tuple[int, int]:

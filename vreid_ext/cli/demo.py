@@ -12,12 +12,12 @@ from vreid_ext.cli.output import RESUMES, emit, interruptible
 @app.command(epilog="Example: vreid demo vreid-demo --seed 1")
 def demo(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder of the set, the runs and the pictures.")
+        Path, typer.Argument(metavar="OUT", help="Folder for the set, the runs and the pictures.")
     ] = Path("vreid-demo"),
-    seed: Annotated[int, typer.Option(help="Of the rendered set and of training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the rendered set and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Render a set, train average pooling and STA on it, draw curves and attention: minutes on a CPU."""
+    """Render a set, train average pooling and STA on it, and draw curves and attention (minutes on a CPU)."""
     from vreid_ext.demo import run_demo
 
     with interruptible(RESUMES):

@@ -18,33 +18,34 @@ def evaluate(
     overrides: Overrides = None,
     dataset_root: Root = None,
     out: Annotated[
-        Path | None, typer.Option(help="The JSON file of the figures; in the run unless given.")
+        Path | None, typer.Option(help="JSON file for the figures; default: in the run's folder.")
     ] = None,
-    report: Annotated[bool, typer.Option(help="Write the page of `vreid report` beside the figures.")] = True,
+    report: Annotated[bool, typer.Option(help="Write the page of `vreid report`, too.")] = True,
     as_json: Json = False,
     splits: Splits = None,
     rerank: Annotated[
-        bool, typer.Option("--rerank", help="Rank by k-reciprocal re-ranked distances: eval.rerank=true.")
+        bool, typer.Option("--rerank", help="Use k-reciprocal re-ranking; same as eval.rerank=true.")
     ] = False,
     features: Annotated[
         Path | None,
         typer.Option(
-            help="A folder that features are written to, or read from where they are there already: the "
-            "same command goes on after an interruption."
+            help="Folder for the features. Features that it already contains are not computed again, so "
+            "the same command resumes after an interruption."
         ),
     ] = None,
     lengths: Annotated[
         str | None,
         typer.Option(
-            help="Clip lengths, such as 1,8,all: figures for every pair of query and gallery lengths, as "
+            help="Clip lengths, such as 1,8,all: evaluate every pair of query and gallery lengths; writes "
             "a table and a heat map."
         ),
     ] = None,
 ) -> None:
-    """Evaluate a checkpoint: CMC, mAP, mINP under the protocol of its data set, and a page to look at.
+    """Evaluate a checkpoint with the protocol of its data set (CMC, mAP, mINP) and write an HTML report.
 
-    Another data set than the one trained on: dataset.name=NAME dataset.root=DIR. With --splits,
-    CHECKPOINT is a folder trained with --splits, or a model of another data set; no page.
+    To use another data set than in training: dataset.name=NAME dataset.root=DIR. With --splits,
+    CHECKPOINT is a folder trained with --splits, or a model trained on another data set; no report is
+    written.
 
     Several processes: torchrun --nproc-per-node N -m vreid_ext eval ...
     """
@@ -53,7 +54,7 @@ def evaluate(
     engine.join_processes()
     changes = [*with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
     if features is not None and (splits is not None or lengths is not None):
-        raise ValueError("--features: expected neither --splits nor --lengths beside it, got one of them")
+        raise ValueError("--features: expected neither --splits nor --lengths with it, got one of them")
     if splits is not None:
         from vreid_ext.engine.splits import evaluate_splits, parse_splits
 
@@ -87,14 +88,14 @@ def evaluate(
 @app.command(epilog="Example: vreid extract runs/first --out features")
 def extract(
     checkpoint: Checkpoint,
-    out: Annotated[Path, typer.Option(help="The folder for features and manifest.")],
+    out: Annotated[Path, typer.Option(help="Folder for the features and the manifest.")],
     overrides: Overrides = None,
     dataset_root: Root = None,
     as_json: Json = False,
 ) -> None:
     """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON).
 
-    The same command goes on after an interruption. `vreid eval --features OUT` evaluates them.
+    The same command resumes after an interruption. `vreid eval --features OUT` evaluates the features.
 
     Several processes: torchrun --nproc-per-node N -m vreid_ext extract ...
     """
@@ -104,26 +105,27 @@ def extract(
     engine.join_processes()
     with bars("clips", after=RESUMES) as (clips,):
         written = export_features(checkpoint, out, with_root(overrides, dataset_root), progress=clips)
-    told, lines = [], []
+    results, lines = [], []
     for features in written:
         dimensions = features.manifest["widths"]["features"]
         counts = {split: len(rows) for split, rows in features.manifest["splits"].items()}
-        named = ", ".join(f"{count} {split}" for split, count in counts.items())
-        told.append({"out": str(features.folder), "dimensions": dimensions, **counts})
-        lines.append(f"{named} tracklets x {dimensions} numbers: {features.folder}")
-    emit(as_json, told[0] if len(told) == 1 else told, *lines)
+        listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+        results.append({"out": str(features.folder), "dimensions": dimensions, **counts})
+        lines.append(f"{listed} tracklets x {dimensions} numbers: {features.folder}")
+    emit(as_json, results[0] if len(results) == 1 else results, *lines)
 
 
 @app.command(epilog="Example: vreid search features features --top 5 --out nearest.json")
 def search(
     query: Annotated[
-        Path, typer.Argument(metavar="QUERY", help="A folder of `vreid extract`: its query split.")
+        Path, typer.Argument(metavar="QUERY", help="A folder of `vreid extract`; its query split is used.")
     ],
     gallery: Annotated[
-        Path, typer.Argument(metavar="GALLERY", help="A folder of `vreid extract`: its gallery split.")
+        Path,
+        typer.Argument(metavar="GALLERY", help="A folder of `vreid extract`; its gallery split is used."),
     ],
-    top: Annotated[int, typer.Option(help="Tracklets shown for each query.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Write the lists to this JSON file, too.")] = None,
+    top: Annotated[int, typer.Option(help="Number of tracklets per query.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the lists.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the nearest gallery tracklets of every query tracklet, with their distances."""
@@ -150,7 +152,7 @@ def _lengths(text: str) -> list[Any]:
 
 
 def _show_lengths(grid: dict[str, Any], as_json: bool) -> None:
-    """Print rank-1 for every pair of lengths, and draw it beside the figures."""
+    """Print rank-1 for every pair of lengths, and write a heat map next to the figures."""
     from vreid_ext.report import plot_length_grid
 
     picture = Path(grid["file"]).with_suffix(".png")

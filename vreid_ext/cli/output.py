@@ -1,4 +1,4 @@
-"""What commands print: results for people or as JSON, tables of figures, progress bars."""
+"""Output of the commands: results as text or JSON, tables of figures, progress bars."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _console = Console()
 
 
 def prints() -> bool:
-    """Whether this process prints: of those that torchrun started only the first."""
+    """Whether this process prints. Under torchrun only rank 0 does."""
     return launched("RANK", "0") == 0
 
 
@@ -28,7 +28,7 @@ def show(table: Table) -> None:
 
 
 def emit(as_json: bool, value: Any, *lines: str) -> None:
-    """Print the value as JSON, or the lines."""
+    """Print the value as one line of JSON, or else the lines of text."""
     if not prints():
         return
     for line in [json.dumps(value)] if as_json else lines:
@@ -36,14 +36,14 @@ def emit(as_json: bool, value: Any, *lines: str) -> None:
 
 
 def emit_figures(result: dict[str, Any], as_json: bool, *lines: str) -> None:
-    """Print the figures of an evaluation as JSON, or as a table and lines."""
+    """Print the figures of an evaluation as JSON, or else as a table, the protocol and the given lines."""
     if not as_json:
         show(_figures_table(result))
     emit(as_json, result, f"protocol: {result['protocol']}", *lines)
 
 
 def emit_splits(summary: dict[str, Any], as_json: bool) -> None:
-    """Print figures averaged over splits, as JSON or as a table."""
+    """Print figures averaged over splits as JSON, or else as a table."""
     if not as_json:
         show(_splits_table(summary))
     lines = [f"protocol: {protocol}" for protocol in summary["protocols"]]
@@ -83,7 +83,7 @@ def _splits_table(summary: dict[str, Any]) -> Table:
 
 @contextmanager
 def interruptible(after: str) -> Iterator[None]:
-    """On Ctrl-C, print what remains and how to continue."""
+    """On Ctrl-C, print `after`, which says what was left behind and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def interruptible(after: str) -> Iterator[None]:
 def bars(
     *names: str, after: str = "no incomplete output is left; the same command starts again"
 ) -> Iterator[list[Callable[[int, int], None]]]:
-    """For each name a callback of (done, total) that moves a bar on stderr; `interruptible`."""
+    """Progress bars on stderr: yields a callback (done, total) for each name. Handles Ctrl-C, too."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -13,23 +13,24 @@ from vreid_ext.cli.output import bars, emit, emit_figures
 def report_command(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run's folder for its newest checkpoint, or a checkpoint."),
+        typer.Argument(metavar="RUN", help="A run's folder (its newest checkpoint), or a checkpoint."),
     ],
     overrides: Overrides = None,
     dataset_root: Root = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The page, NAME.html, or a folder for report.html; the run unless given."),
+        typer.Option(help="The page, NAME.html, or a folder for report.html; default: the run's folder."),
     ] = None,
-    ranks: Annotated[int, typer.Option(help="Places of each query's list.")] = 20,
+    ranks: Annotated[int, typer.Option(help="Length of the ranked lists.")] = 20,
     beside: Annotated[
-        list[Path] | None, typer.Option(help="A further run whose figures and curves are shown beside.")
+        list[Path] | None,
+        typer.Option(help="Another run to compare with; its figures and curves are shown, too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run and write a page to look at: figures, curves, every query's list, attention.
+    """Evaluate a run and write an HTML report: figures, curves, ranked lists of all queries, attention.
 
-    Beside the page NAME.html lie its pictures, NAME_files, and the figures, NAME.json.
+    The pictures are written to NAME_files and the figures to NAME.json, next to the page NAME.html.
     """
     from vreid_ext.engine.checkpoint import resolve_checkpoint
     from vreid_ext.report.page import report_checkpoint
@@ -47,13 +48,13 @@ def report_command(
 
 
 plot = typer.Typer(
-    help="Draw one picture of a run, PNG or SVG as the name ends.",
+    help="Draw one picture of a run. The suffix of the file name selects PNG or SVG.",
     epilog="Example: vreid plot cmc runs/synth_sta --out cmc.svg",
     no_args_is_help=True,
 )
 app.add_typer(plot, name="plot")
 Picture = Annotated[Path, typer.Option(help="The picture, NAME.png or NAME.svg.")]
-Query = Annotated[str, typer.Option(help="A query tracklet: its name, or its number from 0.")]
+Query = Annotated[str, typer.Option(help="A query tracklet: its name, or its number, counted from 0.")]
 
 
 @plot.command(name="cmc", epilog="Example: vreid plot cmc runs/synth_sta runs/synth_avg --out cmc.svg")
@@ -65,7 +66,7 @@ def plot_cmc(
     ranks: Annotated[int, typer.Option(help="Length of the curves, at most 50.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Draw the CMC curves of one or several runs."""
+    """Draw the CMC curves of one or more runs."""
     from vreid_ext.report.figures import draw_cmc
 
     draw_cmc(results, out, ranks=ranks)
@@ -81,7 +82,7 @@ def plot_heatmap(
     dataset_root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Draw what the model attends to on a query's frames."""
+    """Draw the attention of the model on the frames of a query."""
     from vreid_ext.report.figures import draw_heatmap
 
     draw_heatmap(checkpoint, query, out, with_root(overrides, dataset_root))
@@ -95,10 +96,10 @@ def plot_ranking(
     query: Query,
     overrides: Overrides = None,
     dataset_root: Root = None,
-    ranks: Annotated[int, typer.Option(help="Places drawn; junk between them is drawn, too.")] = 10,
+    ranks: Annotated[int, typer.Option(help="Number of ranks; junk between them is drawn, too.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Draw the nearest gallery tracklets of a query: hit, miss and junk."""
+    """Draw the nearest gallery tracklets of a query, marked as hit, miss or junk."""
     from vreid_ext.report.figures import draw_ranking
 
     with bars("clips") as (clips,):

@@ -15,24 +15,25 @@ def export(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
     format: Annotated[
-        Literal["onnx", "torch"], typer.Option(help="ONNX, or what torch.export.load reads.")
+        Literal["onnx", "torch"], typer.Option(help="ONNX, or a file for torch.export.load.")
     ] = "onnx",
     out: Annotated[
-        Path | None, typer.Option(help="The file; model.onnx or model.pt2 in the run unless given.")
+        Path | None,
+        typer.Option(help="The file; default: model.onnx or model.pt2 in the run's folder."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the model as one file that runs without this package, and check it against the checkpoint."""
+    """Export the model to one file that runs without this package, and verify it against the checkpoint."""
     from vreid_ext.engine.export import export_model
 
-    told = export_model(checkpoint, out, format=format, overrides=overrides or [])
-    checked = f"differs by {told['largest_difference']:.1e} of the largest feature"
-    emit(as_json, told, f"{told['clips']} to {told['dimensions']} numbers; {checked}: {told['file']}")
+    result = export_model(checkpoint, out, format=format, overrides=overrides or [])
+    checked = f"differs by {result['largest_difference']:.1e} of the largest feature"
+    emit(as_json, result, f"{result['clips']} to {result['dimensions']} numbers; {checked}: {result['file']}")
 
 
 @app.command(epilog="Example: vreid recipes")
 def recipes(as_json: Json = False) -> None:
-    """List the recipes that come with the package."""
+    """List the recipes of the package."""
     from vreid_ext.engine import load_recipe, recipe_names
 
     sources = {name: load_recipe(name).paper.source for name in recipe_names()}
@@ -50,13 +51,13 @@ def tune(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write; unless given, where the kernels look: VREID_TRITON_TABLES, or "
+            help="File to write; default: the file that the kernels read, which is VREID_TRITON_TABLES or "
             "vreid_ext/triton.json in the user's configuration folder."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure tiles of the Triton kernels on this GPU; write the fastest beside those of other GPUs."""
+    """Tune the tile sizes of the Triton kernels on this GPU. Tables of other GPUs in the file are kept."""
     import torch
 
     from vreid_ext import backends
@@ -78,7 +79,7 @@ def tune(
 
 @app.command(epilog="Example: vreid info")
 def info(as_json: Json = False) -> None:
-    """Say what is built, what it runs on, and for each op which backends are usable and why not."""
+    """Print the build, the hardware, and for each op which backends are usable and why others are not."""
     from vreid_ext import backends
     from vreid_ext.engine.environment import environment
 

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="A name (`vreid recipes`), or the path of a YAML file."),
+        typer.Argument(metavar="RECIPE", help="A name (see `vreid recipes`), or the path of a YAML file."),
     ],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/RECIPE unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/RECIPE.")] = None,
     as_json: Json = False,
     splits: Splits = None,
 ) -> None:
-    """Train a recipe and evaluate it; the same command goes on with a run that was interrupted.
+    """Train a recipe and evaluate it. The same command resumes an interrupted run.
 
-    With --splits, a run for each split in OUT/split-NUMBER.
+    With --splits, each split has its own run in OUT/split-NUMBER.
 
     Several GPUs: torchrun --nproc-per-node N -m vreid_ext train ...
     """
@@ -34,7 +34,7 @@ def train(
     loaded = engine.load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded.name
     if loaded.loss.dvdp:
-        import vreid_ext.report  # noqa: F401  draws at the end: a missing package is reported before training
+        import vreid_ext.report  # noqa: F401  reports a missing package now, not at the end of the training
     if splits is not None:
         from vreid_ext.engine.splits import parse_splits, split_folder, train_splits
 
@@ -54,7 +54,7 @@ def train(
 
 
 def _draw(recipe: "Recipe", run: Path) -> None:
-    """DVDP and mAP over the epochs of a run (ASTA, Fig. 7), where the recipe logs DVDP."""
+    """Draw DVDP and mAP over the epochs of a run (ASTA, Fig. 7) if the recipe logs DVDP."""
     if recipe.loss.dvdp:
         from vreid_ext.report import plot_dvdp
 

@@ -378,7 +378,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
             odd += [f"train.epochs: {before}, {now}"] if now < before else []
             raise ValueError(
                 f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
-                f"same recipe. There, here: {'; '.join(odd)}"
+                f"same recipe. Existing, new: {'; '.join(odd)}"
             )
         if now > before and recipe.schedule.name == "cosine":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Complete systems, one file per paper, and the backbones they stand on."""
+"""Complete models, one file per paper, and their backbones."""
 
 from vreid_ext.models.asta import ASTA
 from vreid_ext.models.backbones import Backbone, build_backbone

@@ -19,10 +19,10 @@ STREAMS = ("reid", "relevant", "irrelevant")
 
 
 class AttributeStream(nn.Module):
-    """Recognises one group of attributes, and the attention that it does so with (Section 4.1).
+    """Attention and classifier of one group of attributes (Section 4.1).
 
-    `attention(maps, valid)` gives weights (B,T,H,W); the call gives logits (B, number of classes) of the
-    feature (B,C) pooled under them.
+    `attention(maps, valid)` returns weights (B,T,H,W). The call takes the feature (B,C) that was pooled with
+    these weights and returns logits (B, sum of the numbers of classes).
     """
 
     def __init__(self, channels: int, classes: int, attention: SpatioTemporalAttention, start: str) -> None:
@@ -40,7 +40,7 @@ class AttributeStream(nn.Module):
 
 @register_model("asta")
 class ASTA(nn.Module):
-    """The multi-task system and, through its switches, every row of Tables 1 and 2.
+    """The multi-task model. Its options and the losses of the recipe give every row of Tables 1 and 2.
 
     | row of Table 1         | streams                    | asta  | loss.aitl | loss.itl |
     |------------------------|----------------------------|-------|-----------|----------|
@@ -51,35 +51,36 @@ class ASTA(nn.Module):
     | Baseline + ASTA + AITL | reid, relevant, irrelevant | True  | 1         | 0        |
 
     Args:
-        num_classes: training identities.
-        attributes: whose attribute table the streams learn, "mars" or "dukev".
-        streams: what the model has, any of "reid", "relevant" and "irrelevant" (Table 2). The two attribute
-            streams recognise attributes.
-        asta: the feature is the concatenation of the streams' features, each attribute stream's being the
-            maps under its attention: 3 C numbers, 6144 with ResNet-50. Otherwise the feature is that of
-            "reid" alone, and attribute streams only give the predictions that AITL mines with.
-        composition: what that feature is made of: "original", the maps for "reid" and the maps under the
-            attention of each attribute stream (the paper); or "authors", as in their code, the maps under an
-            attention of "reid", one 3x3 convolution and a sigmoid, and those maps once more under the
-            attention of each attribute stream.
-        fixed_maps: attributes are recognised from maps that their loss does not train (the authors' code).
-        input_size: (height, width) of the frames, on which the width of the temporal convolution depends.
-        width, start, detach: of the attentions, see `nn.asta.SpatioTemporalAttention`. With start "kaiming"
-            the attribute classifiers start with a deviation of 0.001, as in the authors' code.
+        num_classes: number of training identities.
+        attributes: the data set that defines the attributes and their classes, "mars" or "dukev".
+        streams: the streams to build, any of "reid", "relevant" and "irrelevant" (Table 2). The last two
+            recognise the ID-relevant and the ID-irrelevant attributes.
+        asta: concatenate the features of all streams: 3 C numbers, 6144 with ResNet-50. If False, the
+            feature is that of "reid" only, and the attribute streams only provide the predictions that AITL
+            uses for mining.
+        composition: how the streams pool the maps. "original", as in the paper: "reid" with equal weights,
+            each attribute stream with its attention. "authors", as in the authors' code: "reid" with an
+            attention of its own (a 3x3 convolution and a sigmoid), each attribute stream with the product of
+            that attention and its own.
+        fixed_maps: detach the maps that are pooled for attribute recognition (as in the authors' code).
+        input_size: (height, width) of the frames; determines the number of channels of the temporal
+            convolution.
+        width, start, detach: see `nn.asta.SpatioTemporalAttention`. With start "kaiming" the weights of the
+            attribute classifiers are initialised with a standard deviation of 0.001, as in the authors' code.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: for `build_backbone`; without meaning for a module.
+        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
 
-    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
-    short clip. In training `TrainingOutput` with the feature before BNNeck, for the triplet losses, the
-    logits after it, and `attributes`, the logits of each attribute stream; in evaluation the feature (B,D)
-    after BNNeck.
+    Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
+    short clips. In training it returns a `TrainingOutput`: the feature before BNNeck for the triplet losses,
+    the identity logits computed after BNNeck, and `attributes`, the logits of each attribute stream. In
+    evaluation it returns the feature (B,D) after BNNeck.
 
     Attributes:
         feature_dim: D of the feature.
-        attribute_sizes: for each attribute stream its attributes and their numbers of classes.
+        attribute_sizes: for each attribute stream, the number of classes of each of its attributes.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -150,12 +151,12 @@ class ASTA(nn.Module):
         return normalised
 
     def feature_and_attributes(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """In evaluation: the feature (B,D), and the logits of all attribute streams one after the other."""
+        """The feature (B,D) after BNNeck, and the concatenated logits of all attribute streams."""
         feature, attributes = self._streams(clips, valid)
         return self.bn(feature), torch.cat([feature[:, :0], *attributes.values()], 1)
 
     def _streams(self, clips: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The feature before BNNeck (B,D), and each attribute stream's logits."""
+        """The feature (B,D) before BNNeck, and the logits of each attribute stream."""
         maps = frame_maps(self.backbone, clips, valid)
         own = self._reid_weights(maps)
         features: list[Tensor] = []
@@ -176,7 +177,7 @@ class ASTA(nn.Module):
         return torch.cat(features, 1), attributes
 
     def _reid_weights(self, maps: Tensor) -> Tensor | None:
-        """Attention (B,T,H,W) of "reid" itself, None without one."""
+        """Attention (B,T,H,W) of the stream "reid", or None if it has none."""
         if self.reid_attention is None:
             return None
         weights: Tensor = self.reid_attention(maps.flatten(0, 1))
@@ -184,7 +185,7 @@ class ASTA(nn.Module):
 
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
-        """Attention (B,T,H,W) of each stream that has one, for pictures: evaluation mode, no gradient."""
+        """Attention (B,T,H,W) of each stream that has one, computed in evaluation mode without gradient."""
         with in_evaluation(self):
             maps = frame_maps(self.backbone, clips, valid)
             own = self._reid_weights(maps)
@@ -196,12 +197,12 @@ class ASTA(nn.Module):
 
 
 def _map_size(backbone: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
-    """(H, W) of the maps that the backbone makes of frames of this (height, width)."""
+    """(H, W) of the backbone's output for frames of this (height, width), determined by a forward pass."""
     if len(input_size) != 2 or not all(isinstance(n, int) and n > 0 for n in input_size):
         raise ValueError(f"input_size: expected (height, width) in pixels, got {input_size!r}")
     with in_evaluation(backbone), torch.no_grad():
         parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32))
         maps = backbone(torch.zeros(1, 3, *input_size, device=parameter.device, dtype=parameter.dtype))
     if maps.dim() != 4:
-        raise ValueError(f"backbone: expected it to give maps (N,C,H,W), got shape {tuple(maps.shape)}")
+        raise ValueError(f"backbone: expected an output of shape (N,C,H,W), got {tuple(maps.shape)}")
     return maps.shape[2], maps.shape[3]

@@ -1,4 +1,4 @@
-"""Image backbones that return feature maps, and the weights they start from."""
+"""Image backbones that return feature maps, and their initial weights."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ BACKBONES = (*_RESNETS, "googlenet", "mobilenet_v2")
 
 
 class Backbone(nn.Sequential):
-    """Convolutional trunk: images (N,3,h,w) to maps (N, out_channels, H, W).
+    """Convolutional network that maps images (N,3,h,w) to feature maps (N, out_channels, H, W).
 
-    Parameter names are torchvision's, so its state dicts fit by name.
+    Parameters have the same names as in torchvision, so its state dicts can be loaded.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], out_channels: int) -> None:
@@ -32,21 +32,24 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     """Build a torchvision network without its pooling and classifier.
 
     Args:
-        name: "resnet18", "resnet34", "resnet50", "googlenet" (with batch normalisation, as torchvision has
-            it) or "mobilenet_v2".
-        weights: "none" for the initialisation torchvision draws; "imagenet" for torchvision's ImageNet
-            weights (version 1), from its cache or downloaded; or the path of a `.safetensors` file or of a
-            `.pth` / `.pt` state dict or checkpoint, which is read with `weights_only=True`; see
-            `models.foreign.read_tensors`. Its tensors are matched by name, behind any prefix (a checkpoint of
-            this package by its `backbone.`). Foreign names are matched by order, with a warning, if all
-            shapes and the last parts of all names agree. Further tensors (a classifier) are not used.
-        last_stride: stride of the last stage: 1 gives maps of h/16 x w/16, as in re-identification since
-            Sun et al. 2018 (and STA); 2, torchvision's own, of h/32 x w/32. GoogLeNet takes 2 alone.
+        name: "resnet18", "resnet34", "resnet50", "googlenet" (torchvision's variant with batch
+            normalisation) or "mobilenet_v2".
+        weights: "none" for torchvision's random initialisation; "imagenet" for torchvision's ImageNet
+            weights (version 1), cached or downloaded; or the path of a `.safetensors` file or of a
+            `.pth` / `.pt` state dict or checkpoint, which is loaded with `weights_only=True`; see
+            `models.foreign.read_tensors`. Tensors are matched by name, ignoring a common prefix (for example
+            `backbone.` in a checkpoint of this package). If the names differ, tensors are matched by order,
+            with a warning, provided that all shapes and the last components of all names agree. Additional
+            tensors, such as those of a classifier, are ignored.
+        last_stride: stride of the last stage. 1 gives maps of h/16 x w/16, as is usual in re-identification
+            since Sun et al. 2018 (and in STA); 2, the value of torchvision, gives h/32 x w/32. GoogLeNet
+            supports only 2.
 
     Raises:
-        ImportError: torchvision is missing.
-        FileNotFoundError: no such file; for "imagenet" without a network, which file to put where.
-        ValueError: unknown name or stride, or weights that do not fit.
+        ImportError: torchvision is not installed.
+        FileNotFoundError: no such file. If the download for "imagenet" fails, the message names the URL and
+            the path at which the file is expected.
+        ValueError: unknown name or stride, or weights that do not match.
     """
     if name not in BACKBONES:
         raise ValueError(f"name: expected one of {', '.join(BACKBONES)}, got {name!r}")
@@ -64,8 +67,8 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
     last_stage: nn.Module
     if name == "googlenet":
         layers = {"rescale": _Rescale()}
-        rest = ("avgpool", "dropout", "fc")
-        layers |= {key: layer for key, layer in network.named_children() if key not in rest and layer}
+        head = ("avgpool", "dropout", "fc")
+        layers |= {key: layer for key, layer in network.named_children() if key not in head and layer}
         out_channels, last_stage = network.fc.in_features, nn.Identity()
     elif name in _RESNETS:
         layers = {key: layer for key, layer in network.named_children() if key not in ("avgpool", "fc")}
@@ -88,14 +91,14 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
 def resolve_backbone(
     backbone: str | nn.Module, weights: str | Path, last_stride: int
 ) -> tuple[nn.Module, int]:
-    """A model's `backbone` argument as a module and its channels C.
+    """Turn the `backbone` argument of a model into a module and its number of output channels C.
 
     Args:
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: for `build_backbone`; without meaning for a module.
+        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
 
     Raises:
-        ValueError: a module without an int `out_channels`, or what `build_backbone` raises.
+        ValueError: a module without an int `out_channels`. Errors of `build_backbone` are passed on.
     """
     module = build_backbone(backbone, weights, last_stride) if isinstance(backbone, str) else backbone
     channels = getattr(module, "out_channels", None)
@@ -109,9 +112,10 @@ class Split(NamedTuple):
     """Result of `split_backbone`.
 
     Attributes:
-        low: images (N,3,h,w) to maps (N, low.out_channels, H, W).
-        part: the layers after the split up to the first that halves the map, as a mould for part networks.
-        high: all layers after the split, to the backbone's last map.
+        low: the layers up to the split; maps images (N,3,h,w) to (N, low.out_channels, H, W).
+        part: copies of the layers after the split, up to and including the first one that halves the map.
+            Part networks are copied from it.
+        high: all layers after the split.
     """
 
     low: Backbone
@@ -119,12 +123,14 @@ class Split(NamedTuple):
     high: Backbone
 
 
-# Where STAL splits: 224 x 224 images give 14 x 14 maps, as in its Table I.
+# Last layer before the split in STAL: for 224 x 224 images its maps are 14 x 14, as in Table I of the paper.
 _SPLITS = {**dict.fromkeys(_RESNETS, "layer3"), "googlenet": "inception4b"}
 
 
 def split_backbone(backbone: Backbone, at: str) -> Split:
-    """Cut a backbone behind the layer named `at`; `part` is a copy, the other two hold the backbone's layers.
+    """Split a backbone after the layer named `at`.
+
+    `low` and `high` share the layers of the backbone; `part` holds copies.
 
     Raises:
         ValueError: no such layer, or the last one.
@@ -144,10 +150,10 @@ def split_backbone(backbone: Backbone, at: str) -> Split:
 
 
 def split_name(backbone: str) -> str:
-    """The layer behind which STAL cuts the backbone of this name.
+    """Name of the layer after which STAL splits the backbone with this name.
 
     Raises:
-        ValueError: a backbone that cannot be cut.
+        ValueError: no split is defined for this backbone.
     """
     if backbone not in _SPLITS:
         raise ValueError(f"backbone: expected one of {', '.join(_SPLITS)}, got {backbone!r}")
@@ -160,7 +166,7 @@ def _halves(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _channels(*chain: nn.Module) -> list[int]:
-    """Channels after each of some layers that follow one another; their state is left as it is."""
+    """Number of output channels of each module in a chain, from a forward pass in evaluation mode."""
     channels = []
     x = next(chain[0].parameters()).new_zeros(1, 3, 64, 64)
     for module in chain:
@@ -172,7 +178,10 @@ def _channels(*chain: nn.Module) -> list[int]:
 
 
 class _Rescale(nn.Module):
-    """From ImageNet's mean and deviation to [-1, 1], the input of torchvision's GoogLeNet weights."""
+    """Convert images normalised with the ImageNet mean and standard deviation to [-1, 1].
+
+    torchvision's GoogLeNet weights were trained on that range.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
@@ -182,7 +191,7 @@ class _Rescale(nn.Module):
 def _imagenet(weights: Any) -> Mapping[str, Tensor]:
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:  # URLError and every network failure among them
+    except OSError as error:  # includes URLError and all network errors
         file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
         raise FileNotFoundError(
             f"weights: 'imagenet' is not in torch's cache and could not be downloaded ({error}); "
@@ -191,7 +200,8 @@ def _imagenet(weights: Any) -> Mapping[str, Tensor]:
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    wanted = {
+    expected = {
         key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")
     }
-    backbone.load_state_dict(matched(wanted, state, source), strict=False)
+    # Not strict: the batch counters are missing, as `read_tensors` drops them.
+    backbone.load_state_dict(matched(expected, state, source), strict=False)

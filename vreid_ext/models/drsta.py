@@ -23,7 +23,7 @@ class ReceptiveFields(NamedTuple):
     """Result of `DRSTA.attend`.
 
     Attributes:
-        weights: (B,T,K,H,W), s_{n,k} of Eq. 2; sums to one over the cells.
+        weights: (B,T,K,H,W), s_{n,k} of Eq. 2; they sum to one over the cells.
         overlap: (B,T), Q of Eq. 9.
     """
 
@@ -33,7 +33,7 @@ class ReceptiveFields(NamedTuple):
 
 @register_model("drsta")
 class DRSTA(nn.Module):
-    """The DRSTA system and, through its switches, every row of Table 1 and 2.
+    """The DRSTA model. Its options reproduce every row of Tables 1 and 2.
 
     | row of Table 1                | spatial | diversity   | temporal    |
     |-------------------------------|---------|-------------|-------------|
@@ -44,42 +44,46 @@ class DRSTA(nn.Module):
     | SpaAtn + Q + MaxPool          | True    | "hellinger" | "max"       |
     | SpaAtn + Q + TemAtn (+ Ind)   | True    | "hellinger" | "attention" |
 
-    "Ind" is fine-tuning on one data set, a matter of the recipe. Table 2 varies `regions`.
+    "Ind" is fine-tuning on a single data set; the recipe sets it. Table 2 varies `regions`.
 
     Args:
-        num_classes: training identities.
-        spatial: K spatial attentions (Eq. 1 to 3); otherwise the mean over the cells, as one region.
-        diversity: "hellinger" (Eq. 9), "text" (Eq. 10) or "none": the term "diversity" given in training.
-        temporal: "mean", "max" or "attention" (Eq. 11 to 13), region by region. Attention starts as the mean:
-            its weights are zero until they are trained.
-        enhance: E of Eq. 4. The paper says that it follows second-order pooling (Carreira et al., ECCV 2012),
-            pools over the frames and keeps the size D, and leaves the rest to a supplement. "second_order" is
-            our reading: with G = 1/N sum_n x_n x_n^T, the second-order average of a region's features over
-            the frames, E(x_n) = G x_n / tr G. Parts that the frames agree on are kept, the others shrink;
-            equal frames stay as they are. "none" leaves E out, as the released code does.
+        num_classes: number of training identities.
+        spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, the mean over the cells.
+        diversity: the term "diversity" that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
+            "none".
+        temporal: pooling over the frames, separately for each region: "mean", "max" or "attention" (Eq. 11
+            to 13). The weights of the attention are initialised to zero, so it starts as the mean.
+        enhance: E of Eq. 4. According to the paper, E follows second-order pooling (Carreira et al., ECCV
+            2012), pools over the frames and keeps the size D; details are left to the supplementary material.
+            "second_order" is our interpretation: E(x_n) = G x_n / tr G with G = 1/N sum_n x_n x_n^T, the
+            second-order average of the features of a region over the frames. Components common to the frames
+            are kept and the others are reduced; identical frames do not change. "none" omits E, as the
+            released code does.
         regions: K.
-        form: "paper"; or "released", the parts that the authors' code has: the attention of
-            `nn.RegionAttention` (64 hidden channels, K = 3 there); a linear map to `feature_dim` numbers that
-            the regions share and an L2 normalisation of each region in each frame, before the frames are
-            pooled; and the root of the summed overlaps of the batch as the diversity term, to be weighted by
-            1. How that code goes on from there is not released: here the pooled regions are concatenated and
-            normalised, K x `feature_dim` numbers. It has no E: enhance must be "none".
-        hidden: d of Eq. 1, 256 with form "paper" and 64 with "released" unless given.
-        feature_dim: D of the L2-normalised feature; with form "released" of each region's.
+        form: "paper", or "released" for the published part of the authors' code: the attention of
+            `nn.RegionAttention` (there with 64 hidden channels and K = 3); a linear layer to `feature_dim`
+            numbers, shared by the regions, and L2 normalisation of each region in each frame before the
+            frames are pooled; and as diversity term the square root of the summed overlaps of the batch,
+            with weight 1. The code after that point is not published: here the pooled regions are
+            concatenated and normalised, which gives K x `feature_dim` numbers. It has no E, so enhance must
+            be "none".
+        hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
+        feature_dim: D of the L2-normalised feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: for `build_backbone`; the paper's 8 x 4 maps of 256 x 128 images have stride 2.
-        backend: of the ops.
+        weights, last_stride: passed to `build_backbone`. The paper has 8 x 4 maps for 256 x 128 images,
+            which is stride 2.
+        backend: backend of the ops.
 
-    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
-    short clip. In training `TrainingOutput(logits, feature, extras)`, with the normalised feature, for the
-    OIM loss, and logits of a linear classifier on it, for those who train with softmax; in evaluation the
-    feature (B,D). T may differ from call to call.
+    Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
+    short clips. In training it returns `TrainingOutput(logits, feature, extras)`: the normalised feature for
+    the OIM loss, and the logits of a linear classifier on it for training with a softmax loss. In evaluation
+    it returns the feature (B,D). T may differ between calls.
 
     Attributes:
         feature_dim: D of the feature.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -126,8 +130,8 @@ class DRSTA(nn.Module):
         reduction = "root" if released else "mean"
         self.diversity = HellingerDiversity(diversity, backend, reduction) if regularized else None
         self.released = released
-        pooled = feature_dim if released else channels  # numbers of a region when the frames are pooled
-        # w_{t,k} of Eq. 11; its b_{t,k} shifts all frames alike and the softmax takes it out again.
+        pooled = feature_dim if released else channels  # size of a region when the frames are pooled
+        # w_{t,k} of Eq. 11. b_{t,k} is omitted: it shifts all frames equally and cancels in the softmax.
         self.temporal = nn.Parameter(torch.zeros(self.regions, pooled)) if temporal == "attention" else None
         self.feature_dim = self.regions * feature_dim if released else feature_dim
         self.fc = nn.Linear(channels if released else self.regions * channels, feature_dim)
@@ -154,7 +158,7 @@ class DRSTA(nn.Module):
         return feature
 
     def _over_time(self, parts: Tensor, valid: Tensor | None) -> Tensor:
-        """(B,T,K,D) to (B,K,D)."""
+        """Pool (B,T,K,D) to (B,K,D)."""
         if self.pooling == "max":
             if valid is not None:
                 parts = parts.masked_fill(~valid[:, :, None, None], -torch.inf)
@@ -166,9 +170,9 @@ class DRSTA(nn.Module):
 
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> ReceptiveFields | None:
-        """Receptive fields of clips (B,T,3,h,w), for pictures: evaluation mode, no gradient.
+        """Receptive fields of clips (B,T,3,h,w), computed in evaluation mode and without gradient.
 
-        None for a model without spatial attention.
+        Returns None if the model has no spatial attention.
         """
         if self.spatial is None:
             return None
@@ -179,14 +183,16 @@ class DRSTA(nn.Module):
 
 
 def second_order(parts: Tensor, valid: Tensor | None = None) -> Tensor:
-    """G x_n / tr G of each region over the frames of its clip, G = 1/N sum_n x_n x_n^T.
+    """G x_n / tr G of each region, with G = 1/N sum_n x_n x_n^T over the N frames of the clip.
+
+    The D x D matrix G is never formed: G x_n = 1/N sum_m <x_m, x_n> x_m.
 
     Args:
         parts: (B,T,K,D).
-        valid: (B,T) bool, the frames that count; None for all. The others give zeros.
+        valid: (B,T) bool, False for frames to ignore; their result is zero. None: use all frames.
 
     Returns:
-        (B,T,K,D). D x D is never formed: G x_n = 1/N sum_m <x_m, x_n> x_m. Zeros where all frames are zero.
+        (B,T,K,D), zero where all frames are zero.
     """
     if valid is not None:
         parts = parts.masked_fill(~valid[:, :, None, None], 0)

@@ -1,4 +1,4 @@
-"""Tensors by name from weight files that other packages wrote."""
+"""Named tensors from weight files written by other packages."""
 
 import pickle
 import re
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Under which training scripts keep the weights in a checkpoint; the first of these that is there is taken.
+# Keys under which training scripts store the weights in a checkpoint; the first one present is used.
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -25,22 +25,23 @@ WRAPPERS = (
     "ema_state_dict",
     "ema",
 )
-_PREVIEW = 3  # names that an error lists
+_PREVIEW = 3  # number of names listed in an error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a `.pth` / `.pt` file that `torch.save` wrote.
+    """Read the tensors of a `.safetensors` file or of a `.pth` / `.pt` file written by `torch.save`.
 
-    A `.pth` file is read with `weights_only`, so it cannot run code; numbers that are NumPy scalars, such as
-    the `rank1` of a torchreid checkpoint, are read too. In a checkpoint the tensors are those under one of
-    `WRAPPERS`, else under the only entry that holds any. Batch counters (`num_batches_tracked`) are left
-    out: old files lack them, and momentum-averaged statistics do not need them.
+    A `.pth` file is loaded with `weights_only=True`, so it cannot execute code. NumPy scalars, such as
+    `rank1` in a torchreid checkpoint, are accepted as numbers. In a checkpoint, the tensors are searched
+    under the keys of `WRAPPERS`, then under the only entry that contains tensors. Batch counters
+    (`num_batches_tracked`) are dropped: old files do not have them, and statistics averaged with a fixed
+    momentum do not use them.
 
     Raises:
         FileNotFoundError: no such file.
         ImportError: safetensors is not installed.
-        ValueError: the file is damaged, holds objects other than tensors and numbers (the first is named), or
-            no tensors, or tensors under several entries of unknown names.
+        ValueError: the file is damaged; or it contains an object that is neither a tensor nor a number (the
+            message names the first); or it has no tensors, or tensors under several unknown keys.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -55,10 +56,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if not found:
             raise ValueError(f"weights: {str(path)!r} cannot be read: {_first_line(error)}") from error
         raise ValueError(
-            f"weights: {str(path)!r}: expected tensors and numbers alone (weights_only), got an object of"
-            f" {found[1]}; save the state dict alone where that class is known"
+            f"weights: {str(path)!r}: expected only tensors and numbers (weights_only), got an object of"
+            f" {found[1]}; load it where that class is available and save only its state dict"
         ) from error
-    except Exception as error:  # a dozen kinds for a file that is damaged or no such file
+    except Exception as error:  # damaged files and other formats raise about a dozen exception types
         raise ValueError(f"weights: {str(path)!r} cannot be read: {_first_line(error)}") from error
     return {
         key: value
@@ -67,65 +68,69 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     }
 
 
-def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors of `given` by the names of `wanted`, each of its shape; further tensors are not used.
+def matched(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Match the tensors of `given` to the names and shapes of `expected`. Additional tensors are ignored.
 
-    By name, behind a prefix that all names share ("module.", "model.backbone."). Where the names are foreign,
-    by order, if all shapes and the last parts of all names agree ("bn1.weight" and "block.7.weight"), with a
-    warning that says so.
+    Tensors are matched by name after a common prefix ("module.", "model.backbone.") is removed. If the names
+    differ, they are matched by order, with a warning, provided that all shapes and the last components of all
+    names agree ("bn1.weight" and "block.7.weight").
+
+    Args:
+        source: the weights in messages, for example a path.
 
     Raises:
-        ValueError: neither fits; the message names the first tensor that does not. Or several prefixes fit.
+        ValueError: neither works (the message names the first tensor that does not match), or several
+            prefixes match.
     """
-    first = next(iter(wanted))
+    first = next(iter(expected))
     prefixes = [key.removesuffix(first) for key in given if key == first or key.endswith(f".{first}")]
-    known = {prefix: sum(prefix + key in given for key in wanted) for prefix in prefixes}
-    whole = [prefix for prefix, count in known.items() if count == len(wanted)]
+    known = {prefix: sum(prefix + key in given for key in expected) for prefix in prefixes}
+    whole = [prefix for prefix, count in known.items() if count == len(expected)]
     if "" in whole:
         whole = [""]
     if len(whole) > 1:
         raise ValueError(f"weights: {source}: expected one network, got {len(whole)}, under {_names(whole)}")
     if whole:
-        chosen = {key: given[whole[0] + key] for key in wanted}
+        chosen = {key: given[whole[0] + key] for key in expected}
         for key, value in chosen.items():
-            if value.shape != wanted[key].shape:
+            if value.shape != expected[key].shape:
                 raise ValueError(
-                    f"weights: {source}: {key!r}: expected shape {tuple(wanted[key].shape)}, got "
+                    f"weights: {source}: {key!r}: expected shape {tuple(expected[key].shape)}, got "
                     f"{tuple(value.shape)}"
                 )
         return chosen
     prefix = max(known, key=lambda prefix: known[prefix], default="")
-    if known.get(prefix, 0) > len(wanted) // 2:  # the names fit, but the file lacks some of them
-        missing = [key for key in wanted if prefix + key not in given]
+    if known.get(prefix, 0) > len(expected) // 2:  # the names match, but some are missing in the file
+        missing = [key for key in expected if prefix + key not in given]
         raise ValueError(
-            f"weights: {source}: expected {len(wanted)} tensors by name, got {known[prefix]}; the first that"
-            f" it lacks is {prefix + missing[0]!r}"
+            f"weights: {source}: expected {len(expected)} tensors by name, got {known[prefix]}; the first"
+            f" missing one is {prefix + missing[0]!r}"
         )
-    return _by_order(wanted, given, source)
+    return _by_order(expected, given, source)
 
 
-def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    if len(given) < len(wanted):
+def _by_order(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    if len(given) < len(expected):
         raise ValueError(
-            f"weights: {source}: expected at least {len(wanted)} tensors, got {len(given)}; their names "
+            f"weights: {source}: expected at least {len(expected)} tensors, got {len(given)}; their names "
             f"begin with {_names(given)}"
         )
-    pairs = list(zip(wanted, given, strict=False))
+    pairs = list(zip(expected, given, strict=False))
     for ours, theirs in pairs:
-        if given[theirs].shape != wanted[ours].shape:
+        if given[theirs].shape != expected[ours].shape:
             raise ValueError(
                 f"weights: {source} fits neither by name nor by order: expected {ours!r} of shape "
-                f"{tuple(wanted[ours].shape)}, got {theirs!r} of shape {tuple(given[theirs].shape)}"
+                f"{tuple(expected[ours].shape)}, got {theirs!r} of shape {tuple(given[theirs].shape)}"
             )
         if theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
             raise ValueError(
-                f"weights: {source} fits neither by name nor by order: expected {ours!r}, got {theirs!r}, "
-                "and the last parts of their names differ"
+                f"weights: {source} fits neither by name nor by order: expected {ours!r}, got {theirs!r}; "
+                "the last components of the names differ"
             )
     (ours, theirs), (our_last, their_last) = pairs[0], pairs[-1]
     warnings.warn(
-        f"weights: {source} has other names; {len(pairs)} tensors are matched by order, from {theirs!r} as"
-        f" {ours!r} to {their_last!r} as {our_last!r}",
+        f"weights: {source} has different names; {len(pairs)} tensors are matched by order, from {theirs!r} "
+        f"as {ours!r} to {their_last!r} as {our_last!r}",
         stacklevel=4,
     )
     return {ours: given[theirs] for ours, theirs in pairs}
@@ -140,17 +145,17 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_pickle(path: Path) -> Any:
-    # NumPy 1 and 2 name the function that makes a scalar differently.
+    # The module of this function is numpy.core in NumPy 1 and numpy._core in NumPy 2.
     scalars = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     types = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     with torch.serialization.safe_globals([*scalars, np.dtype, *types]), warnings.catch_warnings():
-        # Before the error about a damaged file torch asks for a report of its pickle protocol.
+        # For a damaged file torch first warns about an unknown pickle protocol; the error is enough.
         warnings.filterwarnings("ignore", "Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _scalar(dtype: np.dtype, data: bytes) -> int | float | bool:
-    """A NumPy scalar of a pickle as a number."""
+    """Replacement for NumPy's unpickling function: returns the scalar as a Python number."""
     if dtype.kind not in "biuf" or len(data) != dtype.itemsize:
         raise ValueError(f"expected a NumPy scalar that is a number, got {dtype} of {len(data)} bytes")
     number: int | float | bool = np.frombuffer(data, dtype)[0].item()
@@ -175,11 +180,13 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
                 f" {_names(inner)}"
             )
         else:
-            raise ValueError(f"weights: {path}: expected tensors, got entries {_names(content)} without any")
+            raise ValueError(
+                f"weights: {path}: expected tensors, got entries {_names(content)} without tensors"
+            )
 
 
 def _states(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The mappings of names to tensors in `value`; those of an optimizer have numbers as keys."""
+    """The mappings of names to tensors inside `value`, except optimizer states (their keys are numbers)."""
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         if any(isinstance(entry, Tensor) for entry in value.values()):
             yield value
@@ -193,6 +200,6 @@ def _names(names: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Of an error's text, without the control sequences of a terminal."""
+    """First line of the message, without ANSI escape sequences."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

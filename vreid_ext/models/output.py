@@ -1,4 +1,4 @@
-"""What a model returns in training."""
+"""The return type of models in training mode."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,14 @@ from torch import Tensor
 
 
 class TrainingOutput(NamedTuple):
-    """Result of a model call in training mode; in evaluation mode a model returns the feature (B,D) alone.
+    """Result of a model in training mode. In evaluation mode a model returns only the feature (B,D).
 
     Attributes:
-        logits: (n, num_classes), for the cross-entropy.
-        feature: (n,D), for the triplet loss. n is B, or B*T (clip-major) where every frame is a sample.
-        extras: further scalar loss terms by name, unweighted, such as {"inter_frame": ...}.
-        attributes: logits (n, classes) of each group of attributes, as the model's `attribute_sizes` say.
+        logits: (n, num_classes), for the cross-entropy loss.
+        feature: (n,D), for the triplet loss. n is B, or B*T (clip-major) if every frame is a sample.
+        extras: additional scalar loss terms by name, unweighted, for example {"inter_frame": ...}.
+        attributes: logits (n, classes) of each attribute group; `attribute_sizes` of the model lists the
+            attributes of each group.
     """
 
     logits: Tensor

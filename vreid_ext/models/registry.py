@@ -14,10 +14,13 @@ model_factory = _models.factory
 
 
 def register_model(name: str) -> Callable[[Factory], Factory]:
-    """Class or function decorator: make `factory(num_classes, **options)` known to `build_model` as `name`.
+    """Decorator that registers a class or function `factory(num_classes, **options)` for `build_model`.
+
+    Args:
+        name: the name of the model.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     return _models.register(name)
 
@@ -27,12 +30,12 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
 
     Args:
         name: "asta", "drsta", "sta", "stal", or a name given to `register_model`.
-        num_classes: training identities.
-        options: passed to the model; see its class.
+        num_classes: number of training identities.
+        options: keyword arguments of the model; see its class.
 
     Raises:
-        ValueError: unknown name or option (with the nearest known one).
-        TypeError: an option of another type.
+        ValueError: unknown name or option; the message suggests the nearest known one.
+        TypeError: an option has the wrong type.
     """
     factory = model_factory(name)
     check_options(f"model {name!r}", factory, options)

@@ -20,7 +20,7 @@ from vreid_ext.ops import STAPool
 
 @register_model("sta")
 class STA(nn.Module):
-    """The STA system and, through its switches, every row of Table 1.
+    """The STA model. Its options reproduce every row of Table 1.
 
     | row of Table 1                      | pooling | fusion | regularizer | triplet loss |
     |-------------------------------------|---------|--------|-------------|--------------|
@@ -32,32 +32,34 @@ class STA(nn.Module):
     | Baseline + TL + STA + Fusion + Reg  | "sta"   | True   | True        | yes          |
 
     Args:
-        num_classes: training identities.
-        pooling: "frame", the image model: every frame is a sample in training, a clip's feature is the mean
-            of its frames' features; "avg", mean over frames and cells; "sta", spatial-temporal attention.
-        fusion: with "sta", use the highest-scored and the weighted-sum map (Algorithm 1); otherwise the
-            weighted-sum map alone. No meaning for the other poolings.
-        regularizer: with "sta", give the inter-frame term (Eq. 6) in training. No meaning for the others.
-        blocks: K, the row blocks; a divisor of the map's height.
-        neck: "fc", Linear without bias + BN + ReLU, whose output serves the triplet loss, the classifier and
-            the test (the paper says FC; BN and ReLU are those of the public re-implementation AGRL.pytorch);
-            "bn", the BNNeck of Luo et al. 2019: triplet loss before BN, classifier and test after it.
-        feature_dim: D of "fc", 1024 unless given (the paper does not say); "bn" keeps the pooled vector's
-            size and takes none.
+        num_classes: number of training identities.
+        pooling: "frame", the image model: in training every frame is a sample, in evaluation the feature of
+            a clip is the mean of the features of its frames; "avg", mean over frames and cells; "sta",
+            spatial-temporal attention.
+        fusion: with "sta", concatenate the map of the highest scores and the weighted-sum map (Algorithm 1);
+            if False, use the weighted-sum map only. Ignored for the other poolings.
+        regularizer: with "sta", return the inter-frame term (Eq. 6) in training. Ignored for the others.
+        blocks: K, the number of row blocks; must divide the height of the map.
+        neck: "fc", Linear without bias + BN + ReLU; its output is used for the triplet loss, the classifier
+            and the evaluation (the paper only says FC; BN and ReLU follow the public re-implementation
+            AGRL.pytorch). "bn", the BNNeck of Luo et al. 2019: triplet loss before BN, classifier and
+            evaluation after it.
+        feature_dim: D for neck "fc"; default 1024 (the paper does not state it). Must be None for "bn",
+            which keeps the size of the pooled vector.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: for `build_backbone`; without meaning for a module.
+        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
         energy, normalize, backend: see `nn.STAPooling`.
 
-    Call: `model(clips, valid=None)`, clips (B,T,3,h,w), valid (B,T) bool with False for frames that pad a
-    short clip. In training `TrainingOutput(logits, feature, extras)`; in evaluation the feature (B,D). T may
-    differ from call to call. Padding frames reach neither a clip's feature nor, in training, the batch
-    statistics of the backbone; "frame" takes no mask there.
+    Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
+    short clips. Returns `TrainingOutput(logits, feature, extras)` in training and the feature (B,D) in
+    evaluation. T may differ between calls. Padding frames affect neither the feature of a clip nor, in
+    training, the batch statistics of the backbone. In training, pooling "frame" does not accept a mask.
 
     Attributes:
         feature_dim: D of the feature.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -131,14 +133,14 @@ class STA(nn.Module):
         return feature
 
     def maps(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Feature maps (B,T,C,H,W) of every frame, in the memory layout the backbone gives."""
+        """Feature maps (B,T,C,H,W) of the frames. The backbone's memory format is kept."""
         return frame_maps(self.backbone, clips, valid)
 
     @torch.no_grad()
     def attend(self, clips: Tensor, valid: Tensor | None = None) -> STAPool:
-        """Scores and attention maps of clips (B,T,3,h,w), for pictures: evaluation mode, no gradient.
+        """Scores and attention maps of clips (B,T,3,h,w), computed in evaluation mode and without gradient.
 
-        The attention has no parameters, so a model of any pooling can be looked at.
+        The attention has no parameters, so this works for a model with any pooling.
         """
         with in_evaluation(self):
             pool: STAPool = self.sta(self.maps(clips, valid), valid)

@@ -35,12 +35,12 @@ _ATTENTION = ("both", "temporal", "spatial", "none")
 
 
 class Description(NamedTuple):
-    """What STAL compares of a tracklet (`STAL.unpack`).
+    """Description of tracklets, from which `STAL.distance` is computed; result of `STAL.unpack`.
 
     Attributes:
         globals: g (B,Dg), the mean over frames.
         features: f (B,R,D), Eq. 9.
-        scores: a-bar (B,R), up to a factor for each tracklet, which cancels in Eq. 8.
+        scores: a-bar (B,R), up to one factor per tracklet, which cancels in Eq. 8.
     """
 
     globals: Tensor
@@ -49,11 +49,11 @@ class Description(NamedTuple):
 
 
 class PartScores(NamedTuple):
-    """What STAL's attention says of clips (`STAL.attend`).
+    """Result of `STAL.attend`.
 
     Attributes:
         scores: a^{r,t} (B,T,R), L1-normalised over each clip.
-        joints: (B,T,14,3) that the parts were found by; None: standing proportions.
+        joints: (B,T,14,3), the joints that defined the boxes of the parts; None: boxes of a standing person.
     """
 
     scores: Tensor
@@ -62,56 +62,58 @@ class PartScores(NamedTuple):
 
 @register_model("stal")
 class STAL(nn.Module):
-    """The STAL system with the switches of its ablations.
+    """The STAL model with the options of its ablations.
 
     Global branch: low-level CNN, residual attention, high-level CNN, mean over cells and frames. Local
-    branch: boxes of six body parts from joints (Eq. 7), ROI pooling on the low-level map, a network for each
-    part. Attention branch: a quality score for every part in every frame. Tracklets are compared by
+    branch: boxes of six body parts from joints (Eq. 7), ROI pooling on the low-level map, one network per
+    part. Attention branch: a quality score for every part in every frame. The distance of two tracklets is
 
         d = psi (Eq. 8) + fusion * d_g        d_g = ||g_i - g_j||
 
     Args:
-        num_classes: training identities.
-        branches: which are built and trained: "both", "global" (PGB of Fig. 6) or "local" (PLB).
-        residual_attention: False leaves the residual attention out (Fig. 6).
+        num_classes: number of training identities.
+        branches: the branches to build and train: "both", "global" (PGB of Fig. 6) or "local" (PLB).
+        residual_attention: False omits the residual attention (Fig. 6).
         part_dim: D of a part's feature; 1024 in the paper.
         part_margin: margin of the triplet loss on psi; 0.8 in the paper.
-        part_mining: its triplets, "drawn" as in the paper or the "hardest" of the batch.
-        global_dim: D of g, by a linear layer behind the mean; None keeps the channels of the backbone, 1024
-            with GoogLeNet as in the paper (Fig. 9 varies both dimensions).
+        part_mining: triplets of that loss: "drawn" at random as in the paper, or the "hardest" of the batch.
+        global_dim: D of g, set by a linear layer after the mean. None: the number of channels of the
+            backbone, 1024 with GoogLeNet as in the paper (Fig. 9 varies both dimensions).
         fusion: weight of d_g; 0.3 in the paper.
-        test_branches: with branches "both", which distances count in evaluation (GB and LB of Fig. 6).
-        test_parts: names of `nn.parts.PART_NAMES` whose distances count in evaluation (Fig. 7, with
+        test_branches: with branches "both", the distances used in evaluation (GB and LB of Fig. 6).
+        test_parts: names from `nn.parts.PART_NAMES` of the parts used in evaluation (Fig. 7, with
             test_branches "local"); None for all.
-        test_attention: which scores count in evaluation (Fig. 5): "both"; "temporal" (TAN), parts weighted
-            alike; "spatial" (SAN), frames weighted alike; "none", the paper's baseline.
+        test_attention: the scores used in evaluation (Fig. 5): "both"; "temporal" (TAN), parts weighted
+            equally; "spatial" (SAN), frames weighted equally; "none", the baseline of the paper.
         roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
-        roi_size: side of a part's map; 8 in the paper.
-        margin: added to the boxes on every side, a share of the frame; 0 in the paper.
-        backbone: "resnet50", the paper's better row, "googlenet" (Table I), "resnet18" or "resnet34"; or a
-            `Backbone`, with `split` given.
-        weights, last_stride: for `build_backbone`; part networks start from the same weights.
-        split: the layer behind which the backbone is cut; by default where 224 x 224 images have 14 x 14
-            maps: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks have the form of the
-            layers that follow, up to the next halving.
-        backend: for `ops.part_distance`.
+        roi_size: height and width of a part's map; 8 in the paper.
+        margin: margin added to each side of the boxes, as a fraction of the frame; 0 in the paper.
+        backbone: "resnet50" (the better row of the paper), "googlenet" (Table I), "resnet18" or "resnet34";
+            or a `Backbone`, which requires `split`.
+        weights, last_stride: passed to `build_backbone`. Part networks start from the same weights.
+        split: name of the last layer before the split of the backbone. By default the layer with 14 x 14
+            maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks
+            are copies of the layers after it, up to and including the next one that halves the map.
+        backend: backend of `ops.part_distance`.
 
-    Call: `model(clips, valid=None, joints=None, label=None)`, clips (B,T,3,h,w), valid (B,T) bool with False
-    for frames that pad a short clip, joints (B,T,14,3) as `nn.part_boxes` takes them (None: standing
-    proportions), label (B,) integer, needed in training of the local branch. In training
-    `TrainingOutput(logits, feature, extras)`: of the global branch, or with "local" the mean of the part
-    classifiers and all part features in a row; extras "part_softmax" (Eq. 6: the sum over parts of the mean
-    over frames) and "part_triplet" (second sum of Eq. 4) of the local branch.
+    Call: `model(clips, valid=None, joints=None, label=None)` with clips (B,T,3,h,w), valid (B,T) bool, False
+    for padding frames of short clips, joints (B,T,14,3) as in `nn.part_boxes` (None: boxes of a standing
+    person), and label (B,) integer, required for training the local branch.
 
-    In evaluation a row of sums for each clip, to be compared by `distance`. Sums over clips of a tracklet
-    add up, so the mean over the clips of a long tracklet is what a single clip of all its frames gives. The
-    rows are no features: by cosine or a plain distance they compare nothing.
+    In training it returns `TrainingOutput(logits, feature, extras)`. Logits and feature are those of the
+    global branch; with branches "local", they are the mean logits of the part classifiers and the
+    concatenated part features. `extras` has the losses of the local branch: "part_softmax" (Eq. 6: sum over
+    parts of the mean over frames) and "part_triplet" (second sum of Eq. 4).
+
+    In evaluation it returns a row of sums for each clip; compare rows with `distance`. The sums are additive,
+    so the mean of the rows of all clips of a tracklet is equivalent to the row of one clip with all its
+    frames. The rows are not features: a cosine or Euclidean distance between them has no meaning.
 
     Attributes:
-        takes: the entries of a batch (`ClipDataset`) that the call takes by name beside clip and valid.
+        takes: keys of a `ClipDataset` batch that are passed by name, in addition to clip and valid.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     takes = ("joints", "label")
@@ -169,9 +171,7 @@ class STAL(nn.Module):
             split = split or split_name(backbone)
             backbone = build_backbone(backbone, weights, last_stride)
         elif split is None:
-            raise ValueError(
-                "split: expected the name of one of its layers, got none with a module as backbone"
-            )
+            raise ValueError("split: expected the name of a layer if backbone is a module, got None")
         low, part, high = split_backbone(backbone, split)
 
         self.branches, self.test_branches, self.test_attention = branches, test_branches, test_attention
@@ -216,7 +216,7 @@ class STAL(nn.Module):
         return self._sums(g, f, scores, valid, clips.shape[1])
 
     def unpack(self, rows: Tensor) -> Description:
-        """What rows (n, columns) of the evaluation say; a branch that was not built has no columns."""
+        """Descriptions from evaluation rows (n, columns). A branch that was not built has no columns."""
         sizes = [1]
         sizes += [self.global_dim] if self._has("global") else [0]
         sizes += [self.parts * self.part_dim, self.parts, self.parts] if self._has("local") else [0, 0, 0]
@@ -229,9 +229,9 @@ class STAL(nn.Module):
     def distance(self, query: Tensor, gallery: Tensor) -> Tensor:
         """d = psi + fusion * d_g between rows (Q, columns) and (G, columns) of the evaluation: (Q,G)."""
         mine, theirs = self.unpack(query), self.unpack(gallery)
-        wanted = self.branches if self.branches != "both" else self.test_branches
+        branches = self.branches if self.branches != "both" else self.test_branches
         terms = []
-        if wanted != "global":
+        if branches != "global":
             terms.append(
                 ops.part_distance(
                     mine.features[:, self.shown],
@@ -241,21 +241,21 @@ class STAL(nn.Module):
                     backend=self.backend,
                 )
             )
-        if wanted != "local":
+        if branches != "local":
             ones = query.new_ones(len(query), 1), gallery.new_ones(len(gallery), 1)
             d_g = ops.part_distance(
                 mine.globals[:, None], ones[0], theirs.globals[:, None], ones[1], backend=self.backend
             )
-            terms.append(d_g if wanted == "global" else self.fusion * d_g)
+            terms.append(d_g if branches == "global" else self.fusion * d_g)
         return torch.stack(terms).sum(0)
 
     @torch.no_grad()
     def attend(
         self, clips: Tensor, valid: Tensor | None = None, joints: Tensor | None = None
     ) -> PartScores | None:
-        """Scores of the parts in every frame, for pictures (Fig. 12): evaluation mode, no gradient.
+        """Scores of the parts in every frame (Fig. 12), computed in evaluation mode and without gradient.
 
-        None for a model without the local branch.
+        Returns None if the model has no local branch.
         """
         if not self._has("local"):
             return None
@@ -264,13 +264,18 @@ class STAL(nn.Module):
             return PartScores(normalise_scores(self.quality(clips), valid), joints)
 
     def boxes(self, joints: Tensor | None, like: Tensor) -> Tensor:
-        """Part boxes (N,6,4) of N frames `like` (N,...): Eq. 7, or standing proportions without joints."""
+        """Boxes (N,6,4) of the parts in N frames: Eq. 7, or those of a standing person without joints.
+
+        Args:
+            joints: (B,T,14,3) with B*T = N, or None.
+            like: (N,...), a tensor that gives N, dtype and device if there are no joints.
+        """
         if joints is None:
             return standing_boxes(like).expand(like.shape[0], -1, -1)
         return part_boxes(joints.flatten(0, 1), margin=self.margin)
 
     def _part_features(self, maps: Tensor, valid: Tensor | None, joints: Tensor | None) -> Tensor:
-        """f^{r,t} (B,T,R,D) of maps (B,T,C,H,W)."""
+        """f^{r,t} (B,T,R,D) from maps (B,T,C,H,W)."""
         frames = maps.flatten(0, 1)
         regions = pool_parts(frames, self.boxes(joints, frames), self.roi_size, how=self.roi)
         regions = regions.unflatten(0, maps.shape[:2])
@@ -310,7 +315,7 @@ class STAL(nn.Module):
     def _sums(
         self, g: Tensor | None, f: Tensor | None, scores: Tensor | None, valid: Tensor | None, frames: int
     ) -> Tensor:
-        """The rows that `unpack` reads: frames, sum of g, sums of a f and a for Eq. 9, sum of a for Eq. 8."""
+        """Rows for `unpack`: number of frames, sum of g, sums of a f and of a (Eq. 9), sum of a (Eq. 8)."""
         some = g if g is not None else f
         assert some is not None
         count = (
@@ -338,17 +343,19 @@ class STAL(nn.Module):
         if clips.dim() != 5 or clips.shape[2] != 3:
             raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
         if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-            got, wanted = (valid.dtype, tuple(valid.shape)), tuple(clips.shape[:2])
-            raise ValueError(f"valid: expected a bool tensor (B,T) = {wanted}, got {got[0]} {got[1]}")
+            raise ValueError(
+                f"valid: expected a bool tensor (B,T) = {tuple(clips.shape[:2])}, "
+                f"got {valid.dtype} {tuple(valid.shape)}"
+            )
         if joints is not None and joints.shape != (*clips.shape[:2], 14, 3):
-            wanted = (*clips.shape[:2], 14, 3)
-            raise ValueError(f"joints: expected shape (B,T,14,3) = {wanted}, got {tuple(joints.shape)}")
+            expected = (*clips.shape[:2], 14, 3)
+            raise ValueError(f"joints: expected shape (B,T,14,3) = {expected}, got {tuple(joints.shape)}")
         if self.training and self._has("local") and label is None:
-            raise ValueError("label: expected (B,) identities, got none in training of the local branch")
+            raise ValueError("label: expected identities (B,) to train the local branch, got None")
 
 
-def _part_network(mould: Backbone, part_dim: int) -> nn.Module:
-    """The layers that follow the split, with weights of its own, then a fully connected layer."""
+def _part_network(layers: Backbone, part_dim: int) -> nn.Module:
+    """A copy of `layers`, the layers after the split, followed by a fully connected layer."""
     return nn.Sequential(
-        deepcopy(mould), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(mould.out_channels, part_dim)
+        deepcopy(layers), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layers.out_channels, part_dim)
     )

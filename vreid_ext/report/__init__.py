@@ -1,6 +1,6 @@
-"""Pictures of runs and results; needs `pip install 'vreid-ext[train]'`.
+"""Plots of runs and results; requires `pip install 'vreid-ext[train]'`.
 
-The page of a run is `report.page.report_checkpoint`: it evaluates, which the pictures alone do not need.
+The HTML report of a run is in `report.page` and is not imported here, as it also evaluates the run.
 """
 
 from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts, plot_ranking

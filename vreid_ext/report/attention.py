@@ -1,4 +1,4 @@
-"""Pictures of what a model attends to: each system draws what its own `attend` returns."""
+"""Pictures of the attention of a model: one drawing function per type that `model.attend` returns."""
 
 from functools import singledispatch
 from inspect import signature
@@ -17,20 +17,21 @@ from vreid_ext.report.fields import plot_receptive_fields
 
 @singledispatch
 def draw_attended(attended: object, frames: Tensor, path: Path, title: str) -> Path:
-    """Draw what `model.attend(clips)` returned for one clip.
+    """Draw the result of `model.attend(clips)` for one clip.
 
-    A system whose `attend` returns a type of its own registers a drawing of it:
+    If the `attend` of a model returns a new type, register a drawing function for it:
 
         @draw_attended.register
         def _(attended: MyAttended, frames: Tensor, path: Path, title: str) -> Path: ...
 
     Args:
-        attended: of a batch of one clip.
-        frames: (T,3,h,w) uint8, as they lie on the disk.
-        path: the picture, ending in .png or .svg.
+        attended: result of `attend` for a batch of one clip.
+        frames: (T,3,h,w) uint8, the frames of the clip before any transform.
+        path: file of the picture, ending in .png or .svg.
+        title: title of the picture.
 
     Raises:
-        TypeError: no drawing is registered for this type.
+        TypeError: no drawing function is registered for this type.
     """
     raise TypeError(f"attended: expected a type with a registered drawing, got {type(attended).__name__}")
 
@@ -42,7 +43,7 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
 
 @draw_attended.register(dict)
 def _(attended: dict[str, Tensor], frames: Tensor, path: Path, title: str) -> Path:
-    """A map (1,T,H,W) of each stream of ASTA, from 0 to 1."""
+    """Attention maps (1,T,H,W) with values from 0 to 1, one for each stream of ASTA."""
     return plot_clip(frames, path, maps=attended, unit="attention", title=title)
 
 
@@ -53,7 +54,7 @@ def _(attended: ReceptiveFields, frames: Tensor, path: Path, title: str) -> Path
 
 @draw_attended.register
 def _(attended: PartScores, frames: Tensor, path: Path, title: str) -> Path:
-    # Without joints the parts are those of joints of which none counts.
+    # No joints: all confidences are zero, for which `plot_parts` draws the boxes of a standing person.
     joints = frames.new_zeros(len(frames), 14, 3).float() if attended.joints is None else attended.joints[0]
     return plot_parts(frames, joints.cpu(), path, scores=attended.scores[0], title=title)
 
@@ -61,16 +62,17 @@ def _(attended: PartScores, frames: Tensor, path: Path, title: str) -> Path:
 def picture_attention(
     model: nn.Module, recipe: Recipe, tracklet: Tracklet, path: Path, *, frames: int | None = None
 ) -> Path | None:
-    """Draw a model's attention on one clip of a tracklet, frames evenly over it.
+    """Draw the attention of a model on one clip, whose frames are evenly spaced in the tracklet.
 
-    `model.attend` gets the clip, and by name what else it takes of a `ClipDataset` item, such as joints.
+    `model.attend` is called with the clip. Its other parameters, such as joints, are taken by name from the
+    `ClipDataset` item.
 
     Args:
-        frames: T of the clip; the recipe's first test length unless given.
+        frames: T of the clip; default: the first test length of the recipe.
 
     Returns:
-        The path, or None if there is nothing to draw: the model has no `attend`, or attends to nothing (None
-        or an empty dict), or no drawing is registered for what it returns.
+        The path; or None if the model has no `attend`, if `attend` returns None or an empty dict, or if no
+        drawing function is registered for the returned type.
     """
     attend = getattr(model, "attend", None)
     if attend is None:

@@ -17,18 +17,18 @@ from torch import Tensor
 from vreid_ext.nn.parts import PART_JOINTS, PART_NAMES, known_joints, part_boxes
 from vreid_ext.report.style import COLORS, STYLE, picture_path, save_figure
 
-# Pairs of joints (`data.JOINTS`) that a skeleton connects.
+# Pairs of joints (`data.JOINTS`) that are connected in a drawn skeleton.
 _BONES = (
     (0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (5, 8), (8, 9), (9, 10), (2, 11), (11, 12),
     (12, 13), (8, 11),
 )  # fmt: skip
 
-# Colour and line of a place's frame in a ranked list.
+# Colour and line style of the border of a result in a ranked list.
 KINDS = {"hit": (COLORS[2], "-"), "miss": (COLORS[1], "--"), "junk": ("#808080", ":")}
 
 
 class Attended(Protocol):
-    """What `ops.sta_pool` returns: scores (B,T,K), attention (B,T,H,W)."""
+    """Any object with scores (B,T,K) and attention (B,T,H,W), such as the result of `ops.sta_pool`."""
 
     @property
     def scores(self) -> Tensor: ...
@@ -40,19 +40,19 @@ class Attended(Protocol):
 def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, title: str = "") -> Path:
     """Draw one clip: its frames, the attention on them, and the scores of its T x K blocks.
 
-    Scores are those of STA, normalised over time: in each column of the matrix the T numbers add up to 1.
+    The scores are those of STA. They are normalised over time: each column of the matrix adds up to 1.
 
     Args:
         frames: (T,3,h,w) uint8, RGB.
-        attended: scores (1,T,K) and attention (1,T,H,W) of that clip, or the same without the leading 1.
-        path: the picture, ending in .png or .svg.
-        title: above the picture.
+        attended: scores (1,T,K) and attention (1,T,H,W) of the clip; the leading axis may be missing.
+        path: file of the picture, ending in .png or .svg.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
+        TypeError, ValueError: an argument has the wrong type or value. Nothing is written in that case.
     """
     return plot_clip(
         frames,
@@ -75,22 +75,22 @@ def plot_clip(
     columns: str = "",
     title: str = "",
 ) -> Path:
-    """Draw one clip: its frames, maps on them, and a matrix of scores of each frame.
+    """Draw one clip: its frames, maps overlaid on them, and a matrix with the scores of each frame.
 
     Args:
         frames: (T,3,h,w) uint8, RGB.
-        path: the picture, ending in .png or .svg.
-        maps: name to non-negative values (T,H,W) or (1,T,H,W), a row of pictures for each.
-        unit: of the maps' values.
+        path: file of the picture, ending in .png or .svg.
+        maps: name -> non-negative values (T,H,W) or (1,T,H,W). Each map is drawn as a row of pictures.
+        unit: label of the colour bar of the maps.
         scores: (T,K) or (1,T,K), non-negative.
-        columns: what the K scores of a frame are of.
-        title: above the picture.
+        columns: axis label for the K columns of the score matrix.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
+        TypeError, ValueError: an argument has the wrong type or value. Nothing is written in that case.
     """
     path = picture_path(path)
     check_frames(frames)
@@ -132,21 +132,20 @@ def plot_parts(
 ) -> Path:
     """Draw one clip with skeletons and the boxes of its body parts (STAL, Fig. 3 and 12).
 
-    Joints that do not count (`nn.part_boxes`) are left out; a box drawn dashed is that of a part none of
-    whose joints counts.
+    Joints that `nn.part_boxes` ignores are not drawn. A dotted box belongs to a part without known joints.
 
     Args:
         frames: (T,3,h,w) uint8, RGB.
-        joints: (T,14,3) as shares of the frame's width and height, and confidence.
-        path: the picture, ending in .png or .svg.
-        scores: (T,6) scores of the parts, non-negative, drawn as a matrix beside the frames.
-        title: above the picture.
+        joints: (T,14,3), x and y as fractions of the frame's width and height, and confidence.
+        path: file of the picture, ending in .png or .svg.
+        scores: (T,6), non-negative scores of the parts, drawn as a matrix to the right of the frames.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
+        TypeError, ValueError: an argument has the wrong type or value. Nothing is written in that case.
     """
     path = picture_path(path)
     check_frames(frames)
@@ -193,30 +192,31 @@ def plot_ranking(
     *,
     title: str = "",
 ) -> Path:
-    """Draw a query and what was retrieved for it, nearest first.
+    """Draw a query and its retrieved gallery items, nearest first.
 
     Args:
         query: a frame (3,h,w) uint8, RGB.
-        gallery: a frame of each place; sizes may differ.
-        kinds: "hit", "miss" or "junk" of each place; junk is drawn and has no rank.
-        distances: of each place.
-        path: the picture, ending in .png or .svg.
-        title: above the picture.
+        gallery: a frame of each retrieved item; sizes may differ.
+        kinds: "hit", "miss" or "junk" for each item. Junk is drawn without a rank.
+        distances: distance of each item to the query.
+        path: file of the picture, ending in .png or .svg.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no place, another kind, numbers of places that differ. Nothing is written then.
+        ValueError: the lists are empty or differ in length, or a kind is unknown. Nothing is written in that
+            case.
     """
     path = picture_path(path)
     if not gallery or not len(gallery) == len(kinds) == len(distances):
         got = f"{len(gallery)}, {len(kinds)} and {len(distances)}"
         raise ValueError(
-            f"gallery, kinds, distances: expected as many of each, at least one, got {got} places"
+            f"gallery, kinds, distances: expected the same length of at least 1, got {got} items"
         )
-    if odd := set(kinds) - set(KINDS):
-        raise ValueError(f"kinds: expected {', '.join(KINDS)}, got {min(odd)!r}")
+    if unknown := set(kinds) - set(KINDS):
+        raise ValueError(f"kinds: expected {', '.join(KINDS)}, got {min(unknown)!r}")
     columns = min(11, 1 + len(gallery))
     rows = -(-(1 + len(gallery)) // columns)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
@@ -257,7 +257,7 @@ def _score_matrix(
 
 
 def check_frames(frames: Tensor) -> None:
-    """`frames` are the pictures (T,3,h,w) uint8 of a clip."""
+    """Check that `frames` is a clip (T,3,h,w) uint8."""
     if frames.dtype != torch.uint8:
         raise TypeError(f"frames: expected torch.uint8, got {frames.dtype}")
     if frames.dim() != 4 or frames.shape[1] != 3 or not len(frames):
@@ -265,7 +265,7 @@ def check_frames(frames: Tensor) -> None:
 
 
 def overlay(axes: Axes, values: np.ndarray, size: tuple[int, int], largest: float) -> AxesImage:
-    """Lay a map of non-negative values over a picture of `size` (h,w), in colours from 0 to `largest`."""
+    """Overlay a non-negative map on a picture of `size` (h,w); the colours range from 0 to `largest`."""
     height, width = size
     return axes.imshow(
         values, cmap="viridis", alpha=0.6, vmin=0, vmax=largest,

@@ -1,4 +1,4 @@
-"""Curves of results and of training: CMC, losses and figures over epochs, DVDP, grids of clip lengths."""
+"""Plots of results and of training: CMC, losses, mAP and DVDP over time, grids of clip lengths."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +19,19 @@ from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure
 def plot_cmc(
     results: Mapping[str, Sequence[float] | np.ndarray | Tensor], path: str | Path, *, title: str = ""
 ) -> Path:
-    """Draw cumulative matching curves, the fraction of queries matched within the first r results.
+    """Draw cumulative matching characteristics: the fraction of queries with a match in the first r results.
 
     Args:
-        results: label to cmc (R,), cmc[r-1] the fraction at rank r, in [0, 1].
-        path: the picture, ending in .png or .svg; folders on the way are made.
-        title: above the picture.
+        results: label -> cmc (R,); cmc[r-1] is the fraction at rank r, in [0, 1].
+        path: file of the picture, ending in .png or .svg; missing folders are created.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no curve, an empty one, a value outside [0, 1], or another suffix; nothing is written.
+        ValueError: no curve, an empty curve, a value outside [0, 1], or another suffix. Nothing is written in
+            that case.
     """
     path = picture_path(path)
     if not results:
@@ -56,18 +57,19 @@ def plot_cmc(
 def plot_curves(
     logs: Mapping[str, str | Path], path: str | Path, *, terms: Iterable[str] = ("loss",)
 ) -> Path:
-    """Draw the training loss against the step, and mAP where the runs were evaluated.
+    """Draw the training loss over the steps, and mAP if the runs were evaluated during training.
 
     Args:
-        logs: label to a run's `log.jsonl`.
-        path: the picture, ending in .png or .svg.
-        terms: the loss terms to draw, one panel each; a run without one is left out of its panel.
+        logs: label -> `log.jsonl` of a run.
+        path: file of the picture, ending in .png or .svg.
+        terms: the loss terms to draw, each in its own panel. A panel omits runs without its term.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no log, a line that is no JSON, or a term that no log has. Nothing is written then.
+        ValueError: no log, a line that is not JSON, or a term that no log contains. Nothing is written in
+            that case.
         OSError: a log cannot be read.
     """
     path = picture_path(path)
@@ -82,7 +84,8 @@ def plot_curves(
         evaluations[label] = [line for line in lines if line["kind"] == "eval"]
     for term in terms:
         if not any(term in line for lines in steps.values() for line in lines):
-            raise ValueError(f"terms: {term!r} is in no step of {', '.join(map(str, logs.values()))}")
+            files = ", ".join(map(str, logs.values()))
+            raise ValueError(f"terms: expected loss terms in the steps of {files}, got {term!r}")
     panels = [*terms, "mAP"] if any(evaluations.values()) else terms
     with matplotlib.rc_context(STYLE):
         columns = min(3, len(panels))
@@ -107,17 +110,17 @@ def plot_curves(
 
 
 def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
-    """Draw the mean DVDP of every epoch, and mAP where the runs were evaluated (AITL, Fig. 7).
+    """Draw the mean DVDP of every epoch, and mAP if the runs were evaluated during training (AITL, Fig. 7).
 
     Args:
-        logs: label to the `log.jsonl` of a run with loss.dvdp.
-        path: the picture, ending in .png or .svg.
+        logs: label -> `log.jsonl` of a run with loss.dvdp.
+        path: file of the picture, ending in .png or .svg.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: no log, a line that is no JSON, or a log without DVDP. Nothing is written then.
+        ValueError: no log, a line that is not JSON, or a log without DVDP. Nothing is written in that case.
         OSError: a log cannot be read.
     """
     path = picture_path(path)
@@ -130,7 +133,9 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
             for number, (label, log) in enumerate(logs.items()):
                 lines = [line for line in _read_log(Path(log)) if line["kind"] == kind and name in line]
                 if not lines and kind == "epoch":
-                    raise ValueError(f"logs: {str(log)!r} has no DVDP; train with loss.dvdp=true")
+                    raise ValueError(
+                        f"logs: expected logs with DVDP (train with loss.dvdp=true), got {str(log)!r} without"
+                    )
                 points = np.array([(line["epoch"] + 1, scale * line[name]) for line in lines]).reshape(-1, 2)
                 marker = "o" if kind == "eval" else None
                 axes.plot(*points.T, marker=marker, **line_style(number), label=label)
@@ -147,22 +152,23 @@ def plot_length_grid(
     """Draw rank-1 for every pair of query and gallery lengths as a heat map (STAL, Fig. 11).
 
     Args:
-        lengths: n numbers of frames, or "all".
-        values: (n,n) fractions, a row for each query length and a column for each gallery length.
-        path: the picture, ending in .png or .svg.
-        title: above the picture.
+        lengths: n clip lengths in frames, or "all".
+        values: (n,n) fractions, one row per query length and one column per gallery length.
+        path: file of the picture, ending in .png or .svg.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: values of another shape or outside [0, 1], or another suffix; nothing is written.
+        ValueError: values have another shape or are outside [0, 1], or another suffix. Nothing is written in
+            that case.
     """
     path = picture_path(path)
     grid = np.asarray(values, dtype=float)
     if grid.shape != (len(lengths),) * 2 or not grid.size or not ((grid >= 0) & (grid <= 1)).all():
-        wanted = (len(lengths),) * 2
-        raise ValueError(f"values: expected fractions {wanted} in [0, 1], got shape {grid.shape}")
+        expected = (len(lengths),) * 2
+        raise ValueError(f"values: expected fractions {expected} in [0, 1], got shape {grid.shape}")
     names = [str(length) for length in lengths]
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         side = 0.55 * len(lengths) + 1.8
@@ -181,7 +187,7 @@ def plot_length_grid(
 
 
 def _trend(axes: Axes, points: np.ndarray, label: str, number: int) -> None:
-    """The values pale, and their running mean over a twentieth of the run on top."""
+    """Draw the values in a light colour, and on top their running mean over 1/20 of the run."""
     step, value = points.T
     window = max(1, len(value) // 20)
     mean = np.convolve(np.pad(value, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
@@ -196,5 +202,5 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError as error:
-            raise ValueError(f"logs: {path}, line {number} is no JSON: {text[:60]!r}") from error
+            raise ValueError(f"logs: expected JSON in line {number} of {path}, got {text[:60]!r}") from error
     return lines

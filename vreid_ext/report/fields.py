@@ -1,4 +1,4 @@
-"""Pictures of where several spatial attentions look."""
+"""Pictures of the receptive fields of several spatial attentions."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ from vreid_ext.report.style import STYLE, picture_path, save_figure
 
 
 def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, title: str = "") -> Path:
-    """Draw where K spatial attentions look (DRSTA, Figure 3): a row a frame, a column an attention.
+    """Draw the receptive fields of K spatial attentions (DRSTA, Figure 3), one row per frame.
 
     Args:
         frames: (T,3,h,w) uint8, RGB; the first four are drawn.
-        weights: receptive fields (T,K,H,W), each a distribution over the cells; the colours of each go from 0
-            to its own largest weight.
-        path: the picture, ending in .png or .svg.
-        title: above the picture.
+        weights: receptive fields (T,K,H,W), each a distribution over the cells. The colours of each field
+            range from 0 to its largest weight.
+        path: file of the picture, ending in .png or .svg.
+        title: title of the picture.
 
     Returns:
         The path.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. Nothing is written then.
+        TypeError, ValueError: an argument has the wrong type or value. Nothing is written in that case.
     """
     path = picture_path(path)
     check_frames(frames)

@@ -1,4 +1,4 @@
-"""Pictures of runs for papers: what `vreid plot` draws, PNG or SVG."""
+"""The pictures of `vreid plot`, as PNG or SVG."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ def draw_cmc(results: Sequence[Path], path: Path, *, ranks: int = 20) -> Path:
     """Draw the CMC curves of finished runs, or of the JSON files that `vreid eval` writes.
 
     Raises:
-        ValueError: no figures there, ranks below 1, or another suffix than .png or .svg.
+        ValueError: a result has no figures, ranks is below 1, or the suffix is neither .png nor .svg.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
@@ -39,19 +39,19 @@ def draw_cmc(results: Sequence[Path], path: Path, *, ranks: int = 20) -> Path:
 
 
 def draw_heatmap(checkpoint: Path, query: str, path: Path, overrides: Iterable[str] = ()) -> Path:
-    """Draw what a checkpoint's model attends to on a query tracklet.
+    """Draw the attention of a checkpoint's model on a query tracklet.
 
     Args:
-        query: the tracklet's name, or its place among the queries from 0.
+        query: the name of the tracklet, or its index in the list of queries.
 
     Raises:
-        ValueError: no such query, or a model without attention.
+        ValueError: no such query, or the model has no attention.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
     tracklet = query_of(one_dataset_of(recipe), query)
     drawn = picture_attention(model.to(default_device()), recipe, tracklet, path)
     if drawn is None:
-        raise ValueError(f"checkpoint: model {recipe.model['name']!r} has no attention to draw")
+        raise ValueError(f"checkpoint: expected a model with attention, got {recipe.model['name']!r}")
     return drawn
 
 
@@ -64,40 +64,40 @@ def draw_ranking(
     ranks: int = 10,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Draw the nearest gallery tracklets of a query, each by its middle frame.
+    """Draw the middle frames of the nearest gallery tracklets of a query.
 
     Args:
-        query: as for `draw_heatmap`.
-        ranks: counted places; junk is drawn between them.
+        query: as in `draw_heatmap`.
+        ranks: number of ranks; junk between them is drawn in addition.
 
     Raises:
-        ValueError: no such query, ranks below 1.
+        ValueError: no such query, or ranks is below 1.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
     dataset = one_dataset_of(recipe)
-    asked = query_of(dataset, query)
-    seen: list[Evaluated] = []
+    tracklet = query_of(dataset, query)
+    evaluations: list[Evaluated] = []
     device = default_device()
     evaluate_model(
-        model.to(device), replace(dataset, query=[asked]), recipe,
-        device=device, progress=progress, observe=seen.append,
+        model.to(device), replace(dataset, query=[tracklet]), recipe,
+        device=device, progress=progress, observe=evaluations.append,
     )  # fmt: skip
-    (places,) = ranked_lists(seen[0], ranks)
+    (places,) = ranked_lists(evaluations[0], ranks)
     return plot_ranking(
-        _face(asked),
-        [_face(dataset.gallery[place.gallery]) for place in places],
+        _middle_frame(tracklet),
+        [_middle_frame(dataset.gallery[place.gallery]) for place in places],
         [place.kind for place in places],
         [place.distance for place in places],
         path,
-        title=asked.name,
+        title=tracklet.name,
     )
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The figures in a JSON file, or those of a finished run's folder.
+    """Read the figures of an evaluation from a JSON file or from the folder of a finished run.
 
     Raises:
-        ValueError: none there.
+        ValueError: there are no figures.
     """
     file = path / "result.json" if path.is_dir() else path
     if not file.is_file():
@@ -105,14 +105,14 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} is no JSON: {error}") from error
+        raise ValueError(f"result: expected JSON in {str(file)!r}, got: {error}") from error
     if not isinstance(result, dict) or "rows" not in result:
         raise ValueError(f"result: expected the JSON of `vreid eval`, got {str(file)!r}, which has no rows")
     return result
 
 
 def cmc_curves(rows: Iterable[Mapping[str, Any]], ranks: int) -> dict[str, list[float]]:
-    """Label to CMC up to rank `ranks`; the test length is named where there is more than one."""
+    """Label -> CMC up to rank `ranks`. Labels include the test length if the rows have several."""
     rows = list(rows)
     several = len({row["frames"] for row in rows}) > 1
     return {
@@ -121,13 +121,17 @@ def cmc_curves(rows: Iterable[Mapping[str, Any]], ranks: int) -> dict[str, list[
 
 
 def query_of(dataset: TrackletDataset, query: str) -> Tracklet:
-    """The query tracklet of this name or, for a number, at this place from 0."""
-    for written in (str, nfc):  # a name may be typed with other accents than it has on the disk
-        named = [tracklet for tracklet in dataset.query if written(tracklet.name) == written(query)]
-        if len(named) > 1:
-            raise ValueError(f"query: expected a name of one tracklet, got {query!r}, of {len(named)}")
-        if named:
-            return named[0]
+    """The query tracklet with this name or, if `query` is a number, with this index.
+
+    Raises:
+        ValueError: no such query, or several queries have this name.
+    """
+    for form in (str, nfc):  # the name as typed may differ from the file name in its Unicode normal form
+        matches = [tracklet for tracklet in dataset.query if form(tracklet.name) == form(query)]
+        if len(matches) > 1:
+            raise ValueError(f"query: expected a name of one tracklet, got {query!r}, of {len(matches)}")
+        if matches:
+            return matches[0]
     if query.isdecimal() and int(query) < len(dataset.query):
         return dataset.query[int(query)]
     near = get_close_matches(query, [tracklet.name for tracklet in dataset.query], n=3, cutoff=0.0)
@@ -137,5 +141,5 @@ def query_of(dataset: TrackletDataset, query: str) -> Tracklet:
     )
 
 
-def _face(tracklet: Tracklet) -> Any:
+def _middle_frame(tracklet: Tracklet) -> Any:
     return read_image(tracklet.paths[len(tracklet) // 2])

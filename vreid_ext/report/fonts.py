@@ -1,4 +1,4 @@
-"""Names in any script: installed fonts that have their glyphs, or escapes where none has."""
+"""Names in any script: selects installed fonts that have the glyphs, and escapes all other characters."""
 
 from collections.abc import Iterable
 
@@ -12,11 +12,11 @@ NOTE = r"\u...: a character that no installed font has"
 
 
 def make_readable(figure: Figure) -> None:
-    r"""Prepares the texts of a figure, which are names of runs, persons and tracklets, for being drawn.
+    r"""Make all texts of a figure drawable. They may contain names of runs, persons and tracklets.
 
-    They hold no formulas. Accents are composed, and what is no UTF-8 becomes a question mark. Characters that
-    the figure's font lacks are drawn in other installed fonts; those that no font has become `\uXXXX`, and a
-    note below the figure says so.
+    Math text is disabled. Accents are composed (NFC), and bytes that are not valid UTF-8 become question
+    marks. Characters that the default font does not have are drawn in other installed fonts; characters that
+    no font has are written as `\uXXXX`, with a note below the figure.
     """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
     for text in texts:
@@ -33,12 +33,15 @@ def make_readable(figure: Figure) -> None:
 
 
 def families_for(characters: Iterable[str], own: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Font families beside `own` that together have the characters, few by greed; and what none has."""
+    """Font families, in addition to `own`, that cover the characters; and the characters without any font.
+
+    The families are chosen greedily, to get few of them.
+    """
     missing = set(characters)
     missing -= _drawn_by(findfont(FontProperties(family=list(own))), missing)
     if not missing:
         return [], missing
-    # Fonts of last resort have one box for all characters. Of a family, matplotlib takes the upright font.
+    # Last-resort fonts draw one box for all characters. matplotlib selects the upright font of a family.
     fonts = [f for f in fontManager.ttflist if f.style == "normal" and "resort" not in f.name.lower()]
     fonts.sort(key=lambda font: (str(font.weight) not in ("400", "normal", "regular"), font.name))
     covers: dict[str, set[str]] = {}
@@ -57,7 +60,7 @@ def families_for(characters: Iterable[str], own: Iterable[str]) -> tuple[list[st
 def _drawn_by(file: str, characters: Iterable[str]) -> set[str]:
     try:
         font = get_font(file)
-    except (OSError, RuntimeError):  # gone, or in bitmaps, which matplotlib does not draw
+    except (OSError, RuntimeError):  # deleted, or a bitmap font, which matplotlib does not support
         return set()
     return {char for char in characters if font.get_char_index(ord(char))}
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that works from the disk, and a folder of thumbnails beside it."""
+"""The report of a run: one HTML page that works without a server, and a folder with its thumbnails."""
 
 import json
 import re
@@ -33,7 +33,7 @@ AP = {
     "(the evaluation code of MARS)",
 }
 _BOOKKEEPING = ("kind", "step", "epoch")
-_INK = "#7f7e7d"  # stands in matplotlib's SVG for the page's own colour of text
+_INK = "#7f7e7d"  # placeholder in matplotlib's SVG for the text colour of the page
 
 
 def report_checkpoint(
@@ -47,23 +47,23 @@ def report_checkpoint(
     progress: Callable[[int, int], None] | None = None,
     progress_pictures: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint, or the newest of a run, and write figures and page.
+    """Evaluate a checkpoint, or the newest checkpoint of a run, and write its figures and its HTML page.
 
-    The page has the figures' name with the suffix .html, and beside it is the folder NAME_files with the
-    thumbnails of the listed tracklets and the attention pictures. The figures are of every test length, the
-    lists of the first.
+    The page has the name of the figures with the suffix .html. The folder NAME_files next to it contains the
+    thumbnails of the listed tracklets and the attention pictures. Figures are given for every test length,
+    ranked lists for the first one.
 
     Args:
-        path, overrides, figures, features, progress: as for `evaluate_checkpoint`, figures being its `out`.
-        ranks: counted places kept of each query's list.
-        beside: label to the folder of a further run, whose figures and curves are shown beside.
-        progress_pictures: called with (thumbnails done, thumbnails in all).
+        path, overrides, figures, features, progress: as in `evaluate_checkpoint`; `figures` is its `out`.
+        ranks: length of each ranked list, not counting junk.
+        beside: label -> folder of another run; its figures and curves are shown for comparison.
+        progress_pictures: called with (thumbnails done, total number of thumbnails).
 
     Returns:
-        What `evaluate_checkpoint` returns, with `page`.
+        The result of `evaluate_checkpoint`, plus `page`.
 
     Raises:
-        ValueError: as `evaluate_checkpoint`, ranks below 1, or a run beside that has no figures yet.
+        ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no figures yet.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
@@ -72,18 +72,18 @@ def report_checkpoint(
     overrides = list(overrides)
     figures = figures or figures_file(path, overrides)
     with one_writer("out", figures):
-        seen: list[Evaluated] = []
+        evaluations: list[Evaluated] = []
         result = evaluate_checkpoint(
-            path, overrides, out=figures, features=features, progress=progress, observe=seen.append
+            path, overrides, out=figures, features=features, progress=progress, observe=evaluations.append
         )
         page = Path(result["file"]).with_suffix(".html")
         own = result["recipe"]
-        if own in runs:  # two runs of one name
+        if own in runs:  # the labels must differ
             runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
         logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
         write_page(
             page,
-            seen[0],
+            evaluations[0],
             result,
             ranks=ranks,
             beside=others,
@@ -103,13 +103,15 @@ def write_page(
     logs: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the page of an evaluation; an earlier one is replaced once the new one is complete.
+    """Write the page of an evaluation. An existing page is replaced only when the new one is complete.
 
     Args:
-        evaluated: the test length whose lists are shown.
-        result: the figures, as `evaluate_checkpoint` returns them.
-        beside: label to the figures of a further run.
-        logs: label to a run's log.jsonl.
+        evaluated: the evaluation with the test length for which ranked lists are shown.
+        result: the figures, as returned by `evaluate_checkpoint`.
+        ranks: length of each ranked list, not counting junk.
+        beside: label -> figures of another run.
+        logs: label -> log.jsonl of a run.
+        progress: called with (thumbnails done, total number of thumbnails).
     """
     files = page.with_name(f"{page.stem}_files")
     data = evaluated.dataset
@@ -141,14 +143,14 @@ def write_page(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
     with whole_file(page) as temporary:
-        temporary.write_text(content, encoding="utf-8", errors="replace")  # names may hold any bytes
+        temporary.write_text(content, encoding="utf-8", errors="replace")  # names may not be valid UTF-8
 
 
-def _other_rules(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What makes figures of another run no figures of the same kind, for behind its name."""
+def _other_rules(other: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Suffix for the label of another run that lists how its evaluation differs; empty if comparable."""
     rules = ("dataset", "protocol", "junk", "metric", "ap")
-    odd = [f"{rule}: {result[rule]}" for rule in rules if result[rule] != wanted[rule]]
-    return f" ({'; '.join(odd)})" if odd else ""
+    different = [f"{rule}: {other[rule]}" for rule in rules if other[rule] != result[rule]]
+    return f" ({'; '.join(different)})" if different else ""
 
 
 def _template() -> Any:
@@ -158,14 +160,14 @@ def _template() -> Any:
 
 
 def _hardest(evaluated: Evaluated) -> list[int]:
-    """Valid queries in ascending order of AP."""
+    """Indices of the valid queries in ascending order of AP."""
     ap = evaluated.result.per_query["ap"]
-    order = ap.argsort(stable=True).tolist()  # NaN, a query without a match, comes last
+    order = ap.argsort(stable=True).tolist()  # NaN (a query without a match) is sorted to the end
     return order[: evaluated.result.valid_queries]
 
 
 def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int, str]:
-    """Attention pictures of hard queries and of some spread over all: query to file name."""
+    """Draw the attention for the hardest and for evenly spaced queries; returns query -> file name."""
     queries = evaluated.dataset.query
     spread = [number * len(queries) // (PICTURES // 2) for number in range(PICTURES // 2)]
     pictures = {}
@@ -183,10 +185,11 @@ def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int,
 def _browsable(
     evaluated: Evaluated, lists: list[list[Listed]], attention: Mapping[int, str], folder: str
 ) -> dict[str, Any]:
-    """What the page's script shows; rows of numbers, for it holds thousands of lists.
+    """Data for the script of the page. Rows are lists, not objects, as there may be thousands of queries.
 
     tracklets: [name, pid, camid, frames, file of the strip, frames in the strip];
-    queries: its tracklet, ap, rank of the first hit, places [tracklet, distance, kind], attention picture.
+    queries: index of the tracklet, ap, rank of the first hit, places as [tracklet, distance, kind], attention
+    picture.
     """
     data = evaluated.dataset
     numbers: dict[tuple[str, ...], int] = {}
@@ -218,7 +221,7 @@ def _browsable(
 
 
 def _training(logs: Mapping[str, Path]) -> Markup | None:
-    """Every term of the first run's loss, and mAP where runs were evaluated; None without a log."""
+    """Curves of all loss terms of the first run, and of mAP if evaluated; None without a log."""
     if not logs:
         return None
     log = next(iter(logs.values())).read_text(encoding="utf-8").splitlines()
@@ -229,12 +232,12 @@ def _training(logs: Mapping[str, Path]) -> Markup | None:
 
 
 def _inline(draw: Callable[[Path], Path], prefix: str) -> Markup:
-    """A drawing as SVG for inside the page: text as text, in the page's colour on the page's ground."""
+    """A drawing as inline SVG with text elements, the text colour of the page and no background."""
     colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     style: Any = {"svg.fonttype": "none", "savefig.transparent": True, **dict.fromkeys(colored, _INK)}
     with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context(style):
         text = draw(Path(folder) / "drawing.svg").read_text(encoding="utf-8")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    # Two drawings in one page must not share the names that their parts refer to.
+    # IDs must be unique in the page, so each drawing gets its own prefix.
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     return Markup(text.replace(_INK, "currentColor"))

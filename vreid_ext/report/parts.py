@@ -1,4 +1,4 @@
-"""Pictures of tracklets with their joints and parts."""
+"""Pictures of tracklets with their joints and body parts."""
 
 from pathlib import Path
 
@@ -9,7 +9,11 @@ from vreid_ext.report.clips import plot_parts
 
 
 def picture_tracklets(dataset: TrackletDataset, joints: Path, count: int, frames: int = 8) -> list[Path]:
-    """Draw `count` tracklets, spread evenly over the data set, as `parts-<n>.png` beside the joints file."""
+    """Draw `count` evenly spaced tracklets of a data set as `parts-<n>.png` next to the joints file.
+
+    Args:
+        frames: number of evenly spaced frames per tracklet.
+    """
     data = attach_joints(dataset, joints)
     tracklets = list(data.by_name().values())
     clips = ClipDataset(tracklets, frames, "evenly")

@@ -1,4 +1,4 @@
-"""Ranked lists for the eye: what the figures leave out is listed too, in its place and as junk."""
+"""Ranked lists for display. Unlike in the evaluation, junk is kept and marked."""
 
 from collections import Counter
 from typing import Literal, NamedTuple
@@ -9,13 +9,13 @@ from vreid_ext.engine.evaluate import Evaluated
 
 
 class Listed(NamedTuple):
-    """One place of a ranked list.
+    """One item of a ranked list.
 
     Attributes:
         gallery: index of the gallery tracklet.
-        distance: in the recipe's metric.
-        kind: "hit", the query's person; "miss", another; "junk", the query's person from the query's own
-            camera, which the protocol leaves out and no rank counts.
+        distance: distance to the query in the metric of the recipe.
+        kind: "hit", the same person as the query; "miss", another person; "junk", the same person in the
+            same camera, which the protocol ignores, so it has no rank.
     """
 
     gallery: int
@@ -24,28 +24,29 @@ class Listed(NamedTuple):
 
 
 def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
-    """The first `ranks` counted places of every query, with the junk between them.
+    """The nearest gallery items of every query: the first `ranks` hits and misses, and the junk between them.
 
-    The query itself and gallery items of pid -1 are in no list.
+    The query itself and gallery items with pid -1 are excluded.
 
     Raises:
-        ValueError: ranks below 1.
+        ValueError: ranks is below 1.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
     data = evaluated.dataset
-    beside = Counter((item.pid, item.camid) for item in data.gallery) if data.junk else Counter()
-    most_junk = max(beside[query.pid, query.camid] for query in data.query)
+    # The items that are junk for some query, by person and camera: `top` must leave room for them.
+    junk = Counter((item.pid, item.camid) for item in data.gallery) if data.junk else Counter()
+    most_junk = max(junk[query.pid, query.camid] for query in data.query)
     indices, distances = metrics.rank(
         evaluated.query, evaluated.gallery, *ids(data), top=min(ranks + most_junk, len(data.gallery)),
         metric=metric_of(evaluated.model, evaluated.recipe), junk=False, exclude=evaluated.itself,
         rerank=rerank_options(evaluated.recipe) or False,
     )  # fmt: skip
     lists = []
-    for query, places, away in zip(data.query, indices.tolist(), distances.tolist(), strict=True):
+    for query, nearest, row in zip(data.query, indices.tolist(), distances.tolist(), strict=True):
         listed: list[Listed] = []
         counted = 0
-        for index, distance in zip(places, away, strict=True):
+        for index, distance in zip(nearest, row, strict=True):
             if index < 0 or counted == ranks:
                 break
             item = data.gallery[index]

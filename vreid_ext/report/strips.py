@@ -1,4 +1,4 @@
-"""Thumbnails: the frames of a tracklet side by side in one small JPEG."""
+"""Thumbnail strips: frames of a tracklet side by side in one small JPEG."""
 
 import hashlib
 import os
@@ -13,34 +13,34 @@ from vreid_ext._files import whole_file
 from vreid_ext.data import Tracklet, read_image, sample_clip
 
 FRAMES = 8
-CELL = (64, 128)  # width, height; page.css has the same
+CELL = (64, 128)  # width, height; must agree with .thumb in page.css
 _BORDER = (128, 128, 128)
 
 
 def strip_frames(tracklet: Tracklet) -> int:
-    """Frames in the strip of a tracklet: `FRAMES`, or all where it has fewer."""
+    """Number of frames in the strip of a tracklet: `FRAMES`, or all frames if it has fewer."""
     return min(FRAMES, len(tracklet))
 
 
 def strip_name(tracklet: Tracklet) -> str:
-    """The file of a tracklet's strip: the same for the same images, and free of the names of the data."""
+    """File name of a tracklet's strip: a hash of the image paths, so that it needs no escaping."""
     return hashlib.blake2b(os.fsencode("\0".join(tracklet.paths)), digest_size=8).hexdigest() + ".jpg"
 
 
 def write_strips(
     tracklets: Iterable[Tracklet], folder: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Write the strips that are not there yet, or whose images have changed.
+    """Write the strips that are missing, or that are outdated because their images have changed.
 
     Args:
-        progress: called with (strips done, strips in all).
+        progress: called with (strips done, total number of strips).
 
     Raises:
         DatasetError: an image cannot be read.
     """
     distinct = list({tracklet.paths: tracklet for tracklet in tracklets}.values())
     folder.mkdir(parents=True, exist_ok=True)
-    # Threads: Pillow holds no lock while it decodes and resizes.
+    # Threads are enough: Pillow releases the GIL while it decodes and resizes.
     with ThreadPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(lambda item: _write(item, folder), distinct), start=1):
             if progress is not None:
@@ -63,7 +63,7 @@ def _write(tracklet: Tracklet, folder: Path) -> None:
 
 
 def _stamp(paths: Iterable[str]) -> bytes:
-    """What changes when an image does. Not whether it is newer: clocks are set back."""
+    """Modification times and sizes of the images; compared for equality, as a clock may be set back."""
     states = [os.stat(path) for path in paths]
     return repr([(state.st_mtime_ns, state.st_size) for state in states]).encode()
 

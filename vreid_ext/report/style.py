@@ -1,6 +1,6 @@
-"""How pictures look and are written: palette, line styles, PNG or SVG by the file's suffix.
+"""Style and output of plots: palette, line styles, PNG or SVG by the suffix of the file.
 
-Figures are drawn without pyplot: no display is needed, and plots of the caller are not touched.
+pyplot is not used, so no display is needed and the figures of the caller are not affected.
 """
 
 from pathlib import Path
@@ -13,23 +13,23 @@ from vreid_ext.report.fonts import make_readable
 
 SUFFIXES = (".png", ".svg")
 
-# Okabe and Ito's palette without its yellow: apart in hue and in lightness for every kind of colour vision.
+# The palette of Okabe and Ito, without its yellow: distinguishable with all forms of colour blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
 
-STYLE: Any = {  # matplotlib types a style key by key, which a plain dict does not satisfy
+STYLE: Any = {  # Any: matplotlib's type for a style lists all keys, and a plain dict does not match it
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "svg.hashsalt": "vreid_ext",  # the same drawing gives the same bytes
+    "svg.hashsalt": "vreid_ext",  # reproducible IDs in SVG files
 }
 
 
 def picture_path(path: str | Path) -> Path:
-    """The path of a picture, whose suffix is one that can be written."""
+    """Check that the suffix of a picture's path is supported, and return the path."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"path: expected a name that ends in .png or .svg, got {str(path)!r}")
@@ -37,10 +37,10 @@ def picture_path(path: str | Path) -> Path:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write the figure, its texts made readable (`fonts.make_readable`); folders on the way are made."""
+    """Apply `fonts.make_readable` to the figure and write it. Missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     make_readable(figure)
-    # Without the date an SVG depends on its content alone.
+    # No date, so that the SVG is reproducible.
     metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata=metadata, format=path.suffix[1:].lower())

@@ -127,3 +127,29 @@ def test_cuhk_classic_protocol_draws_people_and_keeps_them(cuhk):
     (cuhk / "splits_cuhk03_seed0.json").write_text("[[99]]")
     with pytest.raises(DatasetError, match="names people who are not there"):
         build_dataset("cuhk03", cuhk, protocol="classic")
+
+
+@pytest.mark.parametrize("folder", ["", "cuhk03_release"])
+def test_cuhk_classic_protocol_takes_the_published_splits(cuhk, folder):
+    h5py = pytest.importorskip("h5py", reason="needs the extra [hdf5]")
+    path = cuhk / folder / "cuhk-03.mat"
+    path.parent.mkdir(exist_ok=True)
+    places = sorted({tuple(map(int, p.name.split("_")[:2])) for p in (cuhk / "images_detected").iterdir()})
+    with h5py.File(path, "w") as file:  # as MATLAB 7.3 writes a cell of 20 matrices
+        cells = file.create_dataset("testsets", (1, 20), h5py.ref_dtype)
+        for number in range(20):
+            rows = np.array([places[number % 4], places[(number + 1) % 4]], float)
+            cells[0, number] = file.create_dataset(f"#refs#/{number}", data=rows.T).ref
+    data = build_dataset("cuhk03", cuhk, protocol="classic", split=6)
+    assert {t.pid for t in data.query} == {3, 4}
+    assert {t.pid for t in data.train} == {1, 2}
+    assert "split 7 of 20 (published)" in data.protocol
+    drawn = build_dataset("cuhk03", cuhk, protocol="classic", split=6, split_seed=0)
+    assert "split 7 of 20 (drawn from seed 0)" in drawn.protocol
+    with h5py.File(path, "a") as file:
+        file["#refs#/6"][0, 0] = 9
+    with pytest.raises(DatasetError, match=r"split 6 names 1 people without an image"):
+        build_dataset("cuhk03", cuhk, protocol="classic", split=6)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DatasetError, match=r"expected HDF5 with 20 matrices in testsets, got "):
+        build_dataset("cuhk03", cuhk, protocol="classic", split=6)

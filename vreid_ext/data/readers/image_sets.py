@@ -100,7 +100,7 @@ def cuhk03(
     boxes: Literal["detected", "labeled"] = "detected",
     protocol: Literal["new", "classic"] = "new",
     split: int = 0,
-    split_seed: int = 0,
+    split_seed: int | None = None,
     images: Images = "single",
     check: Check = "exists",
     on_error: OnError = "raise",
@@ -109,17 +109,18 @@ def cuhk03(
 
         ROOT/images_detected/1_001_1_01.png, ROOT/images_labeled/...       pair, person, camera of it, image
         ROOT/cuhk03_new_protocol_config_detected.mat, ..._labeled.mat      for protocol "new"
+        ROOT/cuhk-03.mat, or cuhk03_release/cuhk-03.mat                    for protocol "classic" (h5py)
 
     Args:
         root: folder of the layout above.
         boxes: whose boxes, those of a detector or of hands.
         protocol: "new" (Zhong et al., CVPR 2017): 767 people train, 700 test, a query for each camera.
             "classic" (Li et al.): 100 people test, the others train; queries are all images of the first
-            camera, the gallery is one image of each person by the second, drawn with the split. The published
-            twenty splits lie in a file of HDF5 that is not read: splits are drawn from `split_seed` and kept
-            in ROOT/splits_cuhk03_seed<N>.json.
+            camera, the gallery is one image of each person by the second, drawn with the split.
         split: 0 to 19, for "classic".
-        split_seed: of the splits of "classic".
+        split_seed: draw the splits of "classic" from this seed and keep them in
+            ROOT/splits_cuhk03_seed<N>.json; None: the published ones, or those of seed 0 where their file,
+            cuhk-03.mat, is missing.
         images: "single", every image a tracklet of one frame; "camera", those of a person by a camera as one.
         check, on_error: see `build_dataset`.
 
@@ -140,10 +141,17 @@ def cuhk03(
         parts = _new_protocol(everything, path)
         said = "767 / 700 protocol"
     else:
-        parts = _classic_protocol(everything, base, split, split_seed)
+        files = [base / "cuhk-03.mat", base / "cuhk03_release" / "cuhk-03.mat"]
+        published = next((path for path in files if path.is_file()), None)
+        if split_seed is None and published is not None:
+            test, source = _published_people(everything, published, split), "published"
+        else:
+            test = _drawn_people(everything, base, split, split_seed or 0)
+            source = f"drawn from seed {split_seed or 0}"
+        parts = _classic_protocol(everything, test, np.random.default_rng([split_seed or 0, split, 1]))
         said = (
-            f"classic protocol, split {split + 1} of {CLASSIC_SPLITS} (drawn from seed {split_seed}), "
-            "one gallery image of each person"
+            f"classic protocol, split {split + 1} of {CLASSIC_SPLITS} ({source}), one gallery image of each "
+            "person"
         )
     train, query, gallery = (screen.keep(_tracklets(part, images)) for part in parts)
     return TrackletDataset(
@@ -223,8 +231,29 @@ def _new_protocol(images: Sequence[_Image], path: Path) -> list[list[_Image]]:
     return parts
 
 
-def _classic_protocol(images: Sequence[_Image], base: Path, split: int, seed: int) -> list[list[_Image]]:
-    """Train, query and gallery of 100 test people, fewer in a smaller set."""
+def _published_people(images: Sequence[_Image], path: Path, split: int) -> set[int]:
+    """Pids of the test people: "testsets" is a cell of twenty matrices with the rows (pair, person)."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            rows = file[file["testsets"][0, split]][()].T.astype(np.int64)
+            named = {(pair, person) for pair, person in rows.tolist()}
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise DatasetError(
+            f"{path}: expected HDF5 with {CLASSIC_SPLITS} matrices in testsets, got {error}; restore it"
+        ) from error
+    pids = {tuple(map(int, Path(image.path).name.split("_")[:2])): image.pid for image in images}
+    missing = len(named - pids.keys())
+    if missing or not named:
+        raise DatasetError(
+            f"{path}: split {split} names {missing} people without an image; restore the images"
+        )
+    return {pids[place] for place in named}
+
+
+def _drawn_people(images: Sequence[_Image], base: Path, split: int, seed: int) -> set[int]:
+    """Pids of 100 test people, fewer in a smaller set."""
     people = sorted({image.pid for image in images})
     test = min(_CLASSIC_TEST, len(people) // 2)
     path = base / f"splits_cuhk03_seed{seed}.json"
@@ -247,8 +276,14 @@ def _classic_protocol(images: Sequence[_Image], base: Path, split: int, seed: in
         raise DatasetError(f"{path}: is no list of {CLASSIC_SPLITS} lists of people ({error})") from error
     if not chosen or chosen - set(people):
         raise DatasetError(f"{path}: split {split} names people who are not there; remove it to draw anew")
+    return chosen
+
+
+def _classic_protocol(
+    images: Sequence[_Image], chosen: set[int], rng: np.random.Generator
+) -> list[list[_Image]]:
+    """Train, query and gallery for some test people."""
     first, second = ([image for image in images if image.camid % 2 == side] for side in (1, 0))
-    rng = np.random.default_rng([seed, split, 1])
     gallery = []
     for pid in sorted(chosen):
         seen = [image for image in second if image.pid == pid]

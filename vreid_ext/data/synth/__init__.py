@@ -1,5 +1,6 @@
-"""Rendered walking people in the layouts of MARS, iLIDS-VID and PRID2011, to train, test and demonstrate on
-without any download.
+"""Synthetic data sets: rendered walking people in the layouts of MARS, iLIDS-VID and PRID2011.
+
+They serve for training, tests and the demo without any download.
 """
 
 from __future__ import annotations
@@ -40,49 +41,51 @@ def synthesize(
 ) -> Path:
     """Render walking people into `out` in the layout of MARS, iLIDS-VID or PRID2011.
 
-    MARS: half of the people are for training (odd pids), half for testing (even pids). Each is filmed
-    `tracklets` times by each of `cameras` cameras, which differ in viewpoint, colour cast, exposure, blur and
-    background. People come in families of three that share their colours and differ in texture, cut and bags.
-    The test split also holds junk (pid -1, badly cut boxes) and distractors (pid 0, strangers and false
-    detections), in every camera one of each per four test people.
+    MARS: half of the people are for training (odd pids), half for testing (even pids). Each of the `cameras`
+    cameras films each person `tracklets` times. Cameras differ in viewpoint, colour cast, exposure, blur and
+    background. People are drawn in families of three with the same colours; the members of a family differ in
+    the texture and cut of their clothes and in their bags. The test split also contains junk (pid -1, badly
+    aligned boxes) and distractors (pid 0, other people and false detections): in every camera one of each for
+    every four test people.
 
     ROOT/bbox_train/0001/0001C1T0001F001.jpg, ROOT/bbox_test/...    crops
     ROOT/info/train_name.txt, tracks_train_info.mat, test_name.txt, tracks_test_info.mat, query_IDX.mat
                                one query for every test person and camera
-    ROOT/mars_attributes.csv   the published columns, real pids only
+    ROOT/mars_attributes.csv   the published columns, for pids > 0 only
     ROOT/joints.json           {"joints": 14 names, "tracklets": {name: frames x 14 x [x, y, visible]}}:
-                               pixels from the upper left corner; visible: in the crop and not covered.
-                               Of all but junk; zeros where a distractor shows nobody
+                               pixels from the upper left corner; visible: 1 if in the crop and not occluded.
+                               All tracklets except junk; zeros for false detections
     ROOT/synth.json            the arguments; written last
 
-    iLIDS-VID and PRID2011: everybody is filmed once by each of two cameras, in PNG, and ten splits are drawn;
-    in PRID2011 the last tenth of the people is seen by the first camera alone and is in no split.
+    iLIDS-VID and PRID2011: each of the two cameras films each person once; images are PNG. Ten random splits
+    are written. In PRID2011 the last tenth of the people appears only in the first camera and in no split.
 
     ROOT/i-LIDS-VID/sequences/cam1/person001/cam1_person001_00001.png
     ROOT/train-test people splits/train_test_splits_ilidsvid.mat
     ROOT/prid_2011/multi_shot/cam_a/person_0001/00001.png
     ROOT/splits_prid2011.json
 
-    The same arguments give the same bytes with the same Pillow.
+    With the same version of Pillow, the same arguments give identical files.
 
     Args:
         out: a directory that does not exist or is empty.
         layout: "mars", "ilids" or "prid".
-        ids: people, 4 to 9999.
-        cameras: 2 to 9, 4 unless given; always 2 but for MARS.
-        tracklets: tracklets of each person in each camera, 2 unless given; always 1 but for MARS.
-        frames: frames of each tracklet, 1 to 999; 16 unless given, 32 but for MARS, since PRID2011 leaves out
-            people with fewer than 28.
+        ids: number of people, 4 to 9999.
+        cameras: number of cameras. MARS: 2 to 9, default 4. Others: always 2.
+        tracklets: number of tracklets per person and camera. MARS: default 2. Others: always 1.
+        frames: number of frames per tracklet, 1 to 999. MARS: default 16. Others: default 32, as the protocol
+            of PRID2011 excludes people with fewer than 28.
         size: (height, width) of a crop in pixels, at least (32, 16).
-        seed: not negative.
-        progress: called as `progress(tracklets_done, tracklets_in_all)`.
+        seed: random seed, at least 0.
+        progress: called as `progress(tracklets_done, total_tracklets)`.
 
     Returns:
         `out` as a path.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind or out of range; nothing has been written.
-        FileExistsError: ``out`` is a file or already holds something.
+        TypeError, ValueError: an argument has the wrong type or is out of range. Nothing is written in that
+            case.
+        FileExistsError: `out` is a file or a directory that is not empty.
     """
     if layout not in ("mars", "ilids", "prid"):
         raise ValueError(f"layout: expected 'mars', 'ilids' or 'prid', got {layout!r}")
@@ -111,12 +114,12 @@ def synthesize(
         "size": list(size),
         "seed": seed,
     }
-    places = [place_camera(np.random.default_rng([seed, 2, c]), c, cameras, size) for c in range(cameras)]
+    placed = [place_camera(np.random.default_rng([seed, 2, c]), c, cameras, size) for c in range(cameras)]
     looks = draw_looks(np.random.default_rng([seed, 0]), ids)
     strangers = [Person(look) for look in draw_looks(np.random.default_rng([seed, 1]), _STRANGERS, family=1)]
 
     def film(entry: Entry, target: Person | None) -> Shot:
-        return _shot(entry, places[entry.camid - 1], target, strangers, frames, size, seed)
+        return _shot(entry, placed[entry.camid - 1], target, strangers, frames, size, seed)
 
     with new_folder(root) as rendered:
         if layout == "mars":
@@ -161,7 +164,10 @@ def _render_pairs(
 
 
 def _plan(pids: list[int], cameras: int, tracklets: int) -> list[Entry]:
-    """All tracklets in MARS's order: junk, distractors, people; numbers run on across cameras."""
+    """All tracklets in the order of MARS: junk, distractors, people.
+
+    As in MARS, the tracklets of a pid are numbered consecutively over its cameras.
+    """
     extra = max(1, sum(pid % 2 == 0 for pid in pids) // 4) * cameras
     plan = [
         Entry(pid, camid, track)
@@ -186,7 +192,7 @@ def _shot(
     size: tuple[int, int],
     seed: int,
 ) -> Shot:
-    # One generator per tracklet, so that a tracklet does not depend on how many others are rendered.
+    # One generator per tracklet, so that its content does not depend on the number of other tracklets.
     rng = np.random.default_rng([seed, 3, entry.pid + 1, entry.camid, entry.track])
     if target is None and (entry.pid == _JUNK or rng.random() < 0.6):
         target = strangers[rng.integers(len(strangers))]

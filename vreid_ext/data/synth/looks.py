@@ -1,7 +1,7 @@
-"""What makes one rendered person that person: clothes, build, hair, hat and bags.
+"""Appearance of the rendered people: clothes, build, hair, hat and bags.
 
-People come in *families* that share their colours and differ in texture, cut and accessories, so that an
-average colour names the family and not the person.
+People are drawn in *families* with the same colours. Members of a family differ in the texture and cut of
+their clothes and in accessories, so that the average colour identifies the family but not the person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 RGB = tuple[int, int, int]
 
-# Order = value in the published MARS attribute table, where one more value stands for many colours.
+# The index of a colour is its value in the MARS attribute table, which has one more value for multicoloured.
 TOP_COLORS: dict[str, RGB] = {
     "black": (38, 38, 44),
     "purple": (112, 66, 146),
@@ -41,13 +41,16 @@ BAGS: tuple[RGB, ...] = ((34, 34, 38), (150, 46, 44), (52, 70, 118), (118, 86, 5
 TEXTURES = ("plain", "hoops", "pinstripe", "check", "dots", "logo", "jacket", "yoke", "sash")
 _COMPLEX_TEXTURES = {"check"}
 
-# The cloth is a cylinder cut open at the back: column 0 is the spine, the middle column the chest.
+# The cloth is an unrolled cylinder: column 0 is at the spine, the middle column at the chest.
 CLOTH_ROWS, CLOTH_COLUMNS = 48, 96
 
 
 @dataclass(frozen=True)
 class Look:
-    """One person's lasting appearance. Lengths are fractions of a standard body height; colours are sRGB."""
+    """Appearance of a person, the same in all tracklets.
+
+    Lengths are relative to a standard body height; colours are sRGB.
+    """
 
     top_color: str
     bottom_color: str
@@ -73,7 +76,7 @@ class Look:
     girth: float
 
     def attributes(self) -> dict[str, int]:
-        """The twelve identity-relevant columns of the MARS attribute table, by their published names."""
+        """Values of the twelve ID-relevant columns of the MARS attribute table, by their published names."""
         complex_top = self.texture in _COMPLEX_TEXTURES
         return {
             "top color": len(TOP_COLORS) if complex_top else list(TOP_COLORS).index(self.top_color),
@@ -92,7 +95,7 @@ class Look:
 
 
 def draw_looks(rng: np.random.Generator, count: int, family: int = 3) -> list[Look]:
-    """Draw `count` people, `family` neighbours at a time sharing the colours of clothes, skin and shoes."""
+    """Draw `count` people in groups of `family` with the same colours of clothes, skin and shoes."""
     looks: list[Look] = []
     while len(looks) < count:
         top, bottom = str(rng.choice(list(TOP_COLORS))), str(rng.choice(list(BOTTOM_COLORS)))
@@ -139,7 +142,10 @@ def _draw_look(
 
 
 def weave(look: Look) -> np.ndarray:
-    """The top as an opened cylinder: (48, 96, 3) uint8, rows from neck to hip, columns round the body."""
+    """Texture of the top as an unrolled cylinder (48, 96, 3) uint8.
+
+    Rows run from neck to hip, columns around the body.
+    """
     cloth = np.empty((CLOTH_ROWS, CLOTH_COLUMNS, 3), np.uint8)
     cloth[:] = TOP_COLORS[look.top_color]
     row, column = np.mgrid[:CLOTH_ROWS, :CLOTH_COLUMNS]

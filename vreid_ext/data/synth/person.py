@@ -1,7 +1,7 @@
-"""A walking person drawn with Pillow: a 3-D skeleton with a gait, clothed from far to near.
+"""A walking person drawn with Pillow: a 3-D skeleton with a gait; body parts are painted back to front.
 
-Body frame: X to the person's left, Y up, Z forward; unit = standard body height. At yaw 0 the person faces
-the camera.
+Body coordinates: X to the person's left, Y up, Z forward; the unit is the standard body height. At yaw 0 the
+person faces the camera.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TORSO, NECK, HEAD = 0.30, 0.045, 0.075
 
 @dataclass(frozen=True)
 class Walk:
-    """How a person moves through one tracklet. Angles in radians; `swing` is the thigh's largest angle."""
+    """Motion of a person in one tracklet. Angles in radians; `swing` is the largest angle of the thigh."""
 
     yaw: float
     phase: float
@@ -36,7 +36,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class View:
-    """Orthographic camera: body units to pixels. `pitch` looks down; (x, y) is where the feet stand."""
+    """Orthographic camera: body units to pixels. `pitch` > 0 looks down; (x, y) is the feet's position."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class View:
 
 
 def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
-    """Joint positions (14, 3) in the body frame, lowest ankle on the ground, in the order of `JOINTS`."""
+    """Joint positions (14, 3) in body coordinates, in the order of `JOINTS`, the lower foot on the ground."""
     phase = walk.phase + walk.speed * frame
     joints = np.zeros((14, 3))
     hip_half, shoulder_half = (
@@ -54,9 +54,8 @@ def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
     )
     for hip, side, offset in ((_L_HIP, 1.0, 0.0), (_R_HIP, -1.0, np.pi)):
         thigh = walk.swing * np.sin(phase + offset)
-        flexion = 0.08 + 1.5 * walk.swing * max(
-            0.0, np.cos(phase + offset)
-        )  # the leg bends while it swings forward
+        # The knee bends while the leg swings forward.
+        flexion = 0.08 + 1.5 * walk.swing * max(0.0, np.cos(phase + offset))
         joints[hip] = (side * hip_half, 0.0, 0.0)
         joints[hip + 1] = joints[hip] + THIGH * _swung(thigh)
         joints[hip + 2] = joints[hip + 1] + SHANK * _swung(thigh - flexion)
@@ -75,7 +74,7 @@ def pose(look: Look, walk: Walk, frame: float) -> np.ndarray:
 
 
 def project(points: np.ndarray, yaw: float, view: View) -> tuple[np.ndarray, np.ndarray]:
-    """Image positions (N, 2) in pixels and nearness (N,) to the camera of body-frame `points` (N, 3)."""
+    """Project `points` (N, 3) in body coordinates to pixels (N, 2) and a depth (N,), larger if nearer."""
     x, y, z = points.T
     across = x * np.cos(yaw) + z * np.sin(yaw)
     near = z * np.cos(yaw) - x * np.sin(yaw)
@@ -84,16 +83,16 @@ def project(points: np.ndarray, yaw: float, view: View) -> tuple[np.ndarray, np.
 
 
 def _swung(angle: float, aside: float = 0.0) -> np.ndarray:
-    """A unit limb hanging down, swung forward by `angle` and held away from the body."""
+    """Direction of a hanging limb that is swung forward by `angle` and sideways by `aside`."""
     return np.array([aside, -np.cos(angle), np.sin(angle)])
 
 
 def draw_person(
     canvas: Image.Image, look: Look, cloth: np.ndarray, walk: Walk, view: View, frame: float
 ) -> np.ndarray:
-    """Draw onto an RGB or RGBA canvas and return the joints' positions (14, 2) in its pixels.
+    """Draw a person onto an RGB or RGBA canvas and return the joint positions (14, 2) in pixels.
 
-    `cloth` is `weave(look)`, made once per person.
+    `cloth` is `weave(look)`, passed in as it is the same for all frames.
     """
     joints = pose(look, walk, frame)
     return _Figure(canvas, look, cloth, joints, walk.yaw, view).draw()
@@ -129,13 +128,13 @@ class _Figure:
             layers.append((0.02 - 0.12 * np.sin(self.yaw), self._shoulder_bag))
         if look.hand_bag:
             layers.append((self.near[_R_WRIST] + 0.01, self._hand_bag))
-        # The elbow stands for the arm: the shoulder is level with the torso's middle.
+        # The depth of an arm is that of its elbow, as the shoulder has the same depth as the torso.
         for _, paint in sorted(layers, key=lambda layer: layer[0]):
             paint()
         return self.points
 
     def _limb(self, a: int, b: int, start: float, end: float, color: RGB, cut: float = 1.0) -> None:
-        """A tapered limb from joint a to joint b, or to `cut` of the way, shaded on its right."""
+        """Draw a tapered limb from joint a to a fraction `cut` of the way to joint b, shaded on its right."""
         (px, py), (qx, qy) = self.points[a].tolist(), self.points[b].tolist()
         qx, qy = px + (qx - px) * cut, py + (qy - py) * cut
         length = max(math.hypot(qx - px, qy - py), 1e-6)
@@ -166,7 +165,7 @@ class _Figure:
         self._limb(hip, knee, 0.056 * girth, 0.040 * girth, skin if look.bottom == "skirt" else cloth)
         if look.bottom == "shorts":
             self._limb(hip, knee, 0.058 * girth, 0.050 * girth, cloth, cut=0.92)
-        # The stripe runs down the outer seam, so only the leg whose outside faces the camera shows it.
+        # The stripe is on the outer seam: it is visible only if the outer side of the leg faces the camera.
         outside = -np.sin(self.yaw) * (1.0 if hip == _L_HIP else -1.0)
         if look.side_stripe and look.bottom != "skirt" and outside > -0.5:
             self._limb(hip, knee, 0.010, 0.010, look.accent)
@@ -194,7 +193,7 @@ class _Figure:
             self._limb(shoulder, elbow, 0.038 * girth, 0.034 * girth, sleeve, cut=0.6)
 
     def _half_width(self, left: int, right: int, depth: float, grow: float) -> float:
-        """Half the visible width of the elliptic body section at a pair of joints."""
+        """Half of the visible width, in pixels, of the body's elliptic cross-section at a pair of joints."""
         half = abs(self.joints[left, 0] - self.joints[right, 0]) / 2 * grow
         return (
             float(np.hypot(half * np.cos(self.yaw), depth * self.look.height * np.sin(self.yaw)))
@@ -223,7 +222,7 @@ class _Figure:
             self._straps()
 
     def _wrap(self, outline: np.ndarray, cloth: np.ndarray) -> None:
-        """Fill an outline with the visible side of a cylinder of cloth, darker towards its edges."""
+        """Fill an outline with the visible half of the cloth cylinder, darker towards the edges."""
         low, high = np.floor(outline.min(0)).astype(int), np.ceil(outline.max(0)).astype(int)
         width, height = np.maximum(high - low, 1)
         x = (np.arange(width) + 0.5) / width * 2 - 1
@@ -261,7 +260,7 @@ class _Figure:
         if look.long_hair and self.front > -0.2:
             self._disc(_moved(head, -0.025 * u * side, 0.045 * u), rx * 1.12, ry * 1.35, look.hair)
         self._disc(head, rx * 1.05, ry * 1.05, look.hair)
-        if self.front > -0.5:  # the face slides across the head with the yaw and vanishes behind it
+        if self.front > -0.5:  # the face moves across the head with the yaw and is hidden from behind
             shown = np.clip(self.front + 0.5, 0.0, 1.0)
             face = _moved(head, 0.022 * u * side, 0.014 * u)
             self._disc(face, rx * (0.55 + 0.3 * shown), ry * 0.82, look.skin)
@@ -293,7 +292,7 @@ class _Figure:
         )
 
     def _straps(self) -> None:
-        """The backpack seen from the front."""
+        """Draw the straps of the backpack, which are visible from the front."""
         for shoulder, hip in ((_L_SHOULDER, _L_HIP), (_R_SHOULDER, _R_HIP)):
             start = self.points[_NECK] * 0.4 + self.points[shoulder] * 0.6
             end = start * 0.45 + (self.points[_NECK] * 0.3 + self.points[hip] * 0.7) * 0.55

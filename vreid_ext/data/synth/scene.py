@@ -1,4 +1,4 @@
-"""Cameras and the tracklets they film: backgrounds, viewpoint, colour, blur, occluders and passers-by."""
+"""Cameras and their tracklets: background, viewpoint, colour, blur, occluders and other people."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from vreid_ext.data.synth.looks import BAGS, Look, weave
 from vreid_ext.data.synth.person import View, Walk, draw_person
 
 SUPERSAMPLE = 3
-_PANORAMA = 6  # width of a camera's background in crops
+_PANORAMA = 6  # width of a camera's background, in crop widths
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera: `background` is a supersampled panorama, `gain` and `gamma` the colour response."""
+    """A fixed camera. `background` is a supersampled panorama; `gain` and `gamma` are its colour response."""
 
-    heading: float  # yaw, in radians, of most people seen here
+    heading: float  # yaw of most people in this camera, in radians
     pitch: float
     gain: np.ndarray
     gamma: float
     blur: float  # standard deviation in pixels
-    noise: np.ndarray  # (2h, 2w, 3) int16, cut anew for every frame
+    noise: np.ndarray  # (2h, 2w, 3) int16; every frame uses a random crop of it
     zoom: float
     quality: int
     background: Image.Image
 
 
 def place_camera(rng: np.random.Generator, index: int, cameras: int, size: tuple[int, int]) -> Camera:
-    """Camera `index` of `cameras`: headings spread round the circle, everything else drawn."""
+    """Camera `index` of `cameras`. Headings are spread over the circle; all other properties are random."""
     height, width = size
     noise = rng.normal(0.0, rng.uniform(2.0, 6.0), (2 * height, 2 * width, 3)).round().astype(np.int16)
     return Camera(
@@ -49,7 +49,7 @@ def place_camera(rng: np.random.Generator, index: int, cameras: int, size: tuple
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A street: wall and floor with doors, windows, posters and paving, slightly out of focus."""
+    """A slightly blurred street: wall with doors, windows and posters, and paved floor."""
     height, width = size[0], size[1] * _PANORAMA
     wall, floor = (rng.uniform(100, 160) + rng.normal(0, 8, 3) for _ in range(2))
     image = Image.new("RGB", (width, height), tuple(int(v) for v in wall))
@@ -74,7 +74,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 class Person:
-    """A look together with its cloth, woven once however many frames show it."""
+    """A look and its cloth texture, which is computed once and cached."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
@@ -86,7 +86,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Frame:
-    """One crop: `joints` (14, 3) are x and y in pixels, to a tenth, and 1 if in the crop and not covered."""
+    """One crop. `joints` (14, 3): x, y in pixels, rounded to 0.1, and 1 if in the crop and not occluded."""
 
     image: Image.Image
     joints: np.ndarray
@@ -94,11 +94,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Passer:
-    """Somebody or something that crosses the crop: centre `0.5 + speed * (frame - at)` in crop widths."""
+    """A person or object that crosses the crop. Its centre is `0.5 + speed * (frame - at)` crop widths."""
 
     kind: str  # "person" | "pole" | "bin" | "bush"
-    at: float
-    speed: float
+    at: float  # frame in which it is in the middle of the crop
+    speed: float  # in crop widths per frame
     color: tuple[int, int, int]
     width: float  # in crop widths
     top: float  # in crop heights
@@ -107,12 +107,16 @@ class _Passer:
 
 
 class Shot:
-    """One tracklet as planned: who is filmed, from where, and what gets in the way.
+    """One tracklet before rendering: the person, the camera, the walk and the occluders.
 
     Args:
-        person: the target; None films background only (a false detection).
+        rng: source of all random properties.
+        camera: the camera.
+        person: the target; None renders only the background (a false detection).
         others: people who may walk past.
-        spoiled: a badly cut box, as in the junk of a real set.
+        frames: number of frames.
+        size: (height, width) of a crop in pixels.
+        spoiled: misalign the box, as in the junk of a real set.
     """
 
     def __init__(
@@ -165,7 +169,7 @@ class Shot:
         return _Passer(kind, at, speed, color, width * rng.uniform(0.8, 1.2), top, person, walk)
 
     def conditions(self) -> dict[str, int]:
-        """The nine identity-irrelevant columns of the MARS attribute table."""
+        """Values of the nine ID-irrelevant columns of the MARS attribute table."""
         facing = np.degrees(np.abs((self.walk.yaw + np.pi) % (2 * np.pi) - np.pi))
         return {
             "motion": 0,
@@ -184,7 +188,7 @@ class Shot:
         return bool((np.abs(centres - 0.5) < 0.35 + passer.width / 2).any())
 
     def film(self) -> Iterator[Frame]:
-        """Render the frames one after the other."""
+        """Render the frames in order."""
         jitter = np.zeros(3)
         for frame in range(self.frames):
             jitter = 0.7 * jitter + self.rng.normal(0, (0.014, 0.010, 0.012))
@@ -247,7 +251,7 @@ class Shot:
         pen.rectangle((centre + half * 0.4, top, centre + half, height), fill=dark)
 
     def _expose(self, image: Image.Image) -> Image.Image:
-        """The scene through the camera's lens and sensor."""
+        """Apply the blur, colour response and noise of the camera."""
         height, width = self.size
         if self.camera.blur > 0.2:
             image = image.filter(ImageFilter.GaussianBlur(self.camera.blur))
@@ -268,12 +272,13 @@ def _draw_walk(rng: np.random.Generator, yaw: float) -> Walk:
 
 
 def _response(camera: Camera, exposure: float) -> np.ndarray:
-    """The camera's colour response as a table (256, 3) int16: level and channel to level."""
+    """Colour response of the camera as a lookup table (256, 3) int16: (level, channel) -> output level."""
     level = (np.arange(256)[:, None] / 255) ** camera.gamma
     return np.clip(255 * exposure * camera.gain * level, 0, 255).astype(np.int16)
 
 
 def _uncovered(cover: Image.Image, joints: np.ndarray) -> np.ndarray:
+    """Whether each joint lies on a transparent pixel of the layer `cover`."""
     alpha = np.asarray(cover.getchannel("A"))
     column = np.clip(joints[:, 0] * SUPERSAMPLE, 0, alpha.shape[1] - 1).astype(int)
     row = np.clip(joints[:, 1] * SUPERSAMPLE, 0, alpha.shape[0] - 1).astype(int)

@@ -1,4 +1,4 @@
-"""Writes tracklets in the layout of MARS: JPEG crops, `info/*.mat`, attribute table, joints."""
+"""Write tracklets in the layout of MARS: JPEG crops, `info/*.mat`, attribute table, joints."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PERSON_COLUMNS = (
     "top color", "bottom color", "age", "top length", "bottom length", "shoulder bag", "backpack", "hat",
     "hand bag", "hair", "gender", "bottom type",
 )  # fmt: skip
-_MAT_TEXT = 116  # bytes of free text that open a MAT-file; SciPy puts the time there
+_MAT_TEXT = 116  # length in bytes of the text header of a MAT-file, where SciPy writes the current time
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A tracklet to be written: `pid` -1 junk, 0 distractor; `camid` and `track` count from 1."""
+    """A tracklet to be written: `pid` is -1 for junk, 0 for distractors; `camid` and `track` start at 1."""
 
     pid: int
     camid: int
@@ -37,7 +37,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """`0001C1T0001`; junk is `00-1C1T0001`, as in MARS."""
+        """`0001C1T0001`, or `00-1C1T0001` for junk, as in MARS."""
         return f"{self.folder}C{self.camid}T{self.track:04d}"
 
     @property
@@ -46,7 +46,7 @@ class Entry:
 
 
 class MarsWriter:
-    """Collects the tracklets of one split in the order they are added."""
+    """Writes the images of one split and collects its metadata, in the order in which tracklets are added."""
 
     def __init__(self, root: Path, split: str) -> None:
         self.root, self.split = root, split
@@ -57,7 +57,7 @@ class MarsWriter:
         self.joints: dict[str, list[list[list[float]]]] = {}
 
     def add(self, entry: Entry, shot: Shot, attributes: Mapping[str, int] | None) -> None:
-        """Film and save one tracklet; MARS has no `attributes` (None) for junk and distractors."""
+        """Render and save one tracklet. `attributes` is None for junk and distractors, as in MARS."""
         folder = self.root / f"bbox_{self.split}" / entry.folder
         folder.mkdir(parents=True, exist_ok=True)
         first = len(self.images) + 1
@@ -83,7 +83,7 @@ class MarsWriter:
             self.joints[entry.name] = joints
 
     def queries(self) -> np.ndarray:
-        """(1, N) 1-based rows: the first tracklet of every test person in every camera."""
+        """1-based indices (1, N) of the queries: the first tracklet of every test person in every camera."""
         seen: set[tuple[int, int]] = set()
         rows = []
         for row, entry in enumerate(self.entries, start=1):
@@ -94,7 +94,7 @@ class MarsWriter:
 
 
 def write_info(root: Path, train: MarsWriter, test: MarsWriter) -> None:
-    """The metadata files of a finished set, under MARS's own names."""
+    """Write the metadata files of a finished set, under the names that MARS uses."""
     info = root / "info"
     info.mkdir()
     for writer in (train, test):
@@ -111,7 +111,7 @@ def write_info(root: Path, train: MarsWriter, test: MarsWriter) -> None:
 
 
 def save_mat(path: Path, key: str, value: np.ndarray) -> None:
-    """A MATLAB file of one matrix, whose bytes do not depend on the time."""
+    """Write a MATLAB file with one matrix. The text header is replaced, as it would contain the time."""
     buffer = io.BytesIO()
     savemat(buffer, {key: value})
     content = bytearray(buffer.getvalue())

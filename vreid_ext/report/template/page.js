@@ -7,7 +7,7 @@ const tracklets = data.tracklets.map(([name, pid, camid, length, strip, held]) =
 const place = (tracklet) => `person ${tracklet.pid}, camera ${tracklet.camid}`;
 const percent = (value) => (value === null ? "no match in the gallery" : `AP ${(100 * value).toFixed(1)} %`);
 
-// Text of the data set enters the page as text only, never as markup.
+// Names from the data set are inserted as text nodes, never as HTML.
 function make(tag, className, ...content) {
   const node = document.createElement(tag);
   node.className = className;
@@ -59,7 +59,7 @@ function showQuery(index) {
   const list = make("ol", "places");
   let rank = 0;
   for (const entry of query.places) list.append(card(entry, entry[2] === "junk" ? null : ++rank));
-  shown.replaceChildren(make("div", "asked", face, make("div", "", heading, make("p", "", facts.join(" · ")))), list);
+  shown.replaceChildren(make("div", "current", face, make("div", "", heading, make("p", "", facts.join(" · ")))), list);
   if (query.attention) {
     const picture = make("img", "attention");
     picture.src = `${encodeURIComponent(data.folder)}/${query.attention}`;
@@ -77,7 +77,7 @@ function choose(index) {
 }
 
 function fill() {
-  const plain = (text) => text.normalize().toLowerCase(); // accents composed or not
+  const plain = (text) => text.normalize().toLowerCase(); // ignore the Unicode normal form of accents
   const words = plain(filter.value);
   const hardness = (query) => (query.ap === null ? 2 : query.ap);
   const rows = data.queries.map((query, index) => ({ query, index, of: tracklets[query.tracklet] }))
@@ -96,13 +96,13 @@ function step(by) {
 }
 
 function follow() {
-  const asked = /^#q=(\d+)$/.exec(location.hash);
-  if (!asked || !(asked[1] in data.queries)) return false;
-  if (![...select.options].some((option) => option.value === asked[1])) {
+  const match = /^#q=(\d+)$/.exec(location.hash);
+  if (!match || !(match[1] in data.queries)) return false;
+  if (![...select.options].some((option) => option.value === match[1])) {
     filter.value = "";
     fill();
   }
-  showQuery(Number(asked[1]));
+  showQuery(Number(match[1]));
   return true;
 }
 
@@ -115,10 +115,10 @@ addEventListener("hashchange", () => {
   if (follow()) document.getElementById("queries").scrollIntoView();
 });
 
-// The frames of what is pointed at or focused.
+// Show the frames of the tracklet under the pointer or with the focus.
 for (const event of ["mouseover", "focusin"]) {
   document.addEventListener(event, ({ target }) => {
-    const image = target.closest(".place, .mini, .query, .asked")?.querySelector("[data-tracklet]");
+    const image = target.closest(".place, .mini, .query, .current")?.querySelector("[data-tracklet]");
     if (image) showFrames(Number(image.dataset.tracklet));
     else frames.hidden = true;
   });
