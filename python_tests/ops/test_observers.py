@@ -263,7 +263,9 @@ def test_subclasses_pass_through(op):
     torch.testing.assert_close(tagged.grad.as_subclass(torch.Tensor), plain.grad)
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors", "ignore:sta_pool is not implemented in")
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorch API of MaskedTensors", "ignore:sta_pool is not implemented in"
+)
 def test_a_subclass_with_rules_of_its_own_refuses_unknown_operators():
     from torch.masked import masked_tensor
 
