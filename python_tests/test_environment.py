@@ -48,7 +48,9 @@ def test_backend():
 
 def test_backend_that_cannot_run_the_op():
     error, *reasons = errors_of("-c", FIRST_OP, VREID_BACKEND="cuda")[-1 - len(backends.names()) :]
-    expected = "backend: expected one that supports attention_map on cpu with torch.float32, got 'cuda':"
+    expected = (
+        "backend: expected a backend that supports attention_map on cpu with torch.float32, got 'cuda':"
+    )
     assert error == f"RuntimeError: {expected}"
     assert reasons[0] == "  reference: usable"
 
