@@ -4,6 +4,7 @@
 
 #include <array>
 #include <string>
+#include <utility>
 
 #include "bindings.h"
 
@@ -14,8 +15,8 @@ namespace {
 
 // (dtype code, Q, G, offset, values, scale, shift, kept, left_start, left)
 using TileTuple = std::array<int64_t, 10>;
-// Packed queries and gallery items, whose products stand for the values; null addresses: none.
-using SidesTuple = std::array<PanelsTuple, 2>;
+// Packed queries and rows of the gallery, whose products stand for the values; null addresses: none.
+using SidesTuple = std::pair<PanelsTuple, RowsTuple>;
 // (dtype code, metric code, D, query, gallery)
 using FeatureTuple = std::array<int64_t, 5>;
 
@@ -28,10 +29,11 @@ DType number(int64_t code) {
 
 Tile tile(const TileTuple& t, const SidesTuple& sides) {
     const auto [code, Q, G, offset, values, scale, shift, kept, left_start, left] = t;
-    const Panels x = panels("queries", sides[0]), y = panels("items", sides[1]);
-    if (x.data && (x.N < Q || y.N < G || x.D != y.D))
-        throw std::invalid_argument("items: expected panels of " + std::to_string(Q) + " and " +
-                                    std::to_string(G) + " rows of one length");
+    const Panels x = panels("queries", sides.first);
+    const Rows y = rows("items", sides.second);
+    if (x.data && (x.N < Q || y.N < G || x.D != y.D || y.dtype != DType::f32))
+        throw std::invalid_argument("items: expected " + std::to_string(G) + " float32 rows, and panels of " +
+                                    std::to_string(Q) + " rows of their length");
     if ((scale == 0) != (shift == 0)) throw std::invalid_argument("shift: wanted with scale, or neither");
     return {number(code),
             Q,

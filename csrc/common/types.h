@@ -206,9 +206,10 @@ struct Features {
 struct Tile {
     DType dtype;
     int64_t Q, G, offset;
-    const void* values;  // rows lie `stride` numbers apart; null: the products of x and y, which are f32
+    const void* values;  // rows lie `stride` numbers apart; null: the products of x with y, f32
     int64_t stride;
-    Panels x, y;
+    Panels x;
+    Rows y;
     const float *scale, *shift;
     const bool* kept;
     const int64_t *left_start, *left;

@@ -75,13 +75,38 @@ struct Tiling {
 
 }  // namespace
 
-// out (rows, columns) = the products of packed rows x with packed rows y, from the first row of a panel each.
-// `out` has room for whole panels; its rows lie `stride` numbers apart.
+// The left side of a product, whose numbers are read one at a time: packed rows, from the first of a panel
+// on.
 template <class A>
-void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+struct PackedRows {
+    static constexpr int64_t kStep = Panel<A>::kRows;  // from a number of a row to the next
+    const A* data;
+    int64_t D;
+    const A* row(int64_t r) const { return data + Panel<A>::offset(r, D); }
+    void expect(int64_t, int64_t, int64_t) const {}
+};
+// Or rows as they are, which nobody else writes meanwhile.
+template <class A>
+struct PlainRows {
+    static constexpr int64_t kStep = 1;
+    const A* data;
+    int64_t stride;
+    const A* row(int64_t r) const { return data + r * stride; }
+    // Has numbers of a row, which may be beyond the last, on their way from memory.
+    void expect(int64_t r, int64_t d, int64_t depth) const {
+        constexpr int64_t kLine = 64 / sizeof(A);
+        for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
+    }
+};
 
-extern template void multiply(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-extern template void multiply(const double*, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+// out (rows, columns) = the products of rows x with packed rows y, these from the first row of a panel on.
+// `out` has room for whole panels; its rows lie `stride` numbers apart.
+template <class Side, class A>
+void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+
+extern template void multiply(PackedRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+extern template void multiply(PackedRows<double>, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+extern template void multiply(PlainRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
 
 }  // namespace VREID_ISA
 }  // namespace vreid

@@ -8,11 +8,6 @@ namespace VREID_ISA {
 namespace {
 
 template <class T>
-inline const T* row(const Rows& rows, int64_t i) {
-    return static_cast<const T*>(rows.data) + i * rows.stride;
-}
-
-template <class T>
 inline Acc<T> squared_norm(const T* x, int64_t D) {
     Vec<T> total{};
     for_vectors<T>(D, [&](int64_t i, auto part) {

@@ -354,6 +354,11 @@ inline T* address(const FeatureMap& map, int64_t b, int64_t t) {
     return static_cast<T*>(map.data) + b * map.stride_b + t * map.stride_t;
 }
 
+template <class T>
+inline const T* row(const Rows& rows, int64_t i) {
+    return static_cast<const T*>(rows.data) + i * rows.stride;
+}
+
 inline int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, address, dense
+from vreid_ext.backends.addresses import DTYPE_CODES, Rows, address, dense, rows
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product
 
 _METRICS = {"cosine": 0, "euclidean": 1}  # Metric in csrc/common/types.h
 _UNIT = 2.0**-24  # of rounding in float32
-_ROWS = 4096  # packed at a time, of queries and of the gallery: 32 MiB each at D = 2048
+_ROWS = 4096  # at a time, of queries, which are packed, and of the gallery, which becomes float32
 
 _NO_FEATURES = (DTYPE_CODES[torch.float32], 0, 0, 0, 0)
-_NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
+_NO_SIDES = (product.NO_PANELS, rows(None))
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
@@ -137,16 +137,16 @@ def top_k(
 
 
 class _Tile(NamedTuple):
-    """Some queries and some gallery items, packed for their products."""
+    """Some queries, packed for products, and some gallery items in float32."""
 
     rows: slice
     columns: slice
     queries: product.Panels
-    items: product.Panels
+    items: Tensor
 
-    def sides(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def sides(self) -> tuple[tuple[int, int, int], Rows]:
         """SidesTuple in csrc/bindings_ranking.cpp."""
-        return self.queries.description(), self.items.description()
+        return self.queries.description(), rows(self.items)
 
 
 class _Products:
@@ -188,11 +188,12 @@ class _Products:
     def tiles(self) -> Iterator[_Tile]:
         several = len(self.query) > _ROWS
         for columns in _slices(len(self.gallery)):
-            items = _pack(self.gallery, columns, self.divisor)
-            for rows in _slices(len(self.query)):
+            items = self.gallery[columns]
+            items = items.float() if self.divisor is None else (items / self.divisor[columns, None]).float()
+            for some in _slices(len(self.query)):
                 if several or columns.start == 0:
-                    queries = _pack(self.query, rows, self.lengths)
-                yield _Tile(rows, columns, queries, items)
+                    queries = _pack(self.query[some], None if self.lengths is None else self.lengths[some])
+                yield _Tile(some, columns, queries, items)
 
     def tile(
         self, tile: _Tile, offset: int, kept: Tensor | None, left_start: Tensor | None, left: Tensor | None
@@ -201,7 +202,7 @@ class _Products:
         first = tile.columns.start
         part = (self.scale[tile.columns], self.shift[tile.columns], None if kept is None else kept[first:])
         return (
-            *(DTYPE_CODES[torch.float32], tile.queries.n, tile.items.n, offset + first, 0),
+            *(DTYPE_CODES[torch.float32], tile.queries.n, len(tile.items), offset + first, 0),
             *map(address, part),
             *(address(None if left_start is None else left_start[tile.rows.start :]), address(left)),
         )
@@ -235,12 +236,10 @@ def _divisor(norms: Tensor) -> Tensor:
     return norms.where(norms > 0, 1)
 
 
-def _pack(x: Tensor, some: slice, norms: Tensor | None) -> product.Panels:
-    """Some rows of x in float32, divided by their norms if there are any."""
-    x = x[some]
+def _pack(x: Tensor, norms: Tensor | None) -> product.Panels:
+    """Rows packed in float32, divided by their norms if there are any."""
     if norms is None:
         return product.pack(x.float())
-    norms = norms[some]
     if norms.min() < 1e-30 or norms.max() > 1e30:  # which float32 does not have, or not their reciprocals
         return product.pack((x / norms[:, None]).float())
     return product.pack(x.float(), norms.reciprocal().float())
