@@ -280,11 +280,12 @@ Status mine_all(const Mine& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
             const Cut cut = tiles.cut(t);
-            // Of a symmetric product the upper triangle is enough. A tile's first row begins a panel.
-            const int64_t left = op.ref.data || cut.left > cut.top ? cut.left : cut.top;
+            // Of a symmetric product the upper triangle is enough, from the panel of the tile's first row on.
+            const int64_t diagonal = cut.top / Panel<A>::kRows * Panel<A>::kRows;
+            const int64_t left = op.ref.data || cut.left > diagonal ? cut.left : diagonal;
             const int64_t columns = cut.left + cut.columns - left;
             if (columns <= 0) continue;
-            multiply(PackedRows<A>{static_cast<const A*>(op.x.data) + cut.top * D, D}, cut.rows,
+            multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
                      static_cast<const A*>(ref.data) + left * D, columns, D, tile, tiles.width);
             MineTile<A>{op, tile, tiles.width, cut.top, cut.rows, left, columns, found}.search();
         }

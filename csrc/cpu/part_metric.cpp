@@ -70,7 +70,7 @@ struct Row {
 template <class A>
 void part_products(const PartTile& tile, int64_t part, int64_t top, int64_t left, int64_t rows, int64_t cols,
                    A* out, int64_t stride) {
-    multiply(PackedRows<A>{panel<A>(tile.query, part, tile.rows, tile.D, top), tile.D}, rows,
+    multiply(PackedRows<A>{panel<A>(tile.query, part, tile.rows, tile.D, 0), top, tile.D}, rows,
              panel<A>(tile.gallery, part, tile.cols, tile.D, left), cols, tile.D, out, stride);
 }
 
@@ -215,7 +215,7 @@ class Backward {
                            const A* feature_panels, int64_t n, A* products, void* gradient) const {
         const Cut cut = tiles.cut(t);
         const A* features = feature_panels + (part * dim_panels_ * kPanel + cut.left) * n;
-        multiply(PackedRows<A>{slope_panels + cut.top * n, n}, cut.rows, features, cut.columns, n, products,
+        multiply(PackedRows<A>{slope_panels, cut.top, n}, cut.rows, features, cut.columns, n, products,
                  tiles.width);
         for (int64_t i = 0; i < cut.rows; ++i) {
             A* out = target(gradient, part, cut.top + i) + cut.left;

@@ -90,7 +90,7 @@ Status all_products(const Products& op) {
     for (int64_t t = 0; t < tiles.size(); ++t) {
         const Cut cut = tiles.cut(t);
         A* tile = memory.of<A>(omp_get_thread_num());
-        multiply(PackedRows<A>{static_cast<const A*>(op.x.data) + cut.top * D, D}, cut.rows,
+        multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
                  static_cast<const A*>(op.y.data) + cut.left * D, cut.columns, D, tile, tiles.width);
         for (int64_t r = 0; r < cut.rows; ++r)
             memcpy(static_cast<A*>(op.out) + (cut.top + r) * op.stride + cut.left, tile + r * tiles.width,
