@@ -4,6 +4,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
+#include "cpu/row_distance.h"
 #include "cpu/tile.h"
 
 namespace vreid {
@@ -44,7 +45,7 @@ Prepared<Acc<T>> subtract(const Rows& x, int64_t first, const Acc<T>* offset, Ac
     using A = Acc<T>;
     BlockSum<A> square;
     Vec<A> special{};
-    pack_lanes<T>(x, first, out, [&](int64_t d, Vec<A> v) {
+    pack_lanes<T>(x, first, out, Panel<A>::kRows, [&](int64_t d, Vec<A> v) {
         const Vec<A> own = v * v, centred = v - offset[d];
         special += own - own;
         square.add(d, centred * centred);
@@ -62,7 +63,7 @@ Prepared<Acc<T>> divide(const Rows& x, int64_t first, Acc<T>* out) {
         factor[i] = inverse_norm(square);
         special[i] = square - square;
     }
-    pack_lanes<T>(x, first, out, [&](int64_t, Vec<A> v) { return v * factor; });
+    pack_lanes<T>(x, first, out, Panel<A>::kRows, [&](int64_t, Vec<A> v) { return v * factor; });
     return {Vec<A>{}, special};
 }
 
@@ -279,11 +280,12 @@ Status mine_all(const Mine& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
             const Cut cut = tiles.cut(t);
-            // Of a symmetric product the upper triangle is enough. A tile's first row begins a panel.
-            const int64_t left = op.ref.data || cut.left > cut.top ? cut.left : cut.top;
+            // Of a symmetric product the upper triangle is enough, from the panel of the tile's first row on.
+            const int64_t diagonal = cut.top / Panel<A>::kRows * Panel<A>::kRows;
+            const int64_t left = op.ref.data || cut.left > diagonal ? cut.left : diagonal;
             const int64_t columns = cut.left + cut.columns - left;
             if (columns <= 0) continue;
-            multiply(static_cast<const A*>(op.x.data) + cut.top * D, cut.rows,
+            multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
                      static_cast<const A*>(ref.data) + left * D, columns, D, tile, tiles.width);
             MineTile<A>{op, tile, tiles.width, cut.top, cut.rows, left, columns, found}.search();
         }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "cpu/product.h"
-#include "cpu/row_distance.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -42,13 +41,12 @@ struct BlockSum {
     Vec<A> value() const { return total + block; }
 };
 
-// Packs kLanes rows of x from row `first` on, where there are so many, to `out`, `P::kRows` numbers from one
-// d to the next: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
+// Writes kLanes rows of x from row `first` on, where there are so many, as columns of `out`, whose rows lie
+// `stride` numbers apart: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
 template <class T, class F>
-void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, F f) {
+void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) {
     using A = Acc<T>;
     constexpr int N = Lanes<A>::N;
-    constexpr int64_t stride = Panel<A>::kRows;
     const int64_t rest = x.N - first;
     const int rows = rest >= N ? N : rest > 0 ? int(rest) : 0;
     const T* from[N];

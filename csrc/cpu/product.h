@@ -40,8 +40,9 @@ struct Cut {
 // A tile and the slices of panels that it is made of stay in a thread's L2 cache.
 constexpr int64_t kTileRows = 96, kTileColumns = 192;
 
-// The tiles of a product (rows, columns): whole panels, so that `multiply` can start at each, and of a large
-// product kTileRows x kTileColumns. Of a small one there are still enough for all threads.
+// The tiles of a product (rows, columns): kTileRows x kTileColumns of a large one, and of a small one still
+// enough for all threads. Their columns are whole panels and their rows whole vectors and micro-tiles, so
+// that `multiply` can start at each.
 template <class A>
 struct Tiling {
     int64_t rows, columns, height, width, down, across;
@@ -49,10 +50,10 @@ struct Tiling {
     Tiling(int64_t rows, int64_t columns, int threads)
         : rows(rows),
           columns(columns),
-          height(part(rows, 2 * threads, kTileRows)),
+          height(part(rows, 2 * threads, kUnit, kTileRows)),
           down((rows + height - 1) / height) {
         const int64_t shares = down > 0 && down < threads ? (threads + down - 1) / down : 1;
-        width = part(columns, shares, kTileColumns);
+        width = part(columns, shares, Panel<A>::kRows, kTileColumns);
         across = (columns + width - 1) / width;
     }
     int64_t size() const { return down * across; }
@@ -65,23 +66,51 @@ struct Tiling {
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
 
   private:
-    static int64_t part(int64_t size, int64_t parts, int64_t largest) {
+    static constexpr int64_t kUnit =
+        Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
+
+    // A multiple of `unit`, at least one.
+    static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
                       "whole panels");
-        const int64_t each = Panel<A>::count((size + parts - 1) / parts) * Panel<A>::kRows;
-        return each < 1 ? Panel<A>::kRows : each < largest ? each : largest;
+        const int64_t each = ((size + parts - 1) / parts + unit - 1) / unit * unit;
+        return each < unit ? unit : smaller(each, largest);
     }
 };
 
 }  // namespace
 
-// out (rows, columns) = the products of packed rows x with packed rows y, from the first row of a panel each.
-// `out` has room for whole panels; its rows lie `stride` numbers apart.
+// The left side of a product, whose numbers are read one at a time: packed rows from `top` on.
 template <class A>
-void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+struct PackedRows {
+    static constexpr int64_t kStep = Panel<A>::kRows;  // from a number of a row to the next
+    const A* data;
+    int64_t top, D;
+    const A* row(int64_t r) const { return data + Panel<A>::offset(top + r, D); }
+    void expect(int64_t, int64_t, int64_t) const {}
+};
+// Or rows as they are, which nobody else writes meanwhile.
+template <class A>
+struct PlainRows {
+    static constexpr int64_t kStep = 1;
+    const A* data;
+    int64_t stride;
+    const A* row(int64_t r) const { return data + r * stride; }
+    // Has numbers of a row, which may be beyond the last, on their way from memory.
+    void expect(int64_t r, int64_t d, int64_t depth) const {
+        constexpr int64_t kLine = 64 / sizeof(A);
+        for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
+    }
+};
 
-extern template void multiply(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-extern template void multiply(const double*, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+// out (rows, columns) = the products of rows x with packed rows y, these from the first row of a panel on.
+// `out` has room for whole panels; its rows lie `stride` numbers apart.
+template <class Side, class A>
+void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+
+extern template void multiply(PackedRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+extern template void multiply(PackedRows<double>, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+extern template void multiply(PlainRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
 
 }  // namespace VREID_ISA
 }  // namespace vreid
