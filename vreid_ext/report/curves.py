@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure
+from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure, wrapped
 
 
 def plot_cmc(
@@ -45,7 +45,9 @@ def plot_cmc(
         axes = figure.subplots()
         for number, (label, cmc) in enumerate(curves.items()):
             ranks, percent = np.arange(1, len(cmc) + 1), 100 * cmc
-            axes.plot(ranks, percent, **line_style(number), label=f"{label}, rank-1 {percent[0]:.1f} %")
+            axes.plot(
+                ranks, percent, **line_style(number), label=wrapped(f"{label}, rank-1 {percent[0]:.1f} %")
+            )
         axes.set(xlabel="rank", ylabel="queries matched (%)", title=title)
         axes.set_xlim(1, max(2, *(len(cmc) for cmc in curves.values())))
         axes.set_ylim(top=101)
