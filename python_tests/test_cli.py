@@ -191,7 +191,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
     assert code == 0, errors
     summary = output.splitlines()[-1]
     assert summary.startswith("2 tracklets: 1 train, 1 test (1 persons, 1 of unknown identity")
-    assert summary.endswith(f"crops in {out}; 1 shorter tracks left out")
+    assert summary.endswith(f"crops in {out}; 1 shorter tracks dropped")
     crops = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
     assert crops == {f"train/A/west/0000/{frame:06d}.jpg" for frame in (1, 2, 3, 4)} | {
         f"{part}/west-unknown0001/west/0001/{frame:06d}.jpg"
