@@ -101,10 +101,10 @@ def plot_curves(
             for term in terms:
                 drawn = [(line["step"], line[term]) for line in steps[label] if term in line]
                 if drawn:
-                    _trend(axes_of[term], np.array(drawn, float), label, number)
+                    _trend(axes_of[term], np.array(drawn, float), wrapped(label), number)
             if evaluations[label]:
                 points = np.array([(line["step"], 100 * line["mAP"]) for line in evaluations[label]])
-                axes_of["mAP"].plot(*points.T, marker="o", **line_style(number), label=label)
+                axes_of["mAP"].plot(*points.T, marker="o", **line_style(number), label=wrapped(label))
         for panel, axes in axes_of.items():
             axes.set(xlabel="step", ylabel="mAP (%)" if panel == "mAP" else panel)
             axes.legend()
@@ -140,7 +140,7 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
                     )
                 points = np.array([(line["epoch"] + 1, scale * line[name]) for line in lines]).reshape(-1, 2)
                 marker = "o" if kind == "eval" else None
-                axes.plot(*points.T, marker=marker, **line_style(number), label=label)
+                axes.plot(*points.T, marker=marker, **line_style(number), label=wrapped(label))
             axes.set(xlabel="epoch", ylabel=title)
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
