@@ -203,7 +203,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
 def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_path):
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 3, "--stop", 6)
     assert code == 1  # grey frames: the detector runs and there is nobody
-    assert "has no track of 4 boxes in frames 0 to 6" in errors
+    assert "expected a track of at least 4 boxes in frames 0 to 6, got none" in errors
     code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
     assert (code, errors) == (1, "vreid: error: --split: expected none for a folder of videos, got 3\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)
