@@ -1,4 +1,4 @@
-"""Other batch-hard triplet losses: pytorch-metric-learning, torchreid's loop and a vectorized `cdist`."""
+"""Baselines of the batch-hard triplet loss: pytorch-metric-learning, torchreid's loop, and `cdist`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ MARGIN = 0.3
 
 
 def metric_learning() -> Callable[[Tensor, Tensor], Tensor]:
-    """Miner and loss of pytorch-metric-learning with Euclidean distances, without normalization."""
+    """Miner and loss of pytorch-metric-learning with Euclidean distances of the unnormalised features."""
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.losses import TripletMarginLoss
     from pytorch_metric_learning.miners import BatchHardMiner
@@ -26,7 +26,7 @@ def metric_learning() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def cdist(x: Tensor, labels: Tensor) -> Tensor:
-    """The shortest form in torch: a distance matrix, a maximum and a minimum of each row."""
+    """The shortest form in torch: a distance matrix, and a maximum and a minimum per row."""
     distance = torch.cdist(x, x)
     same = labels[:, None] == labels
     own = torch.eye(len(x), dtype=torch.bool, device=x.device)
@@ -36,7 +36,7 @@ def cdist(x: Tensor, labels: Tensor) -> Tensor:
 
 
 def anchor_loop(x: Tensor, labels: Tensor) -> Tensor:
-    """As in torchreid and much published code: the distance matrix, then a loop over the anchors."""
+    """The form of torchreid and of much published code: the distance matrix, then a loop over the anchors."""
     square = x.pow(2).sum(1, keepdim=True)
     distance = (square + square.t() - 2 * x @ x.t()).clamp(min=1e-12).sqrt()
     same = labels[:, None] == labels

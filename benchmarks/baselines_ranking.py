@@ -1,6 +1,6 @@
-"""Competitors of the ranking benchmarks: torchreid from its wheel, and torch's sort and top-k.
+"""Baselines of the ranking benchmarks: torchreid from its wheel, and torch's sort and top-k.
 
-`pip install --no-deps pyppbox-torchreid` brings the wheel.
+`pip install --no-deps pyppbox-torchreid` installs the wheel.
 """
 
 import importlib.util
@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 def torchreid(module: str) -> ModuleType | None:
-    """A module of the wheel, such as "utils.rerank"; None without the wheel.
+    """Import a module of the wheel, such as "utils.rerank"; returns None if the wheel is not installed.
 
-    The packages around it stay unexecuted: they import far more than these modules need.
+    The `__init__` files of its parent packages are not executed, as they import many other dependencies.
     """
     package, _, _ = f"pyppbox_torchreid.{module}".rpartition(".")
     found = importlib.util.find_spec("pyppbox_torchreid")
@@ -36,7 +36,7 @@ def torchreid(module: str) -> ModuleType | None:
 def by_sorting(
     distances: Tensor, q_pids: Tensor, g_pids: Tensor, q_camids: Tensor, g_camids: Tensor
 ) -> float:
-    """mAP in eager torch, with every row sorted."""
+    """mAP in eager torch by sorting every row."""
     order = distances.argsort(dim=1)
     same = g_pids[order] == q_pids[:, None]
     kept = ~(same & (g_camids[order] == q_camids[:, None]))
@@ -47,7 +47,7 @@ def by_sorting(
 
 
 def products(items: Tensor, queries: int, k: int = 0) -> None:
-    """The matrix products that re-ranking contains, by whole rows, and with k the k nearest of each row."""
+    """The matrix products of re-ranking, in blocks of rows, and if k > 0 also the top-k of each row."""
     for rows in items.split(2048):
         product = rows @ items.T
         if k:
@@ -55,9 +55,9 @@ def products(items: Tensor, queries: int, k: int = 0) -> None:
     items[:queries] @ items[queries:].T
 
 
-def numpy_re_ranking(peer: ModuleType, items: Tensor, queries: int) -> np.ndarray:
-    """torchreid's re-ranking, including the matrices that it takes."""
+def numpy_re_ranking(rerank: ModuleType, items: Tensor, queries: int) -> np.ndarray:
+    """torchreid's re-ranking, including the distance matrices that are its inputs."""
     query, gallery = items[:queries], items[queries:]
     pairs = ((query, gallery), (query, query), (gallery, gallery))
-    result: np.ndarray = peer.re_ranking(*(torch.cdist(a, b).numpy() for a, b in pairs))
+    result: np.ndarray = rerank.re_ranking(*(torch.cdist(a, b).numpy() for a, b in pairs))
     return result

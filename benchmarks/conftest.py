@@ -1,6 +1,6 @@
-"""`pytest benchmarks/`: each test times its providers in interleaved rounds; a table of all is printed last.
+"""`pytest benchmarks/`: each test times its baselines in interleaved rounds. Tables are printed at the end.
 
-`--rows FILE` also writes the rows as JSON, with the machine and the versions.
+`--rows FILE` also writes the rows, with machine and versions, as JSON.
 """
 
 import sys
@@ -19,15 +19,15 @@ _rows: list[Row] = []
 
 def pytest_addoption(parser):
     parser.addoption("--rows", type=Path, help="write the rows of the tables to this JSON file")
-    parser.addoption("--rounds", type=int, default=15, help="interleaved rounds of each comparison")
+    parser.addoption("--rounds", type=int, default=15, help="number of interleaved rounds per comparison")
 
 
 @pytest.fixture
 def side_by_side(request, benchmark):
-    """Compare providers, keep the rows for the last table, and pass ours to pytest-benchmark.
+    """Compare providers, collect the rows for the tables, and report ours to pytest-benchmark.
 
-    long: the number of rounds of a slow comparison, without a warm-up. once: see `compare`. memory: the
-    result of `peak` for some providers.
+    long: number of rounds for calls that take seconds; there is no warm-up then. once: see `compare`.
+    memory: results of `peak` by provider.
     """
 
     def run(case, providers, group, *, long=None, once=(), memory=None):

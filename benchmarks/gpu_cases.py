@@ -1,4 +1,4 @@
-"""Ops and sizes of the GPU report: how each is called, its competitors, and its least memory traffic."""
+"""Ops and sizes of the GPU report: calls, baselines, and minimum memory traffic and operations."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ class Case:
     """One op at one size.
 
     Attributes:
-        ours: from a backend's name to the op as a function of the inputs, with one result.
-        baselines: the same in plain torch.
-        compiled: of these, the one to compile as well.
-        read, product: bytes of the tensors each read (and, of gradients, written) at least once, and
-            floating-point operations, in the forward pass.
-        backward: whether forward and backward are timed too; it reads twice and writes once as much.
+        ours: backend name -> the op as a function of the inputs, with a single result.
+        baselines: the same function in plain torch or in other packages.
+        compiled: name of the baseline that is also run with `torch.compile`.
+        read: bytes that the forward pass must read at least. Forward + backward must read twice and write
+            once as much.
+        product: floating-point operations of the forward pass.
+        backward: whether forward + backward is timed, too.
     """
 
     op: str
@@ -40,7 +41,7 @@ class Case:
 
 
 def cases(device: str, tiny: bool = False) -> Iterator[Case]:
-    """All cases, the most important first; `tiny` sizes check that everything runs."""
+    """All cases, the most important ones first. `tiny`: small sizes, to check that everything runs."""
     dtypes = [torch.bfloat16, torch.float32]
     for dtype in dtypes:
         for layout in ("channels_last", "contiguous"):
@@ -86,8 +87,8 @@ def _batch_hard(device: str, n: int, dim: int) -> Case:
     labels = torch.arange(n, device=device) // 4
     baselines: dict[str, Function] = {"eager": lambda x: cdist(x, labels)}
     if metric_learning_is_installed():
-        peer = metric_learning()
-        baselines["pytorch-metric-learning"] = lambda x: peer(x, labels)
+        loss = metric_learning()
+        baselines["pytorch-metric-learning"] = lambda x: loss(x, labels)
     return Case(
         "batch_hard_triplet",
         f"{n}x{dim} float32",
@@ -115,7 +116,7 @@ def _region_pool(device: str, dtype: torch.dtype, tiny: bool) -> Case:
 
 
 def _both(features: Tensor, overlap: Tensor) -> Tensor:
-    """All results in one tensor, so that the backward pass includes all of them."""
+    """Concatenate both results, so that the backward pass includes both."""
     return torch.cat([features.flatten(2).float(), overlap[..., None].float()], 2)
 
 
@@ -193,7 +194,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
     distance = distances[row, index].double()
 
     def sorting(distances: Tensor) -> Tensor:
-        """The complete ranking, and the positions of the positives in it."""
+        """Rank of each positive, from a full sort of every row."""
         place = distances.argsort(dim=1, stable=True).argsort(dim=1)
         return place[row, index]
 
@@ -201,7 +202,7 @@ def _rank_counts(device: str, tiny: bool) -> Case:
         "rank_counts",
         f"{queries}x{items}, {positives} positives",
         (distances,),
-        # Positions start at zero, like the number of items before a positive.
+        # Ranks start at zero, so they are equal to the number of items before a positive.
         lambda name: lambda d: ops.rank_counts(d, start, index, distance, backend=name),
         {"eager": sorting},
         read=distances.nbytes,

@@ -1,11 +1,12 @@
-"""A report on a GPU in one run: build, tests, times of all ops compared with eager torch, `torch.compile`,
-other installed packages and the limits of the machine, and a short training of STA.
+"""Full report of a GPU in one run: builds the CUDA module, runs the tests, times all ops, and trains STA.
+
+Baselines are eager torch, `torch.compile`, other packages if installed, and the limits of the machine.
 
     python benchmarks/gpu_report.py --out DIR [--minutes 8] [--no-build] [--no-tests]
 
-Writes DIR/rows.json (machine, limits, rows, training), DIR/report.md and DIR/roofline.svg. The report has
-the measured choice of backends for vreid_ext/backends, and a list of what was skipped for lack of time.
-`--device cpu --tiny` checks that the script runs.
+Writes DIR/rows.json (machine, limits, rows, training), DIR/report.md and DIR/roofline.svg. The report also
+lists the faster backend of each op, for the table in vreid_ext/backends, and the measurements that were
+skipped for lack of time. `--device cpu --tiny` checks that the script runs.
 """
 
 import argparse
@@ -37,7 +38,7 @@ ROUNDS = 15
 
 @dataclass
 class Row:
-    """Milliseconds of one provider for one case; of_limit: the least possible time / the median."""
+    """Milliseconds of one provider in one case. `of_limit`: lower bound of the time / median time."""
 
     op: str
     size: str
@@ -53,14 +54,14 @@ class Row:
 
 @dataclass
 class Limits:
-    """Bytes per second of a large copy (read and written), operations per second of a large product."""
+    """Bytes per second (read + written) of a large copy, and operations per second of a large product."""
 
     copy: float
     product: float
 
 
 class Clock:
-    """The remaining time of the run."""
+    """Remaining time of the run, and the list of skipped measurements."""
 
     def __init__(self, minutes: float) -> None:
         self.start, self.seconds = perf_counter(), 60 * minutes
@@ -69,11 +70,11 @@ class Clock:
     def left(self) -> float:
         return self.seconds - (perf_counter() - self.start)
 
-    def allows(self, what: str, seconds: float) -> bool:
-        """Whether there is time for a measurement; if not, the report lists it as skipped."""
+    def allows(self, name: str, seconds: float) -> bool:
+        """Whether there is enough time for a measurement; if not, it is added to `skipped`."""
         if self.left() >= seconds:
             return True
-        self.skipped.append(what)
+        self.skipped.append(name)
         return False
 
 
@@ -100,19 +101,19 @@ def without_backward(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 
 
 def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: list[str]) -> list[Row]:
-    """Rows of every provider with the correct result: forward, and forward with backward."""
+    """Rows of a case, forward and forward + backward, for every provider with a correct result."""
     functions = {name: case.ours(name) for name in BACKENDS[device]} | case.baselines
     if case.compiled and device == "cuda" and clock.allows(f"torch.compile of {case.op} {case.size}", 60):
         functions["compiled"] = torch.compile(case.baselines[case.compiled], dynamic=False)
-    wanted = case.ours("reference")(*case.inputs)
+    expected = case.ours("reference")(*case.inputs).double()
     good = {}
     for name, function in functions.items():
         try:
-            got = function(*case.inputs)
+            result = function(*case.inputs)
             torch.testing.assert_close(
-                got.double(), wanted.double(), rtol=5e-2, atol=2e-2 * float(wanted.double().abs().max())
+                result.double(), expected, rtol=5e-2, atol=2e-2 * float(expected.abs().max())
             )
-        except Exception as error:  # the others are timed all the same
+        except Exception as error:  # report it, and time the other providers
             problems.append(f"{case.op} {case.size}, {name}: {error}")
             continue
         good[name] = function
@@ -121,7 +122,7 @@ def measure(case: Case, device: str, limits: Limits, clock: Clock, problems: lis
         if phase == "both" and not case.backward:
             continue
         runs = {name: prepare(function, case.inputs) for name, function in good.items()}
-        product = case.product  # the gradients of mined pairs take none
+        product = case.product  # the backward pass of mining only uses the mined pairs: no product
         if case.op == "part_distance" and phase == "both":
             product *= 4
         least = 1e3 * max(factor * case.read / limits.copy, product / limits.product)
@@ -160,7 +161,7 @@ def build(seconds: float) -> dict[str, Any]:
 
 
 def choices(rows: list[Row]) -> dict[str, str]:
-    """The faster of cuda and triton for each op, by the geometric mean over its cases."""
+    """The faster GPU backend, cuda or triton, for each op, by the geometric mean over its cases."""
     medians: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         medians.setdefault((row.op, row.size, row.phase), {})[row.provider] = row.median
@@ -204,7 +205,7 @@ def report(content: dict[str, Any]) -> str:
 
 
 def roofline(content: dict[str, Any], path: Path) -> None:
-    """Each provider's rate over what a case computes per byte, under the two limits."""
+    """Roofline plot: operations per second of each provider over operations per byte, with both limits."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -215,7 +216,7 @@ def roofline(content: dict[str, Any], path: Path) -> None:
         figure = Figure((9, 5.5), layout="constrained")
         axes = figure.subplots()
         intensity = [10.0**e for e in range(-2, 5)]
-        # An op without a product is drawn at one operation per number, that is, per four bytes.
+        # Cases without a product are drawn at one operation (a sum) per number, that is per four bytes.
         roof = [min(limits["copy"] * each, limits["product"]) / 1e12 for each in intensity]
         axes.loglog(intensity, roof, color="black", label="limits")
         providers = list(dict.fromkeys(row["provider"] for row in content["rows"]))
@@ -240,14 +241,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0, help="the most the run may take")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit of the run")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="sizes that show whether everything runs")
+    parser.add_argument("--tiny", action="store_true", help="use tiny sizes, to check that everything runs")
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--no-tests", action="store_true")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no CUDA device (--device cpu --tiny shows that the report runs)")
+        parser.error("torch sees no CUDA device (use --device cpu --tiny to check that the script runs)")
     options.out.mkdir(parents=True, exist_ok=True)
     clock = Clock(options.minutes)
     content: dict[str, Any] = {"build": None, "tests": None, "problems": [], "skipped": clock.skipped}
@@ -255,7 +256,7 @@ def main() -> int:
     if on_gpu and not options.no_build:
         content["build"] = build(0.3 * clock.seconds)
     if on_gpu and not options.no_tests:
-        # In a separate process, so that it loads the module that was just built.
+        # In a subprocess, so that the tests import the module that was just built.
         content["tests"] = run_command(
             [sys.executable, "-m", "pytest", "python_tests/backends", "-q", "-m", "gpu"], 0.35 * clock.seconds
         )
@@ -264,7 +265,7 @@ def main() -> int:
     content["limits"] = asdict(limits)
     training_time = 0.15 * clock.seconds
     if not metric_learning_is_installed():
-        clock.skipped.append("pytorch-metric-learning, which is not installed")
+        clock.skipped.append("the baseline pytorch-metric-learning (not installed)")
     rows: list[Row] = []
     for case in cases(options.device, options.tiny):
         if clock.allows(f"{case.op} {case.size}", training_time + 5):

@@ -1,4 +1,4 @@
-"""Times on a device, in interleaved rounds."""
+"""Timing of several functions on a device in interleaved rounds."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -7,7 +7,7 @@ import torch
 
 
 def milliseconds(run: Callable[[], object], device: str) -> float:
-    """The time of one run. On a GPU the L2 cache is overwritten first, and events measure the time."""
+    """Time of one run. On a GPU the L2 cache is flushed first, and the time is measured with CUDA events."""
     if device == "cpu":
         start = perf_counter()
         run()
@@ -22,7 +22,7 @@ def milliseconds(run: Callable[[], object], device: str) -> float:
 
 
 def quantiles(runs: dict[str, Callable[[], object]], device: str, rounds: int) -> dict[str, list[float]]:
-    """The 20 %, 50 % and 80 % quantiles of the times of each run, in interleaved rounds."""
+    """20 % quantile, median and 80 % quantile of the times of each run, measured in interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 2):
         for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""The training of the GPU report: ResNet-50 STA in bfloat16 and channels_last on a rendered set."""
+"""Training for the GPU report: ResNet-50 STA in bfloat16 and channels_last on a rendered set."""
 
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +18,7 @@ from vreid_ext.models.sta import STA
 
 
 class Trainer:
-    """A model with its losses and optimizer; `backend` runs everything between the backbone and the loss."""
+    """A model with its losses and optimizer. `backend` is used for all ops between backbone and loss."""
 
     def __init__(self, people: int, device: str, tiny: bool) -> None:
         torch.manual_seed(0)
@@ -40,7 +40,7 @@ class Trainer:
         return loss.detach()
 
     def backbone_step(self, clips: Tensor, gradient: Tensor | None = None) -> Tensor:
-        """The same with the backbone only; returns the gradient of its maps."""
+        """A step of the backbone only, with a given or random gradient of its maps; returns that gradient."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device, torch.bfloat16):
             maps = self.model.maps(clips)
@@ -51,11 +51,12 @@ class Trainer:
 
 
 def train(folder: Path, device: str, tiny: bool, seconds: float, workers: int) -> dict[str, Any]:
-    """Train on a set rendered into `folder`, then time the step side by side on its last batch.
+    """Train on a set rendered into `folder`, then compare the times of a step with and without our ops.
 
     Returns:
         clips per second from image file to updated weights, and of the step alone; the mean loss of the first
-        and of the last tenth of the steps; the step's share outside the backbone, with our ops and in eager.
+        and of the last tenth of the steps; the fraction of the step outside the backbone, with our ops and in
+        eager mode.
     """
     steps, p, k, frames, height, width = (4, 2, 2, 2, 64, 32) if tiny else (300, 16, 4, 4, 256, 128)
     synthesize(folder, ids=4 * p, cameras=2, tracklets=2, frames=2 * frames)

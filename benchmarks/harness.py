@@ -1,5 +1,5 @@
-"""Times providers in interleaved rounds: one round runs each of them once, so a machine whose speed drifts
-affects all of them alike, and the ratios stay valid."""
+"""Times several providers in interleaved rounds. A round runs each provider once, so changes of the machine's
+speed affect all of them equally and the ratios stay valid."""
 
 import json
 import platform
@@ -20,10 +20,11 @@ from vreid_ext import backends
 
 @dataclass(frozen=True)
 class Row:
-    """Times of one provider in milliseconds, and the median of its time / our time in the same round.
+    """Times of one provider in milliseconds.
 
-    resident_mb, beyond_mb: if measured, the peak of the resident memory of a separate process, in total and
-    beyond its memory before the call (inputs and libraries).
+    per_ours: ratio to our time, see `compare`.
+    resident_mb, beyond_mb: if measured, the peak resident memory of a separate process for this call: in
+    total, and in excess of the memory before the call (inputs and libraries).
     """
 
     case: str
@@ -44,10 +45,10 @@ def compare(
     warmup: int = 3,
     once: Collection[str] = (),
 ) -> list[Row]:
-    """Time every provider in `rounds` interleaved rounds; one of them must be "ours".
+    """Time every provider in `rounds` interleaved rounds. `providers` must contain "ours".
 
     `per_ours` is the median over the rounds of provider time / our time in the same round. Slow providers can
-    be listed in `once`: they run in the first round only.
+    be listed in `once`: they only run in the first round.
     """
     times: dict[str, list[float]] = {name: [] for name in providers}
     for round_ in range(-warmup, rounds):
@@ -87,9 +88,9 @@ print(json.dumps({"resident_mb": status("VmHWM"), "beyond_mb": status("VmHWM") -
 
 
 def peak(module: str, prepare: str, *arguments: Any) -> dict[str, float]:
-    """`resident_mb` and `beyond_mb` of a row, measured in a separate process; Linux only.
+    """Measure `resident_mb` and `beyond_mb` of a row in a separate process (Linux only).
 
-    `prepare` is a function in a module of this folder that returns the call to measure.
+    `prepare` names a function in `module`, a module of this folder, that returns the function to measure.
     """
     command = [sys.executable, "-c", _PEAK, str(Path(__file__).parent), module, prepare]
     done = subprocess.run([*command, json.dumps(arguments)], capture_output=True, text=True, check=True)
@@ -102,7 +103,7 @@ def synchronize() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Hardware and versions, on which the times depend."""
+    """Hardware and versions, which the figures depend on."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -125,11 +126,11 @@ def machine() -> dict[str, Any]:
 
 
 def show(rows: list[Row]) -> str:
-    """A table with one line per row."""
+    """A text table with one line per row."""
     heading = f"{'20 %':>9} {'median':>9} {'80 %':>9} {'/ ours':>8} {'rounds':>6}  peak MB"
     lines = [f"{'case':34} {'provider':22} {heading}"]
     for r in rows:
-        memory = f"  {r.resident_mb:.0f}, {r.beyond_mb:.0f} of that for the call" if r.resident_mb else ""
+        memory = f"  {r.resident_mb:.0f} in total, {r.beyond_mb:.0f} for the call" if r.resident_mb else ""
         times = f"{r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f} {r.rounds:6}"
         lines.append(f"{r.case:34} {r.provider:22} {times}{memory}")
     return "\n".join(lines)
@@ -140,7 +141,7 @@ def save(rows: list[Row], path: Path) -> None:
 
 
 def _commit() -> str:
-    """The commit of the repository, with "-dirty" if files differ from it; empty outside a repository."""
+    """Commit of the benchmarks, with "-dirty" if files were modified; empty outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

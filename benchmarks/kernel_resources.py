@@ -1,8 +1,9 @@
-"""The report of ptxas on the CUDA kernels: registers, shared memory, stack and spills, per architecture.
+"""Resources of the CUDA kernels as reported by ptxas: registers, shared memory, stack and spills.
 
     python benchmarks/kernel_resources.py [--arch sm_90 ...] [--source mining.cu ...] [--markdown]
 
-Compiles each source with nvcc, which needs no GPU, and ends with 1 if a kernel has a stack frame or spills.
+Compiles each source with nvcc for each architecture; no GPU is needed. The exit code is 1 if a kernel has a
+stack frame or spills registers.
 """
 
 import argparse
@@ -31,7 +32,7 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
     """The kernels of one source for one architecture.
 
     Raises:
-        RuntimeError: nvcc cannot compile it, with its message.
+        RuntimeError: nvcc failed; the error contains its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -63,13 +64,13 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
 
 
 def _short(name: str) -> str:
-    """The name without namespaces, arguments and result."""
+    """The name of a kernel without namespaces, argument types and return type."""
     name = re.sub(r"\(anonymous namespace\)::|vreid::|cuda::|^void ", "", name)
     return name.partition("(")[0]
 
 
 def table(rows: list[Resources]) -> str:
-    """Markdown, a line for each source, architecture and kernel; of a template's variants the range."""
+    """Markdown with one line per kernel. For a template it has the range over the instantiations."""
     groups: dict[tuple[str, str], dict[str, list[Resources]]] = {}
     for row in rows:
         key = row.source, row.kernel.partition("<")[0]
@@ -102,7 +103,7 @@ def main() -> int:
     parser.add_argument(
         "--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
     )
-    parser.add_argument("--markdown", action="store_true", help="a table rather than a line for each kernel")
+    parser.add_argument("--markdown", action="store_true", help="print a table instead of a line per kernel")
     parser.add_argument("--nvcc", default="nvcc")
     options = parser.parse_args()
     rows = [

@@ -1,4 +1,4 @@
-"""The memory traffic that no implementation can avoid, at the highest bandwidth that we could reach."""
+"""Lower bounds of the time: the unavoidable memory traffic at the bandwidth of the machine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from vreid_ext import _native as native
 
 
 def one_read(x: Tensor) -> Callable[[], Any]:
-    """The limit of the forward pass: one read of each byte of the map."""
+    """The limit of the forward pass: one read of the map."""
     if x.device.type == "cuda":
         return lambda: x.sum()
     return lambda: native.read_probe(x.data_ptr(), x.nbytes // 4, torch.get_num_threads())
 
 
 def two_reads_one_write(x: Tensor, reuse: bool) -> Callable[[], None]:
-    """The limit of forward and backward. With `reuse` the target is allocated before; otherwise it is a new
-    tensor, as a gradient is, and the operating system has to map its pages first."""
+    """The limit of forward and backward. With `reuse` the write goes to existing memory, otherwise to a new
+    tensor. A gradient is a new tensor, for which the operating system must first map pages."""
     target = torch.empty_like(x)
     read = one_read(x)
 

@@ -1,12 +1,12 @@
-"""A long training with evaluations, observed by another process: memory, open files, throughput.
+"""Monitors two hours of training and evaluation: memory, open files, throughput.
 
     python benchmarks/long_run.py --out DIR --hours 2
     python benchmarks/long_run.py --summary DIR
 
-The command `vreid train` runs with data-loader workers on a rendered set, evaluates after every epoch and
-writes a checkpoint every tenth. Linux only: what a process holds is read from /proc.
+Runs `vreid train` with data-loader workers on a rendered set. It evaluates after every epoch and writes a
+checkpoint after every tenth. Linux only: memory and open files are read from /proc.
 
-DIR gets `set`, `run`, `rows.jsonl` (one row a minute) and `summary.json`.
+Writes `set`, `run`, `rows.jsonl` (one row per minute) and `summary.json` to DIR.
 """
 
 import argparse
@@ -29,25 +29,25 @@ RECIPE = [
     "train.eval_every=1",
     "schedule.name=step",
 ]
-TICK, SAMPLE, ROW = 0.5, 5.0, 60.0  # seconds between looks at the log, at the processes, between rows
+TICK, SAMPLE, ROW = 0.5, 5.0, 60.0  # intervals in seconds: read the log, sample the processes, write a row
 WARM_UP, WINDOW = 30.0, 600.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all its descendants that are still running."""
+    """IDs of a process and of all its running descendants."""
     found = [pid]
     for one in found:
         for task in Path(f"/proc/{one}/task").glob("*"):
             try:
                 found += [int(child) for child in (task / "children").read_text().split()]
-            except OSError:  # ended meanwhile
+            except OSError:  # the process has ended
                 continue
     return found
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """(resident, proportional) MiB: a page that k processes share counts whole, and as 1/k."""
+    """(resident, proportional) memory in MiB: a page shared by k processes counts fully and as 1/k."""
     fields = dict(
         line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     )
@@ -59,10 +59,11 @@ def handles(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of a process, of the children it has waited for, and of those that live."""
+    """CPU time of a process, of its terminated children (after wait) and of its running descendants."""
 
     def spent(one: int, count: int) -> int:
-        # The name, in brackets, may hold blanks; user, system, children's user and system time follow.
+        # The name in parentheses may contain spaces. Fields 11 to 14 after it: user and system time of the
+        # process, then of its terminated children.
         values = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         return sum(int(value) for value in values[11 : 11 + count])
 
@@ -76,14 +77,14 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Log:
-    """What a growing log.jsonl counts: steps, and epochs with their evaluation."""
+    """Counts the steps and the evaluated epochs in a growing log.jsonl."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.place = path, 0
         self.steps = self.epochs = 0
 
     def read(self) -> bool:
-        """Whether another epoch has ended."""
+        """Read new lines; returns whether they contain the end of an epoch."""
         if not self.path.is_file():
             return False
         with self.path.open("rb") as file:
@@ -108,7 +109,7 @@ def watch(process: subprocess.Popen[bytes], out: Path, seconds: float, evaluated
         while (now := time.monotonic()) - begin < seconds:
             if process.poll() is not None:
                 raise RuntimeError(f"training ended after {now - begin:.0f} s with code {process.returncode}")
-            if now - last > 10 * TICK:  # this process stood still, stopped with the one it watches
+            if now - last > 10 * TICK:  # both processes were suspended
                 paused += now - last
             last = now
             if log.read():
@@ -126,7 +127,7 @@ def watch(process: subprocess.Popen[bytes], out: Path, seconds: float, evaluated
                     try:
                         proportional += memory(one)[1]
                         count += handles(one)
-                    except (OSError, KeyError):  # a worker that ends
+                    except (OSError, KeyError):  # a worker has ended
                         continue
                 samples.append((resident, proportional, handles(process.pid), count, len(processes)))
             if now - written >= ROW and epoch_end is not None and samples:
@@ -156,13 +157,13 @@ def slope(x: list[float], y: list[float]) -> float:
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """The figures of the rows: ends of the run, slopes over what follows the first ten minutes."""
+    """Summary of the rows: start and end of the run, and slopes after the first ten minutes."""
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     end = rows[-1]["seconds"]
     steady = [row for row in rows if row["seconds"] >= min(WINDOW, end / 4)]
 
     def rate(start: float, stop: float) -> dict[str, float]:
-        """Between the last epochs that ended in the first and in the last row of a window."""
+        """Throughput between the epochs that are recorded in the first and in the last row of a window."""
         part = [row for row in rows if start <= row["seconds"] <= stop]
         first, last = part[0]["epoch_end"], part[-1]["epoch_end"]
         clips = last["clips"] - first["clips"]
@@ -216,23 +217,23 @@ def run(out: Path, hours: float) -> None:
     recipe = engine.load_recipe("synth_sta", overrides)
     evaluated = len(Comparison(dataset_of(recipe.dataset)).tracklets)
     command = [sys.executable, "-m", "vreid_ext", "train", "synth_sta", "--out", str(out / "run"), *overrides]
-    with (out / "train.log").open("wb") as told:
-        process = subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT)
+    with (out / "train.log").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
             watch(process, out, hours * 3600, evaluated)
         finally:
-            process.terminate()  # SIGINT is ignored by what a shell has started in the background
+            process.terminate()  # not SIGINT: background processes of a shell ignore it
             process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a new folder, or one that holds the rendered set")
+    parser.add_argument("--out", type=Path, help="a new folder, or one that contains the rendered set")
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--summary", type=Path, help="only summarise the rows of this folder")
     given = parser.parse_args()
     if (given.out is None) == (given.summary is None):
-        parser.error("wanted either --out or --summary")
+        parser.error("--out, --summary: expected one of them, got both or none")
     if given.out is not None:
         run(given.out.absolute(), given.hours)
     out = given.out or given.summary

@@ -1,8 +1,8 @@
-"""Draws rows of benchmarks: for each case, the time of every competitor and limit / our time.
+"""Draw benchmark rows: for each case, the time of every baseline and limit relative to ours.
 
     python benchmarks/plot.py [ROWS.json ...] [--out FOLDER]
 
-Without arguments, every file in benchmarks/results is drawn into docs/img as bench_NAME.svg.
+By default every file NAME.json in benchmarks/results is drawn to docs/img/bench_NAME.svg.
 """
 
 import argparse
@@ -31,20 +31,20 @@ def main() -> None:
 
 
 def draw(file: Path, path: Path) -> Path:
-    """One line per case, one mark per provider. Ours is the line at 1; faster providers are on its left."""
+    """One line per case, one marker per provider. Ours is at 1; markers to the left of 1 are faster."""
     content = json.loads(file.read_text())
     rows, machine = content["rows"], content["machine"]
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    competitors = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != "ours"]
+    providers = [name for name in dict.fromkeys(row["provider"] for row in rows) if name != "ours"]
     ours = {row["case"]: row["median"] for row in rows if row["provider"] == "ours"}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.5 + 0.42 * len(cases)), layout="constrained")
         axes = figure.subplots()
         axes.axvline(1, color="black", linewidth=1.5)
-        for number, rival in enumerate(competitors):
-            points = [(row["per_ours"], cases.index(row["case"])) for row in rows if row["provider"] == rival]
+        for number, name in enumerate(providers):
+            points = [(row["per_ours"], cases.index(row["case"])) for row in rows if row["provider"] == name]
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-            axes.plot(*zip(*points, strict=True), marker, color=color, label=rival, markersize=7)
+            axes.plot(*zip(*points, strict=True), marker, color=color, label=name, markersize=7)
         axes.set_yticks(range(len(cases)), [f"{case}\n{ours[case]:.3g} ms" for case in cases], fontsize=9)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.set_xscale("log")
@@ -52,9 +52,8 @@ def draw(file: Path, path: Path) -> Path:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("time / time of ours")
-        about = ("gpu", "cpu", "threads", "torch", "date", "commit")
-        known = [f"{name} {machine[name]}" for name in about if name in machine]
-        axes.set_title(", ".join(known), fontsize=8)
+        fields = ("gpu", "cpu", "threads", "torch", "date", "commit")
+        axes.set_title(", ".join(f"{name} {machine[name]}" for name in fields if name in machine), fontsize=8)
         figure.legend(loc="outside lower center", ncols=3, fontsize=9)
         return save_figure(figure, path)
 

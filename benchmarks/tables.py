@@ -5,9 +5,9 @@
 A page marks the place of a table with `<!-- table: NAME -->` and `<!-- end of table -->`; the lines between
 the markers are replaced. With --check nothing is written, and the exit code is 1 if a page is out of date.
 
-The file name of the rows says which benchmark they come from: FAMILY.json or FAMILY_ANYTHING.json. Rows of
-several machines may lie side by side. For each case and each CPU or GPU the newest row is shown, by the date
-of its run (of the same date, by file name).
+The file name of the rows contains the benchmark: FAMILY.json or FAMILY_ANYTHING.json. There may be files of
+several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its run (for
+equal dates, by file name).
 """
 
 import argparse
@@ -31,13 +31,13 @@ class Table:
     """One table: the rows of some benchmarks that compare the same thing.
 
     Attributes:
-        op: the name of what is measured.
-        families: the benchmarks, by the start of the names of their files.
+        op: name of the measured op.
+        families: the benchmarks; the names of their files start with these.
         cases: a regular expression for the cases of this table.
-        limits: the work that cannot be avoided; the column "limit" shows the one that a case has.
-        yardsticks: other providers that do not compute the same, and so do not compete.
-        ours: the provider whose time is compared with the others.
-        summary: whether the README's summary has a line for this table.
+        limits: providers that only do the unavoidable work, for the column "limit". A case has one of them.
+        yardsticks: providers that compute something else, so they are not competitors.
+        ours: the provider that is compared with the others.
+        summary: whether the summary in the README has a line for this table.
     """
 
     op: str
@@ -77,7 +77,7 @@ TABLES = {
     "drop-in": Table("the examples", ("drop_in",), yardsticks=("import changed",), summary=False),
 }
 
-# What the tables call a provider, where the name in the rows needs its context.
+# Names of providers in the tables, if the name in the rows is not clear without its context.
 NAMES = {
     "ours": "vreid_ext",
     "ours again": "vreid_ext, warm",
@@ -90,7 +90,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Run:
-    """The cases that one run of a benchmark adds to a table: for each the rows, by provider."""
+    """The part of a benchmark run that is shown in a table. `cases` maps case and provider to a row."""
 
     file: Path
     machine: dict[str, Any]
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def device(self) -> str:
-        """GPU, or CPU and number of threads: rows of the same device replace each other."""
+        """GPU, or CPU and number of threads. Newer rows of the same device replace older ones."""
         return str(self.machine.get("gpu") or f"{self.machine['cpu']}, {self.machine['threads']} threads")
 
     @property
@@ -139,7 +139,7 @@ def table_of(file: Path, case: str) -> str:
 
 
 def runs(results: Path = RESULTS) -> dict[str, list[Run]]:
-    """By table: the runs whose rows are shown, the newest first, and those of one device in a row."""
+    """For each table the runs to show, grouped by device and the newest first."""
     contents = [(file, json.loads(file.read_text())) for file in results.glob("*.json")]
     contents.sort(key=lambda content: (content[1]["machine"]["date"], content[0].name), reverse=True)
     found: dict[str, list[Run]] = {name: [] for name in TABLES}
@@ -166,13 +166,13 @@ def duration(milliseconds: float) -> str:
 
 
 def ratio(table: Table, providers: dict[str, dict[str, Any]], name: str) -> float:
-    """Time of a provider / our time. Both times are of the same rounds."""
+    """Time of a provider / our time, both from the same rounds."""
     value: float = providers[name]["per_ours"] / providers[table.ours]["per_ours"]
     return value
 
 
 def competitors(table: Table, providers: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Time / our time of those that compute the same."""
+    """Time / our time for every competitor, that is, every provider that computes the same result."""
     others = {*table.limits, *table.yardsticks}
     return {
         name: ratio(table, providers, name)
@@ -195,11 +195,11 @@ def markdown(heading: list[str], lines: list[list[str]]) -> list[str]:
 
 
 def measured(table: Table, run: Run) -> list[str]:
-    """One line for each case: our time, the limit, and how many times as long the others take."""
+    """A table with one line per case: our time, the limit, and the times of the others / our time."""
     providers = list(dict.fromkeys(name for case in run.cases.values() for name in case))
     limits = [name for name in providers if name in table.limits]
     others = [name for name in providers if name not in (table.ours, *limits)]
-    # Counting alone is a part of `evaluate_rank`, and comes out as "ours" beside it.
+    # In the rows of `evaluate_rank`, "ours" is the counting alone, which is a part of it.
     names = NAMES | ({"ours": "counting alone", table.ours: "vreid_ext"} if table.ours != "ours" else {})
     remembered = [
         name for name in providers if any(case.get(name, {}).get("beyond_mb") for case in run.cases.values())
@@ -236,7 +236,7 @@ def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[st
                 for case, rows in cases.items()
                 if (found := competitors(table, rows))
             )
-            texts = [f"{_times(time)} {NAMES.get(rival, rival)} ({case})" for (time, rival), case in fastest]
+            texts = [f"{_times(time)} {NAMES.get(name, name)} ({case})" for (time, name), case in fastest]
             shares = [share for rows in cases.values() if (share := of_limit(table, rows))]
             limit = dict.fromkeys(f"{share:.2f}" for share in (min(shares), max(shares))) if shares else ()
             versions = [f"[{run.version}]({link(run.file)})" for run in of_device]
@@ -246,12 +246,12 @@ def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[st
     return markdown(heading, lines)
 
 
-# Of the plan: bytes per second of a disk, which is an assumption, and positives of a query.
+# Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
 
 
 def plan(shown: dict[str, list[Run]]) -> list[str]:
-    """What larger galleries would take at the rates of the newest run from a file."""
+    """Estimated times and sizes for larger galleries, from the rate of the newest run with a file."""
     run = shown["million"][0]
     ((case, rows),) = run.cases.items()
     queries, items, d = map(int, re.findall(r"\d+", case))
@@ -278,10 +278,10 @@ def plan(shown: dict[str, list[Run]]) -> list[str]:
 
 
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
-    """The text of a page with all its tables.
+    """The text of a page with all tables filled in.
 
     Raises:
-        ValueError: a marker names no table.
+        ValueError: a marker has the name of an unknown table.
     """
 
     def link(file: Path) -> str:
@@ -333,10 +333,10 @@ def _machine(run: Run) -> str:
     return ", ".join([run.device, *([run.machine["isa"]] if "isa" in run.machine else [])])
 
 
-def _times(value: float, rival: bool = True) -> str:
-    """Bold for a competitor that is faster."""
+def _times(value: float, competitor: bool = True) -> str:
+    """A ratio of times as text, in bold type for a competitor that is faster."""
     text = f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} x"
-    return f"**{text}**" if rival and value < 1 else text
+    return f"**{text}**" if competitor and value < 1 else text
 
 
 def _megabytes(value: float | None) -> str:

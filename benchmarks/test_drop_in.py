@@ -1,4 +1,4 @@
-"""The examples of docs/drop_in.md: the original code, with a changed import, and with our form."""
+"""The examples of docs/drop_in.md: the original code, with only the import changed, and with our API."""
 
 import re
 from pathlib import Path

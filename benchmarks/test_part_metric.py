@@ -1,4 +1,4 @@
-"""The part metric against the matrix products it contains, and against eager torch."""
+"""The part metric compared with its matrix products and with eager torch."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vreid_ext import ops
 
-# Queries and gallery of a tile of MARS, and a training batch of 16 persons with 4 clips each; R, D of STAL.
+# Sizes (queries, gallery, R, D): a tile of MARS, and a training batch of 16 persons x 4 clips; R, D of STAL.
 CASES = {"evaluation": (990, 2048, 6, 1024), "training": (64, 64, 6, 1024)}
 
 
@@ -18,7 +18,7 @@ def features(case, device, dtype):
 
 
 def matrix_products(q_features, _q_weights, g_features, _g_weights):
-    """The R products alone, into allocated memory."""
+    """Only the R matrix products, into preallocated memory."""
     product = q_features.new_empty(len(q_features), len(g_features))
     for r in range(q_features.shape[1]):
         torch.mm(q_features[:, r], g_features[:, r].T, out=product)
@@ -26,7 +26,7 @@ def matrix_products(q_features, _q_weights, g_features, _g_weights):
 
 
 def eager(q_features, q_weights, g_features, g_weights) -> Tensor:
-    """All parts at once through one batched product and (R,Q,G) arrays."""
+    """All parts at once with one batched product and (R,Q,G) arrays."""
     q_weights, g_weights = (torch.nn.functional.normalize(each, dim=1) for each in (q_weights, g_weights))
     distance = torch.cdist(q_features.transpose(0, 1).float(), g_features.transpose(0, 1).float())
     return torch.einsum("rij,ir,jr->ij", distance, q_weights, g_weights)

@@ -1,4 +1,4 @@
-"""Evaluation and re-ranking at the size of MARS, compared with torchreid and with their matrix product."""
+"""Evaluation and re-ranking at the size of MARS, compared with torchreid and with the matrix products."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ QUERIES, GALLERY, D, SMALL_D, IDS, CAMERAS = 1980, 9330, 2048, 512, 625, 6
 
 
 def tracklets(n, seed, dimensions=D):
-    """Features around a centre for each identity, with a mAP near that of trained models."""
+    """Features around one centre per identity. The spread is chosen for an mAP close to trained models."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(IDS, dimensions, generator=torch.Generator().manual_seed(0))
     pids = torch.randint(IDS, (n,), generator=generator)
@@ -50,7 +50,7 @@ def test_evaluate(side_by_side, mars):
 
 
 def test_count(side_by_side, mars):
-    """From a given distance matrix."""
+    """Counting from an existing distance matrix."""
     query, gallery, labels = mars
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (query, gallery)]
     distances = 1 - unit[0] @ unit[1].T
@@ -77,7 +77,7 @@ def test_count(side_by_side, mars):
 
 
 def reranking(n, queries, dimensions):
-    """Re-ranked distances of all queries, for `peak`."""
+    """A function that re-ranks all queries, for `peak`."""
     items, _, _ = tracklets(n, 3, dimensions)
     return lambda: ops.k_reciprocal(items[:queries], items[queries:]).rows(0, queries)
 
@@ -97,14 +97,14 @@ def test_rerank(side_by_side, n, queries):
     }
     memory = {"ours": peak("test_ranking", "reranking", n, queries, D)}
     once = ()
-    peer = torchreid("utils.rerank")
-    if peer is not None:
-        providers["torchreid, NumPy"] = lambda: numpy_re_ranking(peer, items, queries)
+    rerank = torchreid("utils.rerank")
+    if rerank is not None:
+        providers["torchreid, NumPy"] = lambda: numpy_re_ranking(rerank, items, queries)
         memory["torchreid, NumPy"] = peak("test_ranking", "torchreid_reranking", n, queries, D)
         if n < 10_000:
             pairs = ((query, gallery), (query, query), (gallery, gallery))
             exact = [torch.cdist(a.double(), b.double()).float().numpy() for a, b in pairs]
-            np.testing.assert_allclose(re_ranking(*exact), peer.re_ranking(*exact), atol=1e-4)
+            np.testing.assert_allclose(re_ranking(*exact), rerank.re_ranking(*exact), atol=1e-4)
         else:
             once = ("torchreid, NumPy",)
     side_by_side(
@@ -133,7 +133,7 @@ MILLION, MANY_IDS = 1_000_000, 20_000
 
 
 def many(n, seed):
-    """(features, pids, camids) of n tracklets, of `MANY_IDS` persons."""
+    """(features, pids, camids) of n tracklets of `MANY_IDS` persons."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(MANY_IDS, SMALL_D, generator=torch.Generator().manual_seed(0))
     pids = torch.randint(MANY_IDS, (n,), generator=generator)
@@ -142,7 +142,7 @@ def many(n, seed):
 
 
 def write_gallery(path, rows=MILLION):
-    """Write features to a .npy file, a piece at a time; gives pids and camids."""
+    """Write features to a .npy file in chunks; returns pids and camids."""
     file = np.lib.format.open_memmap(path, "w+", np.float32, (rows, SMALL_D))
     labels = []
     for first in range(0, rows, 50_000):
@@ -153,13 +153,13 @@ def write_gallery(path, rows=MILLION):
 
 
 def evaluation_of_a_file(folder):
-    """For `peak`."""
+    """A function that evaluates the gallery file in `folder`, for `peak`."""
     query, labels = torch.load(f"{folder}/labels.pt")
     return lambda: metrics.evaluate(query, f"{folder}/gallery.npy", *labels)
 
 
 def test_million(side_by_side, tmp_path):
-    """2,000 queries against a memory-mapped gallery of 10^6 rows, 2 GB; the file is in the page cache."""
+    """2,000 queries against a memory-mapped gallery of 10^6 rows (2 GB) in the page cache."""
     g_pids, g_camids = write_gallery(tmp_path / "gallery.npy")
     query, q_pids, q_camids = many(2000, 1)
     labels = (q_pids, g_pids, q_camids, g_camids)
@@ -167,18 +167,18 @@ def test_million(side_by_side, tmp_path):
     result = metrics.evaluate(query, tmp_path / "gallery.npy", *labels)
     print(result)
     assert 0.2 < result.mAP < 0.95
-    piece = torch.from_numpy(np.load(tmp_path / "gallery.npy", "r")[:32768].copy())
-    buffer = torch.empty(2000, len(piece))
+    chunk = torch.from_numpy(np.load(tmp_path / "gallery.npy", "r")[:32768].copy())
+    buffer = torch.empty(2000, len(chunk))
 
     def product():
-        for first in range(0, MILLION, len(piece)):
-            rows = min(len(piece), MILLION - first)
-            torch.mm(query, piece[:rows].T, out=buffer[:, :rows])
+        for first in range(0, MILLION, len(chunk)):
+            rows = min(len(chunk), MILLION - first)
+            torch.mm(query, chunk[:rows].T, out=buffer[:, :rows])
 
     def product_from_file():
         file = np.load(tmp_path / "gallery.npy", "r")
-        for first in range(0, MILLION, len(piece)):
-            query @ torch.from_numpy(file[first : first + len(piece)].copy()).T
+        for first in range(0, MILLION, len(chunk)):
+            query @ torch.from_numpy(file[first : first + len(chunk)].copy()).T
 
     memory = {"ours": peak("test_ranking", "evaluation_of_a_file", str(tmp_path))}
     assert memory["ours"]["resident_mb"] < 1000

@@ -61,7 +61,7 @@ def test_splits_are_trained_evaluated_and_averaged(vreid, tmp_path):
 
     code, _, errors = vreid("eval", run, "--splits", "all")
     assert code == 1
-    assert "holds no run of split 1; train it first" in errors
+    assert "got none; train it first" in errors
 
     other = ("dataset.name=prid", f"dataset.root={tmp_path / 'prid'}")
     code, output, errors = vreid("eval", run / "split-0", *other, "--splits", "all", "--json")
@@ -203,7 +203,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
 def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_path):
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 3, "--stop", 6)
     assert code == 1  # grey frames: the detector runs and there is nobody
-    assert "has no track of 4 boxes in frames 0 to 6" in errors
+    assert "expected a track of at least 4 boxes in frames 0 to 6, got none" in errors
     code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
     assert (code, errors) == (1, "vreid: error: --split: expected none for a folder of videos, got 3\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)

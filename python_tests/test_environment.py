@@ -36,7 +36,7 @@ def error_of(*command: str, **variables: str) -> str:
 )
 def test_instruction_set(value, kind, command):
     usable = ", ".join(backends.load("native").build_info()["usable_isas"])
-    expected = f"VREID_ISA: expected one of those usable on this machine ({usable}), got '{value}'"
+    expected = f"VREID_ISA: expected an instruction set of this CPU ({usable}), got '{value}'"
     assert error_of(*command, VREID_ISA=value) == f"{kind}: {expected}"
 
 
@@ -48,7 +48,9 @@ def test_backend():
 
 def test_backend_that_cannot_run_the_op():
     error, *reasons = errors_of("-c", FIRST_OP, VREID_BACKEND="cuda")[-1 - len(backends.names()) :]
-    expected = "backend: expected one that supports attention_map on cpu with torch.float32, got 'cuda':"
+    expected = (
+        "backend: expected a backend that supports attention_map on cpu with torch.float32, got 'cuda':"
+    )
     assert error == f"RuntimeError: {expected}"
     assert reasons[0] == "  reference: usable"
 

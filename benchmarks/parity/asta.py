@@ -39,13 +39,13 @@ LAYERS = {
 
 
 def swapped(x: Tensor) -> Tensor:
-    """Convert between our order of the streams and theirs (reid, irrelevant, relevant)."""
+    """Convert columns between our order of streams and theirs (reid, irrelevant, relevant)."""
     reid, second, third = x.chunk(3, -1)
     return torch.cat([reid, third, second], -1)
 
 
 def counterparts(ours: nn.Module) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
-    """Their name of each of our parameters, and the function that converts its shape."""
+    """For each of our parameters, the authors' name of it and the conversion of its values."""
     names: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {}
     for name, _ in ours.named_parameters():
         part, _, rest = name.partition(".")
@@ -140,11 +140,11 @@ def main() -> None:
     groups = {"backbone": "backbone", "attentions and attribute classifiers": "attribute_streams"}
     groups |= {"attention of reid": "reid_attention", "neck": "bn", "classifier": "classifier"}
     for label, part in groups.items():
-        for what, (mine, other) in (("gradient", gradients[::-1]), ("weights after a step", steps[::-1])):
+        for kind, (mine, other) in (("gradient", gradients[::-1]), ("weights after a step", steps[::-1])):
             chosen = [name for name in gradients[1] if name.split(".")[0] == part]
             flat = [torch.cat([mine[name].flatten() for name in chosen])]
             flat.append(torch.cat([names[name][1](other[names[name][0]]).flatten() for name in chosen]))
-            rows.append((f"{what}, {label}", flat[1], flat[0]))
+            rows.append((f"{kind}, {label}", flat[1], flat[0]))
     write(given.out, "ASTA: one step of the authors' code and of `asta_mars_authors`", __doc__, rows)
 
 

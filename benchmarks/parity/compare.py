@@ -1,4 +1,4 @@
-"""Helpers of the comparisons with the authors' code."""
+"""Helpers for the comparisons with the authors' code."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,29 +11,29 @@ from torch import Tensor
 
 @contextmanager
 def addmm_of_old_torch() -> Iterator[None]:
-    """Takes `x.addmm_(beta, alpha, a, b)`, as code of 2018 calls it, in addition to the present arguments."""
-    today = Tensor.addmm_
+    """Accept both the current signature and that of 2018, `x.addmm_(beta, alpha, a, b)`."""
+    current = Tensor.addmm_
 
     def addmm_(self: Tensor, *values: Any, **options: Any) -> Tensor:
         if len(values) == 4:
             beta, alpha, a, b = values
-            return today(self, a, b, beta=beta, alpha=alpha)
-        return today(self, *values, **options)
+            return current(self, a, b, beta=beta, alpha=alpha)
+        return current(self, *values, **options)
 
     Tensor.addmm_ = addmm_  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        Tensor.addmm_ = today  # type: ignore[method-assign]
+        Tensor.addmm_ = current  # type: ignore[method-assign]
 
 
 def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, Tensor, Tensor]]) -> None:
-    """A page with the largest difference of each pair (theirs, ours), as a share of the largest of theirs.
+    """Write a page with the largest relative difference of each pair (theirs, ours).
 
-    Where theirs is zero up to rounding, the difference itself is compared.
+    It is relative to the largest absolute value of theirs, or absolute if theirs is zero up to rounding.
 
     Raises:
-        SystemExit: a difference above 1e-5; the page is written all the same.
+        SystemExit: a difference exceeds 1e-5. The page is written nevertheless.
     """
     lines = [
         f"# {title}",
@@ -54,4 +54,4 @@ def write(path: Path, title: str, about: str | None, rows: Sequence[tuple[str, T
     path.write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
     if not worst <= 1e-5:
-        raise SystemExit(f"differs by {worst:.1e}")
+        raise SystemExit(f"expected relative differences of at most 1e-5, got {worst:.1e}")

@@ -58,17 +58,17 @@ def main() -> None:
     with torch.no_grad():
         for name, other in NAMES.items():
             our_parameters[name].copy_(their_parameters[other])
-        for layer in (0, 3):  # theirs have no bias in front of a batch normalisation
+        for layer in (0, 3):  # the authors' convolutions before batch normalization have no bias
             our_parameters[f"spatial.response.{layer}.bias"].zero_()
     maps = torch.randn(CLIPS, FRAMES, 2048, 8, 4, dtype=torch.float64).relu_()
     weights = torch.randn(CLIPS, FRAMES, REGIONS, 128, dtype=torch.float64)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # their softmax has no explicit axis
+        warnings.simplefilter("ignore", UserWarning)  # the authors call softmax without dim
         parts, fields = theirs(maps)
     roots = fields.sqrt()
     overlaps = roots @ roots.mT - torch.eye(REGIONS, dtype=torch.float64)
-    diversity = (overlaps.square().sum() + 1e-5).sqrt()  # of their trainer, which is no function by itself
+    diversity = (overlaps.square().sum() + 1e-5).sqrt()  # as inlined in the authors' trainer
     ((parts * weights).sum() + diversity).backward()
 
     pool = ours.spatial(maps)

@@ -128,11 +128,9 @@ def test_a_damaged_or_foreign_state_is_an_error_of_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"state.json is damaged"):
         read_state(tmp_path / "c")
     (tmp_path / "c" / "state.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(ValueError, match=r"expected .*, got format 99"):
+    with pytest.raises(ValueError, match=r"expected format 1, got 99"):
         read_state(tmp_path / "c")
-    with pytest.raises(
-        ValueError, match="checkpoint: expected a checkpoint, or a run that contains one, got"
-    ):
+    with pytest.raises(ValueError, match="expected a checkpoint, or a run that contains one, got"):
         resolve_checkpoint(tmp_path / "nothing")
 
 

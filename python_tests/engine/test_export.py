@@ -40,6 +40,7 @@ def inputs(model, clips, frames):
     )
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name")  # of torch's exporter
 def test_onnx_gives_the_models_features(run, tmp_path):
     import onnx
     import onnxruntime

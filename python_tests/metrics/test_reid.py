@@ -241,16 +241,18 @@ def test_distances_that_are_not_finite_name_the_row(value):
         return torch.where(torch.arange(len(a))[:, None] == 1, value, torch.cdist(a, b))
 
     with pytest.raises(
-        ValueError, match=r"^metric: expected .*, got NaN or infinity in 1 rows, the first 1$"
+        ValueError, match=r"^metric: expected .*, got NaN or infinity in 1 rows, the first is 1$"
     ):
         evaluate(F, F, P, P, P, P[::-1], metric=broken)
     features = F.clone()
     features[2, 1] = value
     with pytest.raises(
-        ValueError, match=r"^gallery: expected .*, got NaN or infinity in 1 rows, the first 2$"
+        ValueError, match=r"^gallery: expected .*, got NaN or infinity in 1 rows, the first is 2$"
     ):
         evaluate(F, features, P, P, P, P[::-1])
-    with pytest.raises(ValueError, match=r"^query: expected .*, got NaN or infinity in 1 rows, the first 2$"):
+    with pytest.raises(
+        ValueError, match=r"^query: expected .*, got NaN or infinity in 1 rows, the first is 2$"
+    ):
         evaluate(features, F, P, P, P, P[::-1])
 
 

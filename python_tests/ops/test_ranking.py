@@ -404,7 +404,7 @@ def test_rows_that_no_pair_reads_need_not_be_finite(backend):
     pairs = torch.tensor([0, 1]), torch.tensor([2, 3])
     assert ops.pair_distances(query, gallery, *pairs, backend=backend).isfinite().all()
     with pytest.raises(
-        ValueError, match=r"^gallery: expected .*, got NaN or infinity in 1 rows, the first 7"
+        ValueError, match=r"^gallery: expected .*, got NaN or infinity in 1 rows, the first is 7"
     ):
         ops.pair_distances(query, gallery, pairs[0], torch.tensor([2, 7]), backend=backend)
 

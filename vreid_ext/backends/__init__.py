@@ -20,7 +20,7 @@ from vreid_ext.backends.table import OPS, has, load, names
 # Preferred GPU backend of an op, by major compute capability (None: all others). The default is Triton.
 # benchmarks/results has no GPU rows yet, so this table is a prediction: CUDA C++ is preferred for ops whose
 # arithmetic takes less time than a kernel launch. A launch takes one or two microseconds from C++ and about
-# ten from Python. `benchmarks/gpu_report.py` measures both backends and prints the table that follows.
+# ten from Python. `benchmarks/gpu_report.py` measures both backends and prints the resulting table.
 _FIRST_ON_GPU: dict[str, dict[int | None, str]] = {
     "attention_map": {None: "cuda"},
     "block_scores": {None: "cuda"},
@@ -142,7 +142,7 @@ def _resolve(op: str, requested: str, device: torch.device, dtype: torch.dtype) 
             return name
     reasons = "\n".join(f"  {name}: {reason(op, name, device, dtype) or 'usable'}" for name in names())
     raise RuntimeError(
-        f"backend: expected one that supports {op} on {device.type} with {dtype}, got {requested!r}:\n"
+        f"backend: expected a backend that supports {op} on {device.type} with {dtype}, got {requested!r}:\n"
         f"{reasons}"
     )
 

@@ -14,12 +14,13 @@ class NotFiniteError(ValueError):
 
 
 def finite_rows(name: str, squares: Tensor, metric: str) -> None:
-    """Check, given squared norms, that rows are finite and, for "euclidean", do not overflow float32."""
+    """Check, given squared norms, that rows are finite and, for "euclidean", have norms of at most 1e18."""
     bad = ~squares.isfinite()
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, the first {row}"
+            f"{name}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, "
+            f"the first is {row}"
         )
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])

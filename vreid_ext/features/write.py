@@ -117,8 +117,8 @@ def _claim(folder: Path, manifest: Mapping[str, Any]) -> None:
     differences += ["splits"] if old["splits"] != new["splits"] else []
     if differences:
         raise ValueError(
-            f"features: expected those of this model and data set, got those of another model or data set in "
-            f"{str(folder)!r}; choose another folder. Existing, new: {'; '.join(differences)}"
+            "features: expected features of this model and data set, got those of another model or data set "
+            f"in {str(folder)!r}; choose another folder. Existing, new: {'; '.join(differences)}"
         )
 
 

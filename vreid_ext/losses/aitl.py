@@ -15,9 +15,9 @@ class AITLoss(nn.Module):
         mean over anchors a of  [ m + FD(x_a, x_AN(a)) - FD(x_a, x_AP(a)) ]_+
 
     AN and AP are the samples of the anchor's identity whose attribute predictions are farthest from and
-    nearest to those of the anchor. The loss reduces the feature distance to the sample with the least similar
-    attributes to that of the sample with the most similar ones. Anchors without another sample of their
-    identity are excluded; without any anchor the loss is zero. (Eq. 2 sums over the anchors.)
+    nearest to those of the anchor. The loss pulls the features of AN as close to the anchor as those of AP.
+    Anchors without another sample of their identity are excluded; without any anchor the loss is zero.
+    (Eq. 2 sums over the anchors.)
 
     Args:
         margin: m >= 0; 0 in the paper.

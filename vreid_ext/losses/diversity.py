@@ -21,7 +21,7 @@ class HellingerDiversity(nn.Module):
 
     Args:
         form: see above.
-        backend: of the op.
+        backend: backend of the op.
         reduction: "mean" or "root".
 
     Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool` or other weights (B,T,K,L),

@@ -34,7 +34,7 @@ class OIMLoss(nn.Module):
         num_features: D.
         num_classes: number of labelled identities.
         scalar: inverse temperature; 30 in open-reid, 10 in the authors' person search.
-        momentum: of the update, in [0, 1).
+        momentum: momentum of the update, in [0, 1).
         queue: rows for unlabelled samples; 0 for none, 5000 in the authors' person search.
 
     Call: `loss(inputs, targets)` with floating-point inputs (n,D), which should be L2-normalised, and integer

@@ -20,7 +20,7 @@ class PartTripletLoss(nn.Module):
     Args:
         margin: m >= 0; 0.8 in the paper.
         mining: "hardest" or "drawn" (`losses.drawn.draw_triplets`).
-        backend: of `ops.part_distance`.
+        backend: backend of `ops.part_distance`.
 
     Call: `loss(features, scores, targets, draws=None)` with part features (n,R,D), part scores (n,R), integer
     identities (n,) and, for "drawn", optional random numbers as for `draw_triplets` returns a float32 scalar

@@ -107,8 +107,7 @@ def evaluate(
         junk: remove items with the pid and the camera of the query, the protocol of all multi-camera data
             sets. Use False for data of one camera, where this would remove all positives.
         exclude: (Q,) integer index of the gallery item that is the query itself, which is removed; -1 if
-        there
-            is none. Required with `junk=False` if queries are also in the gallery (leave one out:
+            there is none. Required with `junk=False` if queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
         rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`); a mapping sets k1, k2 and
             lambda_value. With "cosine", features are L2-normalised first. Not supported with a distance
@@ -204,7 +203,7 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
     distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
-    order = index.argsort()  # pairs with the same gallery row become adjacent, so the row is cached
+    order = index.argsort()  # consecutive pairs then share gallery rows, which stay in the cache
     for which, some, places in gallery.among(index[order]):
         pairs = order[which]
         distance[pairs] = ops.pair_distances(rows, some.to(query.device, dtype), row[pairs], places, metric)
@@ -260,7 +259,7 @@ def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source
             number = first + int(bad.nonzero()[0])
             raise ValueError(
                 f"{source}: expected finite distances, got NaN or infinity in {int(bad.sum())} rows, "
-                f"the first {number}"
+                f"the first is {number}"
             )
         last = first + len(distances)
         begin, end = int(protocol.start[first]), int(protocol.start[last])

@@ -22,7 +22,7 @@ class RegionAttention(nn.Module):
         regions: K.
         hidden: d of Eq. 1; 256 in the paper.
         form: see above.
-        backend: of the op.
+        backend: backend of the op.
 
     Call: `attention(x, valid=None)` with x (B,T,C,H,W) and valid (B,T) bool, the frames to include in batch
     statistics, returns `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.

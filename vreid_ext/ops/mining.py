@@ -295,8 +295,9 @@ def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: 
 
 
 def _finite(name: str, x: Tensor) -> None:
-    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronise. The native
-    kernels of `batch_hard` contain this check.
+    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronise.
+
+    Not called for the native kernels of `batch_hard`, which contain this check.
     """
     if not _checks.seen(x):
         return
@@ -369,7 +370,7 @@ def _mined_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _gradients(
     ctx: Any, grad: Tensor, saved: Sequence[Tensor], with_x: bool, with_ref: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """saved: x, ref, index, distance."""
+    """Gradients of x and ref; `saved` is (x, ref, index, distance)."""
     dx, dref = _mined_distance_backward(grad, *saved, ctx.metric, with_x, with_ref, ctx.backend)
     return dx if with_x else None, dref if with_ref else None
 

@@ -38,8 +38,8 @@ class RegionPool(NamedTuple):
 
 
 def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPool:
-    """K attention-weighted means of each frame's cells, and how much the K attentions overlap (DRSTA, Eq. 2,
-    3 and 9), in one read of the feature map.
+    """K attention-weighted means over the cells of each frame, and the overlap of the K attentions (DRSTA,
+    Eq. 2, 3 and 9), in one read of the feature map.
 
         s = softmax of the logits over the L cells          features(k) = sum_l s(k,l) x(l)
         Q = ||R R^T - I||_F^2          R(k,l) = sqrt(s(k,l))

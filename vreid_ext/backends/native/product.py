@@ -11,7 +11,7 @@ from vreid_ext.backends.addresses import DTYPE_CODES, address, contiguous_rows, 
 from vreid_ext.backends.native import memory
 from vreid_ext.precision import accumulator
 
-# Rows of a panel. A slice of packed rows must start at a multiple.
+# Rows of a panel. A slice of packed rows must start at a multiple of this number.
 PANEL_ROWS = {dtype: _native.panel_rows(DTYPE_CODES[dtype]) for dtype in (torch.float32, torch.float64)}
 
 

@@ -176,10 +176,11 @@ def _table(name: str, rows: list[list[Any]]) -> Table:
     kind = type(TABLES[name][0][1])
     table = tuple((limit, kind(**tile)) for limit, tile in rows)
     if [limit for limit, _ in table] != [limit for limit, _ in TABLES[name]]:
-        raise ValueError(f"sizes of {name}: {[limit for limit, _ in table]}")
+        sizes = [limit for limit, _ in TABLES[name]]
+        raise ValueError(f"{name}: expected the sizes {sizes}, got {[limit for limit, _ in table]}")
     for _, tile in table:
         if not all(type(n) is int and n > 0 for n in tile) or any(n & (n - 1) for n in tile[:3]):
-            raise ValueError(f"{name}: {tile}")
+            raise ValueError(f"{name}: expected positive ints and powers of two for BLOCK_*, got {tile}")
         if kind is ProductTile and (min(tile[:3]) < 16 or tile.BLOCK_N % tile.BLOCK_M):
-            raise ValueError(f"{name}: {tile}")
+            raise ValueError(f"{name}: expected BLOCK_* >= 16 and BLOCK_M a divisor of BLOCK_N, got {tile}")
     return table

@@ -116,8 +116,10 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 
 
 def _prepared(x: Tensor, width: int, mean: Tensor | None, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Rows for the product, and their squared norms. With `mean` it is subtracted from the rows; without it
-    the rows are L2-normalised, and zeros replace the squared norms, which are all equal.
+    """Rows for the matrix product, and the offsets `square` (n,) of square - 2 product.
+
+    If `mean` is given, it is subtracted from the rows, and the offsets are their squared norms. Otherwise the
+    rows are L2-normalised, and the offsets are zero. `keys` (skipped if None) are reset.
     """
     prepared = torch.empty((len(x), width), dtype=torch.float32, device=x.device)
     square = prepared.new_empty(len(x))

@@ -33,7 +33,7 @@ def _square_norm(row, size, BLOCK_D: tl.constexpr):
 @triton.jit
 def _inverse(norm):
     """1 / norm; zero if the squares of the row underflow, NaN if they overflow."""
-    zero = norm < 1.0842021724855044e-19  # the root of float32's smallest normal number
+    zero = norm < 1.0842021724855044e-19  # square root of float32's smallest normal number
     return tl.where(zero, 0.0, norm - norm + 1.0 / tl.where(zero, 1.0, norm))
 
 
@@ -66,9 +66,7 @@ def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, width, BLO
 
 @triton.jit
 def _offer(keys, anchor, present, score, mask, first, AXIS: tl.constexpr):
-    """Update the anchors' keys with the best candidates of a tile, which are numbered from `first` along
-    AXIS.
-    """
+    """Update the keys of the anchors with their best candidates, numbered from `first` along AXIS."""
     score = tl.where(score == score, score, float("inf"))  # NaN must surface: treat it as the best score
     best, place = tl.max(tl.where(mask, score, float("-inf")), AXIS, return_indices=True)
     bits = tl.where(best == 0, 0.0, best).to(tl.int32, bitcast=True)  # -0.0 becomes 0.0

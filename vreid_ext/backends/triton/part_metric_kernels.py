@@ -178,9 +178,9 @@ def part_gradients(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Program (tile of rows, tile of features, index of the part relative to `first`): sum_j slope_ij (f_i -
-    g_j).
+    """Program (tile of rows, tile of features, index of the part relative to `first`).
 
+    result = sum_j slope_ij (f_i - g_j), where g are the `others`.
     The first row of `others` is subtracted from f and g: a common offset would only cost precision.
     """
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -117,9 +117,10 @@ def overlap_gradient(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Program (frame). With A = W W^T - I, the gradient with respect to the rows: 4 A W or, with ROOT, 2 A W
-    / W (zero where W is zero). With UNIT, 2 W (A W): rows times their gradient, without a division. The
-    backward of the softmax needs this product and subtracts its mean.
+    """Program (frame). The gradient with respect to the rows, with A = W W^T - I:
+
+    4 A W or, with ROOT, 2 (A W) / W (zero where W is zero). With UNIT it is 2 W (A W), the product of the
+    rows and their gradient, without a division. The caller's softmax backward subtracts the mean of it.
     """
     frame = tl.program_id(0).to(tl.int64)
     region = tl.arange(0, BLOCK_K)
