@@ -280,8 +280,8 @@ class Recipe:
         if not self.also:
             return self
         dataset = self.datasets[number]
-        figures = self.paper.sets.get(dataset.name)
-        rows = dict.fromkeys(self.eval.frames, figures) if figures else {}
+        published = self.paper.sets.get(dataset.name)
+        rows = dict.fromkeys(self.eval.frames, published) if published else {}
         return replace(self, dataset=dataset, also=[], paper=replace(self.paper, rows=rows, sets={}))
 
     def save(self, path: Path) -> None:

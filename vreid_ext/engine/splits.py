@@ -49,7 +49,8 @@ def train_splits(
         quiet: do not show a progress bar.
 
     Returns:
-        The result of `average`, which is also written to `out/splits.json`. Empty on all ranks except 0.
+        The result of `average`, which rank 0 also writes to `out/splits.json`. Empty on a rank that has no
+        result of a run.
 
     Raises:
         ValueError: see `train`; also if the data set has no splits.
@@ -67,7 +68,7 @@ def train_splits(
                 images |= dict.fromkeys(images_of(split, test))
     check_images(images)
     results = [train(_of_split(recipe, number), split_folder(out, number), quiet=quiet) for number in splits]
-    # Only rank 0 has results.
+    # `train` may return an empty result on ranks other than 0.
     return average(results, splits, out / "splits.json") if all(results) else {}
 
 
