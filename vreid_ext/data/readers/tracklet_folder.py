@@ -103,7 +103,7 @@ def tracklet_folder(
             "query and gallery each contain all tracklets of the other people"
         )
     if _single_camera(found):
-        protocol += "; single camera, each tracklet has its own camid"
+        protocol += "; one camera, each tracklet has its own camid"
     return TrackletDataset(
         name="tracklet_folder",
         root=os.fspath(root),
