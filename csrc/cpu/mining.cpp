@@ -1,5 +1,5 @@
 // Hardest pairs from tiles of a matrix product: each tile is searched while it is in the cache, and only the
-// winners are kept.
+// hardest pairs are kept.
 #include <omp.h>
 
 #include "cpu/kernels.h"
@@ -11,7 +11,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Row after row over a few hundred columns: one column of many rows would touch a page for each number.
+// Row by row over a few hundred columns: going down one column would touch another page for each element.
 template <class T>
 void mean(const PrepareRows& op) {
     using A = Acc<T>;
@@ -34,7 +34,8 @@ void mean(const PrepareRows& op) {
     }
 }
 
-// What is known of kLanes rows: their squares, and zero, or NaN if a number or its square is not finite.
+// Of kLanes rows: `square`, the squared norms, and `special`, zero or, if an element or its square is not
+// finite, NaN.
 template <class A>
 struct Prepared {
     Vec<A> square, special;
@@ -91,7 +92,7 @@ Status prepare(PrepareRows& op) {
             }
         }
     }
-    // After centring, one row that is not finite makes every row's square NaN; report that row.
+    // After centering, one row that is not finite makes every row's square NaN; report that row.
     op.bad_row = special < op.x.N ? special : large < op.x.N ? large : -1;
     return Status::ok;
 }
@@ -122,7 +123,7 @@ inline IdVec<A> load_ids(const Id<A>* p) {
 
 constexpr float kNothing = -__builtin_inff();
 
-// The best score of each lane and where it was met; the first of equals stays.
+// The best score of each lane and its index; of equal scores the first one is kept.
 template <class A>
 struct Best {
     Vec<A> score = Vec<A>{} + A(kNothing);
@@ -135,8 +136,8 @@ struct Best {
     }
 };
 
-// What one thread has found: for each anchor its farthest positive, then its nearest negative. Scores are
-// squared distances less the anchor's square, negated for negatives.
+// The results of one thread: for each anchor the farthest positive, then the nearest negative. A score is the
+// squared distance minus the anchor's squared norm, negated for negatives.
 template <class A>
 struct Found {
     A* score;        // (2, anchors)
@@ -154,7 +155,7 @@ struct Found {
         }
     }
 
-    // Candidates come in ascending order: the first of equals stays.
+    // Candidates come in ascending order: of equal scores the first one is kept.
     void keep(int64_t kind, int64_t anchor, A value, int64_t candidate) const {
         const int64_t i = kind * anchors + anchor;
         if (value > score[i]) {
@@ -163,7 +164,7 @@ struct Found {
         }
     }
 
-    // Lanes in the order of candidates, so that the first of equals is kept here, too.
+    // Lanes in the order of candidates, so that of equal scores the first one is kept here, too.
     void keep(int64_t kind, int64_t anchor, const Best<A>& best, int64_t first_candidate) const {
         if (!any(best.score > broadcast<A>(score[kind * anchors + anchor]))) return;
         int winner = 0;
@@ -198,7 +199,7 @@ struct MineTile {
     const A* row_square = static_cast<const A*>(op.row_square) + first_row;
     const A* column_square = static_cast<const A*>(op.column_square) + first_column;
 
-    // The anchor of row r against the tile's columns.
+    // Compares the anchor of row r with the candidates of the tile's columns.
     void row(int64_t r) const {
         constexpr int N = Lanes<A>::N;
         const A* line = products + r * stride;
@@ -225,7 +226,7 @@ struct MineTile {
         }
     }
 
-    // The anchors of a vector of columns against the tile's rows.
+    // Compares the anchors of a vector of columns with the candidates of the tile's rows.
     void column_vector(int64_t c) const {
         const IdVec<A> id = load_ids<A>(column_id + c);
         const Vec<A> none = Vec<A>{} + A(kNothing);
@@ -280,7 +281,8 @@ Status mine_all(const Mine& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
             const Cut cut = tiles.cut(t);
-            // Of a symmetric product the upper triangle is enough, from the panel of the tile's first row on.
+            // For a symmetric product the upper triangle is enough: the columns from the panel of the tile's
+            // first row on.
             const int64_t diagonal = cut.top / Panel<A>::kRows * Panel<A>::kRows;
             const int64_t left = op.ref.data || cut.left > diagonal ? cut.left : diagonal;
             const int64_t columns = cut.left + cut.columns - left;

@@ -1,9 +1,10 @@
 // Matrix products of packed rows, a tile at a time: out[i,j] = sum_d x[i,d] y[j,d].
 //
-// A sum over D numbers is made in blocks of kDepth, from the first to the last, each a chain of
-// multiply-adds from its first term to its last. Every element is computed by the same instructions, wherever
-// it stands in whichever tile. So its bits depend on D, the dtype and the instruction set alone: not on the
-// tile, the number of threads or the CPU's vendor, and the product of a matrix with itself is symmetric.
+// A sum over D terms is
+// accumulated in blocks of kDepth terms, one after another; each block is a chain of multiply-adds in order.
+// The same instructions compute every element, at any position in any tile. The bits of an element therefore
+// depend only on D, the dtype and the instruction set, not on the tile, the number of threads or the CPU
+// vendor, and the product of a matrix with itself is symmetric.
 #pragma once
 
 #include "cpu/memory.h"
@@ -11,9 +12,9 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kPanel rows, [panel][d][row], the last panel filled up with zeros. Both
-// sides of a product have this one layout: kMicro rows of a panel meet all the columns of another in
-// registers.
+// Rows are packed into panels of kRows rows, [panel][d][row]; the last panel is padded with zeros. Both
+// operands of a product have this layout: a micro-tile in registers is the product of kMicro rows of one
+// panel and all columns of another.
 namespace {
 
 template <class A>
@@ -25,24 +26,24 @@ struct Panel {
     static_assert(kRows % kMicro == 0, "a panel is cut into whole micro-tiles");
 
     static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
-    // Where the numbers of a row of D begin; the next ones lie kRows apart.
+    // The offset of the first of the D elements of a row; its elements are kRows apart.
     static int64_t offset(int64_t row, int64_t D) { return row / kRows * kRows * D + row % kRows; }
 };
 
 // Terms of a block of a sum: the slices of two panels stay in the L1 cache.
 constexpr int64_t kDepth = 128;
 
-// Rows `top` and on and columns `left` and on of a product.
+// A block of a product, which starts at row `top` and column `left`.
 struct Cut {
     int64_t top, left, rows, columns;
 };
 
-// A tile and the slices of panels that it is made of stay in a thread's L2 cache.
+// A tile, and the slices of panels from which it is computed, fit into the L2 cache of a core.
 constexpr int64_t kTileRows = 96, kTileColumns = 192;
 
-// The tiles of a product (rows, columns): kTileRows x kTileColumns of a large one, and of a small one still
-// enough for all threads. Their columns are whole panels and their rows whole vectors and micro-tiles, so
-// that `multiply` can start at each.
+// Divides a product (rows, columns) into tiles of at most kTileRows x kTileColumns; for a small product the
+// tiles are smaller, so that there are enough for all threads. A tile has whole panels of columns, and whole
+// vectors and micro-tiles of rows, so that `multiply` can start at any tile.
 template <class A>
 struct Tiling {
     int64_t rows, columns, height, width, down, across;
@@ -62,14 +63,14 @@ struct Tiling {
         return {top, left, smaller(height, rows - top), smaller(width, columns - left)};
     }
 
-    // Numbers of a tile's memory, which `multiply` fills by whole panels.
+    // The number of elements of a tile's buffer; `multiply` writes whole panels.
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
 
   private:
     static constexpr int64_t kUnit =
         Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
 
-    // A multiple of `unit`, at least one.
+    // size / parts, rounded up to a multiple of `unit`: at least `unit`, at most `largest`.
     static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
                       "whole panels");
@@ -80,31 +81,31 @@ struct Tiling {
 
 }  // namespace
 
-// The left side of a product, whose numbers are read one at a time: packed rows from `top` on.
+// The left operand of a product, whose elements are read one at a time: packed rows from `top` on, ...
 template <class A>
 struct PackedRows {
-    static constexpr int64_t kStep = Panel<A>::kRows;  // from a number of a row to the next
+    static constexpr int64_t kStep = Panel<A>::kRows;  // from an element of a row to the next
     const A* data;
     int64_t top, D;
     const A* row(int64_t r) const { return data + Panel<A>::offset(top + r, D); }
     void expect(int64_t, int64_t, int64_t) const {}
 };
-// Or rows as they are, which nobody else writes meanwhile.
+// ... or rows that are not packed. No other thread may write to them during the product.
 template <class A>
 struct PlainRows {
     static constexpr int64_t kStep = 1;
     const A* data;
     int64_t stride;
     const A* row(int64_t r) const { return data + r * stride; }
-    // Has numbers of a row, which may be beyond the last, on their way from memory.
+    // Prefetches elements of a row; the row may be beyond the last one.
     void expect(int64_t r, int64_t d, int64_t depth) const {
         constexpr int64_t kLine = 64 / sizeof(A);
         for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
     }
 };
 
-// out (rows, columns) = the products of rows x with packed rows y, these from the first row of a panel on.
-// `out` has room for whole panels; its rows lie `stride` numbers apart.
+// out (rows, columns) = the products of the rows x with the packed rows y; y starts at the first row of a
+// panel. `out` has room for whole panels; its rows are `stride` elements apart.
 template <class Side, class A>
 void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
 

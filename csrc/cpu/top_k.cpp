@@ -1,8 +1,9 @@
 // The k nearest items of every query, from tiles of keys that come in ascending order of the gallery index.
 //
 // Each query keeps a list of candidates: every item whose key may, within its error, belong to the k
-// smallest. A full list is cut at the k-th smallest key plus twice the error; where ties leave it full, the
-// distances in double decide at once, and otherwise they do at the end, for little more than k items.
+// smallest. A full list is cut at the k-th smallest key plus twice the error. If it is still full because of
+// ties, the distances in double are computed at once. Otherwise they are computed at the end, for a few more
+// than k items.
 #include <omp.h>
 
 #include "cpu/double_distance.h"
@@ -68,7 +69,7 @@ class List {
         if (size_ > op_.capacity - op_.capacity / 4) settle();
     }
 
-    // Drops what cannot be among the k nearest any more; leaves the others in `scratch`.
+    // Drops the items that cannot be among the k nearest; copies the others to `scratch`.
     void cut() {
         for (int64_t n = 0; n < size_; ++n) scratch_[n] = {double(keys_[n]), index_[n], keys_[n]};
         if (size_ <= op_.k) return;
@@ -78,7 +79,7 @@ class List {
         write();
     }
 
-    // Orders what is in `scratch` by distance and keeps k.
+    // Sorts the items in `scratch` by distance and keeps k.
     void settle() {
         for (int64_t n = 0; n < size_; ++n)
             scratch_[n].value = distance(op_.features, row_, scratch_[n].index);
@@ -115,7 +116,7 @@ class List {
     Candidate* const scratch_;
 };
 
-// Row `row` of the op is row `line` of the part.
+// Updates row `row` of the op, which is row `line` of the part.
 void update(const TopK& op, const Tile& part, int64_t line, int64_t row, Candidate* scratch) {
     List list(op, row, scratch);
     FloatVector largest = broadcast<float>(op.largest[row]);
