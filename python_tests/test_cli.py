@@ -191,7 +191,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
     assert code == 0, errors
     summary = output.splitlines()[-1]
     assert summary.startswith("2 tracklets: 1 train, 1 test (1 persons, 1 of unknown identity")
-    assert summary.endswith(f"crops in {out}; 1 shorter tracks left out")
+    assert summary.endswith(f"crops in {out}; 1 shorter tracks dropped")
     crops = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
     assert crops == {f"train/A/west/0000/{frame:06d}.jpg" for frame in (1, 2, 3, 4)} | {
         f"{part}/west-unknown0001/west/0001/{frame:06d}.jpg"
@@ -203,7 +203,7 @@ def test_tracklets_of_a_video_and_what_was_found(vreid, clip, tmp_path):
 def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_path):
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 3, "--stop", 6)
     assert code == 1  # grey frames: the detector runs and there is nobody
-    assert "has no track of 4 boxes in frames 0 to 6" in errors
+    assert "expected a track of at least 4 boxes in frames 0 to 6, got none" in errors
     code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
     assert (code, errors) == (1, "vreid: error: --split: expected none for a folder of videos, got 3\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)

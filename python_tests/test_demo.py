@@ -30,7 +30,8 @@ def test_both_systems_get_a_row_of_fractions(demo):
 def test_the_pictures_are_there(demo):
     out, _ = demo
     for name in ("curves", "cmc", "attention-1", "attention-2", "attention-3"):
-        assert Image.open(out / f"{name}.png").width > 300
+        with Image.open(out / f"{name}.png") as image:
+            assert image.width > 300
 
 
 def test_the_report_has_both_systems(demo):

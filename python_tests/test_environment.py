@@ -36,7 +36,7 @@ def error_of(*command: str, **variables: str) -> str:
 )
 def test_instruction_set(value, kind, command):
     usable = ", ".join(backends.load("native").build_info()["usable_isas"])
-    expected = f"VREID_ISA: expected one of those usable on this machine ({usable}), got '{value}'"
+    expected = f"VREID_ISA: expected an instruction set of this CPU ({usable}), got '{value}'"
     assert error_of(*command, VREID_ISA=value) == f"{kind}: {expected}"
 
 

@@ -21,10 +21,10 @@ struct Features {
 struct Tile {
     DType dtype;
     int64_t Q, G, offset;
-    const void*
-        values;  // rows start `stride` elements apart; null: the values are the products of x and y, f32
+    const void* values;  // rows start `stride` elements apart; null: the products of x and y, f32
     int64_t stride;
-    Panels x, y;
+    Panels x;
+    Rows y;
     const float *scale, *shift;
     const bool* kept;
     const int64_t *left_start, *left;

@@ -3,6 +3,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
+#include "cpu/sums.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -65,7 +66,7 @@ struct Row {
 template <class A>
 void part_products(const PartTile& tile, int64_t part, int64_t top, int64_t left, int64_t rows, int64_t cols,
                    A* out, int64_t stride) {
-    multiply(panel<A>(tile.query, part, tile.rows, tile.D, top), rows,
+    multiply(PackedRows<A>{panel<A>(tile.query, part, tile.rows, tile.D, 0), top, tile.D}, rows,
              panel<A>(tile.gallery, part, tile.cols, tile.D, left), cols, tile.D, out, stride);
 }
 
@@ -203,14 +204,15 @@ class Backward {
         const Rows rows{slopes(part, 0), tile_.dtype, tile_.rows, tile_.cols, tile_.cols};
         A* out = row_slopes_ + (part * row_panels_ + p) * kPanel * tile_.cols;
         for (int64_t lane = 0; lane < kPanel; lane += Panel<A>::kLanes)
-            pack_lanes<A>(rows, p * kPanel + lane, out + lane, [](int64_t, Vec<A> v) { return v; });
+            pack_lanes<A>(rows, p * kPanel + lane, out + lane, kPanel, [](int64_t, Vec<A> v) { return v; });
     }
 
     void subtract_products(int64_t part, const Tiling<A>& tiles, int64_t t, const A* slope_panels,
                            const A* feature_panels, int64_t n, A* products, void* gradient) const {
         const Cut cut = tiles.cut(t);
         const A* features = feature_panels + (part * dim_panels_ * kPanel + cut.left) * n;
-        multiply(slope_panels + cut.top * n, cut.rows, features, cut.columns, n, products, tiles.width);
+        multiply(PackedRows<A>{slope_panels, cut.top, n}, cut.rows, features, cut.columns, n, products,
+                 tiles.width);
         for (int64_t i = 0; i < cut.rows; ++i) {
             A* out = target(gradient, part, cut.top + i) + cut.left;
             const A* sums = products + i * tiles.width;

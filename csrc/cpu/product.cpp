@@ -9,31 +9,52 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Adds the products of kMicro rows, which lie `kRows` numbers apart from one d to the next, to `out`, or
-// writes them there.
-template <class A>
-VREID_INLINE void micro_tile(const A* x, const A* y, int64_t depth, A* out, int64_t stride, bool add) {
+// Adds the products of kMicro rows and the first V vectors of a panel to `out`, or writes them there. The
+// elements of a row are Step apart.
+template <int V, int64_t Step, class A>
+VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, int64_t depth, A* out,
+                             int64_t stride, bool add) {
     using P = Panel<A>;
     constexpr int N = P::kLanes;
-    Vec<A> sum[P::kMicro][P::kVectors] = {};
-    for (int64_t d = 0; d < depth; ++d, x += P::kRows, y += P::kRows) {
-        Vec<A> column[P::kVectors];
+    Vec<A> sum[P::kMicro][V] = {};
+    for (int64_t d = 0; d < depth; ++d, y += P::kRows) {
+        Vec<A> column[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < P::kVectors; ++v) column[v] = load(y + v * N);
+        for (int v = 0; v < V; ++v) column[v] = load(y + v * N);
 #pragma GCC unroll 8
         for (int r = 0; r < P::kMicro; ++r) {
-            const Vec<A> row = broadcast<A>(x[r]);
+            const Vec<A> row = broadcast<A>(x[r][d * Step]);
 #pragma GCC unroll 8
-            for (int v = 0; v < P::kVectors; ++v) sum[r][v] += row * column[v];
+            for (int v = 0; v < V; ++v) sum[r][v] += row * column[v];
         }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < P::kMicro; ++r)
 #pragma GCC unroll 8
-        for (int v = 0; v < P::kVectors; ++v) {
+        for (int v = 0; v < V; ++v) {
             A* target = out + r * stride + v * N;
             store(target, add ? load(target) + sum[r][v] : sum[r][v]);
         }
+}
+
+// Multiplies rows `top` to `end` by the first `columns` columns of a panel, with as few vectors as hold them,
+// at most V.
+template <int V, class Side, class A>
+void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t columns, int64_t d, int64_t depth,
+                    A* out, int64_t stride) {
+    using P = Panel<A>;
+    if constexpr (V > 1) {
+        if (columns <= (V - 1) * P::kLanes)
+            return multiply_panel<V - 1>(x, top, end, y, columns, d, depth, out, stride);
+    }
+    for (int64_t r = top; r < end; r += P::kMicro) {
+        const A* from[P::kMicro];  // rows after the last are written, but not read
+        for (int i = 0; i < P::kMicro; ++i) {
+            from[i] = x.row(smaller(r + i, end - 1)) + d * Side::kStep;
+            x.expect(r + P::kMicro + i, d, depth);
+        }
+        micro_tile<V, Side::kStep>(from, y + d * P::kRows, depth, out + r * stride, stride, d > 0);
+    }
 }
 
 template <class T>
@@ -48,7 +69,7 @@ Status pack(const PackRows& op) {
         Vec<A> factor = broadcast<A>(1);
         for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
         BlockSum<A> square;
-        pack_lanes<T>(op.x, first, out, [&](int64_t d, Vec<A> v) {
+        pack_lanes<T>(op.x, first, out, P::kRows, [&](int64_t d, Vec<A> v) {
             v *= factor;
             square.add(d, v * v);
             return v;
@@ -70,7 +91,7 @@ Status all_products(const Products& op) {
     for (int64_t t = 0; t < tiles.size(); ++t) {
         const Cut cut = tiles.cut(t);
         A* tile = memory.of<A>(omp_get_thread_num());
-        multiply(static_cast<const A*>(op.x.data) + cut.top * D, cut.rows,
+        multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
                  static_cast<const A*>(op.y.data) + cut.left * D, cut.columns, D, tile, tiles.width);
         for (int64_t r = 0; r < cut.rows; ++r)
             memcpy(static_cast<A*>(op.out) + (cut.top + r) * op.stride + cut.left, tile + r * tiles.width,
@@ -81,27 +102,26 @@ Status all_products(const Products& op) {
 
 }  // namespace
 
-template <class A>
-void multiply(const A* x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride) {
+template <class Side, class A>
+void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride) {
     using P = Panel<A>;
     if (D == 0) {
         for (int64_t r = 0; r < rows; ++r) memset(out + r * stride, 0, size_t(columns) * sizeof(A));
         return;
     }
-    for (int64_t d = 0; d < D; d += kDepth) {
-        const int64_t depth = smaller(kDepth, D - d);
-        for (int64_t c = 0; c < columns; c += P::kRows) {
-            const A* column = y + c * D + d * P::kRows;
-            for (int64_t r = 0; r < rows; r += P::kMicro) {
-                const A* row = x + P::offset(r, D) + d * P::kRows;
-                micro_tile(row, column, depth, out + r * stride + c, stride, d > 0);
-            }
-        }
-    }
+    // Rows that are multiplied by one panel only are read from memory, each from its first element to its
+    // last.
+    const int64_t group = columns > P::kRows ? rows : P::kMicro;
+    for (int64_t top = 0; top < rows; top += group)
+        for (int64_t d = 0; d < D; d += kDepth)
+            for (int64_t c = 0; c < columns; c += P::kRows)
+                multiply_panel<P::kVectors>(x, top, smaller(top + group, rows), y + c * D, columns - c, d,
+                                            smaller(kDepth, D - d), out + c, stride);
 }
 
-template void multiply(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-template void multiply(const double*, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+template void multiply(PackedRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+template void multiply(PackedRows<double>, int64_t, const double*, int64_t, int64_t, double*, int64_t);
+template void multiply(PlainRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
 
 int64_t panel_rows(DType dtype) {
     return dtype == DType::f64 ? Panel<double>::kRows : Panel<float>::kRows;

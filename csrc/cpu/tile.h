@@ -1,10 +1,10 @@
-// A tile of distances, or of what orders as distances do, read row by row in pieces that stay in cache.
+// A tile of distances, or of keys with the same order, read row by row in pieces that stay in the cache.
 #pragma once
 
 #include <omp.h>
 
 #include "common/ranking.h"
-#include "cpu/product.h"
+#include "cpu/panels.h"
 
 namespace vreid {
 namespace VREID_ISA {
@@ -12,11 +12,11 @@ namespace {
 
 constexpr int kPiece = 1024;  // keys of a piece
 
-// The key of an item that is left out: neither below nor above any other.
+// The key of an item that is left out: NaN is neither below nor above any key.
 template <class K>
 constexpr K kNone = K(__builtin_nan(""));
 
-// Whether a comparison held in any lane.
+// Whether a comparison is true in any lane.
 template <class V>
 inline bool any(V mask) {
 #if defined(__AVX512F__)
@@ -30,7 +30,7 @@ inline bool any(V mask) {
 #endif
 }
 
-// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to whole vectors with
+// Calls f(first column, columns, keys) for each piece of a row. The keys are padded to whole vectors with
 // kNone.
 template <class K, class F>
 inline void for_pieces(const Tile& tile, int64_t row, F f) {
@@ -66,19 +66,52 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     }
 }
 
-// Calls f(part, first row, memory) for parts of a tile whose values are there: rows of the tile itself or,
-// where it has none, products that are made here. A row's parts come one after another to one thread, which
-// has `bytes` of memory.
+// values (queries, items) = the products of some of a tile's queries and some of its items; there is room for
+// whole panels of both, and for as many elements in `memory`. The items are read in place, once for all
+// queries.
+inline void item_products(const Tile& tile, const Cut& cut, float* memory, float* values, int64_t stride) {
+    using P = Panel<float>;
+    const int64_t D = tile.x.D, width = P::count(cut.rows) * P::kRows;
+    multiply(PlainRows<float>{row<float>(tile.y, cut.left), tile.y.stride}, cut.columns,
+             static_cast<const float*>(tile.x.data) + cut.top * D, cut.rows, D, memory, width);
+    const Rows columns{memory, DType::f32, cut.columns, cut.rows, width};
+    for (int64_t first = 0; first < cut.columns; first += P::kLanes)
+        pack_lanes<float>(columns, first, values + first, stride, [](int64_t, FloatVector v) { return v; });
+}
+
+// Calls f(part, first row, memory) for parts of a tile that have values: rows of the tile itself or, if it
+// has no values, products that are computed here. One thread gets the parts of a row, one after another, and
+// `bytes` of memory.
 template <class F>
 Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
     using P = Panel<float>;
-    // All columns of a row come to one thread, so only rows are shared out.
+    constexpr int64_t kNumbers = Tiling<float>::kNumbers;
+    if (!tile.values && P::count(tile.Q) < 2 * threads) {
+        // There are too few rows for all threads, so the products are distributed by items.
+        const Tiling<float> tiles(tile.G, tile.Q, threads);
+        const int64_t stride = P::count(tile.G) * P::kRows;
+        const Scratch memory(threads, kNumbers * int64_t(sizeof(float)));
+        const Scratch values(1, P::count(tile.Q) * P::kRows * stride * int64_t(sizeof(float)));
+        if (!memory || !values) return Status::out_of_memory;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+        for (int64_t t = 0; t < tiles.size(); ++t) {
+            const Cut cut = tiles.cut(t);
+            item_products(tile, {cut.left, cut.top, cut.columns, cut.rows},
+                          memory.of<float>(omp_get_thread_num()),
+                          values.of<float>(0) + cut.left * stride + cut.top, stride);
+        }
+        Tile whole = tile;
+        whole.values = values.of<float>(0);
+        whole.stride = stride;
+        return for_parts(whole, threads, bytes, f);
+    }
+    // One thread gets all columns of a row, so only the rows are distributed.
     const int64_t each = P::count((tile.Q + 2 * threads - 1) / (2 * threads)) * P::kRows;
     const int64_t height = tile.values ? 8 : each < kTileRows ? each : kTileRows;
-    const int64_t width = tile.values ? tile.G : kTileColumns, D = tile.x.D;
+    const int64_t width = tile.values ? tile.G : kTileColumns;
     const Scratch memory(threads, bytes + 64);
-    const Scratch products(threads, tile.values ? 0 : kTileRows * kTileColumns * int64_t(sizeof(float)));
-    if (!memory || !products) return Status::out_of_memory;
+    const Scratch values(threads, tile.values ? 0 : 2 * kNumbers * int64_t(sizeof(float)));
+    if (!memory || !values) return Status::out_of_memory;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t top = 0; top < tile.Q; top += height) {
         const int thread = omp_get_thread_num();
@@ -91,10 +124,9 @@ Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
                 const int64_t size = tile.dtype == DType::f64 ? sizeof(double) : sizeof(float);
                 part.values = static_cast<const char*>(tile.values) + top * tile.stride * size;
             } else {
-                float* values = products.of<float>(thread);
-                multiply(static_cast<const float*>(tile.x.data) + top * D, part.Q,
-                         static_cast<const float*>(tile.y.data) + left * D, part.G, D, values, width);
-                part.values = values;
+                float* own = values.of<float>(thread);
+                item_products(tile, {top, left, part.Q, part.G}, own + kNumbers, own, width);
+                part.values = own;
                 part.stride = width;
             }
             part.offset = tile.offset + left;

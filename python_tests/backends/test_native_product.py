@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 native = pytest.importorskip("vreid_ext._native", reason="vreid_ext._native is not built")
-from vreid_ext.backends.native import product  # noqa: E402
+from vreid_ext.backends.native import product, ranking  # noqa: E402
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -96,6 +96,20 @@ def test_bits_do_not_depend_on_the_number_of_threads(n, m, d, threads):
         assert torch.equal(multiply(x, y), wanted)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_bits_of_a_ranking_do_not_depend_on_the_number_of_queries(metric):
+    """With few queries, threads share the gallery. The largest distances come from float32 products."""
+    x, y = draw(300, 257), draw(500, 257, seed=1)
+
+    def rank(query: Tensor) -> tuple[Tensor, ...]:
+        return ranking.top_k(query, y, 5, metric, None, None, None)
+
+    whole = rank(x)
+    for first, last in [(0, 1), (17, 27), (100, 133), (3, 299)]:
+        for some, every in zip(rank(x[first:last]), whole, strict=True):
+            assert torch.equal(some, every[first:last])
 
 
 def test_a_row_that_is_not_finite_reaches_its_own_products_alone():

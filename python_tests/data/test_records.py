@@ -12,7 +12,7 @@ from vreid_ext.engine import Recipe
 @pytest.mark.parametrize("key", ["pid", "camid"])
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**20])
 def test_numbers_beyond_64_bits_are_named(key, value):
-    with pytest.raises(ValueError, match=rf"^{key}: expected an integer of 64 bits, got -?\d+ .*'anna/1'"):
+    with pytest.raises(ValueError, match=rf"^{key}: expected a 64-bit integer, got -?\d+ .*'anna/1'"):
         Tracklet(("a.jpg",), **{"pid": 1, "camid": 1, "name": "anna/1"} | {key: value})
 
 
@@ -26,7 +26,7 @@ def test_what_is_no_integer_is_named(key, value):
 def test_paths_are_some_files():
     with pytest.raises(ValueError, match=r"^paths: expected at least one image, got none"):
         Tracklet((), 1, 1, "a")
-    with pytest.raises(TypeError, match=r"^paths: expected a tuple of image files, got the text 'a\.jpg'"):
+    with pytest.raises(TypeError, match=r"^paths: expected a tuple of image files, got the string 'a\.jpg'"):
         Tracklet("a.jpg", 1, 1, "a")
     assert Tracklet(("a.jpg",), np.int32(3), np.int64(2**63 - 1), "a").pid == 3
 

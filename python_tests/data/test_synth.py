@@ -45,7 +45,8 @@ def test_every_listed_image_is_there_and_none_besides(synth):
         assert len(listed) == len(set(listed)) == len(on_disk)
         assert set(listed) == on_disk
         for name in listed:
-            assert Image.open(synth / f"bbox_{split}" / name[:4] / name).size == (32, 64)
+            with Image.open(synth / f"bbox_{split}" / name[:4] / name) as image:
+                assert image.size == (32, 64)
 
 
 def test_track_rows_cover_the_names_and_agree_with_them(synth):
@@ -146,7 +147,8 @@ def test_rendering_leaves_the_global_generators_alone(tmp_path):
 
 def clothing_colours(path: Path) -> np.ndarray:
     """Mean colours of where shirt and trousers are in a well cut 64 x 32 box."""
-    crop = np.asarray(Image.open(path), float)
+    with Image.open(path) as image:
+        crop = np.asarray(image, float)
     return np.concatenate([crop[14:32, 10:22].mean((0, 1)), crop[34:54, 10:22].mean((0, 1))])
 
 

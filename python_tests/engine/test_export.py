@@ -40,6 +40,7 @@ def inputs(model, clips, frames):
     )
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name")  # of torch's exporter
 def test_onnx_gives_the_models_features(run, tmp_path):
     import onnx
     import onnxruntime
@@ -82,7 +83,7 @@ def test_the_exported_program_runs_without_the_package(run, tmp_path):
 @pytest.mark.parametrize("run", ["synth_sta"], indirect=True)
 def test_a_file_that_differs_is_not_left_behind(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TOLERANCE", -1.0)
-    with pytest.raises(RuntimeError, match="differs from the checkpoint's"):
+    with pytest.raises(RuntimeError, match=r"expected features within .* of the checkpoint's"):
         export_model(run, tmp_path / "model.pt2", format="torch")
     assert list(tmp_path.iterdir()) == []
 

@@ -298,16 +298,13 @@ def start_two(folder, recipe, run, lost=""):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(recipe), str(run)],
-            env=os.environ
-            | common
-            | {"OMP_NUM_THREADS": "1", "LOST": lost, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=(folder / f"errors-{rank}.txt").open("w"),
-        )
-        for rank in "01"
-    ]
+    command = [sys.executable, "-c", PROCESS, str(recipe), str(run)]
+    processes = []
+    for rank in "01":
+        own = {"OMP_NUM_THREADS": "1", "LOST": lost, "RANK": rank, "LOCAL_RANK": rank}
+        with (folder / f"errors-{rank}.txt").open("w") as errors:
+            processes.append(subprocess.Popen(command, env=os.environ | common | own, stderr=errors))
+    return processes
 
 
 def ended(folder, processes, limit=200):

@@ -178,7 +178,7 @@ def test_one_model_is_trained_on_three_sets_and_tested_on_each(joint, files, tmp
 
 def test_sets_that_cannot_go_together_are_refused(joint, tmp_path):
     cases = {
-        r"^p: 4 identities per batch cannot be shared equally by 3": "batch.p=4",
+        r"^p: expected a multiple of the 3 data sets, got 4": "batch.p=4",
         r"^dataset\.1\.root: expected the folder of 'ilids', got none": "dataset.1.root=null",
         r"^dataset\.2\.black_box: expected that of dataset\.0": "dataset.2.black_box=5",
     }

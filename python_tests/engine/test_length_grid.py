@@ -102,7 +102,7 @@ def test_another_data_set_without_joints_is_evaluated_with_the_standing_layout(
         f"dataset.root={tracklet_folder_root}",
         "dataset.options.gallery=null",
     ]
-    with pytest.warns(UserWarning, match="body parts are taken from a layout of standing proportions"):
+    with pytest.warns(UserWarning, match="using the fixed part positions of a standing person"):
         result = engine.evaluate_checkpoint(run, other, out=tmp_path / "other.json")
     assert result["dataset"] == "tracklet_folder"
     assert result["rows"][0]["valid_queries"] == 2

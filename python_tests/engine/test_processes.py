@@ -17,14 +17,14 @@ import os, signal, sys
 from vreid_ext import cli
 from vreid_ext.features import write as store
 
-write = store._write_shard
+write = store.write_shard
 
 def write_and_die(*arguments):
     write(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 
 if os.environ.get("LOST") == os.environ["RANK"]:
-    store._write_shard = write_and_die
+    store.write_shard = write_and_die
 cli.main()
 """
 

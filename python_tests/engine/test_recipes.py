@@ -23,6 +23,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*(no attributes|fewer than 3 samples|no joints.json)")
 @pytest.mark.parametrize("name", ROWS)
 def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     full = engine.load_recipe(name)

@@ -129,7 +129,7 @@ def test_nothing_is_written_where_the_data_cannot_be_read(tiny_recipe, tmp_path)
 def test_a_checkpoint_of_another_model_is_refused(tiny_recipe, tmp_path):
     engine.train(tiny_recipe(), tmp_path, quiet=True)
     with pytest.raises(
-        ValueError, match=r"holds model 'sta' .*feature_dim=16.*wanted model 'sta' .*feature_dim=32"
+        ValueError, match=r"expected model 'sta' .*feature_dim=32.*got model 'sta' .*feature_dim=16"
     ):
         engine.evaluate_checkpoint(tmp_path, ["model.feature_dim=32"])
 

@@ -107,7 +107,7 @@ def test_without_a_batch_there_are_no_figures_and_after_reset_no_features():
     metric = metrics.ReIDMetric()
     with (
         pytest.warns(match="before the ``update``"),
-        pytest.raises(ValueError, match=r"^features: expected a batch"),
+        pytest.raises(ValueError, match=r"^features: expected at least one batch"),
     ):
         metric.compute()
     metric.update(*samples())

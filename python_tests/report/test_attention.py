@@ -75,7 +75,8 @@ def test_a_model_that_attends_to_nothing_has_no_picture(tracklet, tmp_path, noth
 def test_sta_is_drawn(tracklet, tmp_path):
     model = build_model("sta", 2, backbone="resnet18", feature_dim=8)
     path = picture_attention(model, load_recipe("synth_sta"), tracklet, tmp_path / "a.png", frames=2)
-    assert Image.open(path).width > 300
+    with Image.open(path) as image:
+        assert image.width > 300
 
 
 @pytest.mark.parametrize("joints", [None, torch.rand(5, 14, 3) * 16], ids=["standing", "joints"])

@@ -6,6 +6,7 @@ import pytest
 
 from vreid_ext.data import Tracklet
 from vreid_ext.report.figures import cmc_curves, draw_cmc, query_of, read_result
+from vreid_ext.report.style import wrapped
 
 
 def figures(path, recipe, cmc=(0.5, 1.0), lengths=(4,)):
@@ -19,7 +20,7 @@ def test_runs_of_one_recipe_are_told_apart_by_their_place(tmp_path):
     results = [figures(run / "result.json", "one").parent, figures(tmp_path / "b.json", "one", [0.25])]
     drawn = draw_cmc([*results, figures(tmp_path / "c.json", "two")], tmp_path / "cmc.svg").read_text()
     for label in (f"{run}, rank-1 50.0 %", f"{tmp_path / 'b.json'}, rank-1 25.0 %", "two, rank-1 50.0 %"):
-        assert f"<!-- {label} -->" in drawn
+        assert all(f"<!-- {line} -->" in drawn for line in wrapped(label).split("\n"))
 
 
 def test_curves_name_the_test_length_where_there_are_several():

@@ -58,7 +58,8 @@ def test_the_suffix_chooses_the_format_and_folders_are_made(tmp_path, log, clip,
     ]
     for path in paths:
         if suffix == "png":
-            assert Image.open(path).format == "PNG"
+            with Image.open(path) as image:
+                assert image.format == "PNG"
         else:
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
@@ -147,9 +148,8 @@ def test_the_heat_map_covers_the_frame(tmp_path):
     drawn = []
     for heat in (attention, attention.flip(1)):
         pool = SimpleNamespace(scores=torch.ones(1, 2), attention=heat)
-        drawn.append(
-            np.asarray(Image.open(plot_attention(frames, pool, tmp_path / "a.png")).convert("RGB"), int)
-        )
+        with Image.open(plot_attention(frames, pool, tmp_path / "a.png")) as image:
+            drawn.append(np.asarray(image.convert("RGB"), int))
     moved = np.abs(drawn[0] - drawn[1]).sum(2) > 60
     rows = np.flatnonzero(moved.any(1))
     assert rows[-1] - rows[0] > 0.15 * len(moved)

@@ -15,6 +15,11 @@ def tracklet(folder, colors, size=(16, 32)):
     return Tracklet(tuple(paths), 1, 1, "<name>")
 
 
+def opened(path):
+    with Image.open(path) as image:
+        return image.copy()
+
+
 def test_frames_stand_side_by_side_from_first_to_last(tmp_path):
     long = tracklet(tmp_path, [(10 * number, 0, 0) for number in range(20)])
     short = tracklet(tmp_path, ["red", "lime"])
@@ -22,12 +27,12 @@ def test_frames_stand_side_by_side_from_first_to_last(tmp_path):
     write_strips([long, short, long], tmp_path / "strips", lambda *step: counted.append(step))
     assert counted == [(1, 2), (2, 2)]
     assert strip_frames(long) == FRAMES
-    image = Image.open(tmp_path / "strips" / strip_name(short))
+    image = opened(tmp_path / "strips" / strip_name(short))
     assert image.size == (2 * CELL[0], CELL[1])
     red, green = (image.getpixel((CELL[0] * place + 32, 64)) for place in (0, 1))
     assert red[0] > 200 > 50 > red[1]
     assert green[1] > 200 > 50 > green[0]
-    image = Image.open(tmp_path / "strips" / strip_name(long))
+    image = opened(tmp_path / "strips" / strip_name(long))
     edges = [image.getpixel((x, 64))[0] for x in (32, CELL[0] * FRAMES - 32)]
     assert edges == pytest.approx([0, 190], abs=5)
 
@@ -35,7 +40,7 @@ def test_frames_stand_side_by_side_from_first_to_last(tmp_path):
 def test_a_wide_frame_keeps_its_shape(tmp_path):
     wide = tracklet(tmp_path, ["red"], size=(64, 32))
     write_strips([wide], tmp_path)
-    image = Image.open(tmp_path / strip_name(wide))
+    image = opened(tmp_path / strip_name(wide))
     assert image.getpixel((32, 64))[0] > 200
     assert abs(image.getpixel((32, 10))[0] - 128) < 5
 

@@ -1,6 +1,6 @@
 """Tracklet data sets, clip sampling, clip-consistent transforms and identity-balanced batches.
 
-Needs the extra `train`: pip install 'vreid-ext[train]'.
+Requires the extra `train`: pip install 'vreid-ext[train]'.
 """
 
 from vreid_ext.attributes import attribute_labels, attribute_sizes

@@ -1,4 +1,4 @@
-"""Several data sets that one model is trained on together."""
+"""Joint training of one model on several data sets."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Named(Protocol):
 
 
 def set_names(datasets: Sequence[Named]) -> list[str]:
-    """Their names; those that occur more than once are numbered, as `mars-1` and `mars-2`."""
-    times = Counter(each.name for each in datasets)
+    """Unique names of the data sets: repeated names are numbered, e.g. `mars-1` and `mars-2`."""
+    count = Counter(each.name for each in datasets)
     seen: Counter[str] = Counter()
     names = []
     for each in datasets:
         seen[each.name] += 1
-        names.append(each.name if times[each.name] == 1 else f"{each.name}-{seen[each.name]}")
+        names.append(each.name if count[each.name] == 1 else f"{each.name}-{seen[each.name]}")
     return names
 
 
 def join_training(datasets: Sequence[TrackletDataset]) -> TrackletDataset:
-    """The training tracklets of several data sets as one, without query and gallery.
+    """Concatenate the training tracklets of several data sets. Query and gallery are empty.
 
-    A person of one set is nobody of another, whatever their pids: identities are numbered anew, set after set
-    and in each in ascending order of pid. Tracklets are named `<set>/<name>`.
+    Persons of different data sets are different identities, even if their pids are equal. Identities are
+    renumbered from 0, data set by data set, in ascending order of pid. Tracklets are named `<set>/<name>`.
     """
     train = []
     first = 0

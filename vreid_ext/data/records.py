@@ -1,4 +1,4 @@
-"""Tracklets and the data sets made of them: the two records every loader returns and every consumer reads."""
+"""`Tracklet` and `TrackletDataset`: the records that all data set readers return."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from numbers import Integral
 from torch import Tensor
 
 SPLITS = ("train", "query", "gallery")
-_SHOWN = 10  # skipped tracklets in a summary
+_SHOWN = 10  # number of skipped tracklets that a summary lists
 
 
 class DatasetError(ValueError):
-    """A data set on disk is not what its loader expects; the message names the file and what to do."""
+    """A data set on disk cannot be read. The message names the file and says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """The crops of one person from one camera, in the order of time.
+    """A sequence of crops of one person from one camera, in temporal order.
 
     Attributes:
         paths: image files, at least one.
-        pid: identity, an int64; in MARS 0 stands for all distractors.
-        camid: camera number as the data set writes it, an int64.
-        name: for lists and pictures; joints files know a tracklet by it.
-        attributes: class index of each attribute (`read_attributes`), None if unlabelled.
-        joints: (n,14,3) x, y in pixels and confidence of each frame's joints (`attach_joints`), or None.
+        pid: identity, in the range of int64. In MARS all distractors have pid 0.
+        camid: camera number used by the data set, in the range of int64.
+        name: name shown in lists and figures; also the key of the tracklet in a joints file.
+        attributes: class index of each attribute (`read_attributes`), or None if unlabelled.
+        joints: (n,14,3) x and y in pixels and confidence of the joints in each of the n frames
+            (`attach_joints`), or None.
     """
 
     paths: tuple[str, ...]
@@ -38,7 +39,7 @@ class Tracklet:
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str):
-            raise TypeError(f"paths: expected a tuple of image files, got the text {self.paths!r:.80}")
+            raise TypeError(f"paths: expected a tuple of image files, got the string {self.paths!r:.80}")
         if not self.paths:
             raise ValueError(f"paths: expected at least one image, got none (tracklet {self.name!r:.80})")
         for key in ("pid", "camid"):
@@ -47,7 +48,7 @@ class Tracklet:
                 raise TypeError(f"{key}: expected an integer, got {value!r:.80} (tracklet {self.name!r:.80})")
             if not -(2**63) <= int(value) < 2**63:
                 raise ValueError(
-                    f"{key}: expected an integer of 64 bits, got {value!r:.80} (tracklet {self.name!r:.80})"
+                    f"{key}: expected a 64-bit integer, got {value!r:.80} (tracklet {self.name!r:.80})"
                 )
 
     def __repr__(self) -> str:
@@ -61,21 +62,22 @@ class Tracklet:
 
 @dataclass(slots=True, repr=False)
 class TrackletDataset:
-    """Three lists of tracklets and the rules under which they are to be evaluated.
+    """Training, query and gallery tracklets of a data set and its evaluation protocol.
 
     Attributes:
         name: registered name.
-        root: folder it was read from.
+        root: folder from which the data set was read.
         train: training tracklets.
         query: query tracklets.
         gallery: gallery tracklets.
-        protocol: one sentence that belongs beside every number measured on this set: which gallery, which
-            split.
-        junk: whether gallery tracklets with the query's pid *and* camera are ignored in evaluation.
-        skipped: with on_error="skip", one line for each tracklet left out, saying why.
-        ignored: one line for each kind of file or folder that is no part of the set, with count and example.
+        protocol: one sentence that describes the gallery and the split. Report it with every metric measured
+            on this data set.
+        junk: whether evaluation ignores gallery tracklets with both the pid and the camera of the query.
+        skipped: with on_error="skip", one line for each excluded tracklet with the reason.
+        ignored: one line for each kind of file or folder that does not belong to the data set, with the
+            count and an example.
 
-    `print` writes the table of `summary`.
+    `print(dataset)` prints `summary()`.
     """
 
     name: str
@@ -97,35 +99,35 @@ class TrackletDataset:
 
     @property
     def labels(self) -> dict[int, int]:
-        """Class number 0 .. N-1 of every training pid, in ascending order of pid."""
+        """Class index 0 .. N-1 of each training pid, in ascending order of pid."""
         return {pid: label for label, pid in enumerate(sorted({t.pid for t in self.train}))}
 
     @property
     def num_train_pids(self) -> int:
-        """Number of training identities N: the width of the classifier."""
+        """Number of training identities N, which is the output size of the classifier."""
         return len({t.pid for t in self.train})
 
     def by_name(self) -> dict[str, Tracklet]:
-        """Every tracklet once, by its name, for what is kept beside the data under that name.
+        """All tracklets by name. A tracklet that is in several splits occurs once.
 
         Raises:
-            DatasetError: two tracklets of different images have one name.
+            DatasetError: two tracklets with different images have the same name.
         """
         named: dict[str, Tracklet] = {}
         for tracklet in (*self.train, *self.query, *self.gallery):
             if named.setdefault(tracklet.name, tracklet).paths != tracklet.paths:
                 raise DatasetError(
-                    f"{self.root}: expected a name of its own for every tracklet, got {tracklet.name!r} for "
+                    f"{self.root}: expected unique tracklet names, got {tracklet.name!r} for "
                     f"{named[tracklet.name].paths[0]} and for {tracklet.paths[0]}"
                 )
         return named
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Persons, tracklets, frames and cameras of train, query and gallery."""
+        """Number of persons, tracklets, frames and cameras in each of train, query and gallery."""
         return {split: _counts(getattr(self, split)) for split in SPLITS}
 
     def summary(self) -> str:
-        """A small table: `counts`, the protocol, what was skipped (the first ten) and what was ignored."""
+        """`counts` as a table, then the protocol, the first ten skipped tracklets and the ignored files."""
         lines = [
             f"{self.name} at {self.root}",
             f"{'split':<9}{'persons':>9}{'tracklets':>11}{'frames':>10}{'cameras':>9}",

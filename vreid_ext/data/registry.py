@@ -1,4 +1,4 @@
-"""Data sets by name, so that a recipe can say which one it wants and a user can add one."""
+"""Registry of data set builders: recipes select a data set by name, users register their own."""
 
 import os
 from collections.abc import Callable
@@ -27,21 +27,21 @@ def register_dataset(name: str) -> Callable[[Factory], Factory]:
 
 
 def build_dataset(name: str, root: str | os.PathLike[str], **options: Any) -> TrackletDataset:
-    """Read the data set `name` that lies in the folder `root`.
+    """Read the data set `name` from the folder `root`.
 
     Args:
         name: one of `dataset_names()`.
-        root: its folder.
-        options: keyword arguments of its builder. Every built-in one takes
-            check: "exists" (default) lists every image folder once, "decode" opens every image, "none"
-                trusts;
-            on_error: "raise" (default), or "skip" to leave unusable tracklets out and list them in
-            `TrackletDataset.skipped`.
+        root: folder of the data set.
+        options: keyword arguments of the builder. All built-in builders accept
+            check: "exists" (default) checks that all images exist by listing each image folder once,
+                "decode" also decodes every image, "none" checks no images;
+            on_error: "raise" (default), or "skip" to exclude unusable tracklets and list them in
+                `TrackletDataset.skipped`.
 
     Raises:
         ValueError: unknown name or option.
-        TypeError: an option of another type.
-        DatasetError: data that cannot be used (a ValueError, too).
+        TypeError: an option has the wrong type.
+        DatasetError: the data cannot be used. A subclass of ValueError.
     """
     builder = dataset_builder(name)
     check_options(f"data set {name!r}", builder, options)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure
+from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure, wrapped
 
 
 def plot_cmc(
@@ -45,7 +45,9 @@ def plot_cmc(
         axes = figure.subplots()
         for number, (label, cmc) in enumerate(curves.items()):
             ranks, percent = np.arange(1, len(cmc) + 1), 100 * cmc
-            axes.plot(ranks, percent, **line_style(number), label=f"{label}, rank-1 {percent[0]:.1f} %")
+            axes.plot(
+                ranks, percent, **line_style(number), label=wrapped(f"{label}, rank-1 {percent[0]:.1f} %")
+            )
         axes.set(xlabel="rank", ylabel="queries matched (%)", title=title)
         axes.set_xlim(1, max(2, *(len(cmc) for cmc in curves.values())))
         axes.set_ylim(top=101)
@@ -99,10 +101,10 @@ def plot_curves(
             for term in terms:
                 drawn = [(line["step"], line[term]) for line in steps[label] if term in line]
                 if drawn:
-                    _trend(axes_of[term], np.array(drawn, float), label, number)
+                    _trend(axes_of[term], np.array(drawn, float), wrapped(label), number)
             if evaluations[label]:
                 points = np.array([(line["step"], 100 * line["mAP"]) for line in evaluations[label]])
-                axes_of["mAP"].plot(*points.T, marker="o", **line_style(number), label=label)
+                axes_of["mAP"].plot(*points.T, marker="o", **line_style(number), label=wrapped(label))
         for panel, axes in axes_of.items():
             axes.set(xlabel="step", ylabel="mAP (%)" if panel == "mAP" else panel)
             axes.legend()
@@ -138,7 +140,7 @@ def plot_dvdp(logs: Mapping[str, str | Path], path: str | Path) -> Path:
                     )
                 points = np.array([(line["epoch"] + 1, scale * line[name]) for line in lines]).reshape(-1, 2)
                 marker = "o" if kind == "eval" else None
-                axes.plot(*points.T, marker=marker, **line_style(number), label=label)
+                axes.plot(*points.T, marker=marker, **line_style(number), label=wrapped(label))
             axes.set(xlabel="epoch", ylabel=title)
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))

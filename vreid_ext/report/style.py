@@ -3,6 +3,7 @@
 pyplot is not used, so no display is needed and the figures of the caller are not affected.
 """
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150, metadata=metadata, format=path.suffix[1:].lower())
     return path
+
+
+def wrapped(label: str) -> str:
+    """A label in lines that fit into a legend, such as the path of a run."""
+    return textwrap.fill(label, 44)
 
 
 def line_style(number: int) -> dict[str, Any]:

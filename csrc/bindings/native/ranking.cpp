@@ -7,12 +7,13 @@ namespace {
 VREID_TUPLE(Tile, dtype, Q, G, offset, values, scale, shift, kept, left_start, left);
 VREID_TUPLE(Features, dtype, metric, D, query, gallery);
 
-// A tile of distances, or, if `queries` has an address, of the products of packed queries and items.
-Tile tile(const TileTuple& t, const PanelsTuple& queries, const PanelsTuple& items) {
-    const Panels x = panels("queries", queries), y = panels("items", items);
-    if (x.data && (x.N < t.Q || y.N < t.G || x.D != y.D))
-        fail("items", "panels of ", t.Q, " queries and ", t.G, " items with D = ", x.D, ", got ", x.N,
-             " and ", y.N, " with D = ", y.D);
+// A tile of distances, or, if `queries` has an address, of the products of packed queries and rows of items.
+Tile tile(const TileTuple& t, const PanelsTuple& queries, const RowsTuple& items) {
+    const Panels x = panels("queries", queries);
+    const Rows y = rows("items", items);
+    if (x.data && (x.N < t.Q || y.N < t.G || x.D != y.D || y.dtype != DType::f32))
+        fail("items", "panels of ", t.Q, " queries and ", t.G, " float32 items with D = ", x.D, ", got ", x.N,
+             " and ", y.N, " with D = ", y.D, " and dtype code ", int64_t(y.dtype));
     if ((t.scale == 0) != (t.shift == 0)) fail("shift", "scale and shift, or neither, got one of them");
     return {float_dtype(t.dtype),
             t.Q,
@@ -73,7 +74,7 @@ void pair_distances(const FeaturesTuple& rows, int64_t Q, int64_t G, int64_t P, 
     run(&Table::pair_distances, op);
 }
 
-void rank_counts(const TileTuple& values, const PanelsTuple& queries, const PanelsTuple& items,
+void rank_counts(const TileTuple& values, const PanelsTuple& queries, const RowsTuple& items,
                  const FeaturesTuple& rows, int64_t P, int64_t left, int64_t start, int64_t low, int64_t high,
                  int64_t distance, int64_t index, int64_t counts, int threads) {
     const Tile columns = tile(values, queries, items);
@@ -95,7 +96,7 @@ struct Lists {
     int64_t k, capacity, error, keys, index, size, limit, largest;
 };
 
-TopK candidates(const TileTuple& values, const PanelsTuple& queries, const PanelsTuple& items,
+TopK candidates(const TileTuple& values, const PanelsTuple& queries, const RowsTuple& items,
                 const FeaturesTuple& rows, int64_t left, const Lists& lists, int threads) {
     const Tile columns = tile(values, queries, items);
     if (columns.dtype != DType::f32) fail("tile", "float32, got float64");
@@ -115,7 +116,7 @@ TopK candidates(const TileTuple& values, const PanelsTuple& queries, const Panel
             check_threads(threads)};
 }
 
-void top_k(const TileTuple& values, const PanelsTuple& queries, const PanelsTuple& items,
+void top_k(const TileTuple& values, const PanelsTuple& queries, const RowsTuple& items,
            const FeaturesTuple& rows, int64_t left, int64_t k, int64_t capacity, int64_t error, int64_t keys,
            int64_t index, int64_t size, int64_t limit, int64_t largest, int threads) {
     const TopK op = candidates(values, queries, items, rows, left,

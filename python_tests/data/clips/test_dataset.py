@@ -97,7 +97,7 @@ def test_missing_image_is_named(tmp_path):
     [
         ({"frames": 0}, "frames: expected .*got 0"),
         ({"sampling": "often"}, "sampling: expected one of random, .*dense, got 'often'"),
-        ({"labels": {10: 0}}, r"labels: no class number for pid 11 \(1 "),
+        ({"labels": {10: 0}}, r"labels: expected a class index for each pid, got none for pid 11 \(1 "),
     ],
 )
 def test_bad_argument_is_named(tracklets, options, message):

@@ -93,7 +93,7 @@ def test_sixteen_bits_of_grey_are_scaled(tmp_path, suffix, order):
 def test_numbers_without_a_known_white_are_refused(tmp_path, dtype, suffix):
     path = tmp_path / f"a.{suffix}"  # a TIFF, whatever its name
     Image.fromarray(np.linspace(0, 1, 4).reshape(2, 2).astype(dtype)).save(path, "TIFF")
-    with pytest.raises(DatasetError, match=rf"a\.{suffix}: .*expected 8 or 16 bits a channel, got 32-bit"):
+    with pytest.raises(DatasetError, match=rf"a\.{suffix}: .*expected 8 or 16 bits per channel, got 32-bit"):
         read_image(str(path))
 
 
@@ -192,7 +192,7 @@ def test_a_clip_of_many_modes_is_one_clip(tmp_path):
 
 def test_a_fully_transparent_image_is_refused(tmp_path):
     Image.new("RGBA", (4, 4), (200, 100, 50, 0)).save(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match=r"a\.png: .*got full transparency"):
+    with pytest.raises(DatasetError, match=r"a\.png: .*got a fully transparent image"):
         read_image(str(tmp_path / "a.png"))
 
 

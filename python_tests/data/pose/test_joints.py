@@ -69,9 +69,7 @@ def test_writing_goes_on_after_a_kill(content, tmp_path):
 def test_without_a_file_a_warning_and_no_joints(dataset, tmp_path):
     import dataclasses
 
-    with pytest.warns(
-        UserWarning, match="no joints.json or joints.jsonl; body parts are taken from a layout"
-    ):
+    with pytest.warns(UserWarning, match="no joints.json or joints.jsonl; using the fixed part positions"):
         same = attach_joints(dataclasses.replace(dataset, root=str(tmp_path)))
     assert same.train[0].joints is None
 
@@ -81,25 +79,25 @@ def broken(content, how):
     train = next(name for name in names if name[:4] == "0001")
     if how == "another skeleton":
         content["joints"][0] = "nose"
-        return "expected \\['head', 'neck'.*got joints .*'nose'"
+        return "joints: expected \\['head', 'neck'.*got .*'nose'"
     if how == "another data set":
         content["tracklets"] = {f"x{name}": value for name, value in content["tracklets"].items()}
-        return "is of another data set: it has none of the .* tracklets, such as 0001C1T0001"
+        return "such as 0001C1T0001.*; the file belongs to another data set"
     if how == "missing":
         del content["tracklets"][train]
-        return f"lacks 1 of the .* tracklets, such as {train}"
+        return f"expected joints of all .* tracklets, got none for 1 of them, such as {train}$"
     if how == "another number of frames":
         content["tracklets"][train].append(content["tracklets"][train][0])
         return rf"tracklet {train}: expected joints of shape \(3, 14, 3\) .*, got \(4, 14, 3\)"
     if how in ("1e999", "NaN", "1" + "0" * 400):
         content["tracklets"][train][0][0][1] = json.loads(how)
-        return f"tracklet {train}: expected joints of"
+        return f"tracklet {train}: expected finite joints"
     if how == "names that are none":
         content["joints"] = 5
-        return "expected .*, got joints 5"
+        return "joints: expected .*, got 5"
     if how == "a joint too few":
         content["tracklets"][train][0].pop()
-        return f"tracklet {train}: expected joints of .*, got rows of unequal length"
+        return f"tracklet {train}: expected joints of .*, got rows of different lengths"
     content["tracklets"] = []
     return "expected 'tracklets'"
 
@@ -141,7 +139,7 @@ def test_names_with_accents_of_another_system_are_found(content, tmp_path):
 
 def test_two_tracklets_of_one_name_are_refused(content, tmp_path):
     parts = [Tracklet((f"{place}/1.jpg",), 1, 1, "anna/1") for place in ("query", "gallery")]
-    with pytest.raises(DatasetError, match="expected a name of its own for every tracklet"):
+    with pytest.raises(DatasetError, match="expected unique tracklet names"):
         attach_joints(TrackletDataset("own", str(tmp_path), [], parts[:1], parts[1:], ""), tmp_path / "none")
 
 
@@ -200,7 +198,7 @@ def test_items_carry_joints_as_shares_of_the_frame(dataset):
     expected = tracklets[1].joints[[0, 1]] / torch.tensor([16, 32, 1])
     torch.testing.assert_close(item["joints"], expected)
     with pytest.raises(
-        TypeError, match=r"transform: expected a ClipTransform, since 0001C1T0001 .*, got function"
+        TypeError, match=r"transform: expected a ClipTransform, because tracklet 0001C1T0001 .*, got function"
     ):
         ClipDataset(tracklets, 2, transform=lambda clip: clip)
 

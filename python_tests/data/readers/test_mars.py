@@ -134,9 +134,9 @@ def test_what_no_table_names_is_counted(root):
         Image.new("RGB", (8, 16)).save(path)
     (root / "bbox_train/.DS_Store").touch()
     assert build_dataset("mars", root).ignored == [
-        f"1 folders that no row of the tables names, such as {root / 'bbox_test/0777'}",
+        f"1 folders not listed in the tables, such as {root / 'bbox_test/0777'}",
         f"1 hidden, such as {root / 'bbox_train/.DS_Store'}",
-        f"1 images that no tracklet names, such as {root / 'bbox_test/0002'}",
+        f"1 images that belong to no tracklet, such as {root / 'bbox_test/0002'}",
         "1 tracklets of pid -1, such as 00-1C1T0001F001.jpg",
     ]
 
@@ -197,14 +197,14 @@ def test_upper_case_file_is_found(root):
 def test_names_of_another_split_are_refused(root):
     info = root / "info"
     (info / "train_name.txt").write_text((info / "test_name.txt").read_text())
-    with pytest.raises(DatasetError, match=r"train_name.txt.*one release"):
+    with pytest.raises(DatasetError, match=r"train_name.txt.*the same release"):
         build_dataset("mars", root)
 
 
 def test_short_name_list_is_refused(root):
     file = root / "info" / "test_name.txt"
     file.write_text("\n".join(file.read_text().split()[:-1]))
-    with pytest.raises(DatasetError, match=r"test_name.txt: 8 image names, but its matrix counts to 9"):
+    with pytest.raises(DatasetError, match=r"test_name.txt: expected at least 9 image names, .* got 8"):
         build_dataset("mars", root)
 
 
@@ -213,7 +213,7 @@ def test_a_name_that_leads_out_of_the_set_is_refused(root):
     names = file.read_text().split()
     last = names[0][:6] + "T0001/../../../elsewhere/" + names[1]
     file.write_text("\n".join([names[0], last, *names[2:]]))
-    with pytest.raises(DatasetError, match=r"train_name.txt, line 2: .* is no MARS image name"):
+    with pytest.raises(DatasetError, match=r"train_name.txt, line 2: expected an image name like .*, got '"):
         build_dataset("mars", root, check="none")
 
 
@@ -253,9 +253,9 @@ def test_wrong_info_file_is_named(root, spoil):
 
 
 def test_wrong_root_says_what_is_wanted(tmp_path):
-    with pytest.raises(DatasetError, match=r"expected the folder that holds bbox_train.* not a folder"):
+    with pytest.raises(DatasetError, match=r"expected a folder with bbox_train.* not a folder"):
         build_dataset("mars", tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="got none of name 'info'"):
+    with pytest.raises(DatasetError, match="got a folder without 'info'"):
         build_dataset("mars", tmp_path)
 
 

@@ -24,9 +24,9 @@ def test_agrees_with_scipy(tmp_path, compressed, dtype, shape):
 def test_what_is_no_such_matrix_is_named(tmp_path):
     path = tmp_path / "a.mat"
     savemat(path, {"cell": np.array([1, "a"], dtype=object), "other": np.ones(2)})
-    with pytest.raises(DatasetError, match=r"a\.mat: holds no numeric matrix 'table'"):
+    with pytest.raises(DatasetError, match=r"a\.mat: expected a numeric matrix 'table'"):
         load_matrix(path, "table")
-    with pytest.raises(DatasetError, match="cell is no numeric matrix"):
+    with pytest.raises(DatasetError, match="cell: expected a numeric matrix"):
         load_matrix(path, "cell")
     with pytest.raises(DatasetError, match=r"b\.mat: cannot be read"):
         load_matrix(tmp_path / "b.mat", "table")
@@ -35,7 +35,7 @@ def test_what_is_no_such_matrix_is_named(tmp_path):
 def test_a_variable_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
     savemat(tmp_path / "a.mat", {"table": np.zeros((1000, 100))}, do_compression=True)
     monkeypatch.setattr("vreid_ext.data.readers.matlab.MAX_BYTES", 10_000)
-    with pytest.raises(DatasetError, match="a variable of more than 10000 bytes"):
+    with pytest.raises(DatasetError, match="expected a variable of at most 10000 bytes"):
         load_matrix(tmp_path / "a.mat", "table")
 
 

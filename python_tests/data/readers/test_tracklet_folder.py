@@ -92,7 +92,7 @@ def test_suffixes_spaces_and_other_files(tmp_path):
 def test_empty_folder_is_named_or_skipped(tmp_path):
     tracklet(tmp_path, "anna/cam1/1")
     tracklet(tmp_path, "anna/cam2/1", frames=0)
-    with pytest.raises(DatasetError, match="anna/cam2/1: an empty folder"):
+    with pytest.raises(DatasetError, match="anna/cam2/1: expected at least one image, got an empty folder"):
         build_dataset("tracklet_folder", tmp_path)
     data = build_dataset("tracklet_folder", tmp_path, on_error="skip")
     assert len(data.train) == len(data.skipped) == 1
@@ -110,7 +110,7 @@ def test_roots_that_hold_nothing(tmp_path):
     with pytest.raises(DatasetError, match=r"<person>/<camera>.* no tracklet in "):
         build_dataset("tracklet_folder", tmp_path)
     tracklet(tmp_path, "train/anna/cam1/1")
-    with pytest.raises(DatasetError, match="got none of name 'query'"):
+    with pytest.raises(DatasetError, match="got a folder without 'query'"):
         build_dataset("tracklet_folder", tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_a_person_beside_the_splits_is_named(tmp_path):
     for place in ("train/anna/1", "query/bob/1", "gallery/bob/2", "zoe/cam1/1"):
         tracklet(tmp_path, place)
     (tmp_path / "features").mkdir()
-    with pytest.raises(DatasetError, match="zoe: expected nothing beside train, query and gallery"):
+    with pytest.raises(DatasetError, match="zoe: expected only train, query and gallery"):
         build_dataset("tracklet_folder", tmp_path)
     data = build_dataset("tracklet_folder", tmp_path, on_error="skip")
     assert len(data.skipped) == 1

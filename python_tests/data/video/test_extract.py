@@ -150,12 +150,15 @@ def test_a_folder_of_videos_is_a_camera_each_and_a_name_in_two_of_them_one_perso
 def test_a_video_without_people_is_left_out_and_a_folder_without_is_an_error(videos, tmp_path):
     boxes_file(tmp_path, entry(0)).rename(tmp_path / "tracklets-gate.json")
     boxes_file(tmp_path, entry(0, frames=(1, 2))).rename(tmp_path / "tracklets-yard.json")
-    with pytest.warns(UserWarning, match="tracklets-yard.json has no track of 4 boxes.*left out"):
+    with pytest.warns(
+        UserWarning,
+        match="expected a track of at least 4 boxes .* got none in .*tracklets-yard.json; skipped",
+    ):
         extract_videos(videos, tmp_path / "out", boxes=tmp_path)
     assert (tmp_path / "out/A/gate/0000").is_dir()
     with (
-        pytest.warns(UserWarning, match="left out"),
-        pytest.raises(ValueError, match="nobody in any of the 2"),
+        pytest.warns(UserWarning, match="skipped"),
+        pytest.raises(ValueError, match="got none in all 2"),
     ):
         extract_videos(videos, tmp_path / "none", boxes=tmp_path, min_frames=9)
     assert not (tmp_path / "none").exists()
@@ -176,21 +179,21 @@ def test_one_bad_video_leaves_the_others_their_work(clip, tmp_path):
     for camera in ("gate", "yard", "road", "broken", "code", "other"):
         size = {"size": [1, 1]} if camera == "other" else {}
         boxes_file(named, entry(), **size).rename(named / f"tracklets-{camera}.json")
-    with pytest.warns(UserWarning, match="left out") as warned:
+    with pytest.warns(UserWarning, match="skipped") as warned:
         done = extract_videos(videos, tmp_path / "out", boxes=named)
     assert {path.name for path in (tmp_path / "out/A").iterdir()} == {"gate", "yard", "road"}
-    left_out = {str(each.message).partition(":")[0] for each in warned if "left out" in str(each.message)}
+    left_out = {str(each.message).partition(":")[0] for each in warned if "skipped" in str(each.message)}
     assert left_out == {"broken.mp4", "code.ts", "unlabelled.avi", "other.avi"}
     notes = "\n".join(done.notes)
     assert all(f"{name}: " in notes for name in left_out)
-    assert "1 entries are no videos by their names: ._gate.avi" in notes
+    assert "skipped 1 entries that are not videos: ._gate.avi" in notes
 
 
 def test_a_malformed_boxes_file_is_said_before_any_video_is_read(videos, tmp_path):
     boxes_file(tmp_path, entry()).rename(tmp_path / "tracklets-gate.json")
     (tmp_path / "tracklets-yard.json").write_text("{")
     seen = []
-    with pytest.raises(ValueError, match=r"tracklets-yard\.json cannot be read as JSON"):
+    with pytest.raises(ValueError, match=r"expected a JSON file, got .*tracklets-yard\.json"):
         extract_videos(videos, tmp_path / "out", boxes=tmp_path, progress=lambda *step: seen.append(step))
     assert not seen
     with pytest.raises(ValueError, match=r"stride: expected .*, got 0"):
@@ -215,10 +218,10 @@ def test_tracks_and_extractions_print_short(clip, tmp_path):
 
 def test_a_folder_without_videos_or_with_two_of_one_name_is_refused(videos, tmp_path):
     (videos / "gate.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="two videos named gate"):
+    with pytest.raises(ValueError, match="got two videos named gate"):
         extract_videos(videos, tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="has no file that ends in"):
+    with pytest.raises(ValueError, match="expected a folder with videos"):
         extract_videos(tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -235,7 +238,7 @@ def test_what_is_written_can_be_extracted_again_byte_for_byte(clip, tmp_path):
     [
         ([], {"tracklets": 3}, "without a list 'tracklets'"),
         ([entry()], {"sha256": "0" * 64, "video": "other.avi"}, r"another video \(other.avi\)"),
-        ([entry()], {"size": [768, 576]}, r"\[768, 576\] pixels, the video has \[96, 64\]"),
+        ([entry()], {"size": [768, 576]}, r"size \[96, 64\], got .* with size \[768, 576\]"),
         ([entry(), entry()], {}, "two tracklets with the same id"),
         ([{"id": 0}], {}, "expected id, person, frames and boxes"),
         ([entry("0")], {}, "id: expected .*, got '0'"),
@@ -245,14 +248,14 @@ def test_what_is_written_can_be_extracted_again_byte_for_byte(clip, tmp_path):
         ([entry(person="\ud800")], {}, "person: expected .*, got "),
         ([entry(person="x" * 256)], {}, "person: expected .*, got 'xxx"),
         ([entry(frames=(0, 4, 2, 6))], {}, "rise"),
-        ([entry(frames=(0, 2, 4, 12))], {}, "frame 12; .* has 12 frames"),
-        ([entry(boxes=[[0, 0, 5, 5]])], {}, "one box for each of its 4 frames"),
-        ([entry(box=(0, 0, 5))], {}, "expected .x, y, w, h."),
-        ([entry(box=(0, 0, 5, float("nan")))], {}, "expected .x, y, w, h."),
-        ([entry(box=(0, 0, 10**400, 5))], {}, "expected .x, y, w, h."),
-        ([entry(box=(0, 0, 0, 5))], {}, "is empty"),
-        ([entry(box=(96, 0, 5, 5))], {}, "outside the picture of 96 x 64"),
-        ([entry(frames=(0, 2, 4))], {}, "no track of 4 boxes"),
+        ([entry(frames=(0, 2, 4, 12))], {}, "expected frame numbers below 12, .* got 12 in "),
+        ([entry(boxes=[[0, 0, 5, 5]])], {}, "boxes: expected one box for each of its 4 frames"),
+        ([entry(box=(0, 0, 5))], {}, "box: expected .x, y, w, h."),
+        ([entry(box=(0, 0, 5, float("nan")))], {}, "box: expected .x, y, w, h."),
+        ([entry(box=(0, 0, 10**400, 5))], {}, "box: expected .x, y, w, h."),
+        ([entry(box=(0, 0, 0, 5))], {}, "box: expected positive width and height"),
+        ([entry(box=(96, 0, 5, 5))], {}, "box: expected overlap with the frame of 96 x 64"),
+        ([entry(frames=(0, 2, 4))], {}, "expected a track of at least 4 boxes"),
     ],
 )
 def test_bad_boxes_files_are_named_before_anything_is_written(clip, tmp_path, entries, content, says):
@@ -266,9 +269,9 @@ def test_bad_boxes_files_are_named_before_anything_is_written(clip, tmp_path, en
 def test_a_boxes_file_that_is_not_json_is_named(tmp_path):
     path = tmp_path / "boxes.json"
     path.write_bytes(b"\xff\x00")
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
+    with pytest.raises(ValueError, match="expected a JSON file, got "):
         read_boxes(path)
-    with pytest.raises(ValueError, match="cannot be read as JSON"):
+    with pytest.raises(ValueError, match="expected a JSON file, got "):
         read_boxes(tmp_path / "absent.json")
 
 
@@ -280,8 +283,8 @@ def test_a_boxes_file_that_is_not_json_is_named(tmp_path):
         ({"stride": 0}, "stride: expected .*got 0"),
         ({"min_frames": 0}, "min_frames: expected .*got 0"),
         ({"camera": "a/b"}, "camera: expected .*got 'a/b'"),
-        ({"split": 0}, "split: frame 0 leaves no training"),
-        ({"split": 12}, "split: frame 12 leaves no test"),
+        ({"split": 0}, "split: expected .*, got no training tracklet with frame 0"),
+        ({"split": 12}, "split: expected .*, got no test tracklet with frame 12"),
     ],
 )
 def test_bad_options(clip, tmp_path, options, says):
@@ -294,9 +297,11 @@ def test_bad_options(clip, tmp_path, options, says):
 def test_a_video_that_does_not_decode(tmp_path):
     broken = tmp_path / "broken.avi"
     broken.write_bytes(b"RIFF\x00\x00\x00\x00AVI LIST" + bytes(2000))
-    with pytest.raises(ValueError, match=r"broken.avi does not decode"):
+    with pytest.raises(
+        ValueError, match=r"expected a video that OpenCV .* can decode, got no frame from .*broken.avi"
+    ):
         extract_tracklets(broken, tmp_path / "out")
-    with pytest.raises(ValueError, match="is not a file"):
+    with pytest.raises(ValueError, match="expected an existing file, got "):
         extract_tracklets(tmp_path / "absent.avi", tmp_path / "out")
 
 
@@ -331,7 +336,7 @@ def test_progress_ends_complete(clip, tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "says"),
-    [("None", r"needs OpenCV: pip install 'vreid-ext\[video\]'"), ("new", "has no people detector")],
+    [("None", r"requires OpenCV: pip install 'vreid-ext\[video\]'"), ("new", "has no people detector")],
 )
 def test_missing_opencv_is_said_with_the_extra(clip, tmp_path, monkeypatch, code, says):
     stand_in = None if code == "None" else type(sys)("cv2")
@@ -444,9 +449,11 @@ def test_damaged_frames_are_passed_over_and_counted(tmp_path, lost):
     assert done.crops == len(kept)
     inside = [frame for frame in lost if frame < kept[-1]]
     notes = "\n".join(done.notes)
-    assert (f"{len(inside)} of {kept[-1] + 1} frames are missing or do not decode" in notes) == bool(inside)
-    assert ("announces 20 frames and has" in notes) == (19 in lost)
-    assert (f"{len(inside)} boxes lie on frames that do not decode" in notes) == bool(inside)
+    assert (f"{len(inside)} of {kept[-1] + 1} frames are missing or cannot be decoded" in notes) == bool(
+        inside
+    )
+    assert ("header states 20 frames, the file has" in notes) == (19 in lost)
+    assert (f"{len(inside)} boxes are on frames that cannot be decoded" in notes) == bool(inside)
     assert all(note in done.summary() for note in done.notes)
 
 
@@ -464,7 +471,7 @@ def test_frames_that_a_container_drops_in_silence_are_counted_by_time(tmp_path, 
     assert 15 <= len(found) == done.crops < 20
     # A damaged frame may show an earlier one, and lossy colour is one step off.
     assert all(abs(number - told) <= 1 for number, told in found.items())
-    assert f"{20 - len(found)} of 20 frames are missing or do not decode" in done.summary()
+    assert f"{20 - len(found)} of 20 frames are missing or cannot be decoded" in done.summary()
 
 
 @pytest.mark.parametrize("announced", [3, 50, 2**31 - 1, 0])

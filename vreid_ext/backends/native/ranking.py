@@ -7,15 +7,25 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, Features, Panels, Tile, address, dense
+from vreid_ext.backends.addresses import (
+    DTYPE_CODES,
+    METRIC_CODES,
+    Features,
+    Panels,
+    Rows,
+    Tile,
+    address,
+    dense,
+    rows,
+)
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product
 
 _UNIT = 2.0**-24  # unit roundoff of float32
-_ROWS = 4096  # queries and gallery items that are packed at a time: 32 MiB each for D = 2048
+_ROWS = 4096  # queries that are packed, and gallery items that are converted to float32, at a time
 
 _NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0, 0, 0)
-_NO_SIDES = (product.NO_PANELS, product.NO_PANELS)
+_NO_SIDES = (product.NO_PANELS, rows(None))
 
 
 def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
@@ -143,15 +153,15 @@ def top_k(
 
 
 class _Tile(NamedTuple):
-    """A block of queries and a block of gallery items, packed for their products."""
+    """A block of packed queries and a block of gallery items in float32."""
 
     rows: slice
     columns: slice
     queries: product.Panels
-    items: product.Panels
+    items: Tensor
 
-    def sides(self) -> tuple[Panels, Panels]:
-        return self.queries.description(), self.items.description()
+    def sides(self) -> tuple[Panels, Rows]:
+        return self.queries.description(), rows(self.items)
 
 
 class _Products:
@@ -193,11 +203,12 @@ class _Products:
     def tiles(self) -> Iterator[_Tile]:
         several = len(self.query) > _ROWS
         for columns in _slices(len(self.gallery)):
-            items = _pack(self.gallery, columns, self.divisor)
-            for rows in _slices(len(self.query)):
+            items = self.gallery[columns]
+            items = items.float() if self.divisor is None else (items / self.divisor[columns, None]).float()
+            for some in _slices(len(self.query)):
                 if several or columns.start == 0:
-                    queries = _pack(self.query, rows, self.lengths)
-                yield _Tile(rows, columns, queries, items)
+                    queries = _pack(self.query[some], None if self.lengths is None else self.lengths[some])
+                yield _Tile(some, columns, queries, items)
 
     def tile(
         self, tile: _Tile, offset: int, kept: Tensor | None, left_start: Tensor | None, left: Tensor | None
@@ -208,7 +219,7 @@ class _Products:
         kept = None if kept is None else kept[first:]
         left_start = None if left_start is None else left_start[tile.rows.start :]
         return Tile(
-            DTYPE_CODES[torch.float32], tile.queries.n, tile.items.n, offset + first, 0, address(scale),
+            DTYPE_CODES[torch.float32], tile.queries.n, len(tile.items), offset + first, 0, address(scale),
             address(shift), address(kept), address(left_start), address(left),
         )  # fmt: skip
 
@@ -240,12 +251,10 @@ def _divisor(norms: Tensor) -> Tensor:
     return norms.where(norms > 0, 1)
 
 
-def _pack(x: Tensor, some: slice, norms: Tensor | None) -> product.Panels:
-    """Pack a slice of the rows of x in float32, divided by their norms if given."""
-    x = x[some]
+def _pack(x: Tensor, norms: Tensor | None) -> product.Panels:
+    """Pack the rows of x in float32, divided by their norms if given."""
     if norms is None:
         return product.pack(x.float())
-    norms = norms[some]
     if norms.min() < 1e-30 or norms.max() > 1e30:  # the norms or their reciprocals do not fit into float32
         return product.pack((x / norms[:, None]).float())
     return product.pack(x.float(), norms.reciprocal().float())

@@ -1,1 +1,1 @@
-"""From tracklets to batches: images, clip sampling, transforms, occlusion, samplers."""
+"""Batches of clips: image loading, clip sampling, transforms, occlusion and batch samplers."""

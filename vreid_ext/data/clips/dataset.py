@@ -1,4 +1,4 @@
-"""Tracklets as a torch data set of clips."""
+"""`ClipDataset`: a torch data set of clips."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ from vreid_ext.data.records import Tracklet
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """One clip per tracklet, or with sampling="dense" every clip of every tracklet.
+    """A data set with one clip per tracklet, or all clips of all tracklets with sampling="dense".
 
-    An item is asked for by an index, or by (index, seed), in which case frames and augmentation depend on the
-    seed alone and torch's generator is left as it was; that makes a resumed run exact. Items are dicts:
+    `dataset[index]` uses torch's default generator. `dataset[index, seed]` derives the frames and the
+    augmentation from the seed only and restores the state of the default generator, so that a resumed run
+    reproduces the same clips. Items are dicts:
 
         clip                        (T,3,H,W) float32
-        pid, camid, index, label    int; index is the tracklet's, label is there if `labels` was given
-        attributes                  (A,) int64, -1 where not known, only with `attributes`
-        valid                       (T,) bool, only with "dense": False where the last clip was filled up
-        joints                      (T,14,3) float32, only if the tracklet has them: x, y as shares of the
-                                    frame's width and height after the transform, and confidence
+        pid, camid, index, label    int; index of the tracklet; label only if `labels` is given
+        attributes                  (A,) int64, -1 if unknown; only if `attributes` is given
+        valid                       (T,) bool, False for padded frames of the last clip; only with "dense"
+        joints                      (T,14,3) float32, only if the tracklet has joints: x and y as fractions
+                                    of the frame's width and height after the transform, and confidence
 
-    With "dense", items count clips in the order of tracklets: a long tracklet is many small items, so memory
-    stays bounded by the batch size however many frames it has.
+    With "dense", the items are the clips of the first tracklet, then those of the second, and so on. Each
+    item has T frames, so the batch size bounds the memory use also for long tracklets.
 
     Args:
-        tracklets: what to read.
-        frames: T, frames per clip.
-        sampling: how they are chosen (`sample_clip`), or "dense" (`dense_clips`).
-        transform: (T,3,h,w) uint8 -> (T,3,H,W) float32; None gives the uint8 frames. Frames of differing
-            sizes are first brought one by one to its attribute `size`, if it has one. Tracklets with
-            joints need a `ClipTransform`, which moves them along.
-        labels: class number of each pid.
-        attributes: names of the attributes to give.
-        black_box: hides a part of every frame.
+        tracklets: tracklets to read.
+        frames: T, number of frames per clip.
+        sampling: how frames are selected (`sample_clip`), or "dense" (`dense_clips`).
+        transform: (T,3,h,w) uint8 -> (T,3,H,W) float32; None: return the uint8 frames. If the frames of a
+            clip differ in size, each is first resized to `transform.size`, if there is such an attribute.
+            Tracklets with joints require a `ClipTransform`, which transforms the joints too.
+        labels: class index of each pid.
+        attributes: names of the attributes to return.
+        black_box: occludes a part of every frame.
 
     Raises:
-        ValueError: a bad argument, at construction.
-        DatasetError: an image that cannot be read, naming the file, when the item is asked for.
+        TypeError, ValueError: an invalid argument, at construction.
+        DatasetError: an image cannot be read, when the item is loaded. The message names the file.
     """
 
     def __init__(
@@ -67,17 +68,18 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 f"sampling: expected one of {', '.join(get_args(Sampling))}, dense, got {sampling!r}"
             )
         if transform is not None and not isinstance(transform, ClipTransform):
-            joined = [tracklet.name for tracklet in tracklets if tracklet.joints is not None]
-            if joined:
+            with_joints = [tracklet.name for tracklet in tracklets if tracklet.joints is not None]
+            if with_joints:
                 raise TypeError(
-                    f"transform: expected a ClipTransform, since {joined[0]} has joints that are to move "
-                    f"with the frames, got {type(transform).__name__}"
+                    f"transform: expected a ClipTransform, because tracklet {with_joints[0]} has joints, "
+                    f"got {type(transform).__name__}"
                 )
         if labels is not None:
             unknown = sorted({t.pid for t in tracklets} - labels.keys())
             if unknown:
                 raise ValueError(
-                    f"labels: no class number for pid {unknown[0]} ({len(unknown)} pids lack one)"
+                    f"labels: expected a class index for each pid, got none for pid {unknown[0]} "
+                    f"({len(unknown)} pids in total)"
                 )
         self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
         self.transform, self.labels = transform, labels
@@ -87,11 +89,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
             self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
 
     def __repr__(self) -> str:
-        clips = f"{len(self)} clips" if self._clips is not None else "a clip each"
+        clips = f"{len(self)} clips" if self._clips is not None else "one clip per tracklet"
         return f"ClipDataset({len(self.tracklets)} tracklets, {clips} of {self.frames}, {self.sampling})"
 
     def __len__(self) -> int:
-        """Number of items: tracklets, or clips with sampling="dense"."""
+        """Number of tracklets, or of clips with sampling="dense"."""
         return len(self.tracklets) if self._clips is None else len(self._clips)
 
     def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
@@ -136,8 +138,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's default CPU generator for the block and restores it afterwards."""
-    # Not torch.manual_seed: it also touches the GPU's generators, which costs more than an image.
+    """Context manager that seeds torch's default CPU generator and restores its state on exit."""
+    # torch.manual_seed also seeds the GPU generators, which takes longer than loading an image.
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True)
 class BlackBox:
-    """A black square of `side` pixels at a random place of every image as it is stored.
+    """Draws a black square of `side` x `side` pixels at a random position into every image.
 
-    The place depends on the seed, the tracklet and the frame alone, so an occluded data set is one fixed data
-    set: the same in training, in every evaluation and on every machine.
+    It is applied to the image as stored, before any transform. The position depends only on the seed, the
+    name of the tracklet and the frame index, so training and all evaluations see the same occlusion on every
+    machine.
     """
 
     side: int
@@ -25,7 +26,7 @@ class BlackBox:
             raise ValueError(f"side: expected at least 1 pixel, got {self.side}")
 
     def __call__(self, image: Tensor, tracklet: str, frame: int) -> Tensor:
-        """A copy of the image (3,h,w) with the box; an image smaller than the box is black."""
+        """A copy of the image (3,h,w) with the box. If the box is larger, it covers the whole axis."""
         digest = hashlib.blake2b(os.fsencode(f"{self.seed}/{tracklet}/{frame}"), digest_size=16).digest()
         height, width = image.shape[-2:]
         top = int.from_bytes(digest[:8], "little") % (max(height - self.side, 0) + 1)

@@ -1,4 +1,4 @@
-"""Identity-balanced batches."""
+"""Batch samplers for identity-balanced batches."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from torch.utils.data import Sampler
 
 
 class PKBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of P identities x K tracklets each, as lists of (tracklet index, seed) for `ClipDataset`.
+    """Yields batches of P identities x K tracklets as lists of (tracklet index, seed) for `ClipDataset`.
 
-    An identity with fewer than K tracklets is filled up with repeats, each of its tracklets once before any
-    twice; repeats have seeds of their own, hence other clips.
+    If an identity has fewer than K tracklets, all of them are used equally often, up to a difference of one.
+    Each repetition has its own seed and therefore gives a different clip.
 
-    Epoch: the identities are shuffled and cut into groups of P, so that each comes up at most once; there are
-    identities // P batches, and the identities left over (another random few each time) sit the epoch out.
-    With `batches` of them wanted, identities are shuffled anew whenever fewer than P are left.
+    In each epoch the identities are shuffled and split into groups of P. By default an epoch has
+    num_identities // P batches, each identity occurs at most once, and the remainder is dropped (like
+    `drop_last` of `DataLoader`). If `batches` is given, the identities are shuffled again whenever fewer than
+    P remain.
 
-    Everything is a function of (seed, epoch): call set_epoch(e) at the start of epoch e. With num_replicas
-    processes the global batch is still P x K, and rank r gets the r-th P / num_replicas of its identities,
-    so that together they see exactly the batches, clips and augmentation that one process would see.
+    The batches depend only on (seed, epoch): call `set_epoch(e)` at the start of epoch e. With num_replicas
+    processes the global batch is still P x K, and rank r gets the r-th group of P / num_replicas identities.
+    Batches, clips and augmentation are therefore the same for any number of processes.
 
     Args:
-        pids: identity of every training tracklet.
-        p: P, identities per global batch.
-        k: K, tracklets per identity.
-        seed: 0 or more.
-        batches: batches per epoch; None: one pass over the identities.
+        pids: identity of each training tracklet.
+        p: P, number of identities per global batch.
+        k: K, number of tracklets per identity.
+        seed: random seed, at least 0.
+        batches: number of batches per epoch; None: one pass over the identities.
         num_replicas: number of processes.
-        rank: number of this process.
+        rank: rank of this process.
 
     Raises:
-        ValueError: more identities wanted than there are, P not divisible by num_replicas, a number out of
-            range.
+        ValueError: fewer than P identities, P not divisible by num_replicas, or a number out of range.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {seed}")
+            raise ValueError(f"seed: expected at least 0, got {seed}")
         if batches is not None and batches < 1:
             raise ValueError(
                 f"batches: expected at least 1, or None for one pass over the identities, got {batches}"
@@ -62,7 +62,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
             )
         if p % num_replicas:
             raise ValueError(
-                f"p: {p} identities per batch cannot be shared equally by {num_replicas} processes"
+                f"p: expected a multiple of the {num_replicas} processes, got {p} identities per batch"
             )
         groups: dict[int, list[int]] = {}
         for index, pid in enumerate(pids):
@@ -80,9 +80,9 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
         return f"PKBatchSampler({batches}, {len(self._groups)} persons{share})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects the epoch (0 or more) whose batches the next iteration yields."""
+        """Set the epoch (at least 0) of the next iteration."""
         if epoch < 0:
-            raise ValueError(f"epoch: expected 0 or more, got {epoch}")
+            raise ValueError(f"epoch: expected at least 0, got {epoch}")
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
             if number % passes == 0:
                 order = rng.permutation(len(self._groups))
             chosen = order[number % passes * self.p :][: self.p]
-            # Every process draws for the whole batch: so their streams stay equal, however many they are.
+            # Every process draws for the whole batch, so that all generators stay in the same state.
             batch = [self._draw(self._groups[g], rng) for g in chosen]
             yield [item for items in batch[mine] for item in items]
 
@@ -110,21 +110,22 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 class JointBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of P identities x K tracklets, as many identities of each of several data sets.
+    """Yields batches of P identities x K tracklets with an equal number of identities from each data set.
 
-    Each set's share is drawn as `PKBatchSampler` draws it; the epoch is one pass over the set with the most
-    identities, and the others start anew as often as that takes.
+    The identities of each data set are drawn as by `PKBatchSampler`. An epoch is one pass over the data set
+    with the most identities; the smaller data sets are repeated.
 
     Args:
-        pids: for each data set the identity of every training tracklet; tracklets are numbered set after set.
-        p: P, identities per global batch; divisible by the number of sets.
-        k: K, tracklets per identity.
-        seed: 0 or more.
-        num_replicas: number of processes; P divided by the number of sets is divisible by it.
-        rank: number of this process.
+        pids: for each data set, the identity of each training tracklet. Tracklet indices count through all
+            data sets in this order.
+        p: P, number of identities per global batch, a multiple of the number of data sets.
+        k: K, number of tracklets per identity.
+        seed: random seed, at least 0.
+        num_replicas: number of processes; divides P / number of data sets.
+        rank: rank of this process.
 
     Raises:
-        ValueError: as `PKBatchSampler`, or P cannot be shared equally by the sets.
+        ValueError: see `PKBatchSampler`; also if P is not a multiple of the number of data sets.
     """
 
     def __init__(
@@ -139,7 +140,9 @@ class JointBatchSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         share = p // len(pids)
         if p % len(pids):
-            raise ValueError(f"p: {p} identities per batch cannot be shared equally by {len(pids)} data sets")
+            raise ValueError(
+                f"p: expected a multiple of the {len(pids)} data sets, got {p} identities per batch"
+            )
         batches = max(len(set(each)) for each in pids) // max(share, 1)
         self.parts = [
             PKBatchSampler(
@@ -151,7 +154,7 @@ class JointBatchSampler(Sampler[list[tuple[int, int]]]):
         self.first = np.cumsum([0, *map(len, pids)]).tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Selects the epoch (0 or more) whose batches the next iteration yields."""
+        """Set the epoch (at least 0) of the next iteration."""
         for part in self.parts:
             part.set_epoch(epoch)
 

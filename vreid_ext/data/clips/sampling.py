@@ -1,4 +1,4 @@
-"""Which frames of a tracklet make a clip."""
+"""Selection of the frames of a clip."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ Sampling = Literal["random", "evenly", "restricted", "consecutive", "first_of_ch
 def sample_clip(
     num_frames: int, frames: int, how: Sampling = "restricted", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Frame indices of one clip, ascending.
+    """Sample the frame indices of one clip, in ascending order.
 
     With n = num_frames, T = frames and chunk i = [floor(i n / T), floor((i + 1) n / T)), `how` is
 
-        "random"          T frames without replacement; if n < T every frame and T - n more with replacement
-        "evenly"          round(i (n - 1) / (T - 1)): equal steps, first to last frame; the middle if T = 1
+        "random"          T frames without replacement; if n < T all frames and T - n more with replacement
+        "evenly"          round(i (n - 1) / (T - 1)): equal steps from first to last frame; if T = 1 the
+                          middle frame
         "restricted"      one random frame of each chunk (restricted random sampling; DRSTA, section 3.1)
-        "consecutive"     T neighbours from a random start; if n < T all frames, the last one repeated
-        "first_of_chunk"  the first frame of each chunk, the usual test clip beside "restricted"
+        "consecutive"     T consecutive frames from a random start; if n < T all frames, then the last frame
+                          repeated
+        "first_of_chunk"  the first frame of each chunk, usually the test-time counterpart of "restricted"
 
-    A chunk that is empty because n < T gives the frame floor(i n / T).
+    If n < T some chunks are empty; an empty chunk i gives the frame floor(i n / T).
 
     Args:
-        num_frames: n, frames of the tracklet.
-        frames: T, frames of the clip.
+        num_frames: n, number of frames of the tracklet.
+        frames: T, number of frames of the clip.
         how: see above.
-        generator: source of randomness, torch's default one if None; "evenly" and "first_of_chunk" draw
-            nothing.
+        generator: random number generator; None: torch's default generator. Not used by "evenly" and
+            "first_of_chunk".
 
     Returns:
         (T,) int64 in [0, n).
 
     Raises:
-        ValueError: num_frames or frames below 1, unknown `how`.
+        ValueError: num_frames or frames is less than 1, or `how` is unknown.
     """
     n, t = _at_least_one("num_frames", num_frames), _at_least_one("frames", frames)
     if how == "random":
@@ -45,7 +47,7 @@ def sample_clip(
     if how == "evenly":
         if t == 1:
             return torch.tensor([n // 2], dtype=torch.int64)
-        # Integer arithmetic: round half up, exact for every n.
+        # Rounds half up in integer arithmetic, which is exact for every n.
         return (2 * torch.arange(t) * (n - 1) + (t - 1)) // (2 * (t - 1))
     if how == "consecutive":
         start = int(torch.randint(max(n - t, 0) + 1, (), generator=generator))
@@ -55,16 +57,16 @@ def sample_clip(
         first, size = edges[:-1], edges.diff().clamp_(min=1)
         if how == "first_of_chunk":
             return first
-        # float64 keeps floor(u * size) below size for every u < 1 that a float64 uniform can be.
+        # In float64, floor(u * size) < size for every uniform u < 1.
         return first + (torch.rand(t, generator=generator, dtype=torch.float64) * size).long()
     raise ValueError(f"how: expected one of {', '.join(get_args(Sampling))}, got {how!r}")
 
 
 def dense_clips(num_frames: int, frames: int) -> tuple[Tensor, Tensor]:
-    """All frames of a tracklet as N = ceil(n / T) consecutive clips: indices (N,T) int64, valid (N,T) bool.
+    """Split a tracklet into N = ceil(n / T) consecutive clips: indices (N,T) int64, valid (N,T) bool.
 
-    The last clip is filled up with the last frame, and valid is False there.
-    Raises ValueError if num_frames or frames is below 1.
+    The last clip is padded with the last frame; valid is False for padded frames.
+    Raises ValueError if num_frames or frames is less than 1.
     """
     n, t = _at_least_one("num_frames", num_frames), _at_least_one("frames", frames)
     index = torch.arange(-(-n // t) * t).view(-1, t)

@@ -1,8 +1,8 @@
-"""Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32, with one random decision for all its frames.
+"""Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32.
 
-A clip in one tensor is flipped, cropped and erased as one, and its joints move with it; with `per_frame` each
-frame is a clip of its own in this. Randomness comes from
-torch's default generator (`ClipDataset` seeds it per item).
+Random parameters are drawn once per clip, so all frames are flipped, cropped and erased in the same way, and
+the joints with them. With `per_frame` they are drawn for each frame. Random numbers come from torch's default
+generator, which `ClipDataset` seeds for each item.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Resize(nn.Module):
-    """Antialiased bilinear resize of uint8 frames to (height, width); free if they have that size."""
+    """Antialiased bilinear resize of uint8 frames to (height, width); a no-op if they have that size."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -30,12 +30,15 @@ class Resize(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         if tuple(clip.shape[-2:]) == self.size:
             return clip
-        # torchvision's uint8 kernel is 2.5 times faster when the three colours of a pixel lie together.
+        # torchvision's uint8 kernel is 2.5 times faster for channels_last.
         return v2.functional.resize(clip.contiguous(memory_format=torch.channels_last), list(self.size))
 
 
 class Normalize(nn.Module):
-    """(x / 255 - mean) / std of uint8 frames, as one product and one sum in place: 3 times v2's speed."""
+    """(x / 255 - mean) / std of uint8 frames.
+
+    Computed in place as x * scale + offset, which is 3 times faster than torchvision.transforms.v2.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ class Normalize(nn.Module):
 
 
 class Flip(nn.Module):
-    """Mirror image, with some probability."""
+    """Horizontal flip with the given probability."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -64,7 +67,7 @@ class Flip(nn.Module):
 
 
 class Shift(nn.Module):
-    """A black border of `pixels` on each side, then a random crop back to the size."""
+    """Pad each side with `pixels` of black, then crop randomly to the original size."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class Shift(nn.Module):
 
 
 class ClipTransform(nn.Module):
-    """A chain of clip transforms that knows its output size (height, width)."""
+    """A sequence of clip transforms with output size `size` = (height, width)."""
 
     def __init__(self, steps: Sequence[nn.Module], size: tuple[int, int], *, per_frame: bool = False) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class ClipTransform(nn.Module):
         return self._chain(clip, None)[0]
 
     def with_joints(self, clip: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """The clip and its joints (T,14,3), x and y as shares of the frame's width and height."""
+        """Transform a clip and its joints (T,14,3), x and y as fractions of the frame's width and height."""
         clip, moved = self._chain(clip, joints)
         assert moved is not None
         return clip, moved
@@ -128,30 +131,31 @@ def train_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> ClipTransform:
-    """Resize to (height, width), flip, shift, normalise, erase.
+    """Training transform: resize to (height, width), random flip, random crop, normalization, random erasing.
 
     Args:
         height: H in pixels.
         width: W in pixels.
-        flip: probability of a horizontal mirror image.
-        crop: pixels of black border added on each side before a random crop back to (height, width); 0: none.
+        flip: probability of a horizontal flip.
+        crop: number of black pixels padded to each side before a random crop to (height, width); 0: no crop.
         erase: probability that one rectangle (2 to 33 % of the area; Zhong et al., AAAI 2020) is set to the
             mean colour.
-        per_frame: draw flip, crop and rectangle for each frame by itself, not once for the clip. A hole in
-            the same place of every frame says nothing about which frame to look at.
-        mean: of the three colours in [0, 1]; ImageNet's by default.
-        std: likewise.
+        per_frame: draw the flip, the crop and the rectangle for each frame instead of once per clip. If all
+            frames are erased at the same position, temporal attention gets no signal that one frame is better
+            than another.
+        mean: (3,) mean of the RGB channels, scaled to [0, 1]; default: ImageNet's.
+        std: (3,) standard deviation of the RGB channels; default: ImageNet's.
 
     Raises:
-        TypeError, ValueError: naming the argument.
+        TypeError, ValueError: an invalid argument, named in the message.
     """
     size = _size(height, width)
     _probability("flip", flip)
     _probability("erase", erase)
     if isinstance(crop, bool) or not isinstance(crop, int):
-        raise TypeError(f"crop: expected the border in pixels as an integer, 0 for no crop, got {crop!r}")
+        raise TypeError(f"crop: expected the padding in pixels as an integer, 0 for no crop, got {crop!r}")
     if crop < 0:
-        raise ValueError(f"crop: expected 0 or more pixels, got {crop}")
+        raise ValueError(f"crop: expected at least 0 pixels, got {crop}")
     steps: list[nn.Module] = [Resize(size)]
     if flip:
         steps.append(Flip(flip))
@@ -168,10 +172,14 @@ def test_transform(
     height: int,
     width: int,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,  # noqa: PT028 -- no test, whatever its name
+    mean: Sequence[float] = IMAGENET_MEAN,  # noqa: PT028 -- not a test
     std: Sequence[float] = IMAGENET_STD,  # noqa: PT028
 ) -> ClipTransform:
-    """Resize to (height, width) and normalise. Raises ValueError or TypeError naming the argument."""
+    """Test transform: resize to (height, width) and normalize.
+
+    Raises:
+        TypeError, ValueError: an invalid argument, named in the message.
+    """
     size = _size(height, width)
     return ClipTransform([Resize(size), Normalize(mean, std)], size)
 
@@ -179,7 +187,7 @@ def test_transform(
 def _size(height: int, width: int) -> tuple[int, int]:
     for name, value in (("height", height), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}: expected pixels as an integer, got {value!r}")
+            raise TypeError(f"{name}: expected an integer number of pixels, got {value!r}")
         if value < 1:
             raise ValueError(f"{name}: expected at least 1 pixel, got {value}")
     return height, width

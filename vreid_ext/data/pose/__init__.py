@@ -1,1 +1,1 @@
-"""Joints of people: files of them, and their estimation by a pose network (needs `vreid-ext[pose]`)."""
+"""Body joints: joints files, and estimation with a pose network (requires `vreid-ext[pose]`)."""

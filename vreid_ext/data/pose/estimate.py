@@ -1,4 +1,4 @@
-"""Joints of tracklets from a pose estimator, written beside the data set (`joints.py`)."""
+"""Estimation of the joints of all tracklets of a data set, written to a joints file (`joints.py`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vreid_ext.data.records import Tracklet, TrackletDataset
 
 
 class PoseEstimator(Protocol):
-    """Anything that finds the joints of the person in a crop."""
+    """Callable that estimates the joints of the person in a crop."""
 
     def __call__(self, image: Tensor) -> np.ndarray:
-        """Joints (14,3) in the order of `data.JOINTS`, x and y in pixels and confidence in [0, 1].
+        """Return joints (14,3) in the order of `data.JOINTS`: x and y in pixels, confidence in [0, 1].
 
         Args:
             image: (3,h,w) uint8 RGB.
@@ -38,21 +38,23 @@ def estimate_joints(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the joints of every frame of every tracklet, and go on where an earlier call was stopped.
+    """Estimate the joints of all frames of all tracklets and write them to a file.
+
+    An interrupted call is resumed: tracklets that are already in the file are skipped.
 
     Args:
-        dataset: all its tracklets are taken, each once.
-        estimator: finds joints.
-        out: a `.jsonl` file; by default `joints.jsonl` in the data set's folder.
-        progress: called with (tracklets done, tracklets in all).
+        dataset: data set; tracklets that are in several splits are processed once.
+        estimator: the pose estimator.
+        out: a `.jsonl` file; default: `joints.jsonl` in the data set's folder.
+        progress: called as `progress(tracklets_done, total_tracklets)`.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        ValueError: another suffix, or joints of another shape.
-        DatasetError: an image that cannot be read, two tracklets of one name, or a file that is there and is
-            something else.
+        ValueError: `out` does not end in .jsonl, or `estimator` returns an array of the wrong shape.
+        DatasetError: an image cannot be read, two tracklets have the same name, or `out` exists and is not a
+            valid joints file.
     """
     out = Path(dataset.root, "joints.jsonl") if out is None else Path(out)
     if out.suffix != ".jsonl":
@@ -70,13 +72,13 @@ def _estimate(
 ) -> None:
     done = written_tracklets(out)
     tracklets = dataset.by_name()
-    rest = [tracklet for name, tracklet in tracklets.items() if name not in done]
+    remaining = [tracklet for name, tracklet in tracklets.items() if name not in done]
 
     def joints() -> Iterator[tuple[str, np.ndarray]]:
-        for tracklet in rest:
+        for tracklet in remaining:
             yield tracklet.name, _tracklet_joints(estimator, tracklet)
 
-    finished = len(tracklets) - len(rest)
+    finished = len(tracklets) - len(remaining)
     if progress is not None:
         progress(finished, len(tracklets))
     for _ in write_joints(out, joints()):
@@ -97,7 +99,7 @@ def _tracklet_joints(estimator: PoseEstimator, tracklet: Tracklet) -> np.ndarray
     return np.stack(frames)
 
 
-# Landmarks of MediaPipe's pose model for each joint but head and neck.
+# MediaPipe's landmark index of each joint except head and neck, which are computed from several landmarks.
 _LANDMARKS = {
     "right_shoulder": 12, "right_elbow": 14, "right_wrist": 16,
     "left_shoulder": 11, "left_elbow": 13, "left_wrist": 15,
@@ -105,27 +107,31 @@ _LANDMARKS = {
     "right_hip": 24, "right_knee": 26, "right_ankle": 28,
 }  # fmt: skip
 _SHOULDERS, _EARS = [11, 12], [7, 8]
-_SIDE = 256  # pixels of the network's square input
+_SIDE = 256  # side of the network's square input in pixels
 _MODEL = "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"
 
 
 class MediaPipePose:
-    """MediaPipe's pose landmark network (Apache-2.0), run by LiteRT; needs the extra `pose`.
+    """MediaPipe's pose landmark network (Apache-2.0), run with LiteRT. Requires the extra `pose`.
 
-    The neck is the middle of the shoulders. The top of the head, which the network does not give, lies as far
-    above the ears' middle as half of that is above the neck. Confidence is the network's visibility.
+    The network has no landmarks for the neck and the top of the head:
+
+        neck = mean of the two shoulders
+        head = ears + (ears - neck) / 2,  ears = mean of the two ears
+
+    The confidence is the network's visibility, multiplied by its probability that a person is present.
 
     Args:
-        model: `pose_landmark_full.tflite`, or the wheel of mediapipe 0.10.21 that holds it (newer ones do
-            not); None: the one of an installed mediapipe. The wheel alone is enough and does not hold numpy
-            back: pip download --no-deps mediapipe==0.10.21
-        room: side of the square that is put around the crop, over the longer side of the crop; 1.25 is
-            what the network was made for.
-        threads: of LiteRT.
+        model: `pose_landmark_full.tflite`, or the wheel of mediapipe 0.10.21, which contains it (newer wheels
+            do not); None: use the installed mediapipe package. Downloading the wheel without installing it
+            avoids its upper bound on the numpy version: pip download --no-deps mediapipe==0.10.21
+        room: side of the square network input divided by the longer side of the crop in it; the network was
+            trained with 1.25.
+        threads: number of threads of LiteRT.
 
     Raises:
-        ModuleNotFoundError: ai-edge-litert is missing.
-        FileNotFoundError: no model; says where to get it.
+        ModuleNotFoundError: ai-edge-litert is not installed.
+        FileNotFoundError: no model was found. The message says where to get it.
     """
 
     def __init__(self, model: str | Path | None = None, *, room: float = 1.25, threads: int = 1) -> None:
@@ -162,12 +168,14 @@ class MediaPipePose:
 
 
 def _model_content(model: str | Path | None) -> bytes:
-    how = "pip download --no-deps mediapipe==0.10.21, and give that wheel as the model"
+    how = "run `pip download --no-deps mediapipe==0.10.21` and pass that wheel as the model"
     if model is None:
         package = importlib.util.find_spec("mediapipe")
         folder = Path(package.origin).parent.parent if package is not None and package.origin else None
         if folder is None or not (folder / _MODEL).is_file():
-            raise FileNotFoundError(f"model: no mediapipe with {Path(_MODEL).name} is installed; {how}")
+            raise FileNotFoundError(
+                f"model: expected an installed mediapipe with {Path(_MODEL).name}, got none; {how}"
+            )
         return (folder / _MODEL).read_bytes()
     model = Path(model)
     if not model.is_file():
@@ -178,5 +186,5 @@ def _model_content(model: str | Path | None) -> bytes:
         return model.read_bytes()
     with zipfile.ZipFile(model) as wheel:
         if _MODEL not in wheel.namelist():
-            raise FileNotFoundError(f"model: {model} holds no {_MODEL}; {how}")
+            raise FileNotFoundError(f"model: expected a wheel that contains {_MODEL}, got {model}; {how}")
         return wheel.read(_MODEL)

@@ -1,1 +1,1 @@
-"""Readers of data sets as they lie on disk, one file per layout."""
+"""Readers of data sets on disk, one file per folder layout."""

@@ -1,9 +1,9 @@
 """DukeMTMC-VideoReID (Wu et al., CVPR 2018): 702 + 702 people, 408 distractors, 4,832 tracklets, 8 cameras.
 
-The layout is the published one:
+Published layout:
 
-    ROOT/{train,query,gallery}/0001/0001/0001_C6_F0099_X30823.jpg   person, tracklet; camera, frame
-    ROOT/{train,query,gallery}/0001/0001/0001C6F0099X30823.jpg      the same in the older naming
+    ROOT/{train,query,gallery}/0001/0001/0001_C6_F0099_X30823.jpg   person / tracklet / person, camera, frame
+    ROOT/{train,query,gallery}/0001/0001/0001C6F0099X30823.jpg      same, in the older naming scheme
     ROOT/duke_attributes.csv or ROOT/info/duke_attributes.csv       optional
 """
 
@@ -18,7 +18,7 @@ from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
 from vreid_ext.data.records import SPLITS, DatasetError, Tracklet, TrackletDataset
 from vreid_ext.data.registry import register_dataset
 
-# Distractors carry a D in their names.
+# The names of distractors contain a D.
 _PERSON = re.compile(r"D?(\d{0,9})D?")
 _IMAGE = re.compile(r"D?(\d{0,9})D?_?C(\d{1,9})_?F(\d+)_?X\d+(_?D)?\.\w+", re.IGNORECASE)
 
@@ -31,17 +31,17 @@ def dukev(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Read DukeMTMC-VideoReID. The frames are those that are there, in the order of their numbers.
+    """Read DukeMTMC-VideoReID. A tracklet is all images of its folder, in ascending order of frame number.
 
     Args:
-        root: folder of the layout above.
-        attributes: attribute table (`read_attributes`); None: `duke_attributes.csv` if it is there.
+        root: folder with the layout above.
+        attributes: attribute table (`read_attributes`); None: `duke_attributes.csv` if it exists.
         check: see `build_dataset`.
         on_error: see `build_dataset`.
 
     Raises:
-        DatasetError: naming the folder or file that is missing, empty or named otherwise.
-        ValueError: a bad option.
+        DatasetError: a folder or file is missing, empty or has an unexpected name. The message names it.
+        ValueError: an invalid option.
     """
     screen = Screen(check, on_error)
     base = find_root(root, "train/, query/ and gallery/ of DukeMTMC-VideoReID", SPLITS)
@@ -68,7 +68,9 @@ def _split(
     for person in screen.folders(folder, "folders of persons"):
         match = _PERSON.fullmatch(person)
         if match is None:
-            raise DatasetError(f"{folder / person}: no person folder like 0001; remove it from the data set")
+            raise DatasetError(
+                f"{folder}: expected person folders like 0001, got {person!r}; remove it from the data set"
+            )
         for number in screen.folders(folder / person, "folders of tracklets"):
             path = folder / person / number
             name = f"{folder.name}/{person}/{number}"
@@ -88,16 +90,17 @@ def _tracklet(
         match = _IMAGE.fullmatch(image)
         if match is None:
             raise DatasetError(
-                f"{path / image}: no image name like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg"
+                f"{path}: expected image names like 0001_C6_F0099_X30823.jpg or 0001C6F0099X30823.jpg, "
+                f"got {image!r}"
             )
         if match[1] and int(match[1]) != pid:
-            raise DatasetError(f"{path / image}: an image of person {match[1]} in the folder of person {pid}")
+            raise DatasetError(f"{path}: expected images of person {pid}, got {image!r}")
         frames.append((int(match[3]), os.fspath(path / image)))
         cameras.add(int(match[2]))
     if not frames:
-        raise DatasetError(f"{path}: an empty folder, no images in it")
+        raise DatasetError(f"{path}: expected at least one image, got an empty folder")
     if len(cameras) > 1:
-        raise DatasetError(f"{path}: images of cameras {sorted(cameras)} in one tracklet")
+        raise DatasetError(f"{path}: expected images of one camera, got cameras {sorted(cameras)}")
     camid = cameras.pop()
     key = (pid, camid, int(path.name)) if path.name.isdigit() else None
     return Tracklet(

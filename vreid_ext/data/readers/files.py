@@ -1,4 +1,4 @@
-"""Looking at folders of images before training starts: listing them, sorting out unusable tracklets."""
+"""Listing of image folders, and checks that exclude unusable tracklets before training starts."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ IMAGE_SUFFIXES = (
 Check = Literal["exists", "decode", "none"]
 OnError = Literal["raise", "skip"]
 
-# Folders that file systems, archives and network drives put beside one's own.
+# Folders that operating systems, archives and network drives create.
 _SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
-# Files beside the images that other parts of the package read and write.
+# Files in the data set's folder that other parts of this package read and write.
 _SIDE_FILES = re.compile(r"joints\.jsonl?|tracklets(-.*)?\.json|splits_.*\.json|\w+_attributes\.csv")
 
 
 class Listing(NamedTuple):
-    """What lies in a folder: sub-folders in the order of their names, images by their numbers, the rest."""
+    """Entries of a folder: sub-folders and other files sorted by name, images in natural order."""
 
     folders: list[str]
     images: list[str]
@@ -38,9 +38,10 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: str | os.PathLike[str]) -> Listing:
-    """Names of the sub-folders, of the images (by suffix, in any case) and of all else, hidden or not.
+    """List the sub-folders, the images and all other entries of a folder.
 
-    Images are in natural order: frame 2 comes before frame 10, with and without leading zeros.
+    Images are recognized by suffix, ignoring case, and sorted in natural order: frame 2 comes before frame
+    10, with and without leading zeros. Hidden entries and system folders are listed as others.
 
     Raises:
         DatasetError: the folder cannot be listed.
@@ -62,40 +63,47 @@ def list_folder(folder: str | os.PathLike[str]) -> Listing:
 
 
 def is_image(name: str) -> bool:
-    """Whether the suffix of a file's name is that of an image."""
+    """Whether a file name has the suffix of an image, ignoring case."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError as error:  # a link that leads to itself
-        if is_image(entry.name):  # is rejected with its tracklet when it is read
+    except OSError as error:  # a symbolic link to itself
+        if is_image(entry.name):  # reading it raises later, and its tracklet is rejected
             return False
-        raise DatasetError(f"{entry.path}: cannot be looked at ({error.strerror})") from error
+        raise DatasetError(f"{entry.path}: cannot be accessed ({error.strerror})") from error
 
 
 def find_root(root: str | os.PathLike[str], layout: str, needed: Iterable[str] = ()) -> Path:
-    """The folder `root` as a path, after making sure that it and the `needed` entries in it exist.
+    """Check that the folder `root` and the `needed` entries in it exist, and return `root` as a Path.
 
-    Raises DatasetError that says what is missing and what `layout` looks like.
+    Args:
+        layout: description of the expected contents, for the message.
+
+    Raises:
+        DatasetError: the folder or an entry is missing.
     """
     path = Path(root)
     if not path.is_dir():
         raise DatasetError(
-            f"root: expected the folder that holds {layout}, got {path}, which is not a folder"
+            f"root: expected a folder with {layout}, got {path}, which does not exist or is not a folder"
         )
     for name in needed:
         if not (path / name).exists():
-            raise DatasetError(f"root: expected {layout} in {path}, got none of name {name!r}")
+            raise DatasetError(f"root: expected {layout} in {path}, got a folder without {name!r}")
     return path
 
 
 class Screen:
-    """Sorts out tracklets that cannot be used, and keeps an account of all that is not read.
+    """Checks tracklets, and records which tracklets are rejected and which files are ignored.
 
-    check: "exists" lists every image folder once, "decode" also opens every image, "none" trusts the data.
-    on_error: "raise" ends in one DatasetError that names the first offenders, "skip" notes them in `skipped`.
+    Args:
+        check: "exists" checks that all images exist by listing each image folder once, "decode" also decodes
+            every image, "none" checks no images.
+        on_error: "raise": `finish` raises one DatasetError with the first rejected tracklets; "skip":
+            rejected tracklets are only listed in `skipped`.
     """
 
     def __init__(self, check: Check, on_error: OnError) -> None:
@@ -104,29 +112,32 @@ class Screen:
         if on_error not in get_args(OnError):
             raise ValueError(f"on_error: expected one of {', '.join(get_args(OnError))}, got {on_error!r}")
         self.check, self._on_error = check, on_error
-        self._folder = ""
-        self._files: dict[str, str] = {}
-        self._images: dict[str, int] = {}  # image files in each folder that was listed
-        self._named: Counter[str] = Counter()  # and those of them that belong to a tracklet
+        self._folder = ""  # the folder listed last
+        self._files: dict[str, str] = {}  # its files, by name and by name in lower case
+        self._images: dict[str, int] = {}  # number of image files in each listed folder
+        self._named: Counter[str] = Counter()  # number of images in each folder that belong to a tracklet
         self._ignored: dict[str, tuple[int, str]] = {}
         self.skipped: list[str] = []
 
     def folders(self, folder: Path, expected: str) -> list[str]:
-        """Names of the sub-folders, where no images belong; `expected` says what does."""
+        """Names of the sub-folders of a folder that should contain no images.
+
+        If it does, it is rejected; `expected` describes the expected contents.
+        """
         listing = self.look(folder)
         if listing.images:
             self.reject(os.fspath(folder), f"expected {expected}, got {_some(listing.images, 'images')}")
         return listing.folders
 
     def images(self, folder: Path) -> list[str]:
-        """Names of the images of a tracklet, where folders with images in them are out of place."""
+        """Names of the images of a tracklet; sub-folders that contain images are rejected."""
         listing = self.look(folder)
         for name in listing.folders:
             self.unread(folder / name, "expected the images of one tracklet, got a folder of images")
         return listing.images
 
     def look(self, folder: Path) -> Listing:
-        """What lies in a folder; other files are counted as ignored."""
+        """List a folder and count its other files as ignored."""
         listing = list_folder(folder)
         for name in listing.others:
             if _SIDE_FILES.fullmatch(name):
@@ -138,27 +149,27 @@ class Screen:
         return listing
 
     def unread(self, folder: Path, reason: str) -> None:
-        """Rejects a folder of which nothing is read if there are images in it, else counts it as ignored."""
+        """Reject an unused folder if it contains images at any depth, else count it as ignored."""
         if any(is_image(name) for _, _, names in os.walk(folder) for name in names):
             self.reject(os.fspath(folder), reason)
         else:
             self.ignore("folders without images", os.fspath(folder))
 
     def reject(self, name: str, reason: str) -> None:
-        """Notes that tracklet `name` cannot be used."""
+        """Record that the tracklet `name` cannot be used."""
         self.skipped.append(f"{name}: {reason}")
 
     def ignore(self, what: str, example: str, count: int = 1) -> None:
-        """Counts something that is no part of the data set; the first example of each kind is kept."""
+        """Count entries of kind `what` as not part of the data set, and keep the first example."""
         before, first = self._ignored.get(what, (0, example))
         self._ignored[what] = before + count, first
 
     def mention(self, paths: Iterable[str]) -> None:
-        """Notes that these images belong to a tracklet, whether it is used or not."""
+        """Record that these images belong to a tracklet, whether or not it is used."""
         self._named.update(os.path.split(path)[0] for path in paths)
 
     def usable(self, tracklet: Tracklet) -> Tracklet | None:
-        """The tracklet, with paths corrected that differ in case only (`.JPG`); None if it was rejected."""
+        """The tracklet if it passes the checks, else None. Corrects the case of paths (e.g. `.JPG`)."""
         try:
             return self._checked(tracklet)
         except DatasetError as error:
@@ -166,23 +177,23 @@ class Screen:
             return None
 
     def keep(self, tracklets: Iterable[Tracklet]) -> list[Tracklet]:
-        """The usable ones, in order."""
+        """The usable tracklets, in order."""
         return [kept for tracklet in tracklets if (kept := self.usable(tracklet)) is not None]
 
     def finish(self) -> list[str]:
-        """Reasons of all rejected tracklets; raises DatasetError with them if on_error is "raise"."""
+        """Return the reasons of all rejections, or raise DatasetError with them if on_error is "raise"."""
         if self.skipped and self._on_error == "raise":
             shown = "\n  ".join(self.skipped[:5])
             more = f"\n  and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
             raise DatasetError(
                 f"{len(self.skipped)} tracklets cannot be used:\n  {shown}{more}\n"
-                "Restore the files, or leave these tracklets out with on_error='skip'."
+                "Restore the files, or exclude these tracklets with on_error='skip'."
             )
         return self.skipped
 
     @property
     def ignored(self) -> list[str]:
-        """One line for each kind of thing that was not read: how many, and an example."""
+        """One line for each kind of ignored entry, with the count and an example."""
         kinds = dict(self._ignored)
         for folder, count in self._images.items():
             if (left := count - self._named[folder]) > 0:
@@ -203,7 +214,7 @@ class Screen:
     def _existing(self, path: str) -> str:
         folder, name = os.path.split(path)
         if self._folder != folder:
-            # One folder is remembered: loaders give the tracklets of a folder one after another.
+            # Caching one folder is enough: readers pass the tracklets of a folder one after another.
             files = [entry.name for entry in _scan(folder)]
             self._files = {file.lower(): file for file in files} | {file: file for file in files}
             self._images[folder] = sum(is_image(file) and not file.startswith(".") for file in files)
@@ -214,7 +225,7 @@ class Screen:
         return path if found == name else os.path.join(folder, found)
 
 
-_UNNAMED = "images that no tracklet names"
+_UNNAMED = "images that belong to no tracklet"
 
 
 def _some(names: list[str], what: str) -> str:

@@ -1,10 +1,10 @@
 """MARS (Zheng et al., ECCV 2016): 1,261 people, 20,478 tracklets, six cameras.
 
-The layout is the published one:
+Published layout:
 
     ROOT/bbox_train/0001/0001C1T0001F001.jpg     person, camera, tracklet, frame
     ROOT/bbox_test/00-1/..., 0000/...            junk (pid -1) and distractors (pid 0)
-    ROOT/info/train_name.txt, test_name.txt      one image name a line
+    ROOT/info/train_name.txt, test_name.txt      one image name per line
     ROOT/info/tracks_train_info.mat, tracks_test_info.mat, query_IDX.mat
     ROOT/mars_attributes.csv or ROOT/info/mars_attributes.csv   optional
 """
@@ -43,17 +43,17 @@ def mars(
     """Read MARS; junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
 
     Args:
-        root: folder of the layout above.
-        gallery: "with_query" keeps the query tracklets in the gallery (11,310 tracklets; the data set's own
-            evaluation, AP3D, PSTA, TF-CLIP), "without_query" takes them out (9,330; torchreid,
-            Video-Person-ReID, ASTA). Numbers under the two are not comparable.
-        attributes: attribute table (`read_attributes`); None: `mars_attributes.csv` if it is there.
+        root: folder with the layout above.
+        gallery: "with_query" keeps the query tracklets in the gallery (11,310 tracklets; official evaluation
+            code, AP3D, PSTA, TF-CLIP), "without_query" excludes them (9,330; torchreid, Video-Person-ReID,
+            ASTA). Metrics of the two protocols are not comparable.
+        attributes: attribute table (`read_attributes`); None: `mars_attributes.csv` if it exists.
         check: see `build_dataset`.
         on_error: see `build_dataset`.
 
     Raises:
-        DatasetError: naming the file that is missing, unreadable or inconsistent with the others.
-        ValueError: a bad option.
+        DatasetError: a file is missing, unreadable or inconsistent with the others. The message names it.
+        ValueError: an invalid option.
     """
     if gallery not in ("with_query", "without_query"):
         raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
@@ -68,7 +68,7 @@ def mars(
     train = _tracklets(base / "bbox_train", info / "train_name.txt", train_table, labels, screen)
     test = _tracklets(base / "bbox_test", info / "test_name.txt", test_table, labels, screen)
 
-    # Query tracklets are test tracklets, so each image is looked at once for both lists.
+    # The query is a subset of the test tracklets, so checking the test tracklets covers both.
     kept_train = screen.keep(train.values())
     kept_test = {row: kept for row, t in test.items() if (kept := screen.usable(t)) is not None}
     skipped = screen.finish()
@@ -88,12 +88,12 @@ def mars(
 def _tracklets(
     folder: Path, names_file: Path, table: np.ndarray, labels: Attributes, screen: Screen
 ) -> dict[int, Tracklet]:
-    """Tracklets by row of the table, junk left out and counted."""
+    """Tracklets by row index of the table. Junk is excluded and counted as ignored."""
     names = _names(names_file)
     if table[:, 1].max() > len(names):
         raise DatasetError(
-            f"{names_file}: {len(names)} image names, but its matrix counts to {table[:, 1].max()}; "
-            "take both files from one release of MARS"
+            f"{names_file}: expected at least {table[:, 1].max()} image names, as its matrix refers to, "
+            f"got {len(names)}; take both files from the same release of MARS"
         )
     tracklets = {}
     persons = set()
@@ -107,15 +107,15 @@ def _tracklets(
         if None in matches:
             wrong = matches.index(None)
             raise DatasetError(
-                f"{names_file}, line {start + wrong}: {frames[wrong]!r:.60} is no MARS image name like "
-                "0001C1T0001F001.jpg"
+                f"{names_file}, line {start + wrong}: expected an image name like 0001C1T0001F001.jpg, "
+                f"got {frames[wrong]!r:.60}"
             )
         stem = f"{pid:04}C{camid}"
         if not all(name.startswith(stem) for name in frames):
             raise DatasetError(
-                f"{names_file}, lines {start} to {end}: the matrix says {stem}, "
-                f"the names begin with {', '.join(sorted({name[:6] for name in frames})[:3])}; "
-                "take both files from one release of MARS"
+                f"{names_file}, lines {start} to {end}: expected names that start with {stem}, as in the "
+                f"matrix, got {', '.join(sorted({name[:6] for name in frames})[:3])}; "
+                "take both files from the same release of MARS"
             )
         persons.add(frames[0][:4])
         person = os.fspath(folder / frames[0][:4])
@@ -129,7 +129,7 @@ def _tracklets(
     if screen.check != "none":
         for name in screen.look(folder).folders:
             if name not in persons:
-                screen.ignore("folders that no row of the tables names", os.fspath(folder / name))
+                screen.ignore("folders not listed in the tables", os.fspath(folder / name))
     return tracklets
 
 
@@ -143,7 +143,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _matrix(path: Path, key: str) -> np.ndarray:
-    """Rows start, end (1-based, end included), pid, camera as int64."""
+    """Matrix of rows (start, end, pid, camera) as int64; start and end are 1-based and inclusive."""
     table = load_matrix(path, key)
     if table.ndim != 2 or table.shape[1] != 4 or not len(table):
         raise DatasetError(f"{path}: {key}: expected shape (tracklets, 4), got {table.shape}")
@@ -151,14 +151,18 @@ def _matrix(path: Path, key: str) -> np.ndarray:
     wrong = np.flatnonzero((table[:, 0] < 1) | (table[:, 1] < table[:, 0]))
     if len(wrong):
         raise DatasetError(
-            f"{path}: row {wrong[0] + 1} of {key} has no frames (start, end = {table[wrong[0], :2].tolist()})"
+            f"{path}: {key}, row {wrong[0] + 1}: expected 1 <= start <= end, "
+            f"got start, end = {table[wrong[0], :2].tolist()}"
         )
     return table
 
 
 def _query_rows(path: Path, num_test: int) -> set[int]:
-    """0-based rows of the query tracklets in the test matrix."""
+    """0-based row indices of the query tracklets in the test matrix."""
     index = load_matrix(path, "query_IDX").astype(np.int64).ravel()
     if not len(index) or index.min() < 1 or index.max() > num_test:
-        raise DatasetError(f"{path}: query_IDX has to point at rows 1 to {num_test} of the test matrix")
+        raise DatasetError(
+            f"{path}: query_IDX: expected at least one row index, all from 1 to {num_test} (rows of the test "
+            "matrix)"
+        )
     return set((index - 1).tolist())

@@ -1,6 +1,6 @@
-"""Numeric matrices of MATLAB 5 files.
+"""Reader for numeric matrices in MATLAB 5 files.
 
-SciPy's reader ends the interpreter on some damaged files; the tables of data sets need a small part of it.
+SciPy's reader crashes the interpreter on some damaged files. Data sets need only a small part of the format.
 """
 
 import math
@@ -13,20 +13,20 @@ import numpy as np
 
 from vreid_ext.data.records import DatasetError
 
-MAX_BYTES = 1 << 26  # of one variable; the tables of MARS have 0.2 MB
+MAX_BYTES = 1 << 26  # largest decompressed variable; the tables of MARS have 0.2 MB
 
 _NUMBERS = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
 }  # fmt: skip
 _MATRIX, _COMPRESSED = 14, 15
-_NUMERIC_CLASSES = range(6, 16)  # double, single and the integers; no cells, structures, text, sparse arrays
+_NUMERIC_CLASSES = range(6, 16)  # double, single, int8 to uint64
 
 
 def load_matrix(path: Path, key: str) -> np.ndarray:
-    """The numeric matrix `key` of a MATLAB file (version 5 to 7, not the HDF5 of 7.3).
+    """Load the numeric matrix `key` of a MATLAB file (version 5 to 7; not 7.3, which is HDF5).
 
     Raises:
-        DatasetError: naming the file: unreadable, damaged, or without such a matrix.
+        DatasetError: the file is unreadable, damaged, or has no such matrix. The message names the file.
     """
     try:
         content = path.read_bytes()
@@ -39,29 +39,31 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
                 return matrix
     except (KeyError, IndexError, ValueError, struct.error, zlib.error) as error:
         raise DatasetError(
-            f"{path}: cannot be read as a MATLAB file ({error}); restore it from its data set"
+            f"{path}: cannot be read as a MATLAB file ({error}); restore it from the original data set"
         ) from error
-    raise DatasetError(f"{path}: holds no numeric matrix {key!r}; is it another file under this name?")
+    raise DatasetError(
+        f"{path}: expected a numeric matrix {key!r}, got a file without it; check that it is the right file"
+    )
 
 
 def _elements(content: bytes, order: str, *, compressed: bool = False) -> Iterator[tuple[int, bytes]]:
-    """(type, data) of each element; the compressed ones opened."""
+    """Yield (type, data) of each element. With `compressed`, compressed elements are decompressed."""
     place = 0
     while place + 8 <= len(content):
         kind, size = struct.unpack_from(order + "II", content, place)
         start, step = place + 8, 8 + size
-        if kind >> 16:  # the short form: size and type share a word, the data the next
+        if kind >> 16:  # small data element: one word holds size and type, the next word the data
             kind, size, start, step = kind & 0xFFFF, kind >> 16, place + 4, 8
             if size > 4:
-                raise ValueError(f"a short element of {size} bytes")
+                raise ValueError(f"expected at most 4 bytes in a small data element, got {size}")
         data = content[start : start + size]
         if len(data) < size:
-            raise ValueError(f"{size} bytes announced, {len(data)} there")
+            raise ValueError(f"expected an element of {size} bytes, got {len(data)}")
         if kind == _COMPRESSED and compressed:
-            opener = zlib.decompressobj()
-            data = opener.decompress(data, MAX_BYTES)
-            if opener.unconsumed_tail:
-                raise ValueError(f"a variable of more than {MAX_BYTES} bytes")
+            decompressor = zlib.decompressobj()
+            data = decompressor.decompress(data, MAX_BYTES)
+            if decompressor.unconsumed_tail:
+                raise ValueError(f"expected a variable of at most {MAX_BYTES} bytes, got more")
             yield from _elements(data, order)
         else:
             yield kind, data
@@ -69,18 +71,18 @@ def _elements(content: bytes, order: str, *, compressed: bool = False) -> Iterat
 
 
 def _numeric(data: bytes, order: str, key: str) -> np.ndarray | None:
-    """The matrix of an element, None if it is another variable."""
+    """Decode a matrix element, or return None if the variable is not named `key`."""
     (_, flags), (_, dims), (_, name), *parts = _elements(data, order)
     if name.rstrip(b"\0").decode("latin-1") != key:
         return None
     (word,) = struct.unpack_from(order + "I", flags)
     if word & 0xFF not in _NUMERIC_CLASSES or not parts:
-        raise ValueError(f"{key} is no numeric matrix")
+        raise ValueError(f"{key}: expected a numeric matrix, got MATLAB class {word & 0xFF}")
     shape = np.frombuffer(dims, order + "i4").tolist()
     kind, numbers = parts[0]
     if kind not in _NUMBERS:
-        raise ValueError(f"{key} has numbers of the unknown type {kind}")
+        raise ValueError(f"{key}: expected a numeric data type, got type {kind}")
     values = np.frombuffer(numbers, order + _NUMBERS[kind])
     if min(shape, default=-1) < 0 or math.prod(shape) != len(values):
-        raise ValueError(f"{key} is said to be {' x '.join(map(str, shape))}, but has {len(values)} numbers")
+        raise ValueError(f"{key}: expected {' x '.join(map(str, shape))} numbers, got {len(values)}")
     return values.reshape(shape, order="F")

@@ -1,12 +1,12 @@
-"""One's own tracklets in plain folders.
+"""Reader for user data in plain folders, one folder per tracklet.
 
-    ROOT/{train,query,gallery}/<person>/<camera>/<tracklet>/*.jpg     with the three splits, or
-    ROOT/<person>/<camera>/<tracklet>/*.jpg                           without
+    ROOT/{train,query,gallery}/<person>/<camera>/<tracklet>/*.jpg     with splits, or
+    ROOT/<person>/<camera>/<tracklet>/*.jpg                           without splits
 
-The level <camera> may be left out: ROOT/train/<person>/<tracklet>/*.jpg. Images are taken in the order of the
-numbers in their names, with or without leading zeros. Images at any other level are an error or, with
-on_error="skip", a line of `TrackletDataset.skipped`; hidden files and files that are no images are counted in
-`TrackletDataset.ignored`.
+The level <camera> is optional: ROOT/train/<person>/<tracklet>/*.jpg. Images are sorted by the numbers in
+their names, with or without leading zeros. Images at any other level raise an error or, with
+on_error="skip", are listed in `TrackletDataset.skipped`. Hidden files and files that are not images are
+counted in `TrackletDataset.ignored`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
 from vreid_ext.data.records import SPLITS, DatasetError, Tracklet, TrackletDataset
 from vreid_ext.data.registry import register_dataset
 
-_LAYOUT = "train/, query/ and gallery/, or one folder per person: ROOT/<person>/<camera>/<tracklet>/*.jpg"
+_LAYOUT = "train/, query/ and gallery/, or one folder per person (ROOT/<person>/<camera>/<tracklet>/*.jpg)"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
     person: str
     camera: str | None
-    place: str  # folder within the split
+    folder: str  # relative to the folder of the split
     paths: tuple[str, ...]
 
 
@@ -46,29 +46,30 @@ def tracklet_folder(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Read one's own tracklets.
+    """Read tracklets from plain folders (see the module's docstring for the layout).
 
-    The pid is the person's folder name if all are different numbers, else 1, 2, ... in order of the names;
-    a person has the same pid in every split. The camid is the number at the end of the camera's folder name
-    (cam1) if every camera has a different one, else 1, 2, ... in the order of the names. Names that differ in
-    the encoding of their accents alone (NFC, NFD) are one name.
+    The pid is the name of the person's folder if all these names are distinct numbers, else 1, 2, ... in the
+    order of the names. A person has the same pid in all splits. The camid is the number at the end of the
+    camera's folder name (e.g. cam1) if these numbers are distinct, else 1, 2, ... in the order of the names.
+    Names that differ only in Unicode normalization (NFC, NFD) are equal.
 
-    Without cameras, or with a single one, each tracklet counts as a camera of its own, so that the rule
-    "ignore the query's person and camera" leaves out nothing but the query itself: a gallery tracklet with
-    the same images, byte for byte. Names of tracklets do not matter: numbers may start again in every split.
+    Without camera folders, or with a single camera, each tracklet gets a camid of its own. Evaluation, which
+    ignores gallery tracklets with the pid and camid of the query, then ignores only copies of the query: a
+    gallery tracklet of the same person with identical images gets the camid of the query. Tracklet names need
+    not be unique across splits.
 
     Args:
-        root: folder of the layout above.
-        split: for a root without splits. None: train, query and gallery are all tracklets. A fraction in
-            (0, 1): that share of the people is for training; query and gallery are all tracklets of the
-            others.
-        seed: which people `split` draws.
+        root: folder with the layout above.
+        split: only for a root without splits. None: train, query and gallery each contain all tracklets. A
+            fraction in (0, 1): this fraction of the people is used for training; query and gallery each
+            contain all tracklets of the others.
+        seed: seed of the random `split`.
         check: see `build_dataset`.
         on_error: see `build_dataset`.
 
     Raises:
-        DatasetError: naming the folder that is missing, empty or of another layout.
-        ValueError: a bad option.
+        DatasetError: a folder is missing, empty or has another layout. The message names it.
+        ValueError: an invalid option.
     """
     if split is not None and not 0 < split < 1:
         raise ValueError(f"split: expected a fraction of the people in (0, 1), or None, got {split}")
@@ -78,11 +79,10 @@ def tracklet_folder(
     if has_splits:
         find_root(root, _LAYOUT, SPLITS)
         if split is not None:
-            own = "which has a train, query and gallery of its own"
-            raise ValueError(f"split: expected None for {base}, {own}, got {split}")
+            raise ValueError(f"split: expected None for a root with the three splits ({base}), got {split}")
         for name in screen.folders(base, "folders of splits"):
             if name not in SPLITS:
-                screen.unread(base / name, "expected nothing beside train, query and gallery, got images")
+                screen.unread(base / name, "expected only train, query and gallery, got a folder with images")
     found = {name: _find(base / name, screen) for name in (SPLITS if has_splits else (".",))}
     if not any(found.values()):
         screen.finish()
@@ -122,10 +122,10 @@ def _find(folder: Path, screen: Screen) -> list[_Found]:
     def add(person: str, camera: str | None, path: Path, images: list[str]) -> None:
         if images:
             paths = tuple(os.fspath(path / image) for image in images)
-            place = path.relative_to(folder).as_posix()
-            found.append(_Found(nfc(person), None if camera is None else nfc(camera), place, paths))
+            relative = path.relative_to(folder).as_posix()
+            found.append(_Found(nfc(person), None if camera is None else nfc(camera), relative, paths))
         else:
-            screen.reject(os.fspath(path), "an empty folder, no images in it")
+            screen.reject(os.fspath(path), "expected at least one image, got an empty folder")
 
     for person in screen.folders(folder, "folders of persons"):
         for level in screen.folders(folder / person, "folders of tracklets"):
@@ -139,23 +139,25 @@ def _find(folder: Path, screen: Screen) -> list[_Found]:
 
 
 def _numbered(found: dict[str, list[_Found]]) -> dict[str, list[Tracklet]]:
-    """Tracklets of each split, with pids and camids that hold across the splits."""
+    """Tracklets of each split, with pids and camids that are consistent across the splits."""
     every = [item for items in found.values() for item in items]
     pids = _numbers({item.person for item in every}, r"(\d+)")
-    own = _single_camera(found)
-    camids = {} if own else _numbers({item.camera for item in every if item.camera is not None}, r".*?(\d+)")
-    alone = {name: [i for i in items if own or i.camera is None] for name, items in found.items()}
-    own_camids = _own_camids(alone, max(camids.values(), default=0) + 1)
+    single = _single_camera(found)
+    camids = (
+        {} if single else _numbers({item.camera for item in every if item.camera is not None}, r".*?(\d+)")
+    )
+    no_camera = {name: [i for i in items if single or i.camera is None] for name, items in found.items()}
+    own_camids = _own_camids(no_camera, max(camids.values(), default=0) + 1)
 
     def tracklet(split: str, item: _Found) -> Tracklet:
         camid = own_camids[item.paths] if item.paths in own_camids else camids[item.camera or ""]
-        return Tracklet(item.paths, pids[item.person], camid, (Path(split) / item.place).as_posix())
+        return Tracklet(item.paths, pids[item.person], camid, (Path(split) / item.folder).as_posix())
 
     return {split: [tracklet(split, item) for item in items] for split, items in found.items()}
 
 
 def _own_camids(found: dict[str, list[_Found]], first: int) -> dict[tuple[str, ...], int]:
-    """A camid for each tracklet's images, from `first` on: a query and its copy in the gallery share one."""
+    """A unique camid >= `first` for each tracklet; a query and its copy in the gallery share one."""
     numbers = itertools.count(first)
     camids: dict[tuple[str, ...], int] = {}
     queries: dict[tuple[str, int], list[_Found]] = {}
@@ -163,23 +165,26 @@ def _own_camids(found: dict[str, list[_Found]], first: int) -> dict[tuple[str, .
         queries.setdefault((item.person, len(item.paths)), []).append(item)
     for split, items in found.items():
         for item in items:
-            rest = queries.get((item.person, len(item.paths)), []) if split == "gallery" else []
-            # Two tracklets of one split are two even with the same images, so a query has one copy at most.
-            by_place = sorted(rest, key=lambda query: query.place != item.place)
-            copied = next((query for query in by_place if _same_images(query, item)), None)
-            if copied is None:
+            candidates = queries.get((item.person, len(item.paths)), []) if split == "gallery" else []
+            by_folder = sorted(candidates, key=lambda query: query.folder != item.folder)
+            original = next((query for query in by_folder if _same_images(query, item)), None)
+            if original is None:
                 camids[item.paths] = next(numbers)
             else:
-                rest.remove(copied)
-                camids[item.paths] = camids[copied.paths]
+                # A query matches at most one copy: identical tracklets in one split stay distinct.
+                candidates.remove(original)
+                camids[item.paths] = camids[original.paths]
     return camids
 
 
 def _same_images(a: _Found, b: _Found) -> bool:
-    """Whether two tracklets of as many frames have the same images; sizes alone tell most apart."""
+    """Whether two tracklets with the same number of frames have identical files.
+
+    `filecmp` compares the sizes first, so most pairs are not read.
+    """
     try:
         return all(filecmp.cmp(one, other, shallow=False) for one, other in zip(a.paths, b.paths))
-    except OSError:  # a link to nowhere: is rejected when the tracklet is used
+    except OSError:  # e.g. a broken symbolic link; the tracklet is rejected by `Screen.keep`
         return False
 
 
@@ -188,7 +193,7 @@ def _single_camera(found: dict[str, list[_Found]]) -> bool:
 
 
 def _numbers(names: Iterable[str], pattern: str) -> dict[str, int]:
-    """The number that `pattern` finds in each name if all have a different one, else 1, 2, ... by name."""
+    """Number each name: by the number that `pattern` matches if all are distinct, else 1, 2, ... by order."""
     ordered = sorted(names)
     matches = [re.fullmatch(pattern, name) for name in ordered]
     numbers = [int(match[1]) for match in matches if match]
@@ -200,6 +205,7 @@ def _drawn(pids: list[int], fraction: float, seed: int) -> set[int]:
     count = round(fraction * len(pids))
     if not 0 < count < len(pids):
         raise ValueError(
-            f"split: {fraction} of {len(pids)} people leaves none for training or none for testing"
+            f"split: expected a fraction that leaves people for training and for testing, got {fraction} of "
+            f"{len(pids)} people"
         )
     return set(np.random.default_rng(seed).permutation(pids)[:count].tolist())

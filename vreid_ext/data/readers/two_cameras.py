@@ -1,15 +1,16 @@
-"""iLIDS-VID (Wang et al., ECCV 2014) and PRID2011 (Hirzer et al., SCIA 2011): one tracklet of every person in
-each of two cameras, and ten random splits of the people over which figures are averaged.
+"""iLIDS-VID (Wang et al., ECCV 2014) and PRID2011 (Hirzer et al., SCIA 2011).
 
-The layouts are the published ones:
+Each person has one tracklet in each of two cameras. Metrics are averaged over ten random splits of the
+people. Published layouts:
 
     ROOT/i-LIDS-VID/sequences/cam1/person001/*.png, cam2/person001/*.png
-    ROOT/train-test people splits/train_test_splits_ilidsvid.mat    ls_set (10, people), 1-based places in the
-                                  sorted list of people; the first half of a row is for testing
+    ROOT/train-test people splits/train_test_splits_ilidsvid.mat    ls_set (10, people), 1-based indices into
+                                  the sorted list of people; the first half of each row is the test set
     ROOT/prid_2011/multi_shot/cam_a/person_0001/*.png, cam_b/person_0001/*.png
-    ROOT/splits_prid2011.json     ten times {"train": [folders], "test": [folders]}
+    ROOT/splits_prid2011.json     list of ten {"train": [folders], "test": [folders]}
 
-Splits drawn from a seed are kept beside them, as ROOT/splits_ilids_seed0.json, in the format of the latter.
+Splits drawn from a seed are stored in ROOT, e.g. as splits_ilids_seed0.json, in the format of
+splits_prid2011.json.
 """
 
 from __future__ import annotations
@@ -43,19 +44,20 @@ def ilids(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Read iLIDS-VID: 300 people, 150 of them for training; queries from cam1, gallery from cam2.
+    """Read iLIDS-VID: 300 people, 150 for training; queries from cam1, gallery from cam2.
 
     Args:
-        root: folder of the layout above.
-        split: which of the ten, from 0.
-        split_seed: draw the splits from this seed and keep them beside the data; None: the published ones, or
-            those of seed 0 where their file is missing.
+        root: folder with the layout above.
+        split: index of the split, 0 to 9.
+        split_seed: draw the splits from this seed and store them in the root; None: use the published splits,
+            or the splits of seed 0 if their file is missing.
         check: see `build_dataset`.
-        on_error: see `build_dataset`; a person without two usable tracklets is left out.
+        on_error: see `build_dataset`. "skip" excludes people without two usable tracklets.
 
     Raises:
-        DatasetError: naming the folder or file that is missing, empty or inconsistent with the others.
-        ValueError: a bad option.
+        DatasetError: a folder or file is missing, empty or inconsistent with the others. The message names
+            it.
+        ValueError: an invalid option.
     """
     base = find_root(root, "i-LIDS-VID/ and 'train-test people splits/'", ("i-LIDS-VID/sequences",))
     screen = Screen(check, on_error)
@@ -63,7 +65,7 @@ def ilids(
     people = [set(camera.people) for camera in cameras]
     for person in sorted(people[0] ^ people[1]):
         seen = cameras[person in people[1]].path.name
-        screen.reject(person, f"{base}: {person}: expected a folder in both cameras, got it in {seen} only")
+        screen.reject(person, f"{base}: expected a folder {person} in both cameras, got it only in {seen}")
     both = sorted(people[0] & people[1])
     published = base / "train-test people splits" / "train_test_splits_ilidsvid.mat"
 
@@ -72,10 +74,11 @@ def ilids(
         rows = load_matrix(published, "ls_set").astype(np.int64)
         if rows.ndim != 2 or not rows.size or rows.min() < 1 or rows.max() > len(everyone):
             raise DatasetError(
-                f"{published}: ls_set of shape {rows.shape} has to hold places 1 to {len(everyone)}, one for "
-                "each person folder; take both from one release of iLIDS-VID"
+                f"{published}: ls_set: expected a matrix of indices from 1 to {len(everyone)} (number of "
+                f"person folders), got shape {rows.shape} or other values; take both from the same release "
+                "of iLIDS-VID"
             )
-        names = [[everyone[place - 1] for place in row] for row in rows.tolist()]
+        names = [[everyone[index - 1] for index in row] for row in rows.tolist()]
         return [{"train": row[len(row) // 2 :], "test": row[: len(row) // 2]} for row in names]
 
     splits, source = _splits("ilids", base, both, split_seed, read if published.is_file() else None)
@@ -92,25 +95,27 @@ def prid(
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Read the multi-shot PRID2011: 178 people with more than 27 frames in both cameras, 89 of them for
-    training; queries from cam_a, gallery from cam_b.
+    """Read the multi-shot version of PRID2011; queries from cam_a, gallery from cam_b.
+
+    178 people have more than 27 frames in both cameras; 89 of them are used for training.
 
     Args:
-        root: folder of the layout above.
+        root: folder with the layout above.
         split, split_seed: see `ilids`.
-        min_frames: people with fewer frames in a camera are not used.
+        min_frames: people with fewer frames in either camera are ignored.
         check: see `build_dataset`.
-        on_error: see `build_dataset`; a person without two usable tracklets is left out.
+        on_error: see `build_dataset`. "skip" excludes people without two usable tracklets.
 
     Raises:
-        DatasetError: naming the folder or file that is missing, empty or inconsistent with the others.
-        ValueError: a bad option.
+        DatasetError: a folder or file is missing, empty or inconsistent with the others. The message names
+            it.
+        ValueError: an invalid option.
     """
     base = find_root(root, "prid_2011/ and splits_prid2011.json", ("prid_2011/multi_shot",))
     screen = Screen(check, on_error)
     cameras = [_camera(base / "prid_2011" / "multi_shot" / name, screen) for name in ("cam_a", "cam_b")]
     people = [set(camera.people) for camera in cameras]
-    # Most people are seen by one camera only: they are not part of the protocol.
+    # The protocol excludes the people that only one camera shows, which are the majority.
     used = [
         person for person in sorted(people[0] & people[1])
         if all(len(list_folder(camera.people[person]).images) >= min_frames for camera in cameras)
@@ -119,8 +124,8 @@ def prid(
         screen.ignore(f"persons without {min_frames} frames in both cameras", person)
     if not used:
         raise DatasetError(
-            f"{cameras[0].path.parent}: expected PRID2011, or a lower min_frames, got no person with "
-            f"{min_frames} frames in both cameras"
+            f"{cameras[0].path.parent}: expected people with at least {min_frames} frames in both cameras, "
+            "got none; restore the images of PRID2011 or lower min_frames"
         )
     published = base / "splits_prid2011.json"
     read = (lambda: _read_splits(published)) if published.is_file() else None
@@ -129,18 +134,21 @@ def prid(
 
 
 def draw_splits(people: Sequence[str], seed: int) -> list[Split]:
-    """Ten random halves of the people, each a function of the names and the seed; the odd one trains."""
+    """Draw ten random splits into halves. They depend only on the set of names and the seed.
+
+    If the number of people is odd, the training half is larger by one.
+    """
     ordered, half = sorted(people), len(people) // 2
     splits = []
     for number in range(SPLITS):
         order = np.random.default_rng([seed, number]).permutation(len(ordered))
-        names = [ordered[place] for place in order]
+        names = [ordered[index] for index in order]
         splits.append({"train": sorted(names[half:]), "test": sorted(names[:half])})
     return splits
 
 
 class _Camera(NamedTuple):
-    """A camera's folder, and those in it by the names of their persons."""
+    """The folder of a camera and its person folders, keyed by NFC name."""
 
     path: Path
     people: dict[str, Path]
@@ -150,15 +158,18 @@ class _Camera(NamedTuple):
 
 
 def _camera(path: Path, screen: Screen) -> _Camera:
-    """Names are composed (NFC): the cameras and a list of splits may encode accents differently."""
+    """List the person folders of a camera.
+
+    Names are normalized (NFC), because cameras and split files may encode accents differently.
+    """
     people: dict[str, Path] = {}
     for name in screen.folders(path, "folders of persons"):
         folder = people.setdefault(nfc(name), path / name)
         if folder.name != name:
             screen.reject(
                 f"{path.name}/{name}",
-                f"{path / name}: expected one folder of a person, got one more that differs in the "
-                "encoding of accents alone",
+                f"{path / name}: expected one folder per person, got two whose names differ only in Unicode "
+                "normalization",
             )
     return _Camera(path, people)
 
@@ -166,7 +177,7 @@ def _camera(path: Path, screen: Screen) -> _Camera:
 def _splits(
     name: str, base: Path, people: Sequence[str], seed: int | None, published: Any
 ) -> tuple[list[Split], str]:
-    """The splits and where they are from, in words."""
+    """The splits, and a description of their source."""
     if seed is None and published is not None:
         return published(), "published splits"
     seed = seed or 0
@@ -178,8 +189,8 @@ def _splits(
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DatasetError(
-                f"{path}: cannot keep the splits drawn from seed {seed} ({error.strerror}); make the folder "
-                "writable once, or put the published split file there"
+                f"{path}: cannot write the splits drawn from seed {seed} ({error.strerror}); make the folder "
+                "writable once, or add the published split file"
             ) from error
     return _read_splits(path), f"splits drawn from seed {seed}"
 
@@ -192,11 +203,12 @@ def _read_splits(path: Path) -> list[Split]:
         ]
         for name in {name for split in read for names in split.values() for name in names}:
             if not is_folder_name(name):
-                raise ValueError(f"{name!r:.60} is not the name of a folder")
+                raise ValueError(f"expected folder names, got {name!r:.60}")
         return read
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(
-            f'{path}: is no list of {{"train": [folders], "test": [folders]}} ({error}); restore it'
+            f'{path}: expected a list of {{"train": [folders], "test": [folders]}}, got an error: {error}; '
+            "restore the file"
         ) from error
 
 
@@ -217,12 +229,14 @@ def _dataset(
     chosen = splits[split]
     shared = set(chosen["train"]) & set(chosen["test"])
     if shared:
-        raise DatasetError(f"{base}: split {split} has {min(shared)} both in train and in test")
+        raise DatasetError(
+            f"{base}: split {split}: expected disjoint train and test people, got {min(shared)} in both"
+        )
     pids = {person: pid for pid, person in enumerate(sorted({*chosen["train"], *chosen["test"]}), start=1)}
     pairs: dict[str, list[tuple[Tracklet, Tracklet]]] = {}
     for person in people:
         if person not in pids:
-            screen.ignore(f"persons that split {split} does not name", person)
+            screen.ignore(f"persons not in split {split}", person)
     for part, persons in chosen.items():
         pairs[part] = []
         for person in sorted(persons):
@@ -239,7 +253,7 @@ def _dataset(
     skipped = screen.finish()
     for part, kept in pairs.items():
         if not kept:
-            raise DatasetError(f"{base}: the {part} half of split {split} is empty")
+            raise DatasetError(f"{base}: split {split}: expected usable {part} people, got none")
     return TrackletDataset(
         name=name,
         root=os.fspath(base),

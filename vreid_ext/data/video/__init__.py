@@ -1,4 +1,4 @@
-"""From videos to tracklets: people are detected, linked over time and cropped; needs `vreid-ext[video]`."""
+"""Tracklets from videos: detect people, link the boxes over time, crop them (requires `vreid-ext[video]`)."""
 
 from vreid_ext.data.video.extract import extract_tracklets, extract_videos
 

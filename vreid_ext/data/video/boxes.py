@@ -1,4 +1,4 @@
-"""Boxes files: the people of one video as tracks of boxes, with or without names."""
+"""Boxes files: tracks of bounding boxes of the people in one video, with or without names."""
 
 import itertools
 import json
@@ -14,9 +14,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Track:
-    """One person followed through a video.
+    """The bounding boxes of one person in a video.
 
-    boxes[i] = (x, y, w, h) in pixels on frame frames[i], counted from 0; person: a name, None if unknown.
+    Attributes:
+        id: unique number of the track.
+        frames: frame numbers from 0, ascending.
+        boxes: (x, y, w, h) in pixels, for each of `frames`.
+        person: name of the person, None if unknown.
     """
 
     id: int
@@ -33,47 +37,50 @@ class Track:
 def read_boxes(
     path: str | Path, *, sha256: str | None = None, size: tuple[int, int] | None = None
 ) -> list[Track]:
-    """Reads a boxes file: JSON with the tracks of one video.
+    """Read a boxes file: JSON with the tracks of one video.
 
         {"video": name, "sha256": hex digest of the video file, "fps": 10, "size": [width, height],
          "tracklets": [{"id": 0, "person": "A", "frames": [0, 2], "boxes": [[x, y, w, h], [x, y, w, h]]}]}
 
-    Frames count from 0 and rise; `person` may be null; only `tracklets` is required.
+    Frames are numbered from 0 and ascending; `person` may be null; only `tracklets` is required.
 
     Args:
         path: the file.
-        sha256: of the video the boxes must belong to; a file that names none is taken at its word.
-        size: (width, height) of the video; every box must overlap the picture.
+        sha256: digest of the video, compared with the digest in the file if there is one.
+        size: (width, height) of the video; each box must overlap the frame.
 
     Raises:
-        ValueError: the file is not of that form, belongs to another video, or has a box outside the picture.
+        ValueError: the file has another format, belongs to another video, or has a box outside the frame.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"boxes: {path} cannot be read as JSON: {error}") from error
+        raise ValueError(f"boxes: expected a JSON file, got {path}, which cannot be read: {error}") from error
     if not isinstance(content, Mapping) or not isinstance(content.get("tracklets"), list):
         raise ValueError(
-            f"boxes: expected a file as `vreid tracklets` writes it, got {path} without a list 'tracklets'"
+            f"boxes: expected the format of `vreid tracklets`, got {path} without a list 'tracklets'"
         )
     if sha256 is not None and content.get("sha256", sha256) != sha256:
-        raise ValueError(f"boxes: {path} is for another video ({content.get('video')}): its sha256 differs")
+        raise ValueError(
+            f"boxes: expected boxes of the video with sha256 {sha256}, got {path} of another video "
+            f"({content.get('video')})"
+        )
     if size is not None and content.get("size", list(size)) != list(size):
         raise ValueError(
-            f"boxes: {path} is for pictures of {content['size']} pixels, the video has {list(size)}"
+            f"boxes: expected boxes of a video with size {list(size)}, got {path} with size {content['size']}"
         )
     tracks = [
         _track(entry, f"boxes: {path}, tracklet {i}", size) for i, entry in enumerate(content["tracklets"])
     ]
     if len({t.id for t in tracks}) < len(tracks):
-        raise ValueError(f"boxes: {path} has two tracklets with the same id")
+        raise ValueError(f"boxes: expected unique ids, got two tracklets with the same id in {path}")
     return tracks
 
 
 def write_boxes(
     path: Path, tracks: list[Track], *, video: str, sha256: str, fps: float, size: tuple[int, int]
 ) -> None:
-    """Writes a boxes file that `read_boxes` reads back as the same tracks."""
+    """Write a boxes file in the format of `read_boxes`."""
     content = {
         "video": video,
         "sha256": sha256,
@@ -89,23 +96,25 @@ def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
         raise ValueError(f"{where}: expected id, person, frames and boxes")
     number, person, frames, boxes = entry["id"], entry.get("person"), entry["frames"], entry["boxes"]
     if type(number) is not int or number < 0:
-        raise ValueError(f"{where}: id: expected a whole number from 0, got {number!r}")
+        raise ValueError(f"{where}: id: expected an integer >= 0, got {number!r}")
     if person is not None and not is_folder_name(person):
-        raise ValueError(f"{where}: person: expected a name that can be a folder's, or null, got {person!r}")
+        raise ValueError(f"{where}: person: expected a valid folder name or null, got {person!r}")
     if not isinstance(frames, list) or any(type(f) is not int or f < 0 for f in frames):
-        raise ValueError(f"{where}: frames: expected a list of frame numbers from 0, got {frames!r:.60}")
+        raise ValueError(f"{where}: frames: expected a list of integers >= 0, got {frames!r:.60}")
     if not frames or any(b <= a for a, b in itertools.pairwise(frames)):
-        raise ValueError(f"{where}: frames must be at least one, and rise")
+        raise ValueError(f"{where}: frames: expected at least one, in ascending order, got {frames!r:.60}")
     if not isinstance(boxes, list) or len(boxes) != len(frames):
-        raise ValueError(f"{where}: expected one box for each of its {len(frames)} frames")
+        raise ValueError(f"{where}: boxes: expected one box for each of its {len(frames)} frames")
     for box in boxes:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
             raise ValueError(f"{where}: box: expected [x, y, w, h] in pixels, got {box!r:.60}")
         x, y, w, h = box
         if w <= 0 or h <= 0:
-            raise ValueError(f"{where}: box {box} is empty")
+            raise ValueError(f"{where}: box: expected positive width and height, got {box}")
         if size is not None and (x + w <= 0 or y + h <= 0 or x >= size[0] or y >= size[1]):
-            raise ValueError(f"{where}: box {box} lies outside the picture of {size[0]} x {size[1]} pixels")
+            raise ValueError(
+                f"{where}: box: expected overlap with the frame of {size[0]} x {size[1]} pixels, got {box}"
+            )
     as_floats = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in boxes)
     return Track(number, tuple(frames), as_floats, person if person is None else nfc(person))
 
@@ -115,5 +124,5 @@ def _is_number(value: object) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer of more than 308 digits
+    except OverflowError:  # an integer too large for a float
         return False

@@ -1,4 +1,4 @@
-"""Tracklets out of a video: find the people, or take boxes labelled by hand, and cut them out."""
+"""Extraction of tracklets from videos: detect and link people, or read labelled boxes, and crop the boxes."""
 
 import hashlib
 import math
@@ -26,21 +26,25 @@ VIDEO_SUFFIXES = (
     ".ts", ".vob", ".webm", ".wmv", ".y4m",
 )  # fmt: skip
 
-# Reads that may fail in a row before a video is taken to have ended; there they take less than a second.
+# Number of successive failed reads after which the video is considered finished. Takes less than a second.
 _MISSES = 3_000
 
 
 class NobodyError(ValueError):
-    """A video with no track of people that is long enough."""
+    """No track of people in the video is long enough."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What `extract_tracklets` wrote.
+    """Result of `extract_tracklets` and `extract_videos`.
 
-    tracks: those in the folder; train: how many of them are training tracklets; crops: boxes cut out;
-    too_short: tracks left out for having fewer than `min_frames` boxes; notes: what was missing, damaged or
-    left out, a sentence each.
+    Attributes:
+        root: the folder that was written.
+        tracks: the written tracks.
+        train: number of training tracklets.
+        crops: number of cropped boxes.
+        too_short: number of tracks dropped because they have fewer than `min_frames` boxes.
+        notes: one sentence for each thing that was missing, damaged or skipped.
     """
 
     root: Path
@@ -54,14 +58,14 @@ class Extraction:
         return self.summary()
 
     def summary(self) -> str:
-        """One sentence for a terminal, and a line for each note."""
+        """One sentence, followed by one line per note."""
         named = {t.person for t in self.tracks} - {None}
         unknown = sum(t.person is None for t in self.tracks)
         who = [f"{len(named)} persons"] if named else []
         if unknown:
-            who.append(f"{unknown} of unknown identity, each a person of its own")
+            who.append(f"{unknown} of unknown identity, each counted as one person")
         split = f": {self.train} train, {len(self.tracks) - self.train} test" if self.train else ""
-        short = f"; {self.too_short} shorter tracks left out" if self.too_short else ""
+        short = f"; {self.too_short} shorter tracks dropped" if self.too_short else ""
         what = f"{len(self.tracks)} tracklets{split} ({', '.join(who)})"
         return "\n".join([f"{what}, {self.crops} crops in {self.root}{short}", *self.notes])
 
@@ -80,35 +84,36 @@ def extract_tracklets(
     camera: str = "cam1",
     progress: Progress | None = None,
 ) -> Extraction:
-    """Detects, links and crops the people of a video into `out`, in the layout that `TrackletFolder` reads.
+    """Detect, link and crop the people of a video. Writes the layout of `data.tracklet_folder` to `out`.
 
-    Writes `out/<person>/<camera>/<tracklet>/<frame>.jpg`, and `out/tracklets.json` in the form that `boxes`
-    takes: name the persons in it by hand, pass it as `boxes`, and the tracklets are sorted by person. Without
-    a boxes file identities are unknown and each tracklet is a person of its own. With `split`, tracklets that
-    end before that frame go to `out/train`, every other one to both `out/query` and `out/gallery`.
+    Writes `out/<person>/<camera>/<tracklet>/<frame>.jpg`, and `out/tracklets.json` in the format of `boxes`.
+    Without a boxes file the identities are unknown and each tracklet counts as one person. To sort the
+    tracklets by person, enter the names in `tracklets.json` and pass it as `boxes` in a second call. With
+    `split`, tracklets that end before that frame are written to `out/train`, all others to both `out/query`
+    and `out/gallery`.
 
-    Frames that do not decode are passed over, and keep their numbers: `Extraction.notes` counts them. Where
-    the frames of a video are evenly spaced in time, a number is a time, number / fps seconds after the first
-    frame, and those that a damaged container has lost without a word count, too. Same video and options, same
-    files. The folder appears under its name only when it is complete.
+    Frames that cannot be decoded are skipped but still numbered; `Extraction.notes` reports how many. If the
+    frames are evenly spaced in time, frame i is at i / fps seconds after the first frame, and frames that are
+    missing from a damaged container are numbered too. The same video and options give the same files. `out`
+    is created only when it is complete.
 
     Args:
-        video: any file that OpenCV decodes.
-        out: a folder that does not exist yet, or an empty one.
-        boxes: a boxes file (`read_boxes`) to cut out instead of detecting; it names its own frames.
-        start: first frame used, from 0.
-        stop: frame before which to stop; the end of the video by default.
-        split: frame that parts training from test tracklets.
-        stride: people are looked for on every `stride`-th frame.
-        min_frames: tracks with fewer boxes are left out and counted.
-        camera: name of the camera folder; one for each camera where folders of several are put together.
-        progress: called with (frames done, frames to do).
+        video: a file that OpenCV can decode.
+        out: a folder that does not exist or is empty.
+        boxes: boxes file (`read_boxes`) to crop instead of detecting people; `stride` is then ignored.
+        start: first frame, counted from 0.
+        stop: frame after the last one; None: the end of the video.
+        split: first frame of the test period.
+        stride: detect people in every `stride`-th frame.
+        min_frames: tracks with fewer boxes are dropped and counted.
+        camera: name of the camera folder; must differ between videos that are merged into one data set.
+        progress: called as `progress(frames_done, total_frames)`.
 
     Raises:
-        ValueError: an argument out of range, a video that does not decode or has nobody in it, a boxes file
-            that is malformed or belongs to another video, a box outside the picture.
-        FileExistsError: `out` holds something already.
-        ImportError: OpenCV is missing, or, without `boxes`, its people detector.
+        ValueError: an argument is out of range, the video cannot be decoded or contains no people, or the
+            boxes file is malformed, belongs to another video or has a box outside the frame.
+        FileExistsError: `out` is not empty.
+        ImportError: OpenCV is not installed, or it has no people detector and `boxes` is None.
     """
     video, out = Path(video), Path(out)
     _check_range(start, stop, stride, min_frames)
@@ -126,20 +131,29 @@ def extract_tracklets(
     else:
         assert boxes is not None
         labelled = read_boxes(boxes, sha256=clip.sha256, size=clip.size)
-        beyond = max((t.frames[-1] for t in labelled), default=0)
-        if beyond >= clip.length:
-            raise ValueError(f"boxes: {boxes} has one on frame {beyond}; {video} has {clip.length} frames")
+        last = max((t.frames[-1] for t in labelled), default=0)
+        if last >= clip.length:
+            raise ValueError(
+                f"boxes: expected frame numbers below {clip.length} (length of {video}), got {last} in "
+                f"{boxes}"
+            )
         within = [_of_frames(t, set(range(start, stop))) for t in labelled]
         found = [_of_frames(t, set(clip.numbers)) for t in within]
         if lost := sum(len(t.frames) for t in within) - sum(len(t.frames) for t in found):
-            notes = (*notes, f"{video.name}: {lost} boxes lie on frames that do not decode")
+            notes = (*notes, f"{video.name}: {lost} boxes are on frames that cannot be decoded")
     tracks = [t for t in found if len(t.frames) >= min_frames]
     if not tracks:
-        source = video if boxes is None else boxes
-        raise NobodyError(f"video: {source} has no track of {min_frames} boxes in frames {start} to {stop}")
+        name, source = ("video", video) if boxes is None else ("boxes", boxes)
+        raise NobodyError(
+            f"{name}: expected a track of at least {min_frames} boxes in frames {start} to {stop}, got none "
+            f"in {source}"
+        )
     train = {t.id for t in tracks if split is not None and t.frames[-1] < split}
     if split is not None and len(train) in (0, len(tracks)):
-        raise ValueError(f"split: frame {split} leaves no {'test' if train else 'training'} tracklet")
+        raise ValueError(
+            f"split: expected training and test tracklets, got no {'test' if train else 'training'} tracklet "
+            f"with frame {split}"
+        )
 
     def folders(track: Track) -> list[Path]:
         parts = ["."] if split is None else ["train"] if track.id in train else ["query", "gallery"]
@@ -174,34 +188,43 @@ def extract_videos(
     min_frames: int = 4,
     progress: Progress | None = None,
 ) -> Extraction:
-    """`extract_tracklets` of every video in a folder: each is a camera, named as the file without its suffix.
+    """Call `extract_tracklets` for each video in a folder and merge the results into one data set.
 
-    Writes the persons of all cameras side by side, and `out/tracklets-<camera>.json` for each camera. A video
-    that does not decode, without people or without a boxes file, and one that its boxes file does not fit, is
-    left out with a warning and a note. So is every other file, with a note alone.
+    Each video is one camera, named after the file without its suffix. The person folders of all cameras and
+    one `tracklets-<camera>.json` per camera are written to `out`. A video is skipped with a warning and a
+    note if it cannot be decoded, contains no people, has no boxes file or does not match it. Files that are
+    not videos are skipped with a note.
 
     Args:
-        boxes: a folder with a boxes file `tracklets-<camera>.json` for each video, such as an earlier `out`
-            in whose files persons were named; one name in several files is one person.
+        videos: folder with the videos.
+        out: a folder that does not exist or is empty.
+        boxes: folder with a boxes file `tracklets-<camera>.json` for each video, e.g. the `out` of an earlier
+            call after entering names. Equal names in several files are the same person.
+        start, stop, stride, min_frames, progress: see `extract_tracklets`.
 
     Raises:
-        ValueError: an argument out of range, a malformed boxes file, no video in the folder, two of one name,
-            or tracklets in none.
+        ValueError: an argument is out of range, a boxes file is malformed, the folder contains no video or
+            two videos with the same name, or no video has a tracklet.
     """
     videos, out = Path(videos), Path(out)
     _check_range(start, stop, stride, min_frames)
     entries = sorted(videos.iterdir())
     files = [file for file in entries if is_video(file)]
     if not files:
-        raise ValueError(f"video: {videos} has no file that ends in {', '.join(VIDEO_SUFFIXES)}")
+        raise ValueError(
+            f"video: expected a folder with videos ({', '.join(VIDEO_SUFFIXES)}), got {videos} without any"
+        )
     cameras = [nfc(file.stem) for file in files]
-    if twice := {camera for camera in cameras if cameras.count(camera) > 1}:
-        raise ValueError(f"video: {videos} has two videos named {min(twice)}, which would be one camera")
+    if repeated := {camera for camera in cameras if cameras.count(camera) > 1}:
+        raise ValueError(
+            f"video: expected unique video names, because they name the cameras, got two videos named "
+            f"{min(repeated)} in {videos}"
+        )
     others = [entry.name for entry in entries if entry not in files]
     labels = {file: _boxes_of(file, boxes) for file in files}
     for path in labels.values():
         if path is not None and path.is_file():
-            read_boxes(path)  # a slip of the pen is said before hours of work
+            read_boxes(path)  # report malformed files before the first video is processed
     cv2 = _opencv()
     found: list[Extraction] = []
     notes: list[str] = []
@@ -214,7 +237,7 @@ def extract_videos(
                     min_frames=min_frames, camera=file.stem, progress=progress,
                 )  # fmt: skip
             except (ValueError, RuntimeError, cv2.error) as error:
-                notes.append(f"{file.name}: {' '.join(str(error).split())}; left out")
+                notes.append(f"{file.name}: {' '.join(str(error).split())}; skipped")
                 warnings.warn(notes[-1], stacklevel=2)
                 continue
             found.append(extraction)
@@ -225,10 +248,12 @@ def extract_videos(
                 (person / file.stem).rename(root / person.name / file.stem)
             shutil.rmtree(part)
         if not found:
-            raise NobodyError(f"video: nobody in any of the {len(files)} videos of {videos}: {notes[0]}")
+            raise NobodyError(
+                f"video: expected people in the videos of {videos}, got none in all {len(files)}: {notes[0]}"
+            )
     if others:
         shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
-        notes.append(f"{videos}: {len(others)} entries are no videos by their names: {shown}")
+        notes.append(f"{videos}: skipped {len(others)} entries that are not videos: {shown}")
     return Extraction(
         out,
         tuple(track for each in found for track in each.tracks),
@@ -240,7 +265,7 @@ def extract_videos(
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a visible file with a video's suffix; macOS puts hidden ._NAME beside every NAME."""
+    """Whether a path is a visible file with the suffix of a video. (macOS adds ._NAME for each NAME.)"""
     return path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -258,10 +283,13 @@ def _check_range(start: int, stop: int | None, stride: int, min_frames: int) -> 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A video that decodes.
+    """A video with at least one frame that can be decoded.
 
-    size: (width, height) of its first frame. numbers: of the frames that decode, rising from 0 or, where the
-    first ones do not, from a later one. times: seconds by number where the frames are not evenly spaced.
+    Attributes:
+        size: (width, height) of the first decoded frame.
+        numbers: numbers of the decoded frames, ascending (`number_frames`).
+        times: time in seconds by frame number, or None if the frames are evenly spaced in time.
+        notes: one sentence for each irregularity of the file.
     """
 
     cv2: ModuleType
@@ -275,13 +303,13 @@ class _Clip:
 
     @property
     def length(self) -> int:
-        """Frames up to the last that decodes, with those between that do not."""
+        """Number of frames up to the last decoded one, including those that cannot be decoded."""
         return self.numbers[-1] + 1
 
     @classmethod
     def open(cls, cv2: ModuleType, path: Path) -> "_Clip":
         if not path.is_file():
-            raise ValueError(f"video: {path} is not a file")
+            raise ValueError(f"video: expected an existing file, got {path}")
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -293,47 +321,54 @@ class _Clip:
             seconds.append(second)
             shapes.append(picture.shape[:2])
         if not shapes:
-            raise ValueError(f"video: {path} does not decode; OpenCV {cv2.__version__} reads no frame of it")
+            raise ValueError(
+                f"video: expected a video that OpenCV {cv2.__version__} can decode, got no frame from {path}"
+            )
         capture = cv2.VideoCapture(str(path))
         fps, announced = (float(capture.get(key)) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
-        # A frame without a time of its own has 0, such as the last of some MPEG files.
-        for place in range(1, len(seconds)):
-            if seconds[place] == 0 < fps:
-                seconds[place] = seconds[place - 1] + 1 / fps
+        # OpenCV reports time 0 for frames without a timestamp, e.g. the last frame of some MPEG files.
+        for i in range(1, len(seconds)):
+            if seconds[i] == 0 < fps:
+                seconds[i] = seconds[i - 1] + 1 / fps
         numbers, even = number_frames(misses, seconds, fps)
         rising = all(np.diff(seconds) > 0)
         notes = []
         if lost := numbers[-1] + 1 - len(numbers):
-            notes.append(f"{lost} of {numbers[-1] + 1} frames are missing or do not decode")
+            notes.append(f"{lost} of {numbers[-1] + 1} frames are missing or cannot be decoded")
         if 0 < announced < 2**31 and announced != numbers[-1] + 1:
-            notes.append(f"the file announces {announced:.0f} frames and has {numbers[-1] + 1}")
+            notes.append(f"the header states {announced:.0f} frames, the file has {numbers[-1] + 1}")
         if changed := sum(shape != shapes[0] for shape in shapes):
-            notes.append(f"{changed} frames are of another size than the first, and were resized")
+            notes.append(f"{changed} frames were resized, because they differ in size from the first frame")
         if not even:
-            how = "unevenly spaced in time" if rising else "not in the order of their times"
-            notes.append(f"the frames are {how}, so that their numbers count them and are no times")
+            how = "not evenly spaced in time" if rising else "not in temporal order"
+            notes.append(f"the frames are {how}, so frame numbers are counts and not times")
         return cls(
             cv2, path, (shapes[0][1], shapes[0][0]), tuple(numbers),
             dict(zip(numbers, seconds)) if rising and not even else None,
             fps, digest, tuple(f"{path.name}: {note}" for note in notes),
         )  # fmt: skip
 
-    def frames(self, wanted: range) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """(number, picture) of the wanted frames; decodes from the first, as seeking is often inexact."""
+    def frames(self, selection: range) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (number, picture) of the selected frames.
+
+        Decodes the video from the start, because seeking is not exact for many formats.
+        """
         width, height = self.size
         for number, (_, _, picture) in zip(self.numbers, _pictures(self.cv2, self.path)):
-            if number >= wanted.stop:
+            if number >= selection.stop:
                 break
-            if number in wanted:
+            if number in selection:
                 if picture.shape[:2] != (height, width):
                     picture = self.cv2.resize(picture, (width, height))
                 yield number, picture
 
-    def detect(self, detector: PeopleDetector, wanted: range, progress: Progress | None) -> dict[int, Boxes]:
+    def detect(
+        self, detector: PeopleDetector, selection: range, progress: Progress | None
+    ) -> dict[int, Boxes]:
         detections = {}
-        total = sum(number in wanted for number in self.numbers)
-        for number, picture in self.frames(wanted):
+        total = sum(number in selection for number in self.numbers)
+        for number, picture in self.frames(selection):
             detections[number] = detector(picture)
             _report(progress, len(detections), total)
         return detections
@@ -345,8 +380,8 @@ class _Clip:
                 folder.mkdir(parents=True)
             for frame, box in zip(track.frames, track.boxes):
                 on_frame.setdefault(frame, []).append((box, places[track.id]))
-        wanted = range(min(on_frame), max(on_frame) + 1)
-        for number, picture in self.frames(wanted):
+        selection = range(min(on_frame), max(on_frame) + 1)
+        for number, picture in self.frames(selection):
             for (x, y, w, h), folders in on_frame.get(number, ()):
                 top, left = max(math.floor(y), 0), max(math.floor(x), 0)
                 crop = picture[top : math.ceil(y + h), left : math.ceil(x + w)]
@@ -355,24 +390,23 @@ class _Clip:
                     raise RuntimeError(f"OpenCV could not encode box {x, y, w, h} of frame {number}")
                 for folder in folders:
                     (folder / f"{number:06d}.jpg").write_bytes(jpeg.tobytes())
-            _report(progress, number - wanted.start + 1, len(wanted))
+            _report(progress, number - selection.start + 1, len(selection))
 
 
 def number_frames(misses: Sequence[int], seconds: Sequence[float], fps: float) -> tuple[list[int], bool]:
-    """Numbers of the frames that decode, and whether they are times.
+    """Number the decoded frames, and tell whether the numbers are proportional to time.
 
-    Containers tell damage in two ways: a read that fails, or a frame that comes late because those before it
-    were dropped. Where all steps in time are whole multiples of 1 / fps, numbers follow the time, else they
-    count frames and failed reads.
+    A damaged video shows either as failed reads or as gaps between the timestamps. If all time steps are
+    multiples of 1 / fps, the frames are numbered by time, otherwise by counting frames and failed reads.
 
     Args:
-        misses: failed reads before each frame.
+        misses: number of failed reads before each frame.
         seconds: time of each frame.
-        fps: frames per second that the container announces.
+        fps: frames per second according to the container.
     """
     steps = np.diff(seconds) * fps
     whole = np.round(steps)
-    # A file in which no step is one frame announces the unit of its clock in place of its rate.
+    # If no step is 1, fps is probably the resolution of the clock and not the frame rate.
     if len(steps) and (abs(steps - whole) < 0.2).all() and whole.min() == 1:
         return (misses[0] + np.cumsum([0, *whole])).astype(int).tolist(), True
     counted = np.cumsum(np.add(misses, 1)) - 1
@@ -383,7 +417,7 @@ def _opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise ImportError("reading a video needs OpenCV: pip install 'vreid-ext[video]'") from error
+        raise ImportError("reading videos requires OpenCV: pip install 'vreid-ext[video]'") from error
     return cv2
 
 
@@ -391,13 +425,13 @@ def _people_detector(cv2: ModuleType) -> PeopleDetector:
     if not hasattr(cv2, "HOGDescriptor_getDefaultPeopleDetector"):
         raise ImportError(
             f"expected OpenCV before version 5, got {cv2.__version__}, which has no people detector: "
-            "pip install 'vreid-ext[video]', or give labelled boxes: --boxes"
+            "pip install 'vreid-ext[video]', or pass labelled boxes (--boxes)"
         )
     return PeopleDetector(cv2)
 
 
 def _pictures(cv2: ModuleType, path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-    """(reads that failed before it, time in seconds, picture) of every frame that decodes."""
+    """Yield (number of failed reads before it, time in seconds, picture) for each frame that is decoded."""
     capture = cv2.VideoCapture(str(path))
     try:
         missed = 0
@@ -411,7 +445,7 @@ def _pictures(cv2: ModuleType, path: Path) -> Iterator[tuple[int, float, NDArray
 
 
 def _of_frames(track: Track, numbers: set[int]) -> Track:
-    """The boxes of a track on these frames."""
+    """The track restricted to the given frames."""
     kept = [(f, b) for f, b in zip(track.frames, track.boxes) if f in numbers]
     return replace(track, frames=tuple(f for f, _ in kept), boxes=tuple(b for _, b in kept))
 

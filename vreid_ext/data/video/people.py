@@ -1,7 +1,8 @@
-"""People in pictures: detect with OpenCV, link boxes of successive frames into tracks.
+"""Detection of people with OpenCV, and linking of the boxes of successive frames into tracks.
 
-The detector is Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection" (CVPR 2005), the
-linker greedy overlap with a constant velocity: not a state-of-the-art tracker, but it needs no weights.
+Detector: Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection" (CVPR 2005). Linking:
+greedy matching by overlap with a constant velocity model. Neither is state of the art, but neither needs
+weights.
 """
 
 from collections.abc import Mapping
@@ -15,17 +16,18 @@ from vreid_ext.data.video.boxes import Box, Track
 
 Boxes = NDArray[np.float64]
 
-# The detector's window of 64 x 128 pixels shows a person some 95 high; enlarging finds smaller people.
+# The detector's window has 64 x 128 pixels, in which a person is about 95 pixels high. Enlarging the frame
+# detects smaller people.
 _ENLARGE = 1.5
-# The part of the window that the person fills (width, height); the rest is the margin it was trained with.
+# Fraction of the window (width, height) that the person fills. The detector was trained with a margin.
 _PERSON = (0.52, 0.73)
 
 
 class PeopleDetector:
-    """OpenCV's HOG people detector, for upright people 62 pixels high or more.
+    """OpenCV's HOG people detector, for upright people with a height of at least 62 pixels.
 
-    Called with a picture (H, W, 3) uint8 it returns boxes (N, 4), x y w h in pixels, the surest first, cut to
-    the picture.
+    Input: a frame (H, W, 3) uint8 BGR. Output: boxes (N, 4), x y w h in pixels, sorted by descending score
+    and clipped to the frame.
     """
 
     def __init__(self, cv2: ModuleType) -> None:
@@ -51,18 +53,19 @@ class PeopleDetector:
 
 
 def group_windows(windows: Boxes, weights: NDArray[np.float64], *, min_iou: float = 0.4) -> Boxes:
-    """Merges the windows that a detector fires around one person into their weighted mean, the surest first.
+    """Merge the windows that a detector reports around one person into their weighted mean.
 
-    Windows that overlap a surer one by more than `min_iou` join it; a window that none joins is dropped,
-    being mostly a false alarm. The order of the input does not matter: OpenCV's threads report in any.
+    Each window joins the window with the highest score among those with an IoU above `min_iou`. Single
+    windows are dropped, because most are false positives. The result is sorted by descending score and does
+    not depend on the order of the input, which OpenCV's threads do not fix.
     """
     order = np.lexsort((*windows.T, -weights))
     windows, weights = windows[order], weights[order]
     overlap = iou(windows, windows)
     merged, free = [], np.ones(len(windows), dtype=bool)
-    for surest in range(len(windows)):
-        group = free & (overlap[surest] > min_iou)
-        if free[surest] and group.sum() > 1:
+    for best in range(len(windows)):
+        group = free & (overlap[best] > min_iou)
+        if free[best] and group.sum() > 1:
             merged.append(np.average(windows[group], axis=0, weights=weights[group]))
             free &= ~group
     return np.array(merged).reshape(-1, 4)
@@ -76,21 +79,21 @@ def link_boxes(
     memory: int = 4,
     times: Mapping[int, float] | None = None,
 ) -> list[Track]:
-    """Links boxes of successive frames into tracks, greedily by overlap.
+    """Link boxes of successive frames into tracks, greedily by overlap.
 
-    A track's next box is expected where its mean velocity over its last `memory` steps takes it. Frame by
-    frame, the pair (track, box) with the highest intersection over union is joined, then the next, down to
-    `min_iou`; a box left over starts a track. A track that more than `max_gap` frames in a row have not
-    continued is closed.
+    The next box of a track is predicted from its mean velocity over its last `memory` steps. In each frame,
+    tracks and boxes are matched in descending order of the intersection over union of predicted box and box,
+    down to `min_iou`. Each box without a match starts a new track. A track ends after more than `max_gap`
+    frames in a row without a match.
 
-    The defaults are those that did best on one street scene (`docs/real_footage.md`).
+    The defaults are those that performed best on one street scene (`docs/real_footage.md`).
 
     Args:
         detections: frame number -> boxes (N, 4), x y w h in pixels; (0, 4) for a frame without people.
-        min_iou: least overlap of a box with the expected one, in (0, 1].
-        max_gap: detected frames that may pass without a box.
-        memory: steps over which the velocity is taken.
-        times: of every frame; the frames' numbers, as of a video with a constant rate, unless given.
+        min_iou: minimum intersection over union of a box and the predicted box, in (0, 1].
+        max_gap: number of frames in `detections` that a track may miss in a row.
+        memory: number of steps over which the velocity is averaged.
+        times: time of each frame; None: use the frame numbers, which assumes a constant frame rate.
 
     Returns:
         Tracks in order of their first box, numbered from 0.
@@ -126,7 +129,7 @@ def link_boxes(
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
-    """Intersection over union of boxes a (N, 4) and b (M, 4), x y w h, no empty one: (N, M) in [0, 1]."""
+    """Intersection over union (N, M) in [0, 1] of boxes a (N, 4) and b (M, 4), x y w h with w, h > 0."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum((a[:, :2] + a[:, 2:])[:, None], (b[:, :2] + b[:, 2:])[None])
     both: NDArray[np.float64] = np.clip(high - low, 0, None).prod(-1)
@@ -134,10 +137,10 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 
 def _expect(times: list[float], boxes: list[Box], time: float) -> Boxes:
-    """The last box, its centre moved on to `time` at the mean velocity of the boxes given."""
+    """Predicted box at `time`: the last box, moved with the mean velocity of the centres of `boxes`."""
     first, last = np.array(boxes[0]), np.array(boxes[-1])
     expected = last.copy()
     if len(times) > 1:
-        way = (last[:2] + last[2:] / 2) - (first[:2] + first[2:] / 2)
-        expected[:2] += way * (time - times[-1]) / (times[-1] - times[0])
+        displacement = (last[:2] + last[2:] / 2) - (first[:2] + first[2:] / 2)
+        expected[:2] += displacement * (time - times[-1]) / (times[-1] - times[0])
     return expected
