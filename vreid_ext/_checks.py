@@ -151,7 +151,7 @@ def readable(value: Tensor) -> bool:
 
 
 def seen(value: Tensor) -> bool:
-    """Whether the values can be read without device synchronisation."""
+    """Whether the values can be read without device synchronization."""
     return value.device.type == "cpu" and readable(value)
 
 
@@ -166,7 +166,7 @@ def held(value: Tensor) -> bool:
 
 
 def within(name: str, value: Tensor, least: int, end: int) -> None:
-    """Check integers from `least` to `end` - 1. Skipped where reading them would synchronise."""
+    """Check integers from `least` to `end` - 1. Skipped where reading them would synchronize."""
     if not seen(value) or not value.numel():
         return
     low, high = (int(each) for each in value.aminmax())

@@ -87,7 +87,7 @@ def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str])
 def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
     """Check logits (n, sum of sizes) and targets (n, A), int64 class indices in range or -1.
 
-    The values of targets on a GPU are not checked, as this would synchronise.
+    The values of targets on a GPU are not checked, as this would synchronize.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__

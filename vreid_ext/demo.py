@@ -1,6 +1,6 @@
 """Demo: trains two models on a rendered set and draws the results, in minutes on two CPU cores.
 
-Nothing is downloaded: the people are rendered and the backbones are initialised randomly.
+Nothing is downloaded: the people are rendered and the backbones are initialized randomly.
 """
 
 import json

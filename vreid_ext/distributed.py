@@ -27,7 +27,7 @@ def world() -> tuple[int, int]:
 
 
 def join_processes() -> None:
-    """Join the process group of `torchrun`. No-op outside `torchrun` or if a group is already initialised."""
+    """Join the process group of `torchrun`. No-op outside `torchrun` or if a group is already initialized."""
     if not dist.is_available() or dist.is_initialized() or launched("WORLD_SIZE", "1") < 2:
         return
     gpus = torch.cuda.device_count()
@@ -91,7 +91,7 @@ def default_device() -> torch.device:
 
 
 def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
-    """Each scalar averaged over the processes, as floats: one all-reduce and one device synchronisation."""
+    """Each scalar averaged over the processes, as floats: one all-reduce and one device synchronization."""
     stacked = torch.stack([value.detach().float() for value in values.values()])
     _, size = world()
     if size > 1:

@@ -55,7 +55,7 @@ def tracklets(
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
+            help="Labeled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
         ),
     ] = None,
     split: Annotated[

@@ -1,6 +1,6 @@
 """Training losses.
 
-Losses are computed in float32 or wider, even under autocast. They do not synchronise with the device, with
+Losses are computed in float32 or wider, even under autocast. They do not synchronize with the device, with
 three exceptions: AITL checks its first batch, OIM checks its targets and features, and CrossBatchMemory
 checks the embeddings that it stores.
 """

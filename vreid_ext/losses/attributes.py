@@ -12,9 +12,9 @@ from vreid_ext.precision import widened
 
 
 class AttributeLoss(nn.Module):
-    """Mean binary cross-entropy over the classes of the labelled attributes (Chen et al., 2020, Section 4.3).
+    """Mean binary cross-entropy over the classes of the labeled attributes (Chen et al., 2020, Section 4.3).
 
-        mean over labelled attributes a, classes c of  BCE(sigmoid(logits_ac), 1[c = target_a])
+        mean over labeled attributes a, classes c of  BCE(sigmoid(logits_ac), 1[c = target_a])
 
     Args:
         sizes: number of classes of each attribute, in the order of the columns.

@@ -20,7 +20,7 @@ class CrossBatchMemory(nn.Module):
 
     Call: `loss(inputs, targets)` as for `TripletLoss`. The batch is then stored, detached. Rows that are not
     finite or whose squares overflow are not stored; on a GPU, where they are not an error, this check
-    synchronises with the device. Only the current batch receives gradients. `clear()` empties the memory. It
+    synchronizes with the device. Only the current batch receives gradients. `clear()` empties the memory. It
     is not part of the state dict and is empty after a restart.
 
     Raises:

@@ -32,7 +32,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Fused:
-    """A distance that the ops support: `metric` of the rows, L2-normalised if `normalize`."""
+    """A distance that the ops support: `metric` of the rows, L2-normalized if `normalize`."""
 
     metric: str
     normalize: bool = False
@@ -153,14 +153,14 @@ if not INSTALLED:
 class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
     """Drop-in replacement of `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix.
 
-    Fused distances are `LpDistance` with p = 2 and power 1 or 2, normalised (the default) or not, and
+    Fused distances are `LpDistance` with p = 2 and power 1 or 2, normalized (the default) or not, and
     `CosineSimilarity`. The base class runs for all other distances, including subclasses of these, for
     `allowed_pos_range` and `allowed_neg_range`, for floating-point labels, and for `ref_emb` with the same
     labels tensor as the anchors.
 
     Args:
         metric: a distance by its name in this package, instead of `distance`: "euclidean" or "squared" of
-            embeddings that are not normalised, or "cosine" for `CosineSimilarity`.
+            embeddings that are not normalized, or "cosine" for `CosineSimilarity`.
         backend: see `ops.batch_hard`.
         options: options of the base class: `distance`, `collect_stats` and others. None are available without
             pytorch-metric-learning.

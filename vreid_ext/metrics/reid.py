@@ -110,7 +110,7 @@ def evaluate(
             there is none. Required with `junk=False` if queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
         rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`); a mapping sets k1, k2 and
-            lambda_value. With "cosine", features are L2-normalised first. Not supported with a distance
+            lambda_value. With "cosine", features are L2-normalized first. Not supported with a distance
             function.
         block_size: for a distance function or re-ranking, the number of queries whose rows of distances are
             in memory at once. By default a block has 4 M distances.

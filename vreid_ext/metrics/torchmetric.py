@@ -65,7 +65,7 @@ class ReIDMetric(Metric):
                 raise TypeError(f"query: expected dtype bool, got {value.dtype}")
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: expected shape ({len(features)},), got {tuple(value.shape)}")
-        if features.device.type == "cpu":  # on a GPU `compute` checks this, to avoid a synchronisation here
+        if features.device.type == "cpu":  # on a GPU `compute` checks this, to avoid a synchronization here
             finite = features.reshape(len(features), -1).isfinite().all(1)
             if not finite.all():
                 row = int((~finite).nonzero()[0])

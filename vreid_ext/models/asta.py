@@ -54,7 +54,7 @@ class ASTA(nn.Module):
         num_classes: number of training identities.
         attributes: the data set that defines the attributes and their classes, "mars" or "dukev".
         streams: the streams to build, any of "reid", "relevant" and "irrelevant" (Table 2). The last two
-            recognise the ID-relevant and the ID-irrelevant attributes.
+            recognize the ID-relevant and the ID-irrelevant attributes.
         asta: concatenate the features of all streams: 3 C numbers, 6144 with ResNet-50. If False, the
             feature is that of "reid" only, and the attribute streams only provide the predictions that AITL
             uses for mining.
@@ -66,7 +66,7 @@ class ASTA(nn.Module):
         input_size: (height, width) of the frames; determines the number of channels of the temporal
             convolution.
         width, start, detach: see `nn.asta.SpatioTemporalAttention`. With start "kaiming" the weights of the
-            attribute classifiers are initialised with a standard deviation of 0.001, as in the authors' code.
+            attribute classifiers are initialized with a standard deviation of 0.001, as in the authors' code.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
         weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
 

@@ -33,8 +33,8 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
 
     Args:
         name: "resnet18", "resnet34", "resnet50", "googlenet" (torchvision's variant with batch
-            normalisation) or "mobilenet_v2".
-        weights: "none" for torchvision's random initialisation; "imagenet" for torchvision's ImageNet
+            normalization) or "mobilenet_v2".
+        weights: "none" for torchvision's random initialization; "imagenet" for torchvision's ImageNet
             weights (version 1), cached or downloaded; or the path of a `.safetensors` file or of a
             `.pth` / `.pt` state dict or checkpoint, which is loaded with `weights_only=True`; see
             `models.foreign.read_tensors`. Tensors are matched by name, ignoring a common prefix (for example
@@ -178,7 +178,7 @@ def _channels(*chain: nn.Module) -> list[int]:
 
 
 class _Rescale(nn.Module):
-    """Convert images normalised with the ImageNet mean and standard deviation to [-1, 1].
+    """Convert images normalized with the ImageNet mean and standard deviation to [-1, 1].
 
     torchvision's GoogLeNet weights were trained on that range.
     """

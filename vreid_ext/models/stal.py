@@ -52,7 +52,7 @@ class PartScores(NamedTuple):
     """Result of `STAL.attend`.
 
     Attributes:
-        scores: a^{r,t} (B,T,R), L1-normalised over each clip.
+        scores: a^{r,t} (B,T,R), L1-normalized over each clip.
         joints: (B,T,14,3), the joints that defined the boxes of the parts; None: boxes of a standing person.
     """
 

@@ -21,8 +21,8 @@ class SpatioTemporalAttention(nn.Module):
         channels: C of the maps.
         size: (H, W) of the maps. The paper's 128 channels over time are 16 x 8.
         width: channels between the two convolutions; default C / 8 (C in the authors' code).
-        start: initialisation. "torch" is the default of torch's layers, with initial attention near 0.5.
-            "kaiming" is the normal initialisation with gain sqrt(2) and biases of zero (as in the authors'
+        start: initialization. "torch" is the default of torch's layers, with initial attention near 0.5.
+            "kaiming" is the normal initialization with gain sqrt(2) and biases of zero (as in the authors'
             code), with initial attention spread over 0.5 +- 0.26.
         detach: detach the maps from which the attention is computed (as in the authors' code). The backbone
             then receives gradients only through the maps that the attention is multiplied with.
@@ -103,7 +103,7 @@ def spatio_temporal_pool(
 
 
 def initialise(module: nn.Module, start: str) -> None:
-    """Initialise the convolutions of a module by "torch" or "kaiming" (see `SpatioTemporalAttention`)."""
+    """Initialize the convolutions of a module by "torch" or "kaiming" (see `SpatioTemporalAttention`)."""
     _checks.choice("start", start, ("torch", "kaiming"))
     for layer in module.modules():
         if start == "kaiming" and isinstance(layer, nn.Conv1d | nn.Conv2d):

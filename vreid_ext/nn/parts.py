@@ -41,7 +41,7 @@ def part_boxes(
 
     A joint is known if its confidence is at least `min_confidence` and it lies in the frame. A part without a
     known joint gets its box of `STANDING`. A box with a side shorter than `min_size`, e.g. of an arm that
-    hangs straight down, is enlarged about its centre and, if it then extends beyond the frame, shifted back.
+    hangs straight down, is enlarged about its center and, if it then extends beyond the frame, shifted back.
 
     Args:
         joints: (...,14,3) x and y as fractions of the frame's width and height, and confidence, in the order

@@ -15,7 +15,7 @@ class ResidualAttention(nn.Module):
         y = x + x * sigmoid(up(down(x)))
 
     down: 1x1 convolution, max pooling with stride 2, 3x3 convolution; up: 4x4 transposed convolution with
-    stride 2, 1x1 convolution to the channels of x. Batch normalisation and ReLU after all convolutions except
+    stride 2, 1x1 convolution to the channels of x. Batch normalization and ReLU after all convolutions except
     the last are our choice; the paper does not state them.
 
     Args:
@@ -51,7 +51,7 @@ class ResidualAttention(nn.Module):
 
 
 class QualityNetwork(nn.Module):
-    """Quality scores of all body parts in all frames (STAL, section III-C), before the L1 normalisation.
+    """Quality scores of all body parts in all frames (STAL, section III-C), before the L1 normalization.
 
     7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores, sigmoid. The
     strides of 2 and the numbers of channels are our choice. The pooling gives 4 x 4 cells for any input size;
@@ -101,9 +101,9 @@ class Parts(NamedTuple):
 
 
 def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
-    """L1 normalisation of a score map (B,T,R) over the valid frames and the parts of a clip.
+    """L1 normalization of a score map (B,T,R) over the valid frames and the parts of a clip.
 
-    Eq. 8 and 9 use only ratios of the scores of a clip, so this normalisation does not change their results.
+    Eq. 8 and 9 use only ratios of the scores of a clip, so this normalization does not change their results.
     """
     _checks.floating("scores", scores, "(B,T,R)")
     _checks.mask("valid", valid, tuple(scores.shape[:2]), scores.device)

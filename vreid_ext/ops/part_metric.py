@@ -84,7 +84,7 @@ def part_distance(
 
 
 def _normalised(weights: Tensor) -> Tensor:
-    """L2-normalised rows. A row of zeros becomes uniform and has gradient zero."""
+    """L2-normalized rows. A row of zeros becomes uniform and has gradient zero."""
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
     nonzero = norm != 0
     return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)

@@ -17,7 +17,7 @@ Features are float16, bfloat16, float32 (the former two are converted exactly to
 are not differentiable. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and
 narrower dtypes, "cuda".
 
-There is no GPU kernel for features: plain torch processes one query after another and synchronises for
+There is no GPU kernel for features: plain torch processes one query after another and synchronizes for
 each, with temporaries of at most 2^24 float64 values (128 MiB) or, in `top_k`, G values. `vreid eval` ranks
 on the CPU.
 """

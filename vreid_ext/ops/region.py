@@ -82,12 +82,12 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     """Overlap of the K receptive fields of each frame, for given weights (DRSTA, Eq. 9 and 10).
 
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(weights)
-        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also favours weights
+        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also favors weights
                       that are concentrated on one cell
 
     Args:
         weights: (B,T,K,L), not negative. For "hellinger" the rows should sum to one; the diagonal of
-            R R^T - I penalises other sums.
+            R R^T - I penalizes other sums.
 
     Returns:
         (B,T), float32 (float64 for float64 input). A weight of zero has gradient zero for "hellinger", where

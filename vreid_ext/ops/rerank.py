@@ -52,18 +52,18 @@ def k_reciprocal(
         distance = (1 - lambda) J + lambda D'
 
     A row of V has O(k1 k2) nonzero entries, and J is 1 for pairs without a common one. For given k1 and k2,
-    the time besides two matrix products and the memory besides the features are O(N). Neighbours are
-    those of `ops.top_k` with "euclidean". For cosine distances pass L2-normalised features.
+    the time besides two matrix products and the memory besides the features are O(N). Neighbors are
+    those of `ops.top_k` with "euclidean". For cosine distances pass L2-normalized features.
 
     Args:
         query: (Q,D) float16, bfloat16, float32 or float64.
         gallery: (G,D).
-        k1: number of neighbours in a set, at least 1.
-        k2: number of neighbours that are averaged, at least 1 (1: no averaging).
+        k1: number of neighbors in a set, at least 1.
+        k2: number of neighbors that are averaged, at least 1 (1: no averaging).
         lambda_value: weight of the original distance, 0 to 1.
         backend: "auto", "native" or "reference" (dense, O(N^2) memory).
 
-    Not differentiable. Tracers and transforms are not supported, because the number of neighbours depends on
+    Not differentiable. Tracers and transforms are not supported, because the number of neighbors depends on
     the data.
 
     Raises:

@@ -33,7 +33,7 @@ AP = {
     "(the evaluation code of MARS)",
 }
 _BOOKKEEPING = ("kind", "step", "epoch")
-_INK = "#7f7e7d"  # placeholder in matplotlib's SVG for the text colour of the page
+_INK = "#7f7e7d"  # placeholder in matplotlib's SVG for the text color of the page
 
 
 def report_checkpoint(
@@ -232,7 +232,7 @@ def _training(logs: Mapping[str, Path]) -> Markup | None:
 
 
 def _inline(draw: Callable[[Path], Path], prefix: str) -> Markup:
-    """A drawing as inline SVG with text elements, the text colour of the page and no background."""
+    """A drawing as inline SVG with text elements, the text color of the page and no background."""
     colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     style: Any = {"svg.fonttype": "none", "savefig.transparent": True, **dict.fromkeys(colored, _INK)}
     with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context(style):

@@ -14,7 +14,7 @@ from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
 from vreid_ext.precision import accumulator
 
-# Features are centred if the squared norm of their mean exceeds their variance by this factor.
+# Features are centered if the squared norm of their mean exceeds their variance by this factor.
 _OFF_CENTRE = 64
 _BLOCK_ELEMENTS = 1 << 22  # products in a block: 32 MiB in float64
 
@@ -69,7 +69,7 @@ class KReciprocal:
         distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
         _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))
-        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours, not in `distances`
+        unknown = (distance < 0).nonzero()[:, 0]  # neighbors of neighbors, not in `distances`
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
         weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]

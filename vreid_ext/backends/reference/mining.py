@@ -59,7 +59,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:
-    """Rows in float32 or wider, for "cosine" L2-normalised. A row whose squares underflow becomes zero."""
+    """Rows in float32 or wider, for "cosine" L2-normalized. A row whose squares underflow becomes zero."""
     x = widened(x)
     if metric != "cosine":
         return x

@@ -35,7 +35,7 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
     expanded = neighbours | (taken.double() @ half.double() > 0)
     weights = torch.where(expanded, torch.exp(-scaled), 0)
     # An item with more than k1 duplicates may have an empty set: it may be missing from the nearest
-    # neighbours of each of its own neighbours. Its row of weights stays zero.
+    # neighbors of each of its own neighbors. Its row of weights stays zero.
     total = weights.sum(1, keepdim=True)
     weights /= torch.where(total == 0, 1, total)
     if k2 > 1:

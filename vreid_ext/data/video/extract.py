@@ -1,4 +1,4 @@
-"""Extraction of tracklets from videos: detect and link people, or read labelled boxes, and crop the boxes."""
+"""Extraction of tracklets from videos: detect and link people, or read labeled boxes, and crop the boxes."""
 
 import hashlib
 import math
@@ -425,7 +425,7 @@ def _people_detector(cv2: ModuleType) -> PeopleDetector:
     if not hasattr(cv2, "HOGDescriptor_getDefaultPeopleDetector"):
         raise ImportError(
             f"expected OpenCV before version 5, got {cv2.__version__}, which has no people detector: "
-            "pip install 'vreid-ext[video]', or pass labelled boxes (--boxes)"
+            "pip install 'vreid-ext[video]', or pass labeled boxes (--boxes)"
         )
     return PeopleDetector(cv2)
 

@@ -137,7 +137,7 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 
 def _expect(times: list[float], boxes: list[Box], time: float) -> Boxes:
-    """Predicted box at `time`: the last box, moved with the mean velocity of the centres of `boxes`."""
+    """Predicted box at `time`: the last box, moved with the mean velocity of the centers of `boxes`."""
     first, last = np.array(boxes[0]), np.array(boxes[-1])
     expected = last.copy()
     if len(times) > 1:
