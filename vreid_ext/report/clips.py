@@ -44,7 +44,7 @@ def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, titl
 
     Args:
         frames: (T,3,h,w) uint8, RGB.
-        attended: scores (1,T,K) and attention (1,T,H,W) of the clip; the leading axis may be missing.
+        attended: scores (1,T,K) and attention (1,T,H,W) of the clip; the first axis may be omitted.
         path: file of the picture, ending in .png or .svg.
         title: title of the picture.
 
