@@ -55,9 +55,10 @@ ID_RELEVANT: Mapping[str, Mapping[str, int]] = {
 
 
 def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
-    """Number of classes of each attribute of "mars" or "dukev", in column order ("all": ID-irrelevant first).
+    """Number of classes of each attribute of "mars" or "dukev", in column order.
 
-    The numbers add up to 25 for "id_irrelevant", and to 41 (mars) or 33 (dukev) for "id_relevant".
+    For "all", the ID-irrelevant attributes come first. The numbers add up to 25 for "id_irrelevant", and to
+    41 (mars) or 33 (dukev) for "id_relevant".
 
     Raises:
         ValueError: unknown data set or group.

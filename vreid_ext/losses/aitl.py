@@ -35,7 +35,7 @@ class AITLoss(nn.Module):
     the batch contains such identities.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ class AttributeLoss(nn.Module):
     unknown. Returns a float32 scalar (float64 for float64 logits), zero without a known attribute.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also for a class out
-            of range.
+        TypeError, ValueError: an argument has the wrong type or value. On a CPU, this includes a class out of
+            range.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:

@@ -20,7 +20,7 @@ class CrossEntropyLoss(nn.Module):
     torch's kernel, without a device synchronization.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:

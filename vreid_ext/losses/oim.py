@@ -16,7 +16,7 @@ class OIMLoss(nn.Module):
     Search", CVPR 2017, Eq. 1 to 3; the loss of DRSTA).
 
     A table stores one feature per identity, and a circular queue stores features of unlabeled persons. A
-    sample is classified by its similarity to all of them:
+    sample is classified by its similarity to all stored features:
 
         -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: number of labeled samples
 
@@ -27,15 +27,15 @@ class OIMLoss(nn.Module):
 
     Rows are initially zero and have norm one after their first sample. A sample that is not finite, or whose
     squares overflow, makes the loss NaN (a `GradScaler` then skips the step) and does not update the tables.
-    Under `torch.distributed` the samples of all processes are used in the order of ranks, so the tables are
-    the same in every process.
+    Under `torch.distributed` every process uses the samples of all processes, in the order of ranks, so the
+    tables are the same in every process.
 
     Args:
         num_features: D.
         num_classes: number of labeled identities.
         scalar: inverse temperature; 30 in open-reid, 10 in the authors' person search.
         momentum: momentum of the update, in [0, 1).
-        queue: rows for unlabeled samples; 0 for none, 5000 in the authors' person search.
+        queue: number of rows for unlabeled samples; 0 disables the queue; 5000 in the authors' person search.
 
     Call: `loss(inputs, targets)` with floating-point inputs (n,D), which should be L2-normalized, and integer
     targets (n,) in [0, num_classes), or -1 for an unlabeled person if there is a queue. Returns a float32
@@ -43,8 +43,8 @@ class OIMLoss(nn.Module):
     which synchronizes with the device.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got, e.g. a label out of range or a
-            queue smaller than the batch.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a label out of range or a queue
+            smaller than the batch.
     """
 
     table: Tensor

@@ -17,8 +17,8 @@ def attribute_scores(
         accuracy = correct / labeled
         F1 = mean over classes c of  2 TP_c / (2 TP_c + FP_c + FN_c)
 
-    F1 is the macro average over the classes that occur among targets or predictions. Unlike accuracy it is
-    informative if one class has most samples, as for most attributes of MARS.
+    F1 is the macro average over the classes that occur among targets or predictions. Unlike
+    accuracy, F1 is informative if most samples belong to one class, as for most attributes of MARS.
 
     Args:
         logits: (n, sum of sizes); the classes of an attribute are contiguous.
@@ -30,7 +30,7 @@ def attribute_scores(
         labeled rows are omitted.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     sizes = _checks.sizes(sizes)
     check_attributes(logits, targets, sizes)

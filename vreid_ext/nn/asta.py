@@ -13,8 +13,8 @@ class SpatioTemporalAttention(nn.Module):
     A 1x1 convolution with BN and ReLU and a 3x3 convolution reduce the map of each frame to one channel. Its
     H W cells are then the channels of a convolution over time, followed by a sigmoid.
 
-    For the temporal convolution the paper states kernel 3, padding 2 and an output of the length of the
-    input, which is inconsistent. Padding 1 (as in the authors' code) keeps the T frames. The 1x1 convolution
+    For the temporal convolution the paper states kernel 3, padding 2 and an output of the same length as the
+    input. This is inconsistent. Padding 1 (as in the authors' code) keeps the T frames. The 1x1 convolution
     is the paper's "additional size-preserving convolutional layer"; the paper does not state its width.
 
     Args:
@@ -25,7 +25,7 @@ class SpatioTemporalAttention(nn.Module):
             "kaiming" is the normal initialization with gain sqrt(2) and biases of zero (as in the authors'
             code), with initial attention spread over 0.5 +- 0.26.
         detach: detach the maps from which the attention is computed (as in the authors' code). The backbone
-            then receives gradients only through the maps that the attention is multiplied with.
+            then receives gradients only through the maps that are multiplied by the attention.
 
     Call: `attention(maps, valid=None)` with maps (B,T,C,H,W) and valid (B,T) bool returns weights (B,T,H,W)
     in [0, 1]. A frame that `valid` excludes has weight zero and enters the temporal convolution as zeros.

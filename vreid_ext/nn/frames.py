@@ -1,4 +1,4 @@
-"""Applies modules of single frames to clips."""
+"""Applies per-frame modules to clips."""
 
 from typing import cast
 

@@ -26,7 +26,7 @@ class STAPooling(nn.Module):
     the others in float32 or wider.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
 
     Source: Fu et al., "STA: Spatial-Temporal Attention for Large-Scale Video-based Person
     Re-Identification", AAAI 2019.

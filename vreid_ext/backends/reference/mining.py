@@ -78,7 +78,7 @@ def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
     if metric != "cosine":
         return distance
     zero = (x == 0).all(1)[:, None] | (y == 0).all(1)
-    return torch.where(zero, 2**0.5, distance)  # sqrt(2) for unit vectors is a cosine distance of 1
+    return torch.where(zero, 2**0.5, distance)  # sqrt(2) between unit vectors: a cosine distance of 1
 
 
 def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:

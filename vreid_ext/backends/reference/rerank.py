@@ -29,7 +29,7 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
         return near & near.T
 
     neighbours, half = mutual(k1 + 1), mutual(round(k1 / 2) + 1)
-    # taken[i,c]: whether more than two thirds of c's smaller set lie in i's set.
+    # taken[i,c]: whether more than two thirds of `half[c]` lie in `neighbours[i]`.
     shared = neighbours.double() @ half.double()
     taken = neighbours & (3 * shared > 2 * half.sum(1))
     expanded = neighbours | (taken.double() @ half.double() > 0)
