@@ -1,7 +1,7 @@
 """Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32.
 
-Random parameters are drawn once per clip, so all frames are flipped, cropped and erased in the same way, and
-the joints with them. With `per_frame` they are drawn for each frame. Random numbers come from torch's default
+Random parameters are drawn once per clip, so all frames and their joints are flipped, cropped and erased in
+the same way. With `per_frame` they are drawn for each frame. Random numbers come from torch's default
 generator, which `ClipDataset` seeds for each item.
 """
 

@@ -1,6 +1,6 @@
 """Synthetic data sets: rendered walking people in the layouts of MARS, iLIDS-VID and PRID2011.
 
-They serve for training, tests and the demo without any download.
+They are used for training, tests and the demo, and require no download.
 """
 
 from __future__ import annotations

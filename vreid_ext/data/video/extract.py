@@ -394,9 +394,9 @@ class _Clip:
 
 
 def number_frames(misses: Sequence[int], seconds: Sequence[float], fps: float) -> tuple[list[int], bool]:
-    """Number the decoded frames, and tell whether the numbers are proportional to time.
+    """Number the decoded frames. Returns the numbers and whether they are proportional to time.
 
-    A damaged video shows either as failed reads or as gaps between the timestamps. If all time steps are
+    In a damaged video, either reads fail or the timestamps have gaps. If all time steps are
     multiples of 1 / fps, the frames are numbered by time, otherwise by counting frames and failed reads.
 
     Args:
