@@ -68,7 +68,7 @@ struct Tiling {
     static constexpr int64_t kUnit =
         Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
 
-    // A multiple of `unit`, at least one.
+    // size / parts, rounded up to a multiple of `unit`: at least `unit`, at most `largest`.
     static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
                       "whole panels");

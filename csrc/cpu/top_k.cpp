@@ -115,7 +115,7 @@ class List {
     Candidate* const scratch_;
 };
 
-// Row `row` of the op is row `line` of the part.
+// Updates row `row` of the op, which is row `line` of the part.
 void update(const TopK& op, const Tile& part, int64_t line, int64_t row, Candidate* scratch) {
     List list(op, row, scratch);
     FloatVector largest = broadcast<float>(op.largest[row]);
