@@ -12,7 +12,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields batches of P identities x K tracklets as lists of (tracklet index, seed) for `ClipDataset`.
 
     If an identity has fewer than K tracklets, all of them are used equally often, up to a difference of one.
-    Each repetition has its own seed and therefore gives a different clip.
+    Each repetition has its own seed, so its frames and augmentation are drawn independently.
 
     In each epoch the identities are shuffled and split into groups of P. By default an epoch has
     num_identities // P batches, each identity occurs at most once, and the remainder is dropped (like
