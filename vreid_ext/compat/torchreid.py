@@ -199,8 +199,8 @@ def re_ranking(
 ) -> np.ndarray:
     """Re-ranked distances (Q,G) float32 from the distances of all pairs of queries and gallery items.
 
-    Computes `ops.k_reciprocal` with the squares of these distances as D. The memory in addition to
-    arguments and result is O(N k1). `ops.k_reciprocal` takes features and does not need the distance matrices.
+    Computes `ops.k_reciprocal` with the squares of these distances as D. The memory in addition to arguments
+    and result is O(N k1). `ops.k_reciprocal` takes features and does not need the distance matrices.
     """
     from vreid_ext.backends.native.rerank import KReciprocal
 
