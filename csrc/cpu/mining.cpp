@@ -34,8 +34,8 @@ void mean(const PrepareRows& op) {
     }
 }
 
-// Of kLanes rows: `square`, the squared norms, and `special`, zero or, if an element or its square is not
-// finite, NaN.
+// For kLanes rows: `square` is the squared norm; `special` is NaN if an element or its square is not finite,
+// otherwise zero.
 template <class A>
 struct Prepared {
     Vec<A> square, special;

@@ -37,8 +37,8 @@ VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, 
         }
 }
 
-// Multiplies rows `top` to `end` by the first columns of a panel, with as few vectors, at most V, as hold
-// these columns.
+// Multiplies rows `top` to `end` by the first columns of a panel, in the smallest number of vectors that
+// holds these columns, at most V.
 template <int V, class Side, class A>
 void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t columns, int64_t d, int64_t depth,
                     A* out, int64_t stride) {
