@@ -61,7 +61,7 @@ def test_splits_are_trained_evaluated_and_averaged(vreid, tmp_path):
 
     code, _, errors = vreid("eval", run, "--splits", "all")
     assert code == 1
-    assert "holds no run of split 1; train it first" in errors
+    assert "got none; train it first" in errors
 
     other = ("dataset.name=prid", f"dataset.root={tmp_path / 'prid'}")
     code, output, errors = vreid("eval", run / "split-0", *other, "--splits", "all", "--json")
@@ -230,7 +230,7 @@ def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
         (("train", "sta_marz"), "nearest: sta_mars"),
         (("train", "sta_mars", "train.epoch=1"), "nearest known key: 'train.epochs'"),
         (("train", "sta_mars"), "dataset.root=DIR"),
-        (("eval", "nowhere"), "neither a checkpoint nor a run"),
+        (("eval", "nowhere"), "expected a checkpoint, or a run that contains one"),
         (("search", "nowhere", "nowhere"), "has no manifest.json"),
         (
             ("synth", "out", "--size", "big"),

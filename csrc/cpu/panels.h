@@ -7,7 +7,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// One step of a transposition: swaps the off-diagonal blocks of Half x Half elements of two vectors.
+// One step of a transposition: exchanges the off-diagonal blocks of Half x Half elements of two vectors.
 template <int Half, class V, int... I>
 VREID_INLINE void exchange(V& a, V& b, Pack<I...>) {
     constexpr int N = sizeof...(I);
@@ -26,7 +26,7 @@ VREID_INLINE void transpose(V (&v)[N]) {
     }
 }
 
-// Sums of D terms, accumulated in the same blocks as the products.
+// Sums of D terms, computed in the same blocks as the products.
 template <class A>
 struct BlockSum {
     Vec<A> total{}, block{};
@@ -41,9 +41,8 @@ struct BlockSum {
     Vec<A> value() const { return total + block; }
 };
 
-// Transposes kLanes rows of x, starting at row `first`; rows beyond the last count as zeros. Row d of `out`
-// is f(d, v), where v is the vector of the elements d of these rows. Rows of `out` are `stride` elements
-// apart.
+// Writes up to kLanes rows of x from row `first` on as columns of `out`, whose rows start `stride` elements
+// apart: f(d, v), where v is the vector of the elements d of the rows. Rows beyond the last are zero.
 template <class T, class F>
 void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) {
     using A = Acc<T>;
@@ -72,8 +71,8 @@ void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) 
     }
 }
 
-// Packs rows that are given transposed: row d of the matrix x has element d of all N rows to pack. Packs rows
-// `first` to `last` of x, which are `stride` elements apart. Panels start `panel` elements apart.
+// Packs a matrix whose row d holds the elements d of all N packed rows: its rows `first` to `last`, which
+// start `stride` elements apart. Panels start `panel` elements apart.
 template <class A>
 void pack_columns(const A* x, int64_t stride, int64_t first, int64_t last, int64_t N, A* panels,
                   int64_t panel) {

@@ -11,9 +11,8 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kRows rows, [panel][d][row]; the last panel is padded with zeros. Both
-// operands of a product have this layout: a micro-tile in registers is the product of kMicro rows of one
-// panel and all columns of another.
+// Rows are packed into panels of kRows rows, [panel][d][row]; the last panel is padded with zeros. Both sides
+// of a product have this layout. kMicro rows of one panel are multiplied by all rows of another in registers.
 namespace {
 
 template <class A>
@@ -22,27 +21,27 @@ struct Panel {
     static constexpr int kMicro = kRegisters == 32 ? 8 : 4;
     static constexpr int kVectors = kRegisters == 32 || kLanes == 2 ? 2 : 3;
     static constexpr int kRows = kVectors * kLanes;
-    static_assert(kRows % kMicro == 0, "a panel is cut into whole micro-tiles");
+    static_assert(kRows % kMicro == 0, "a panel consists of whole micro-tiles");
 
     static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
-    // The offset of the first of the D elements of a row; its elements are kRows apart.
+    // The index of the first element of a row of D elements; they are kRows apart.
     static int64_t offset(int64_t row, int64_t D) { return row / kRows * kRows * D + row % kRows; }
 };
 
-// Terms of a block of a sum: the slices of two panels stay in the L1 cache.
+// Terms in a block of a sum: the slices of two panels of this depth fit into the L1 cache.
 constexpr int64_t kDepth = 128;
 
-// A block of a product, which starts at row `top` and column `left`.
+// A tile of a product: rows from `top` on and columns from `left` on.
 struct Cut {
     int64_t top, left, rows, columns;
 };
 
-// A tile, and the slices of panels from which it is computed, fit into the L2 cache of a core.
+// A tile and the slices of the panels that it is computed from fit into the L2 cache.
 constexpr int64_t kTileRows = 96, kTileColumns = 192;
 
-// Divides a product (rows, columns) into tiles of at most kTileRows x kTileColumns; for a small product the
-// tiles are smaller, so that there are enough for all threads. A tile has whole panels of columns, and whole
-// vectors and micro-tiles of rows, so that `multiply` can start at any tile.
+// The tiles of a product (rows, columns). A large product has tiles of kTileRows x kTileColumns, a small one
+// smaller tiles, so that every thread gets some. Tiles consist of whole panels of columns and whole vectors
+// and micro-tiles of rows, as `multiply` requires.
 template <class A>
 struct Tiling {
     int64_t rows, columns, height, width, down, across;
@@ -62,7 +61,7 @@ struct Tiling {
         return {top, left, smaller(height, rows - top), smaller(width, columns - left)};
     }
 
-    // The number of elements of a tile's buffer; `multiply` writes whole panels.
+    // Elements of the memory of a tile, which `multiply` fills by whole panels.
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
 
   private:
@@ -80,31 +79,31 @@ struct Tiling {
 
 }  // namespace
 
-// The left operand of a product, whose elements are read one at a time: packed rows from `top` on, ...
+// A left side of a product, whose elements are read one at a time: packed rows from `top` on.
 template <class A>
 struct PackedRows {
-    static constexpr int64_t kStep = Panel<A>::kRows;  // from an element of a row to the next
+    static constexpr int64_t kStep = Panel<A>::kRows;  // from one element of a row to the next
     const A* data;
     int64_t top, D;
     const A* row(int64_t r) const { return data + Panel<A>::offset(top + r, D); }
     void expect(int64_t, int64_t, int64_t) const {}
 };
-// ... or rows that are not packed. No other thread may write to them during the product.
+// A left side of a product: rows that are not packed. No other thread may write to them.
 template <class A>
 struct PlainRows {
     static constexpr int64_t kStep = 1;
     const A* data;
     int64_t stride;
     const A* row(int64_t r) const { return data + r * stride; }
-    // Prefetches elements of a row; the row may be beyond the last one.
+    // Prefetches elements of a row, which may be beyond the last row.
     void expect(int64_t r, int64_t d, int64_t depth) const {
         constexpr int64_t kLine = 64 / sizeof(A);
         for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
     }
 };
 
-// out (rows, columns) = the products of the rows x with the packed rows y; y starts at the first row of a
-// panel. `out` has room for whole panels; its rows are `stride` elements apart.
+// out (rows, columns) = the products of rows x and packed rows y; y starts at the first row of a panel. `out`
+// has room for whole panels; its rows start `stride` elements apart.
 template <class Side, class A>
 void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
 

@@ -1,8 +1,8 @@
-// Ranks by counting: how many items of a tile come before each positive of its query. No row is sorted.
+// Ranks by counting: the number of items of a tile that rank before each positive of its query. No row is
+// sorted.
 //
-// Keys are compared with an interval around each positive's key. Outside this interval the comparison is
-// certain. The few items inside are compared by their distances in double and, if these are equal, by the
-// index.
+// Each key is compared with an interval around the positive's key. Outside of it the comparison is certain;
+// for the few items inside, the distances in double decide, and the indices if these are equal.
 #include "cpu/double_distance.h"
 #include "cpu/kernels.h"
 #include "cpu/tile.h"
@@ -22,8 +22,8 @@ struct Mask<double> {
     typedef int64_t V __attribute__((vector_size(kVectorBytes)));
 };
 
-// Appends the keys of a vector that are at most `highest`, and their columns; the first lane is column
-// `column`. Returns the new size.
+// Appends the keys of a vector that are not above `highest`, and their columns, to the lists; `column` is
+// that of the first lane. Returns the new size.
 template <class K>
 inline int append(const K* vector, int32_t column, K highest, K* keys, int32_t* columns, int size) {
     const auto within = load(vector) <= broadcast<K>(highest);
@@ -49,8 +49,8 @@ inline int append(const float* vector, int32_t column, float highest, float* key
 }
 #endif
 
-// The items of a row that may rank before a positive, stored contiguously: the keys of several pieces, and
-// their columns relative to `base`.
+// The items of a row that may rank before a positive, contiguous: the keys of some pieces, and their columns
+// relative to `base`.
 template <class K>
 struct Near {
     alignas(64) K keys[4 * kPiece];
@@ -65,13 +65,13 @@ struct Near {
     }
     // Whether the next piece may not fit.
     bool full(int64_t begin) const { return size > 3 * kPiece || begin - base > (1 << 30); }
-    // Pads the keys to whole vectors.
+    // Pads to whole vectors.
     void pad() {
         for (int n = size; n % Lanes<K>::N; ++n) keys[n] = kNone<K>;
     }
 };
 
-// Returns the number of keys below `low`; sets `open` to whether any key is between `low` and `high`.
+// The number of keys below `low`; sets `open` if there are keys from `low` to `high`.
 template <class K>
 inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& open) {
     typename Mask<K>::V below{}, between{};
@@ -84,7 +84,7 @@ inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& o
     return sum_lanes(below);
 }
 
-// Looks up the distance of an item that is itself a positive; returns false for any other item.
+// If `item` is a positive, returns its given distance.
 inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, double& distance) {
     for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
         if (op.index[p] == item) {
@@ -95,7 +95,7 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
     return false;
 }
 
-// How many of the keys between `low` and `high` come before positive p.
+// The number of items with keys from `low` to `high` that rank before positive p.
 template <class K>
 int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, const Near<K>& near,
                Vec<K> low, Vec<K> high) {

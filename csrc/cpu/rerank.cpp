@@ -65,7 +65,7 @@ void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
 // A dense row of sums with a list of its non-zero elements.
 template <class A>
 struct Sums {
-    A* value;  // zero where nothing was added
+    A* value;  // zero if nothing was added
     int64_t* touched;
     int64_t size;
 
@@ -145,7 +145,7 @@ void overlap_row(const Overlap& op, int64_t row, Sums<A>& sums) {
     }
 }
 
-// Rows from `first` on by column; a row's entries keep their order, and rows ascend within a column.
+// Counts the entries per column, then writes them; within a column, rows are in ascending order.
 template <class A>
 Status transposed(const Transpose& op) {
     const A* values = static_cast<const A*>(op.rows.value);
@@ -164,7 +164,7 @@ Status transposed(const Transpose& op) {
     return Status::ok;
 }
 
-// Calls f(A{}) with the type of the rows' values.
+// Calls f(T{}) with the dtype T of the values.
 template <class F>
 Status of_values(const SparseRows& rows, F f) {
     return rows.dtype == DType::f64 ? f(double()) : f(float());
@@ -188,7 +188,6 @@ Status mean_rows(const MeanRows& op) {
     });
 }
 
-// Counts the entries per column, then writes them; within a column, rows are in ascending order.
 Status transpose(const Transpose& op) {
     return of_values(op.rows, [&](auto number) { return transposed<decltype(number)>(op); });
 }

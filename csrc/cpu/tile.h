@@ -1,4 +1,4 @@
-// A tile of distances, or of values with the same order, read row by row in pieces that stay in the cache.
+// A tile of distances, or of keys with the same order, read row by row in pieces that stay in the cache.
 #pragma once
 
 #include <omp.h>
@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kPiece = 1024;  // keys of a piece
 
-// The key of an item that is left out: NaN, which is neither below nor above any other key.
+// The key of an item that is left out: NaN is neither below nor above any key.
 template <class K>
 constexpr K kNone = K(__builtin_nan(""));
 
@@ -66,8 +66,9 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     }
 }
 
-// values (queries, items) = the products of some queries of a tile with some of its items. `values` and
-// `memory` each have room for whole panels of both. The items are read in place, once for all queries.
+// values (queries, items) = the products of some of a tile's queries and some of its items; there is room for
+// whole panels of both, and for as many elements in `memory`. The items are read in place, once for all
+// queries.
 inline void item_products(const Tile& tile, const Cut& cut, float* memory, float* values, int64_t stride) {
     using P = Panel<float>;
     const int64_t D = tile.x.D, width = P::count(cut.rows) * P::kRows;
@@ -78,14 +79,15 @@ inline void item_products(const Tile& tile, const Cut& cut, float* memory, float
         pack_lanes<float>(columns, first, values + first, stride, [](int64_t, FloatVector v) { return v; });
 }
 
-// Calls f(part, first row, memory) for parts of a tile: rows of its values or, if it has no values, products
-// that are computed here. One thread processes all parts of a row in order; it has `bytes` of memory.
+// Calls f(part, first row, memory) for parts of a tile that have values: rows of the tile itself or, if it
+// has no values, products that are computed here. One thread gets the parts of a row, one after another, and
+// `bytes` of memory.
 template <class F>
 Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
     using P = Panel<float>;
     constexpr int64_t kNumbers = Tiling<float>::kNumbers;
     if (!tile.values && P::count(tile.Q) < 2 * threads) {
-        // There are too few rows for all threads, so the threads first divide the items among them.
+        // There are too few rows for all threads, so the products are distributed by items.
         const Tiling<float> tiles(tile.G, tile.Q, threads);
         const int64_t stride = P::count(tile.G) * P::kRows;
         const Scratch memory(threads, kNumbers * int64_t(sizeof(float)));
@@ -103,7 +105,7 @@ Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
         whole.stride = stride;
         return for_parts(whole, threads, bytes, f);
     }
-    // One thread processes all columns of a row, so only the rows are divided among the threads.
+    // One thread gets all columns of a row, so only the rows are distributed.
     const int64_t each = P::count((tile.Q + 2 * threads - 1) / (2 * threads)) * P::kRows;
     const int64_t height = tile.values ? 8 : each < kTileRows ? each : kTileRows;
     const int64_t width = tile.values ? tile.G : kTileColumns;

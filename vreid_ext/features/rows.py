@@ -64,9 +64,7 @@ class Features:
         if self.shard is not None and total is not None:
             if not 0 <= self.shard <= total - self._here:
                 last = self.shard + self._here - 1
-                raise ValueError(
-                    f"{name}: expected rows from 0 to {total - 1}, got rows {self.shard} to {last} of {total}"
-                )
+                raise ValueError(f"{name}: expected rows from 0 to {total - 1}, got {self.shard} to {last}")
             self.shape = (total, *self.shape[1:])
 
     def __len__(self) -> int:
