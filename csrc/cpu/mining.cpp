@@ -92,7 +92,7 @@ Status prepare(PrepareRows& op) {
             }
         }
     }
-    // After centring, one non-finite row makes the squares of all rows NaN; report the row that was
+    // After centering, one non-finite row makes the squares of all rows NaN; report the row that was
     // non-finite.
     op.bad_row = special < op.x.N ? special : large < op.x.N ? large : -1;
     return Status::ok;
