@@ -51,7 +51,8 @@ class CMakeBuild(build_ext):
 
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp, module).resolve()
+        # In the source tree, for editable installs too, so that the next build compiles only what has changed.
+        build = ROOT / "build" / f"{module}-{sys.implementation.cache_tag}"
         # pip builds in a temporary environment, which no longer exists at the next build in this folder. So
         # pass its paths explicitly: CMake then uses the new ones and ninja compiles only what has changed.
         configure = [
