@@ -205,7 +205,7 @@ def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_pat
     assert code == 1  # grey frames: the detector runs and there is nobody
     assert "expected a track of at least 4 boxes in frames 0 to 6, got none" in errors
     code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
-    assert (code, errors) == (1, "vreid: error: --split: expected none for a folder of videos, got 3\n")
+    assert (code, errors) == (1, "vreid: error: --split: expected no value for a folder of videos, got 3\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)
     assert code == 1
     assert errors == "vreid: error: stride: expected at least 1, got 0\n"
@@ -289,7 +289,7 @@ def test_an_interrupted_training_says_how_to_go_on(vreid, monkeypatch, tmp_path)
     monkeypatch.setattr("vreid_ext.engine.train", interrupt)
     code, output, errors = vreid("train", "synth_sta", "--out", tmp_path)
     assert (code, output) == (130, "")
-    assert errors == "vreid: interrupted; the same command resumes where it stopped\n"
+    assert errors == "vreid: interrupted; run the same command again to resume\n"
 
 
 def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tmp_path):
@@ -299,7 +299,10 @@ def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tm
     monkeypatch.setattr("vreid_ext.data.synth.synthesize", interrupt)
     code, _, errors = vreid("synth", tmp_path / "set")
     assert code == 130
-    assert errors == "vreid: interrupted; no incomplete output is left; the same command starts again\n"
+    assert (
+        errors
+        == "vreid: interrupted; no incomplete output is left; run the same command again to start over\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ void mean(const PrepareRows& op) {
     }
 }
 
-// The squared norms of kLanes rows, and for each row zero, or NaN if an element or its square is not finite.
+// For kLanes rows: `square` is the squared norm; `special` is NaN if an element or its square is not finite,
+// otherwise zero.
 template <class A>
 struct Prepared {
     Vec<A> square, special;
@@ -91,7 +92,7 @@ Status prepare(PrepareRows& op) {
             }
         }
     }
-    // After centring, one non-finite row makes the squares of all rows NaN; report the row that was
+    // After centering, one non-finite row makes the squares of all rows NaN; report the row that was
     // non-finite.
     op.bad_row = special < op.x.N ? special : large < op.x.N ? large : -1;
     return Status::ok;

@@ -41,8 +41,8 @@ struct BlockSum {
     Vec<A> value() const { return total + block; }
 };
 
-// Writes up to kLanes rows of x from row `first` on as columns of `out`, whose rows start `stride` elements
-// apart: f(d, v), where v is the vector of the elements d of the rows. Rows beyond the last are zero.
+// Transposes kLanes rows of x, starting at row `first`; rows beyond the last are zero. Row d of `out` is f(d,
+// v), where v is the vector of the elements d of these rows. Rows of `out` start `stride` elements apart.
 template <class T, class F>
 void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) {
     using A = Acc<T>;
@@ -71,8 +71,8 @@ void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) 
     }
 }
 
-// Packs a matrix whose row d holds the elements d of all N packed rows: its rows `first` to `last`, which
-// start `stride` elements apart. Panels start `panel` elements apart.
+// Packs rows that are given transposed: row d of the matrix x has element d of all N rows to pack. Packs rows
+// `first` to `last` of x, which start `stride` elements apart. Panels start `panel` elements apart.
 template <class A>
 void pack_columns(const A* x, int64_t stride, int64_t first, int64_t last, int64_t N, A* panels,
                   int64_t panel) {

@@ -9,8 +9,8 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Adds the products of kMicro rows and the first V vectors of a panel to `out`, or writes them there. The
-// elements of a row are Step apart.
+// Computes the products of kMicro rows and the first V vectors of a panel, and adds them to `out` (`add`) or
+// overwrites `out`. The elements of a row are Step apart.
 template <int V, int64_t Step, class A>
 VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, int64_t depth, A* out,
                              int64_t stride, bool add) {
@@ -48,7 +48,7 @@ void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t column
             return multiply_panel<V - 1>(x, top, end, y, columns, d, depth, out, stride);
     }
     for (int64_t r = top; r < end; r += P::kMicro) {
-        const A* from[P::kMicro];  // rows after the last are written, but not read
+        const A* from[P::kMicro];  // beyond the last row, results are written but no row is read
         for (int i = 0; i < P::kMicro; ++i) {
             from[i] = x.row(smaller(r + i, end - 1)) + d * Side::kStep;
             x.expect(r + P::kMicro + i, d, depth);

@@ -1,9 +1,9 @@
 // Matrix products of packed rows, a tile at a time: out[i,j] = sum_d x[i,d] y[j,d].
 //
-// A sum over D terms is computed in blocks of kDepth terms, in order, each block as one chain of
-// multiply-adds in order. Every element is computed by the same instructions at any place of any tile. So its
-// bits depend only on D, the dtype and the instruction set, not on the tile, the number of threads or the
-// CPU's vendor, and the product of a matrix with itself is symmetric.
+// A sum over D terms is accumulated in blocks of kDepth terms, one after another; each block is a chain of
+// multiply-adds in order. The same instructions compute every element, at any position in any tile. The bits
+// of an element therefore depend only on D, the dtype and the instruction set, not on the tile, the number of
+// threads or the CPU vendor, and the product of a matrix with itself is symmetric.
 #pragma once
 
 #include "cpu/memory.h"
@@ -68,7 +68,7 @@ struct Tiling {
     static constexpr int64_t kUnit =
         Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
 
-    // A multiple of `unit`, at least one.
+    // size / parts, rounded up to a multiple of `unit`: at least `unit`, at most `largest`.
     static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
                       "whole panels");

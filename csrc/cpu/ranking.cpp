@@ -130,7 +130,7 @@ void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& ne
     near.size = 0;
 }
 
-// Row `row` of the op is row `line` of the part.
+// Counts row `row` of the op, which is row `line` of the part.
 template <class K>
 void count_row(const RankCounts& op, const Tile& part, int64_t line, int64_t row) {
     const int64_t start = op.start[row], end = op.start[row + 1];

@@ -1,4 +1,4 @@
-// k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbour sets, the mean of neighbouring
+// k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbor sets, the mean of neighboring
 // rows, and the overlap of rows by means of the transposed rows.
 //
 // A kernel whose output rows have unknown lengths is called twice: with a null index it writes the lengths,
@@ -12,7 +12,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// The place of `item` among the first k neighbours of `row`, or -1.
+// The position of `item` among the first k neighbors of `row`, or -1.
 inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k) {
     const int64_t* list = op.rank + row * op.K;
     for (int64_t n = 0; n < k; ++n) {
@@ -21,7 +21,7 @@ inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k)
     return -1;
 }
 
-// Writes those of the first k neighbours of `row` that have `row` among their first k; returns their number.
+// Writes those of the first k neighbors of `row` that have `row` among their first k; returns their number.
 inline int64_t mutual(const Reciprocal& op, int64_t row, int64_t k, int64_t* set) {
     int64_t size = 0;
     for (int64_t n = 0; n < k; ++n) {
@@ -62,7 +62,7 @@ void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
     }
 }
 
-// A dense row of sums with a list of its non-zero places.
+// A dense row of sums with a list of its non-zero elements.
 template <class A>
 struct Sums {
     A* value;  // zero if nothing was added

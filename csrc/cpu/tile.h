@@ -66,9 +66,8 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     }
 }
 
-// values (queries, items) = the products of some of a tile's queries and some of its items; there is room for
-// whole panels of both, and for as many elements in `memory`. The items are read in place, once for all
-// queries.
+// values (queries, items) = the products of some of a tile's queries and some of its items. `values` and
+// `memory` each have room for whole panels of both. The items are read in place, once for all queries.
 inline void item_products(const Tile& tile, const Cut& cut, float* memory, float* values, int64_t stride) {
     using P = Panel<float>;
     const int64_t D = tile.x.D, width = P::count(cut.rows) * P::kRows;
@@ -79,9 +78,8 @@ inline void item_products(const Tile& tile, const Cut& cut, float* memory, float
         pack_lanes<float>(columns, first, values + first, stride, [](int64_t, FloatVector v) { return v; });
 }
 
-// Calls f(part, first row, memory) for parts of a tile that have values: rows of the tile itself or, if it
-// has no values, products that are computed here. One thread gets the parts of a row, one after another, and
-// `bytes` of memory.
+// Calls f(part, first row, memory) for parts of a tile: rows of its values or, if it has no values, products
+// that are computed here. One thread processes all parts of a row in order; it has `bytes` of memory.
 template <class F>
 Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
     using P = Panel<float>;

@@ -1,8 +1,9 @@
 // The k nearest items of every query, from tiles of keys that come in ascending order of the gallery index.
 //
 // Each query has a list of candidates: the items whose keys may, within the error, be among the k smallest. A
-// full list is cut at the k-th smallest key plus twice the error. If ties keep it full, the distances in
-// double decide at once, otherwise at the end, for slightly more than k items.
+// full list is cut at the k-th smallest key plus twice the error. If it is still full because of ties, the
+// distances in double are computed at once. Otherwise they are computed at the end, for slightly more than k
+// items.
 #include <omp.h>
 
 #include "cpu/double_distance.h"
@@ -115,7 +116,7 @@ class List {
     Candidate* const scratch_;
 };
 
-// Row `row` of the op is row `line` of the part.
+// Updates row `row` of the op, which is row `line` of the part.
 void update(const TopK& op, const Tile& part, int64_t line, int64_t row, Candidate* scratch) {
     List list(op, row, scratch);
     FloatVector largest = broadcast<float>(op.largest[row]);

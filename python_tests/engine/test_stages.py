@@ -115,5 +115,5 @@ def test_bad_stages_are_named(override, message):
 def test_a_stage_that_leaves_nothing_to_train_names_itself():
     model = DRSTA(2, backbone="resnet18", regions=2, hidden=4)
     everything = [name for name, _ in model.named_children()] + ["temporal"]
-    with pytest.raises(ValueError, match=r"^stages\[1\]\.freeze: expected a part of the model"):
+    with pytest.raises(ValueError, match=r"^stages\[1\]\.freeze: expected a stage that freezes part"):
         Stages(model, [Stage(1, ["backbone"]), Stage(1, everything)])

@@ -69,8 +69,7 @@ class Comparison:
         """Compute the metrics of query features (Q,D) and gallery features (G,D).
 
         Under `torchrun`, each process uses its part of the gallery, and all return the same result. With
-        re-ranking, which depends on all pairs, and with a distance function, each process uses the whole
-        gallery.
+        re-ranking or a distance function, each process uses the whole gallery.
         """
         rank, size = world()
         part: Tensor | StoredRows | metrics.Shard = gallery

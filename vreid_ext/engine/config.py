@@ -142,8 +142,8 @@ def _read(
         above: files that extend this one, to detect cycles.
 
     Returns:
-        The short name of the recipe, its tree merged with its bases, and for each key of `_PATHS` that is set
-        the folder to which its value is relative.
+        The short name of the recipe, its tree merged with its bases, and, for each key of `_PATHS`
+        that is set, the folder to which its value is relative.
     """
     path = relative_to / name
     if path.suffix in (".yaml", ".yml"):

@@ -30,7 +30,7 @@ def export_features(
 ) -> list[StoredFeatures]:
     """Extract the query and gallery features of a checkpoint's data set, and write them to `out`.
 
-    The format is described in `features.stored`. An interrupted call is resumed: features that are already in
+    The format is described in `features.format`. An interrupted call is resumed: features that are already in
     `out` are not extracted again. If the recipe has several test lengths, each has its own folder
     `out/<frames>`. Under `torchrun`, the processes share the work.
 

@@ -44,6 +44,4 @@ def _reason(message: str, workers: int) -> str:
         return f"{workers} workers need more open files ({cause}); raise `ulimit -n`, or set train.workers=0"
     if message.startswith("Caught "):
         return f"a worker failed: {cause}; set train.workers=0 to load without workers"
-    return (
-        f"{cause}; if memory or shared memory (/dev/shm) ran out, lower train.workers or set train.workers=0"
-    )
+    return f"{cause}; if memory or shared memory ran out, lower train.workers, e.g. to train.workers=0"

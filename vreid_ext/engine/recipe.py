@@ -220,7 +220,7 @@ class Eval:
 
 @dataclass
 class Paper:
-    """Published metrics in per cent, reported next to the measured ones.
+    """Published metrics in percent, reported next to the measured ones.
 
     rows: test length -> {metric: value}.
     rerank: whether the values were computed with re-ranking; they are only compared with metrics computed in

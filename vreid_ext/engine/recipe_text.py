@@ -15,7 +15,7 @@ from vreid_ext.models import model_factory, model_names
 
 # Numbers in recipes. YAML 1.1 also parses 007 as 7, 1:30 as 90 and 2024_01_15 as 20240115.
 _NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
-# Tags that YAML resolves for unquoted scalars. Without null, which is allowed for any key.
+# Tags that YAML resolves for unquoted scalars. null is not included, because any key may be null.
 _BOOL = "tag:yaml.org,2002:bool"
 _RESOLVED = {_BOOL, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "timestamp", "value"))}
 

@@ -1,4 +1,4 @@
-"""Nearest neighbour search in features written by `vreid extract`."""
+"""Nearest neighbor search in features written by `vreid extract`."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -59,7 +59,7 @@ def read_split(folder: str | Path, split: str) -> Split:
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
     """Find the `top` nearest gallery tracklets of each query: name, pid, camid and distance.
 
-    If query and gallery come from the same folder, a tracklet is not returned as its own neighbour. Uses
+    If query and gallery come from the same folder, a tracklet is not returned as its own neighbor. Uses
     faiss if it is installed, else `ops.top_k`, with the same results. The gallery is read in pieces.
 
     Raises:
@@ -93,7 +93,7 @@ def faiss_top_k(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Te
     """`ops.top_k`, accelerated with faiss.
 
     faiss selects k + 16 candidates by float32 distances, which are then sorted by `ops.pair_distances`. If
-    rounding errors could hide a neighbour behind the last candidate of a query, that query is repeated with
+    rounding errors could rank a neighbor after the last candidate of a query, that query is repeated with
     `ops.top_k`.
     """
     import faiss

@@ -27,7 +27,9 @@ class Stages:
             key = f"stages[{number}].freeze"
             check_parts(key, stage.freeze, model)
             if all(any(within(name, part) for part in stage.freeze) for name in self.trainable):
-                raise ValueError(f"{key}: expected a part of the model, got all of it: {stage.freeze}")
+                raise ValueError(
+                    f"{key}: expected a stage that freezes part of the model, got all of it: {stage.freeze}"
+                )
 
     def frozen(self, epoch: int) -> list[str]:
         """Names of the parts that are frozen in an epoch, counted from 0."""

@@ -24,7 +24,7 @@ def draw_cmc(results: Sequence[Path], path: Path, *, ranks: int = 20) -> Path:
     """Draw the CMC curves of finished runs, or of the JSON files that `vreid eval` writes.
 
     Raises:
-        ValueError: a result has no figures, ranks is below 1, or the suffix is neither .png nor .svg.
+        ValueError: a result has no metrics, ranks is below 1, or the suffix is neither .png nor .svg.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
@@ -94,10 +94,10 @@ def draw_ranking(
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read the figures of an evaluation from a JSON file or from the folder of a finished run.
+    """Read the metrics of an evaluation from a JSON file or from the folder of a finished run.
 
     Raises:
-        ValueError: there are no figures.
+        ValueError: the file or folder has no metrics.
     """
     file = path / "result.json" if path.is_dir() else path
     if not file.is_file():

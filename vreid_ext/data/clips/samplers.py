@@ -116,8 +116,8 @@ class JointBatchSampler(Sampler[list[tuple[int, int]]]):
     with the most identities; the smaller data sets are repeated.
 
     Args:
-        pids: for each data set, the identity of each training tracklet. Tracklet indices count through all
-            data sets in this order.
+        pids: for each data set, the identity of each training tracklet. Tracklets are indexed through
+            all data sets in this order.
         p: P, number of identities per global batch, a multiple of the number of data sets.
         k: K, number of tracklets per identity.
         seed: random seed, at least 0.
