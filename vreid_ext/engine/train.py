@@ -301,8 +301,8 @@ class _Run:
         path = self.out / f"not_finite-{self.rank}.json"
         write_json(path, {"epoch": epoch, "batch": number, "what": what, "tracklets": tracklets})
         return FloatingPointError(
-            f"epoch {epoch}, batch {number}: expected finite losses, got an error: {what}; the tracklets of "
-            f"this batch are listed in {path}; lower optim.lr, raise schedule.warmup_epochs or check the data"
+            f"epoch {epoch}, batch {number}: {what}; the tracklets of this batch are listed in {path}; lower "
+            "optim.lr, raise schedule.warmup_epochs or check the data"
         )
 
     def _check_weights(self) -> None:
