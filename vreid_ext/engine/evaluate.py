@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import metrics
-from vreid_ext._files import write_json
 from vreid_ext.attributes import attribute_labels
 from vreid_ext.data import Tracklet, TrackletDataset, set_names
-from vreid_ext.distributed import default_device, is_main, main_writes
+from vreid_ext.distributed import default_device, main_writes
 from vreid_ext.engine.build import datasets_of
 from vreid_ext.engine.checkpoint import read_state, resolve_checkpoint
 from vreid_ext.engine.comparison import Comparison, metric_of, rerank_options
 from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.features import extraction, parts, stored_features, streams
+from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.stored import StoredRows
@@ -71,7 +71,8 @@ def evaluate_model(
         query's person and camera are left out), metric ("re-ranked cosine" and so on with re-ranking), ap
         (the definition used), and `rows`, one for each test length: frames, sampling, `rerank` (k1, k2 and
         lambda_value, only with re-ranking), mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc,
-        queries, valid_queries, gallery, and, where the recipe has them for distances of the same kind, the
+        queries, valid_queries, gallery, `per_query` (name, pid, ap and first_hit of every query, lists; ap is
+        None for a skipped query), and, where the recipe has them for distances of the same kind, the
         published figures `paper_percent`. For a model with attribute streams also `attributes`: accuracy, f1
         and samples of each, over the test tracklets that have the stream's attributes.
     """
@@ -104,6 +105,7 @@ def evaluate_model(
         row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}
         row["gallery"] = len(dataset.gallery)
         row["cmc"] = result.cmc.tolist()
+        row["per_query"] = _per_query(dataset, result)
         if frames in recipe.paper.rows and recipe.paper.rerank == recipe.eval.rerank:
             row["paper_percent"] = recipe.paper.rows[frames]
         if logits is not None:
@@ -184,11 +186,13 @@ def evaluate_checkpoint(
         path: checkpoint or run folder.
         overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
         out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run,
-            with `-reranked` behind the frames where that was asked for.
+            with `-reranked` behind the frames where that was asked for. The figures of each query are
+            written next to it (`write_figures`).
         features, progress, observe: as for `evaluate_model`.
 
     Returns:
-        What `evaluate_model` returns, with `checkpoint` and `file`.
+        What `evaluate_model` returns, with `checkpoint` and `file`; `per_query` is the name of the file with
+        the figures of each query.
     """
     overrides = list(overrides)
     model, recipe, folder = open_checkpoint(path, overrides)
@@ -200,10 +204,7 @@ def evaluate_checkpoint(
             model.to(device), datasets, recipe,
             device=device, features=features, progress=progress, observe=observe,
         )  # fmt: skip
-        result |= {"checkpoint": str(folder), "file": str(file)}
-        if is_main():
-            write_json(file, result)
-    return result
+        return write_figures(file, result | {"checkpoint": str(folder), "file": str(file)})
 
 
 def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
@@ -213,6 +214,17 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
     name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
     return folder.parent.parent / f"{name}.json"
+
+
+def _per_query(dataset: TrackletDataset, result: metrics.ReIDResult) -> dict[str, list[Any]]:
+    ap, first_hit = (result.per_query[name].tolist() for name in ("ap", "first_hit"))
+    return {
+        "name": [tracklet.name for tracklet in dataset.query],
+        "pid": [int(tracklet.pid) for tracklet in dataset.query],
+        # None, because JSON has no NaN.
+        "ap": [value if hit else None for value, hit in zip(ap, first_hit, strict=True)],
+        "first_hit": first_hit,
+    }
 
 
 def _loaded(rows: Tensor | StoredRows) -> Tensor:

@@ -43,6 +43,7 @@ from vreid_ext.engine.comparison import Comparison
 from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.execution import Execution
+from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.objective import Objective
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
@@ -57,6 +58,8 @@ from vreid_ext.losses import OIMLoss
 # What may change between two starts of the same run, because no result depends on it.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
 
+NOT_LOGGED = ("cmc", "paper_percent", "attributes", "per_query")  # of a row of an evaluation
+
 
 def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
     """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
@@ -66,11 +69,11 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
 
     Args:
         out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept)
-            and result.json.
+            and result.json, with the figures of each query in result.queries.json.
         quiet: draw no progress bar.
 
     Returns:
-        The last evaluation, as `evaluate_model` describes it.
+        The last evaluation, as `evaluate_checkpoint` describes it, without `checkpoint` and `file`.
 
     Before the first step one query is evaluated with one of its matches, and the images that the evaluation
     will read are read, so that no evaluation after hours of training ends in an error that labels, images or
@@ -235,8 +238,7 @@ class _Run:
         finally:
             if self.log is not None:
                 self.log.close()
-        if self.main:
-            write_json(self.out / "result.json", result)
+        result = write_figures(self.out / "result.json", result)
         wait_for_everyone()
         return result
 
@@ -322,7 +324,7 @@ class _Run:
         )  # fmt: skip
         for row in result["rows"]:
             kind = f"eval-{row['dataset']}" if "dataset" in row else "eval"
-            figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent", "attributes")}
+            figures = {name: row[name] for name in row if name not in NOT_LOGGED}
             figures |= {
                 f"{name}_{score}": values[score]
                 for name, values in row.get("attributes", {}).items()

@@ -146,13 +146,19 @@ def compare(
     means = _sides([_figures(torch.ones_like(size)[None], size, sums)], once)
     spread = _sides(drawn, [_times_drawn(resamples, len(side), generator) for side in sides])
     bounds = size.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
-    tables = []
+    tables: list[dict[str, Interval]] = []
     for mean, resampled in zip(means, spread, strict=True):
         low, high = resampled.quantile(bounds, 0)
         rows = zip(names, mean[0].tolist(), low.tolist(), high.tolist(), strict=True)
         tables.append({name: Interval(*row) for name, *row in rows})
     return Compared(
-        *tables, int(valid.sum()), len(persons), (len(sides[0]), len(sides[1])), float(confidence)
+        a=tables[0],
+        b=tables[1],
+        difference=tables[2],
+        queries=int(valid.sum()),
+        persons=len(persons),
+        runs=(len(sides[0]), len(sides[1])),
+        confidence=float(confidence),
     )
 
 
