@@ -209,7 +209,7 @@ def plot_intervals(
         The path.
 
     Raises:
-        ValueError: no row, an entry without three numbers or with low > high, or another suffix. Nothing is written
+        ValueError: no row, an entry that is not (value, low, high), or another suffix. Nothing is written
             in that case.
     """
     path = picture_path(path)
