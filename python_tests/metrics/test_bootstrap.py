@@ -43,7 +43,7 @@ def test_three_persons_by_hand():
 
 def test_figures_are_those_of_evaluate():
     features = torch.randn(60, 8, generator=seeded(0))
-    pids, camids = torch.arange(60) % 12, torch.arange(60) % 4
+    pids, camids = torch.arange(60) % 12, torch.arange(60) // 12 % 2
     one, other = (
         metrics.evaluate(part[:24], part[24:], pids[:24], pids[24:], camids[:24], camids[24:])
         for part in (features, features[:, :4])
@@ -81,7 +81,7 @@ def test_queries_of_one_person_are_not_independent():
     a, b = per_query(torch.full((900,), 0.25)), per_query(effect)
     by_person = metrics.compare(a, b, torch.arange(900) // 9).difference["mAP"]
     by_query = metrics.compare(a, b, torch.arange(900)).difference["mAP"]
-    assert by_person.value == by_query.value
+    assert by_person.value == pytest.approx(by_query.value)
     assert (by_person.high - by_person.low) / (by_query.high - by_query.low) == pytest.approx(3, rel=0.1)
 
 
@@ -104,7 +104,7 @@ def share_covered(sets, runs, *, between_runs, true=0.02):
         ]
         for run in (*sides[0], *sides[1]):
             run["ap"].clamp_(0, 1)
-        result = metrics.compare(*sides, pids, ranks=(), resamples=1000, generator=seeded(number))
+        result = metrics.compare(*sides, pids, ranks=(), resamples=600, generator=seeded(number))
         covered += result.difference["mAP"].low <= true <= result.difference["mAP"].high
     return covered / sets
 
