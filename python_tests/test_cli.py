@@ -128,7 +128,23 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert code == 0, errors
     assert json.loads(output)["page"] == str(page)
     assert f'<th scope="row">{run}</th>' in page.read_text()
-    assert {path.name for path in page.parent.iterdir()} == {"run.html", "run.json", "run_files"}
+    made = {"run.html", "run.json", "run.queries.json", "run_files"}
+    assert {path.name for path in page.parent.iterdir()} == made
+    assert "+0.0 [+0.0, +0.0] not decided" in page.read_text()
+    assert f"synth_avg minus {run}: mAP +0.0 [+0.0, +0.0] not decided" in vreid(*asked)[1]
+
+    drawn = tmp_path / "plots" / "compared.svg"
+    sides = ("average=" + str(run), f"both={run},{page.with_suffix('.json')}")
+    code, output, errors = vreid("compare", *sides, "--plot", drawn, "--resamples", 100)
+    assert code == 0, errors
+    assert "difference to average" in output
+    assert output.endswith(f"picture: {drawn}\n")
+    assert "<!-- difference of mAP (%) -->" in drawn.read_text()
+    compared = json.loads(vreid("compare", *sides, "--json")[1])
+    assert [row["label"] for row in compared["rows"]] == ["average", "both"]
+    assert compared["differences"][0]["mAP"] == {"value": 0, "low": 0, "high": 0, "decided": False}
+    assert vreid("compare", run, run)[2].endswith(f"expected each label once, got {str(run)!r} twice\n")
+    assert "expected a name that ends in .png or .svg" in vreid("compare", *sides, "--plot", "x.pdf")[2]
 
     code, output, errors = vreid("export", run, "--format", "torch", "--out", tmp_path / "sta.pt2", "--json")
     assert code == 0, errors
@@ -255,6 +271,7 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
         None,
         "train",
         "eval",
+        "compare",
         "export",
         "extract",
         "joints",

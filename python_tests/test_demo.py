@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -38,6 +40,7 @@ def test_the_report_has_both_systems(demo):
     page = (demo[0] / "report.html").read_text()
     assert "average pooling" in page
     assert "synth_sta" in page
+    assert "synth_sta minus the other run" in page
 
 
 def test_a_second_demo_prints_the_rows_without_doing_the_work_again(demo, capsys):
@@ -49,6 +52,7 @@ def test_a_second_demo_prints_the_rows_without_doing_the_work_again(demo, capsys
     printed = capsys.readouterr().out
     for row in rows.values():
         assert all(f"{100 * row[figure]:.1f}" in printed for figure in ("mAP", "rank1", "rank5"))
+    assert re.search(r"STA minus average pooling: mAP [+-]\d+\.\d \[.*\(16 queries of \d+ persons", printed)
 
 
 def test_another_seed_needs_another_folder(demo):

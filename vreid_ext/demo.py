@@ -15,6 +15,7 @@ from vreid_ext.data.synth import synthesize
 from vreid_ext.engine.build import dataset_of
 from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.run_comparison import differences_or_reason, summary
 from vreid_ext.engine.train import train
 from vreid_ext.report import plot_cmc, plot_curves
 from vreid_ext.report.attention import picture_attention
@@ -33,7 +34,10 @@ def run_demo(
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Render a set, train average pooling and STA on it, print a table of results and draw pictures.
+    """Render a set, train average pooling and STA on it, print results and draw pictures.
+
+    Printed are a table of the results and the difference between the two models with its interval
+    (`metrics.compare`).
 
     Writes to `out`: `set/` (rendered once, then reused), `average-pooling/` and `sta/` (runs; an interrupted
     run is resumed), `report.html` with both models and the ranked lists of STA, `curves.png`, `cmc.png` and
@@ -69,6 +73,8 @@ def run_demo(
     beside = {"average pooling": runs["average pooling"]}
     page = report_checkpoint(runs["STA"], figures=out / "report.json", beside=beside)["page"]
     console.print(_table(rows))
+    differences = differences_or_reason({system: [run] for system, run in runs.items()})
+    console.print(*map(summary, differences), sep="\n", markup=False, soft_wrap=True)
     pictures = f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png"
     console.print(pictures, markup=False, soft_wrap=True)
     console.print(f"report (open it in a browser): {page}", markup=False, soft_wrap=True)

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from vreid_ext.data import Tracklet
-from vreid_ext.report.figures import cmc_curves, draw_cmc, query_of, read_result
+from vreid_ext.engine.figures import read_result
+from vreid_ext.report.figures import cmc_curves, draw_cmc, query_of
 from vreid_ext.report.style import wrapped
 
 

@@ -20,6 +20,7 @@ from vreid_ext.report import (
     plot_cmc,
     plot_curves,
     plot_dvdp,
+    plot_intervals,
     plot_length_grid,
     plot_parts,
     plot_ranking,
@@ -228,6 +229,19 @@ def test_length_grid_is_drawn_and_checked(tmp_path):
     for values in ([[0.1]], [[0.1, 0.2], [0.3, 1.1]]):
         with pytest.raises(ValueError, match=r"values: expected fractions"):
             plot_length_grid([1, "all"], values, tmp_path / "bad.svg")
+    assert not (tmp_path / "bad.svg").exists()
+
+
+def test_intervals_are_drawn_with_their_differences(tmp_path):
+    rows = {"average": (0.5, 0.4, 0.6), "STA": (0.55, 0.45, 0.66), "worse": (0.2, 0.1, 0.25)}
+    differences = {"STA": (0.05, -0.01, 0.11), "worse": (-0.3, -0.4, -0.2)}
+    drawn = plot_intervals(rows, tmp_path / "two.svg", differences=differences).read_text()
+    for text in ("average", "STA", "worse", "mAP (%)", "difference of mAP (%)"):
+        assert f"<!-- {text} -->" in drawn
+    assert "difference" not in plot_intervals(rows, tmp_path / "one.svg").read_text()
+    for bad in ({}, {"a": (0.5, 0.4)}, {"a": (0.5, 0.6, 0.4)}):
+        with pytest.raises(ValueError, match=r"rows.*: expected "):
+            plot_intervals(bad, tmp_path / "bad.svg")
     assert not (tmp_path / "bad.svg").exists()
 
 

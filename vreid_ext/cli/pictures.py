@@ -35,6 +35,7 @@ def report_command(
     The page is NAME.html. The pictures are written to NAME_files and the metrics to NAME.json next to it.
     """
     from vreid_ext.engine.checkpoint import resolve_checkpoint
+    from vreid_ext.engine.run_comparison import summary
     from vreid_ext.report.page import report_checkpoint
 
     page = out or resolve_checkpoint(checkpoint).parent.parent
@@ -46,7 +47,7 @@ def report_command(
             checkpoint, with_root(overrides, dataset_root), figures=page.with_suffix(".json"),
             ranks=ranks, beside=others, progress=clips, progress_pictures=pictures,
         )  # fmt: skip
-    emit_figures(result, as_json, f"report: {result['page']}")
+    emit_figures(result, as_json, *map(summary, result.get("differences", [])), f"report: {result['page']}")
 
 
 plot = typer.Typer(

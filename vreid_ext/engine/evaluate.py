@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import metrics
-from vreid_ext._files import write_json
 from vreid_ext.attributes import attribute_labels
 from vreid_ext.data import Tracklet, TrackletDataset, set_names
-from vreid_ext.distributed import default_device, is_main, main_writes
+from vreid_ext.distributed import default_device, main_writes
 from vreid_ext.engine.build import datasets_of
 from vreid_ext.engine.checkpoint import read_state, resolve_checkpoint
 from vreid_ext.engine.comparison import Comparison, metric_of, rerank_options
 from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.features import extraction, parts, stored_features, streams
+from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.stored import StoredRows
@@ -82,7 +82,9 @@ def evaluate_model(
             rows        one dict for each test length
 
         A row contains frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
-        valid_queries and gallery (counts). With re-ranking it also contains `rerank` (k1, k2, lambda_value).
+        valid_queries and gallery (counts), and `per_query`: lists of name, pid, ap and first_hit of each
+        query, where ap is None for a skipped query. With re-ranking it also contains `rerank` (k1, k2,
+        lambda_value).
         If the recipe contains published metrics of the same kind, they are added as `paper_percent`. For a
         model with attribute streams, `attributes` contains accuracy, f1 and samples of each attribute, over
         the test tracklets that have all attributes of the stream.
@@ -116,6 +118,7 @@ def evaluate_model(
         row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}
         row["gallery"] = len(dataset.gallery)
         row["cmc"] = result.cmc.tolist()
+        row["per_query"] = _per_query(dataset, result)
         if frames in recipe.paper.rows and recipe.paper.rerank == recipe.eval.rerank:
             row["paper_percent"] = recipe.paper.rows[frames]
         if logits is not None:
@@ -196,11 +199,13 @@ def evaluate_checkpoint(
         path: checkpoint or run folder.
         overrides: `key=value` overrides for the checkpoint's recipe, e.g. test length, gallery or data set.
         out: the JSON file; default: `eval-<data set>-<sampling>-<frames>.json` in the run's folder, with
-            `-reranked` appended to the name with re-ranking.
+            `-reranked` appended to the name with re-ranking. The metrics of each query are written next to it
+            (`write_figures`).
         features, progress, observe: see `evaluate_model`.
 
     Returns:
-        The result of `evaluate_model`, with the additional keys `checkpoint` and `file`.
+        The result of `evaluate_model`, with the additional keys `checkpoint` and `file`. `per_query` is the
+        name of the file with the metrics of each query.
     """
     overrides = list(overrides)
     model, recipe, folder = open_checkpoint(path, overrides)
@@ -212,10 +217,7 @@ def evaluate_checkpoint(
             model.to(device), datasets, recipe,
             device=device, features=features, progress=progress, observe=observe,
         )  # fmt: skip
-        result |= {"checkpoint": str(folder), "file": str(file)}
-        if is_main():
-            write_json(file, result)
-    return result
+        return write_figures(file, result | {"checkpoint": str(folder), "file": str(file)})
 
 
 def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
@@ -225,6 +227,17 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
     name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
     return folder.parent.parent / f"{name}.json"
+
+
+def _per_query(dataset: TrackletDataset, result: metrics.ReIDResult) -> dict[str, list[Any]]:
+    ap, first_hit = (result.per_query[name].tolist() for name in ("ap", "first_hit"))
+    return {
+        "name": [tracklet.name for tracklet in dataset.query],
+        "pid": [int(tracklet.pid) for tracklet in dataset.query],
+        # None, because JSON has no NaN.
+        "ap": [value if hit else None for value, hit in zip(ap, first_hit, strict=True)],
+        "first_hit": first_hit,
+    }
 
 
 def _loaded(rows: Tensor | StoredRows) -> Tensor:

@@ -43,6 +43,7 @@ from vreid_ext.engine.comparison import Comparison
 from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.execution import Execution
+from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.objective import Objective
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
@@ -56,6 +57,8 @@ from vreid_ext.losses import OIMLoss
 
 # Keys that may change when a run is resumed, because they do not affect its result.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
+
+NOT_LOGGED = ("cmc", "paper_percent", "attributes", "per_query")  # of a row of an evaluation
 
 
 def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
     Args:
         recipe: the recipe.
         out: folder of the run. Contains recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (only the newest
-            is kept) and result.json.
+            is kept), result.json, and result.queries.json with the metrics of each query.
         quiet: do not show a progress bar.
 
     Returns:
@@ -237,8 +240,7 @@ class _Run:
         finally:
             if self.log is not None:
                 self.log.close()
-        if self.main:
-            write_json(self.out / "result.json", result)
+        result = write_figures(self.out / "result.json", result)
         wait_for_everyone()
         return result
 
@@ -327,7 +329,7 @@ class _Run:
         )  # fmt: skip
         for row in result["rows"]:
             kind = f"eval-{row['dataset']}" if "dataset" in row else "eval"
-            figures = {name: row[name] for name in row if name not in ("cmc", "paper_percent", "attributes")}
+            figures = {name: row[name] for name in row if name not in NOT_LOGGED}
             figures |= {
                 f"{name}_{score}": values[score]
                 for name, values in row.get("attributes", {}).items()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from vreid_ext.features.rows import Shard
 from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.metrics.attributes import attribute_scores
+from vreid_ext.metrics.bootstrap import Compared, Interval, compare
 from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DVDP",
+    "Compared",
+    "Interval",
     "ReIDMetric",
     "ReIDResult",
     "Shard",
     "StoredFeatures",
     "attribute_scores",
+    "compare",
     "evaluate",
     "evaluate_distances",
     "rank",

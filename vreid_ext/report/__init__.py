@@ -4,7 +4,7 @@ The HTML report of a run is in `report.page` and is not imported here, as it als
 """
 
 from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts, plot_ranking
-from vreid_ext.report.curves import plot_cmc, plot_curves, plot_dvdp, plot_length_grid
+from vreid_ext.report.curves import plot_cmc, plot_curves, plot_dvdp, plot_intervals, plot_length_grid
 from vreid_ext.report.fields import plot_receptive_fields
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "plot_cmc",
     "plot_curves",
     "plot_dvdp",
+    "plot_intervals",
     "plot_length_grid",
     "plot_parts",
     "plot_ranking",

@@ -1,4 +1,4 @@
-"""Plots of results and of training: CMC, losses, mAP and DVDP over time, grids of clip lengths."""
+"""Plots of results and of training: CMC, losses, mAP and DVDP over time, grids of lengths, intervals."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -185,6 +185,58 @@ def plot_length_grid(
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="frames of a gallery tracklet", ylabel="frames of a query", title=title)
         figure.colorbar(image, ax=axes, label="rank-1 (%)")
+        return save_figure(figure, path)
+
+
+def plot_intervals(
+    rows: Mapping[str, Sequence[float]],
+    path: str | Path,
+    *,
+    differences: Mapping[str, Sequence[float]] | None = None,
+    xlabel: str = "mAP (%)",
+    title: str = "",
+) -> Path:
+    """Draw figures with their confidence intervals, one line for each row.
+
+    Args:
+        rows: label -> (value, low, high), fractions.
+        path: file of the picture, ending in .png or .svg.
+        differences: likewise, differences of figures, for a second panel with a line at zero.
+        xlabel: name of the figure.
+        title: title of the picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no row, an entry that is not (value, low, high), or another suffix. Nothing is written
+            in that case.
+    """
+    path = picture_path(path)
+    if not rows:
+        raise ValueError("rows: expected at least one label and its interval, got none")
+    panels = {"rows": rows, **({"differences": differences} if differences else {})}
+    for panel, intervals in panels.items():
+        for label, interval in intervals.items():
+            if len(interval) != 3 or not interval[1] <= interval[2]:
+                raise ValueError(f"{panel}[{label!r}]: expected (value, low, high), got {interval}")
+    lengths = [len(intervals) for intervals in panels.values()]
+    with matplotlib.rc_context(STYLE):
+        size = (9.2, 0.4 + sum(0.45 * length + 1 for length in lengths))
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(title)
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 0.5 for n in lengths])
+        for axes, (panel, intervals) in zip(grid[:, 0], panels.items(), strict=True):
+            for number, (label, interval) in enumerate(intervals.items()):
+                value, *bounds = (100 * each for each in interval)
+                color = line_style(list(rows).index(label) if label in rows else number)["color"]
+                axes.plot(bounds, [number, number], marker="|", markersize=10, linewidth=1.8, color=color)
+                axes.plot(value, number, marker="o", color=color)
+            axes.set_yticks(range(len(intervals)), [wrapped(label) for label in intervals])
+            axes.set_ylim(len(intervals) - 0.5, -0.5)
+            axes.set_xlabel(xlabel if panel == "rows" else f"difference of {xlabel}")
+            if panel == "differences":
+                axes.axvline(0, color="grey", linewidth=1)
         return save_figure(figure, path)
 
 

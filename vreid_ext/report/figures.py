@@ -1,6 +1,5 @@
 """The pictures of `vreid plot`, as PNG or SVG."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from vreid_ext.data.names import nfc
 from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import one_dataset_of
 from vreid_ext.engine.evaluate import Evaluated, evaluate_model
+from vreid_ext.engine.figures import read_result
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.clips import plot_ranking
@@ -91,24 +91,6 @@ def draw_ranking(
         path,
         title=tracklet.name,
     )
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Read the metrics of an evaluation from a JSON file or from the folder of a finished run.
-
-    Raises:
-        ValueError: the file or folder has no metrics.
-    """
-    file = path / "result.json" if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"result: expected a finished run or the JSON of `vreid eval`, got {str(path)!r}")
-    try:
-        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"result: expected JSON in {str(file)!r}, got: {error}") from error
-    if not isinstance(result, dict) or "rows" not in result:
-        raise ValueError(f"result: expected the JSON of `vreid eval`, got {str(file)!r}, which has no rows")
-    return result
 
 
 def cmc_curves(rows: Iterable[Mapping[str, Any]], ranks: int) -> dict[str, list[float]]:

@@ -3,7 +3,7 @@
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -18,9 +18,11 @@ from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
+from vreid_ext.engine.figures import read_result
+from vreid_ext.engine.run_comparison import FIGURES, differences_or_reason, in_percent
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.curves import plot_cmc, plot_curves
-from vreid_ext.report.figures import cmc_curves, read_result
+from vreid_ext.report.figures import cmc_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
 
@@ -57,11 +59,13 @@ def report_checkpoint(
         path, overrides, figures, features, progress: as in `evaluate_checkpoint`, where `figures` is
             called `out`.
         ranks: length of each ranked list, not counting junk.
-        beside: label -> folder of another run; its metrics and curves are shown for comparison.
+        beside: label -> folder of another run; its metrics and curves are shown for comparison, and
+            the difference to it with its interval (`compare_runs`).
         progress_pictures: called with (thumbnails done, total number of thumbnails).
 
     Returns:
-        The result of `evaluate_checkpoint`, plus `page`.
+        The result of `evaluate_checkpoint`, plus `page` and, for runs in `beside`, `differences`
+        (`differences_or_reason`).
 
     Raises:
         ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no metrics yet.
@@ -81,6 +85,9 @@ def report_checkpoint(
         own = result["recipe"]
         if own in runs:  # labels must be unique
             runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
+        differences = list(
+            chain(*(differences_or_reason({label: [run], own: [figures]}) for label, run in runs.items()))
+        )
         logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
         write_page(
             page,
@@ -88,10 +95,11 @@ def report_checkpoint(
             result,
             ranks=ranks,
             beside=others,
+            differences=differences,
             logs={label: run / "log.jsonl" for label, run in logs.items() if (run / "log.jsonl").is_file()},
             progress=progress_pictures,
         )
-        return result | {"page": str(page)}
+        return result | {"page": str(page)} | ({"differences": differences} if runs else {})
 
 
 def write_page(
@@ -101,6 +109,7 @@ def write_page(
     *,
     ranks: int = RANKS,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
+    differences: Sequence[Mapping[str, Any]] = (),
     logs: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -111,6 +120,7 @@ def write_page(
         result: the metrics, as returned by `evaluate_checkpoint`.
         ranks: length of each ranked list, not counting junk.
         beside: label -> metrics of another run.
+        differences: differences to these runs, as `report_checkpoint` returns them.
         logs: label -> log.jsonl of a run.
         progress: called with (thumbnails done, total number of thumbnails).
     """
@@ -131,6 +141,8 @@ def write_page(
         title=f"{result['recipe']} on {result['dataset']}",
         result=result,
         rows=rows,
+        differences=differences,
+        figures=FIGURES,
         ap=AP[result["ap"]],
         cmc=_inline(lambda path: plot_cmc(cmc_curves(rows, RANKS), path), "cmc"),
         training=_training(logs or {}),
@@ -157,6 +169,7 @@ def _other_rules(other: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _template() -> Any:
     loader = PackageLoader("vreid_ext.report", "template")
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    jinja.filters["in_percent"] = in_percent
     return jinja.get_template("page.html")
 
 
