@@ -7,9 +7,14 @@ from importlib.util import find_spec
 
 import pytest
 
-# `python -m pytest` inserts the working directory at the start of sys.path; `pytest` does not.
-if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):
-    del sys.path[0]
+# `python -m pytest` adds the working directory to what PYTHONPATH names; `pytest` does not. A worker of
+# pytest-xdist starts with the sys.path of the command. What is installed comes after the standard library.
+_start = sys.path[: sys.path.index(os.path.dirname(os.__file__))]
+_named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if "" in _start:  # `python -c`
+    sys.path.remove("")
+if _start.count(os.getcwd()) > _named.count(os.getcwd()):
+    sys.path.remove(os.getcwd())
 os.environ["PYTHONSAFEPATH"] = "1"  # the same for subprocesses of the tests
 
 

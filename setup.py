@@ -5,6 +5,7 @@ VREID_CUDA_ARCHS      architectures in the syntax of CMake, e.g. "90" or "80;90"
 CMAKE_BUILD_PARALLEL_LEVEL   number of parallel compile jobs (default: 2, to limit the memory use)
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
+CACHED_SETTINGS = ("CXX", "CXXFLAGS", "LDFLAGS", "CUDACXX", "CUDAFLAGS", "CUDAHOSTCXX", "VREID_CUDA_ARCHS")
 
 
 def find_nvcc() -> str | None:
@@ -51,7 +53,10 @@ class CMakeBuild(build_ext):
 
         module = ext.name.rpartition(".")[2]
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
-        build = Path(self.build_temp, module).resolve()
+        # In the source tree, so that the next build compiles only what has changed. A folder for each
+        # combination of settings, since CMake reads them only in a new folder.
+        settings = [module, sys.implementation.cache_tag, *map(os.environ.get, CACHED_SETTINGS)]
+        build = ROOT / "build" / f"{module}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
         # pip builds in a temporary environment, which no longer exists at the next build in this folder. So
         # pass its paths explicitly: CMake then uses the new ones and ninja compiles only what has changed.
         configure = [

@@ -63,7 +63,7 @@ def page(load: Callable[[str], Recipe] = load_recipe) -> str:
         lines += [
             f"| `{key}` | {_value(value)} | {source} |" for key, value, source in table["COMMON"][system]
         ]
-        lines += ["", "| row | recipe | differs in | published, per cent |", "|---|---|---|---|"]
+        lines += ["", "| row | recipe | differs in | published, percent |", "|---|---|---|---|"]
         for name, row in table["RECIPES"].items():
             if name.split("_")[0] == system:
                 lines.append(_row(name, row, load(name)))

@@ -26,7 +26,7 @@ def checkout(tmp_path) -> Path:
     package.mkdir()
     (package / "__init__.py").touch()
     (tmp_path / "test_package.py").write_text(TEST)
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\npythonpath = more\n")
     shutil.copy(CONFTEST, tmp_path)
     return tmp_path
 
@@ -38,7 +38,9 @@ def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("command", [("-m", "pytest"), ("-c", "import pytest, sys; sys.exit(pytest.main())")])
+@pytest.mark.parametrize(
+    "command", [("-m", "pytest", "-n", "1"), ("-c", "import pytest, sys; sys.exit(pytest.main())")]
+)
 def test_the_installed_package_is_tested(checkout, command):
     done = run(checkout, sys.executable, *command)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -61,7 +61,7 @@ def test_splits_are_trained_evaluated_and_averaged(vreid, tmp_path):
 
     code, _, errors = vreid("eval", run, "--splits", "all")
     assert code == 1
-    assert "holds no run of split 1; train it first" in errors
+    assert "got none; train it first" in errors
 
     other = ("dataset.name=prid", f"dataset.root={tmp_path / 'prid'}")
     code, output, errors = vreid("eval", run / "split-0", *other, "--splits", "all", "--json")
@@ -221,7 +221,7 @@ def test_tracklets_looks_for_people_on_every_so_many_frames(vreid, clip, tmp_pat
     assert code == 1  # grey frames: the detector runs and there is nobody
     assert "expected a track of at least 4 boxes in frames 0 to 6, got none" in errors
     code, _, errors = vreid("tracklets", clip[0].parent, tmp_path / "out", "--split", 3)
-    assert (code, errors) == (1, "vreid: error: --split: expected none for a folder of videos, got 3\n")
+    assert (code, errors) == (1, "vreid: error: --split: expected no value for a folder of videos, got 3\n")
     code, _, errors = vreid("tracklets", clip[0], tmp_path / "out", "--stride", 0)
     assert code == 1
     assert errors == "vreid: error: stride: expected at least 1, got 0\n"
@@ -246,7 +246,7 @@ def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
         (("train", "sta_marz"), "nearest: sta_mars"),
         (("train", "sta_mars", "train.epoch=1"), "nearest known key: 'train.epochs'"),
         (("train", "sta_mars"), "dataset.root=DIR"),
-        (("eval", "nowhere"), "neither a checkpoint nor a run"),
+        (("eval", "nowhere"), "expected a checkpoint, or a run that contains one"),
         (("search", "nowhere", "nowhere"), "has no manifest.json"),
         (
             ("synth", "out", "--size", "big"),
@@ -306,7 +306,7 @@ def test_an_interrupted_training_says_how_to_go_on(vreid, monkeypatch, tmp_path)
     monkeypatch.setattr("vreid_ext.engine.train", interrupt)
     code, output, errors = vreid("train", "synth_sta", "--out", tmp_path)
     assert (code, output) == (130, "")
-    assert errors == "vreid: interrupted; the same command resumes where it stopped\n"
+    assert errors == "vreid: interrupted; run the same command again to resume\n"
 
 
 def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tmp_path):
@@ -316,7 +316,10 @@ def test_an_interrupted_command_that_starts_again_says_so(vreid, monkeypatch, tm
     monkeypatch.setattr("vreid_ext.data.synth.synthesize", interrupt)
     code, _, errors = vreid("synth", tmp_path / "set")
     assert code == 130
-    assert errors == "vreid: interrupted; no incomplete output is left; the same command starts again\n"
+    assert (
+        errors
+        == "vreid: interrupted; no incomplete output is left; run the same command again to start over\n"
+    )
 
 
 @pytest.mark.parametrize(

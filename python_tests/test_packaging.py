@@ -98,9 +98,9 @@ def test_wheel_built_from_the_sdist_is_complete(tmp_path, monkeypatch):
 
     (source,) = (tmp_path / "source").iterdir()
     build("wheel", tmp_path / "first", source)
-    for cache in source.glob("build/temp*/*/CMakeCache.txt"):  # as left by pip's temporary environment
+    for cache in source.glob("build/_native-*/CMakeCache.txt"):  # as left by pip's temporary environment
         cache.write_text(re.sub(r"(?m)^(CMAKE_MAKE_PROGRAM:\w+)=.*", r"\1=/gone/ninja", cache.read_text()))
-    objects = {path: path.stat().st_mtime_ns for path in source.glob("build/temp*/**/csrc/cpu/*.o")}
+    objects = {path: path.stat().st_mtime_ns for path in source.glob("build/_native-*/**/csrc/cpu/*.o")}
     wheel = build("wheel", tmp_path / "wheel", source)
     assert objects
     assert objects == {path: path.stat().st_mtime_ns for path in objects}  # nothing is compiled again

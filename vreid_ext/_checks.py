@@ -70,7 +70,7 @@ def same_device(name: str, value: Tensor, device: torch.device) -> None:
     if value.layout != torch.strided:
         raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
     if value.device != device:
-        raise ValueError(f"{name}: expected {device} like the first argument, got a tensor on {value.device}")
+        raise ValueError(f"{name}: expected device {device} of the first argument, got {value.device}")
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -99,7 +99,7 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
 
 
 def array(name: str, value: Any) -> Tensor:
-    """Convert a tensor, an array of any strides and byte order, or nested lists to a tensor."""
+    """Convert a tensor, nested lists, or an array with any strides and byte order to a tensor."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
@@ -146,12 +146,12 @@ def margin(value: Any) -> float | Literal["soft"]:
 
 
 def readable(value: Tensor) -> bool:
-    """Whether Python may branch on the values: they exist, and no tracer, transform or mode is active."""
+    """Whether Python may branch on the values. False without data or under a tracer, transform or mode."""
     return not _observers.symbolic() and held(value)
 
 
 def seen(value: Tensor) -> bool:
-    """Whether the values can be read without device synchronisation."""
+    """Whether the values can be read without device synchronization."""
     return value.device.type == "cpu" and readable(value)
 
 
@@ -166,7 +166,7 @@ def held(value: Tensor) -> bool:
 
 
 def within(name: str, value: Tensor, least: int, end: int) -> None:
-    """Check integers from `least` to `end` - 1. Skipped where reading them would synchronise."""
+    """Check integers from `least` to `end` - 1. Skipped where reading them would synchronize."""
     if not seen(value) or not value.numel():
         return
     low, high = (int(each) for each in value.aminmax())

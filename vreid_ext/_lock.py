@@ -26,8 +26,8 @@ def one_writer(name: str, target: str | Path, *, inside: bool = False) -> Iterat
     """Hold the lock of a folder or a file during the block. The lock is reentrant within a thread.
 
     The lock file is `.NAME.lock` beside the target. It is removed at the end, together with folders that
-    were created for it and are still empty. A killed process leaves the file behind, but not the lock. Warns
-    if the file system does not support locks.
+    were created for it and are still empty. The lock file of a killed process remains, but
+    the lock is released. Warns if the file system does not support locks.
 
     Args:
         name: argument name for the error message.
@@ -96,7 +96,7 @@ def _acquire(name: str, target: Path, path: Path) -> int | None:
             holder = os.read(file, 1000).decode(errors="replace") or "another process"
             os.close(file)
             raise InUseError(
-                f"{name}: {str(target)!r} is being written by {holder}; wait for it, or choose another place"
+                f"{name}: {str(target)!r} is being written by {holder}; wait for it, or choose another path"
             ) from error
         except FileNotFoundError:
             os.close(file)

@@ -27,8 +27,8 @@ _incomplete = None in (_dispatch_modes, _function_modes, _transform, _profiling,
 
 
 def transformed() -> bool:
-    """Whether a `torch.jit.trace`, forward-mode AD or a transform of `torch.func` is active. They need the
-    arithmetic as plain torch operators; a kernel has no rules for them.
+    """Whether a `torch.jit.trace`, forward-mode AD or a transform of `torch.func` is active. They require
+    plain torch operators; a kernel has no rules for them.
     """
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in torch's __all__
     return tracing or transforming() or forward_mode()
@@ -46,7 +46,7 @@ def observed() -> bool:
 
 
 def symbolic() -> bool:
-    """Whether Python must not branch on values: tensors have none, or a tracer would record one branch."""
+    """Whether Python must not branch on values: fake tensors have none, and tracers record one branch."""
     return bool(
         torch.compiler.is_compiling() or transformed() or _dispatch_modes is None or _dispatch_modes() > 0
     )

@@ -8,7 +8,7 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# Types that YAML can express, besides text.
+# Types other than str that YAML can express.
 _PLAIN = (bool, int, float, list, tuple, Sequence, dict, Mapping)
 
 

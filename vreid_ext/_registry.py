@@ -12,7 +12,7 @@ class Registry(Generic[Result]):
     """Functions or classes by name.
 
     Args:
-        kind: the kind of object that they create, for error messages: "model", "data set".
+        kind: name of the objects for error messages, such as "model" or "data set".
     """
 
     def __init__(self, kind: str) -> None:

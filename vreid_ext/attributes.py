@@ -55,9 +55,10 @@ ID_RELEVANT: Mapping[str, Mapping[str, int]] = {
 
 
 def attribute_sizes(dataset: str, group: Group = "all") -> dict[str, int]:
-    """Number of classes of each attribute of "mars" or "dukev", in column order ("all": ID-irrelevant first).
+    """Number of classes of each attribute of "mars" or "dukev", in column order.
 
-    The numbers add up to 25 for "id_irrelevant", and to 41 (mars) or 33 (dukev) for "id_relevant".
+    For "all", the ID-irrelevant attributes come first. The numbers add up to 25 for "id_irrelevant", and to
+    41 (mars) or 33 (dukev) for "id_relevant".
 
     Raises:
         ValueError: unknown data set or group.
@@ -87,7 +88,7 @@ def attribute_labels(attributes: Mapping[str, int] | None, names: Iterable[str])
 def check_attributes(logits: Tensor, targets: Tensor, sizes: Mapping[str, int]) -> None:
     """Check logits (n, sum of sizes) and targets (n, A), int64 class indices in range or -1.
 
-    The values of targets on a GPU are not checked, as this would synchronise.
+    The values of targets on a GPU are not checked, as this would synchronize.
     """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__

@@ -1,6 +1,6 @@
-"""Demo: trains two models on a rendered set and draws the results, in minutes on two CPU cores.
+"""Demo: trains two models on a rendered set and draws the results. Takes minutes on two CPU cores.
 
-Nothing is downloaded: the people are rendered and the backbones are initialised randomly.
+Nothing is downloaded: the people are rendered and the backbones are initialized randomly.
 """
 
 import json
@@ -51,7 +51,7 @@ def run_demo(
         quiet: print nothing.
 
     Returns:
-        For each model the figures of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
+        For each model the metrics of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
 
     Raises:
         ValueError: `out` contains another set, or other files.
@@ -77,7 +77,7 @@ def run_demo(
     console.print(*map(summary, differences), sep="\n", markup=False, soft_wrap=True)
     pictures = f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png"
     console.print(pictures, markup=False, soft_wrap=True)
-    console.print(f"report, for a browser: {page}", markup=False, soft_wrap=True)
+    console.print(f"report (open it in a browser): {page}", markup=False, soft_wrap=True)
     return rows
 
 

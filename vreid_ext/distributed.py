@@ -13,7 +13,7 @@ from torch import Tensor
 from vreid_ext._lock import InUseError, one_writer
 from vreid_ext._process import launched
 
-# Timeout of collectives, for processes that hang. A process that dies is detected at once.
+# Timeout of collectives, which detects processes that hang. A process that dies is detected at once.
 _TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def world() -> tuple[int, int]:
 
 
 def join_processes() -> None:
-    """Join the process group of `torchrun`. No-op outside `torchrun` or if a group is already initialised."""
+    """Join the process group of `torchrun`. No-op outside `torchrun` or if a group is already initialized."""
     if not dist.is_available() or dist.is_initialized() or launched("WORLD_SIZE", "1") < 2:
         return
     gpus = torch.cuda.device_count()
@@ -91,7 +91,7 @@ def default_device() -> torch.device:
 
 
 def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
-    """Each scalar averaged over the processes, as floats: one all-reduce and one device synchronisation."""
+    """Average each scalar over the processes, with one all-reduce and one device synchronization."""
     stacked = torch.stack([value.detach().float() for value in values.values()])
     _, size = world()
     if size > 1:
@@ -101,7 +101,7 @@ def mean_over_processes(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def interleave(rows: Tensor, total: int) -> Tensor:
-    """Invert the split `items[rank::processes]`: all `total` rows in their original order."""
+    """Gather the rows of the split `items[rank::processes]`: all `total` rows in their original order."""
     _, size = world()
     if size == 1:
         return rows
@@ -123,8 +123,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Every process computes the same loss on all rows, so it needs only its own rows of the gradient.
-        # DistributedDataParallel then divides by the number of processes; the factor cancels that.
+        # Every process computes the same loss on all rows, so it returns only the gradient of its own rows.
+        # The factor cancels the division by the number of processes in DistributedDataParallel.
         (grad,) = grads
         return grad[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows] * ctx.size
 

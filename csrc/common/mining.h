@@ -5,8 +5,9 @@
 
 namespace vreid {
 
-// Packs rows for the product: minus `offset` (D) acc or, if it is null, divided by their norm (zero rows stay
-// zero). Twice the product of two prepared rows minus both squares is the negative squared distance.
+// Prepares rows for the product and packs them. Subtracts `offset` (D) acc from each row or, if it is null,
+// divides each row by its norm (zero rows stay zero). The negative squared distance of two prepared rows is
+// twice their product minus both squares.
 struct PrepareRows {
     Rows x;
     void* offset;
@@ -28,7 +29,7 @@ struct Mine {
     int threads;
 };
 
-// distance (M,N) of each row of x to the rows index (M,N) of ref, or of x if ref is null. Index -1: zero.
+// distance (M,N): from row n of x to row index[m,n] of ref, or of x if ref is null; zero if the index is -1.
 struct MinedDistance {
     Rows x, ref;
     const int64_t* index;

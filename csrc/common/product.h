@@ -5,8 +5,8 @@
 
 namespace vreid {
 
-// Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. The places of
-// the last panel beyond row N are padding. Null data: no rows are given.
+// Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. Rows of the last
+// panel beyond N are padding. Null data means that there are no rows.
 struct Panels {
     const void* data;
     int64_t N, D;

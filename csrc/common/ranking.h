@@ -5,8 +5,8 @@
 
 namespace vreid {
 
-// Rows (Q,D) and (G,D), f32 or f64, compared by the euclidean or the cosine distance. Null query: no features
-// are given, and the values of a tile are the distances.
+// Rows (Q,D) and (G,D), f32 or f64, compared by the euclidean or the cosine distance. If `query` is null,
+// there are no features, and the values of a tile are the distances.
 struct Features {
     DType dtype;
     Metric metric;
@@ -31,7 +31,8 @@ struct Tile {
 };
 
 // Adds to `counts`, for each positive p of row i, start[i] <= p < start[i+1], the number of items of the tile
-// that rank before it. A key below `low` certainly does, one above `high` certainly does not.
+// that rank before it. An item whose key is below `low` certainly does, an item whose key is above `high`
+// certainly does not.
 struct RankCounts {
     Tile tile;
     Features features;  // gallery: the tile's rows
@@ -76,7 +77,7 @@ struct TopK {
 struct TopKResult {
     TopK lists;
     int64_t stride;    // of the rows below, at least k
-    double* distance;  // (Q,stride); only the places of found items are written
+    double* distance;  // (Q,stride); only the elements of found items are written
     int64_t* index;    // (Q,stride)
 };
 

@@ -12,7 +12,7 @@ struct SparseRows {
     DType dtype;  // f32 or f64
 };
 
-// k-reciprocal neighbours with their expansions. With a null index, only start[row+1], the row's length, is
+// k-reciprocal neighbors with their expansions. With a null index, only start[row+1], the row's length, is
 // written.
 struct Reciprocal {
     int64_t N, K, half;
@@ -20,7 +20,7 @@ struct Reciprocal {
     const double* distances;  // (N,K)
     int64_t* start;           // (N+1)
     int64_t* index;
-    double* distance;  // of each neighbour; -1 if it is not among `distances`
+    double* distance;  // of each neighbor; -1 if it is not among `distances`
     int threads;
 };
 
@@ -47,7 +47,7 @@ struct Transpose {
 struct Overlap {
     int64_t Q, G;
     double lambda;
-    SparseRows query, columns;                    // of one dtype, which all values below have, too
+    SparseRows query, columns;                    // of the same dtype as all values below
     const void *query_squares, *gallery_squares;  // (Q), (G), or both null
     const void* farthest;                         // (Q), squared
     void* out;                                    // (Q,G)

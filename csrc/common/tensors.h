@@ -33,7 +33,8 @@ struct FeatureMap {
     bool planes() const { return stride_l == 1; }
 };
 
-// Embeddings (N,D) with contiguous rows that start `stride` elements apart. Null data: no rows are given.
+// Embeddings (N,D) with contiguous rows that start `stride` elements apart. Null data means that there are no
+// rows.
 struct Rows {
     const void* data;
     DType dtype;

@@ -1,4 +1,4 @@
-// Memory as the kernels walk, write and allocate it.
+// How the kernels traverse, write and allocate memory.
 #pragma once
 
 #include "cpu/simd.h"
@@ -48,7 +48,8 @@ VREID_INLINE void write(Part part, Out* out, V v, bool streamed) {
     }
 }
 
-// Memory for every thread, allocated before the parallel region, which no exception may leave.
+// Memory for every thread. It is allocated before the parallel region, because no exception may leave the
+// region.
 class Scratch {
   public:
     Scratch(int threads, int64_t bytes_each)

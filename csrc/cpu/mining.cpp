@@ -1,5 +1,5 @@
 // Hardest pairs from tiles of a matrix product: each tile is searched while it is in the cache, and only the
-// winners are kept.
+// best candidates are kept.
 #include <omp.h>
 
 #include "cpu/kernels.h"
@@ -11,7 +11,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Row after row over a few hundred columns: one column of many rows would touch a page for each number.
+// Sums a few hundred columns at a time, row by row: a single column would access one memory page per element.
 template <class T>
 void mean(const PrepareRows& op) {
     using A = Acc<T>;
@@ -34,7 +34,8 @@ void mean(const PrepareRows& op) {
     }
 }
 
-// What is known of kLanes rows: their squares, and zero, or NaN if a number or its square is not finite.
+// For kLanes rows: `square` is the squared norm; `special` is NaN if an element or its square is not finite,
+// otherwise zero.
 template <class A>
 struct Prepared {
     Vec<A> square, special;
@@ -86,12 +87,13 @@ Status prepare(PrepareRows& op) {
             for (int i = 0; i < N && first + i < op.x.N; ++i) {
                 const A square = result.square[i];
                 static_cast<A*>(op.square)[first + i] = square;
-                if (result.special[i] != 0) special = smaller(special, first + i);  // NaN differs from zero
+                if (result.special[i] != 0) special = smaller(special, first + i);  // NaN != 0
                 if (square - square != 0) large = smaller(large, first + i);
             }
         }
     }
-    // After centring, one row that is not finite makes every row's square NaN; report that row.
+    // After centering, one non-finite row makes the squares of all rows NaN; report the row that was
+    // non-finite.
     op.bad_row = special < op.x.N ? special : large < op.x.N ? large : -1;
     return Status::ok;
 }
@@ -122,7 +124,7 @@ inline IdVec<A> load_ids(const Id<A>* p) {
 
 constexpr float kNothing = -__builtin_inff();
 
-// The best score of each lane and where it was met; the first of equals stays.
+// The best score of each lane and its place; the first of equal scores is kept.
 template <class A>
 struct Best {
     Vec<A> score = Vec<A>{} + A(kNothing);
@@ -135,8 +137,8 @@ struct Best {
     }
 };
 
-// What one thread has found: for each anchor its farthest positive, then its nearest negative. Scores are
-// squared distances less the anchor's square, negated for negatives.
+// The results of one thread: the farthest positive of each anchor, then the nearest negative of each. Scores
+// are squared distances minus the anchor's square, negated for negatives.
 template <class A>
 struct Found {
     A* score;        // (2, anchors)
@@ -154,7 +156,7 @@ struct Found {
         }
     }
 
-    // Candidates come in ascending order: the first of equals stays.
+    // Candidates are in ascending order, so the first of equal scores is kept.
     void keep(int64_t kind, int64_t anchor, A value, int64_t candidate) const {
         const int64_t i = kind * anchors + anchor;
         if (value > score[i]) {
@@ -163,7 +165,7 @@ struct Found {
         }
     }
 
-    // Lanes in the order of candidates, so that the first of equals is kept here, too.
+    // Among equal scores the lane with the first candidate wins.
     void keep(int64_t kind, int64_t anchor, const Best<A>& best, int64_t first_candidate) const {
         if (!any(best.score > broadcast<A>(score[kind * anchors + anchor]))) return;
         int winner = 0;
@@ -185,7 +187,7 @@ struct Found {
     }
 };
 
-// One tile of products, rows x columns from (first_row, first_column) on.
+// A tile of products, rows x columns from (first_row, first_column) on.
 template <class A>
 struct MineTile {
     const Mine& op;
@@ -198,7 +200,7 @@ struct MineTile {
     const A* row_square = static_cast<const A*>(op.row_square) + first_row;
     const A* column_square = static_cast<const A*>(op.column_square) + first_column;
 
-    // The anchor of row r against the tile's columns.
+    // Searches the tile's columns for the anchor of row r.
     void row(int64_t r) const {
         constexpr int N = Lanes<A>::N;
         const A* line = products + r * stride;
@@ -225,7 +227,7 @@ struct MineTile {
         }
     }
 
-    // The anchors of a vector of columns against the tile's rows.
+    // Searches the tile's rows for the anchors of a vector of columns.
     void column_vector(int64_t c) const {
         const IdVec<A> id = load_ids<A>(column_id + c);
         const Vec<A> none = Vec<A>{} + A(kNothing);
@@ -256,7 +258,8 @@ struct MineTile {
     void search() const {
         for (int64_t r = 0; r < rows; ++r) row(r);
         if (op.ref.data) return;
-        // Products of one set with itself are symmetric: columns after the tile's last row are anchors, too.
+        // The products of a set with itself are symmetric, so the columns after the tile's last row are
+        // anchors, too.
         int64_t c = first_row + rows - first_column;
         c = c > 0 ? c : 0;
         for (; c + Lanes<A>::N <= columns; c += Lanes<A>::N) column_vector(c);
@@ -280,7 +283,7 @@ Status mine_all(const Mine& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
             const Cut cut = tiles.cut(t);
-            // Of a symmetric product the upper triangle is enough, from the panel of the tile's first row on.
+            // The upper triangle of a symmetric product is enough, from the panel of the tile's first row on.
             const int64_t diagonal = cut.top / Panel<A>::kRows * Panel<A>::kRows;
             const int64_t left = op.ref.data || cut.left > diagonal ? cut.left : diagonal;
             const int64_t columns = cut.left + cut.columns - left;

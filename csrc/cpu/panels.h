@@ -7,7 +7,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// One step of a transposition: the off-diagonal blocks of Half x Half numbers of two vectors change places.
+// One step of a transposition: exchanges the off-diagonal blocks of Half x Half elements of two vectors.
 template <int Half, class V, int... I>
 VREID_INLINE void exchange(V& a, V& b, Pack<I...>) {
     constexpr int N = sizeof...(I);
@@ -26,7 +26,7 @@ VREID_INLINE void transpose(V (&v)[N]) {
     }
 }
 
-// Sums of D terms, made in blocks as the products are.
+// Sums of D terms, computed in the same blocks as the products.
 template <class A>
 struct BlockSum {
     Vec<A> total{}, block{};
@@ -41,8 +41,8 @@ struct BlockSum {
     Vec<A> value() const { return total + block; }
 };
 
-// Writes kLanes rows of x from row `first` on, where there are so many, as columns of `out`, whose rows lie
-// `stride` numbers apart: f(d, v) of the vector v of their numbers d. Rows beyond the last count as zeros.
+// Transposes kLanes rows of x, starting at row `first`; rows beyond the last are zero. Row d of `out` is f(d,
+// v), where v is the vector of the elements d of these rows. Rows of `out` start `stride` elements apart.
 template <class T, class F>
 void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) {
     using A = Acc<T>;
@@ -71,8 +71,8 @@ void pack_lanes(const Rows& x, int64_t first, Acc<T>* out, int64_t stride, F f) 
     }
 }
 
-// Packs a matrix whose row d holds the numbers d of all N packed rows: its rows `first` to `last`, which lie
-// `stride` numbers apart. Panels begin `panel` numbers apart.
+// Packs rows that are given transposed: row d of the matrix x has element d of all N rows to pack. Packs rows
+// `first` to `last` of x, which start `stride` elements apart. Panels start `panel` elements apart.
 template <class A>
 void pack_columns(const A* x, int64_t stride, int64_t first, int64_t last, int64_t N, A* panels,
                   int64_t panel) {

@@ -9,8 +9,8 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Adds the products of kMicro rows with the first V vectors of a panel to `out`, or writes them there. The
-// next number of a row lies Step numbers after the last.
+// Computes the products of kMicro rows and the first V vectors of a panel, and adds them to `out` (`add`) or
+// overwrites `out`. The elements of a row are Step apart.
 template <int V, int64_t Step, class A>
 VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, int64_t depth, A* out,
                              int64_t stride, bool add) {
@@ -37,7 +37,8 @@ VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, 
         }
 }
 
-// Rows `top` to `end` with the first columns of a panel, no more than V vectors: as few vectors as hold them.
+// Multiplies rows `top` to `end` by the first `columns` columns of a panel, with as few vectors as hold them,
+// at most V.
 template <int V, class Side, class A>
 void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t columns, int64_t d, int64_t depth,
                     A* out, int64_t stride) {
@@ -47,7 +48,7 @@ void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t column
             return multiply_panel<V - 1>(x, top, end, y, columns, d, depth, out, stride);
     }
     for (int64_t r = top; r < end; r += P::kMicro) {
-        const A* from[P::kMicro];  // what comes after the last row is written, not read
+        const A* from[P::kMicro];  // beyond the last row, results are written but no row is read
         for (int i = 0; i < P::kMicro; ++i) {
             from[i] = x.row(smaller(r + i, end - 1)) + d * Side::kStep;
             x.expect(r + P::kMicro + i, d, depth);
@@ -108,7 +109,8 @@ void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* o
         for (int64_t r = 0; r < rows; ++r) memset(out + r * stride, 0, size_t(columns) * sizeof(A));
         return;
     }
-    // Rows that meet one panel only come from memory: each is read from its first number to its last.
+    // Rows that are multiplied by one panel only are read from memory, each from its first element to its
+    // last.
     const int64_t group = columns > P::kRows ? rows : P::kMicro;
     for (int64_t top = 0; top < rows; top += group)
         for (int64_t d = 0; d < D; d += kDepth)

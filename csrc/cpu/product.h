@@ -1,9 +1,9 @@
 // Matrix products of packed rows, a tile at a time: out[i,j] = sum_d x[i,d] y[j,d].
 //
-// A sum over D numbers is made in blocks of kDepth, from the first to the last, each a chain of
-// multiply-adds from its first term to its last. Every element is computed by the same instructions, wherever
-// it stands in whichever tile. So its bits depend on D, the dtype and the instruction set alone: not on the
-// tile, the number of threads or the CPU's vendor, and the product of a matrix with itself is symmetric.
+// A sum over D terms is accumulated in blocks of kDepth terms, one after another; each block is a chain of
+// multiply-adds in order. The same instructions compute every element, at any position in any tile. The bits
+// of an element therefore depend only on D, the dtype and the instruction set, not on the tile, the number of
+// threads or the CPU vendor, and the product of a matrix with itself is symmetric.
 #pragma once
 
 #include "cpu/memory.h"
@@ -11,9 +11,8 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kPanel rows, [panel][d][row], the last panel filled up with zeros. Both
-// sides of a product have this one layout: kMicro rows of a panel meet all the columns of another in
-// registers.
+// Rows are packed into panels of kRows rows, [panel][d][row]; the last panel is padded with zeros. Both sides
+// of a product have this layout. kMicro rows of one panel are multiplied by all rows of another in registers.
 namespace {
 
 template <class A>
@@ -22,27 +21,27 @@ struct Panel {
     static constexpr int kMicro = kRegisters == 32 ? 8 : 4;
     static constexpr int kVectors = kRegisters == 32 || kLanes == 2 ? 2 : 3;
     static constexpr int kRows = kVectors * kLanes;
-    static_assert(kRows % kMicro == 0, "a panel is cut into whole micro-tiles");
+    static_assert(kRows % kMicro == 0, "a panel consists of whole micro-tiles");
 
     static int64_t count(int64_t rows) { return (rows + kRows - 1) / kRows; }
-    // Where the numbers of a row of D begin; the next ones lie kRows apart.
+    // The index of the first element of a row of D elements; they are kRows apart.
     static int64_t offset(int64_t row, int64_t D) { return row / kRows * kRows * D + row % kRows; }
 };
 
-// Terms of a block of a sum: the slices of two panels stay in the L1 cache.
+// Terms in a block of a sum: the slices of two panels of this depth fit into the L1 cache.
 constexpr int64_t kDepth = 128;
 
-// Rows `top` and on and columns `left` and on of a product.
+// A tile of a product: rows from `top` on and columns from `left` on.
 struct Cut {
     int64_t top, left, rows, columns;
 };
 
-// A tile and the slices of panels that it is made of stay in a thread's L2 cache.
+// A tile and the slices of the panels that it is computed from fit into the L2 cache.
 constexpr int64_t kTileRows = 96, kTileColumns = 192;
 
-// The tiles of a product (rows, columns): kTileRows x kTileColumns of a large one, and of a small one still
-// enough for all threads. Their columns are whole panels and their rows whole vectors and micro-tiles, so
-// that `multiply` can start at each.
+// The tiles of a product (rows, columns). A large product has tiles of kTileRows x kTileColumns, a small one
+// smaller tiles, so that every thread gets some. Tiles consist of whole panels of columns and whole vectors
+// and micro-tiles of rows, as `multiply` requires.
 template <class A>
 struct Tiling {
     int64_t rows, columns, height, width, down, across;
@@ -62,14 +61,14 @@ struct Tiling {
         return {top, left, smaller(height, rows - top), smaller(width, columns - left)};
     }
 
-    // Numbers of a tile's memory, which `multiply` fills by whole panels.
+    // Elements of the memory of a tile, which `multiply` fills by whole panels.
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
 
   private:
     static constexpr int64_t kUnit =
         Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
 
-    // A multiple of `unit`, at least one.
+    // size / parts, rounded up to a multiple of `unit`: at least `unit`, at most `largest`.
     static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
                       "whole panels");
@@ -80,31 +79,31 @@ struct Tiling {
 
 }  // namespace
 
-// The left side of a product, whose numbers are read one at a time: packed rows from `top` on.
+// A left side of a product, whose elements are read one at a time: packed rows from `top` on.
 template <class A>
 struct PackedRows {
-    static constexpr int64_t kStep = Panel<A>::kRows;  // from a number of a row to the next
+    static constexpr int64_t kStep = Panel<A>::kRows;  // from one element of a row to the next
     const A* data;
     int64_t top, D;
     const A* row(int64_t r) const { return data + Panel<A>::offset(top + r, D); }
     void expect(int64_t, int64_t, int64_t) const {}
 };
-// Or rows as they are, which nobody else writes meanwhile.
+// A left side of a product: rows that are not packed. No other thread may write to them.
 template <class A>
 struct PlainRows {
     static constexpr int64_t kStep = 1;
     const A* data;
     int64_t stride;
     const A* row(int64_t r) const { return data + r * stride; }
-    // Has numbers of a row, which may be beyond the last, on their way from memory.
+    // Prefetches elements of a row, which may be beyond the last row.
     void expect(int64_t r, int64_t d, int64_t depth) const {
         constexpr int64_t kLine = 64 / sizeof(A);
         for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
     }
 };
 
-// out (rows, columns) = the products of rows x with packed rows y, these from the first row of a panel on.
-// `out` has room for whole panels; its rows lie `stride` numbers apart.
+// out (rows, columns) = the products of rows x and packed rows y; y starts at the first row of a panel. `out`
+// has room for whole panels; its rows start `stride` elements apart.
 template <class Side, class A>
 void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
 

@@ -1,7 +1,8 @@
-// Ranks by counting: how many items of a tile come before each positive of its query. No row is sorted.
+// Ranks by counting: the number of items of a tile that rank before each positive of its query. No row is
+// sorted.
 //
-// Keys are compared with an interval around each positive's key. Outside it the comparison is certain;
-// the few items inside are settled by their distances in double and, where those are equal, by the index.
+// Each key is compared with an interval around the positive's key. Outside of it the comparison is certain;
+// for the few items inside, the distances in double decide, and the indices if these are equal.
 #include "cpu/double_distance.h"
 #include "cpu/kernels.h"
 #include "cpu/tile.h"
@@ -21,8 +22,8 @@ struct Mask<double> {
     typedef int64_t V __attribute__((vector_size(kVectorBytes)));
 };
 
-// Appends the keys of a vector that are not above `highest`, and their columns from `column` on; the new
-// size.
+// Appends the keys of a vector that are not above `highest`, and their columns, to the lists; `column` is
+// that of the first lane. Returns the new size.
 template <class K>
 inline int append(const K* vector, int32_t column, K highest, K* keys, int32_t* columns, int size) {
     const auto within = load(vector) <= broadcast<K>(highest);
@@ -48,8 +49,8 @@ inline int append(const float* vector, int32_t column, float highest, float* key
 }
 #endif
 
-// What of a row can come before a positive, side by side: the keys of some pieces, and their columns from
-// `base` on.
+// The items of a row that may rank before a positive, contiguous: the keys of some pieces, and their columns
+// relative to `base`.
 template <class K>
 struct Near {
     alignas(64) K keys[4 * kPiece];
@@ -64,13 +65,13 @@ struct Near {
     }
     // Whether the next piece may not fit.
     bool full(int64_t begin) const { return size > 3 * kPiece || begin - base > (1 << 30); }
-    // Fills up to whole vectors.
+    // Pads to whole vectors.
     void pad() {
         for (int n = size; n % Lanes<K>::N; ++n) keys[n] = kNone<K>;
     }
 };
 
-// The number of keys below `low`; `open` says whether others are not above `high`.
+// The number of keys below `low`; sets `open` if there are keys from `low` to `high`.
 template <class K>
 inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& open) {
     typename Mask<K>::V below{}, between{};
@@ -83,7 +84,7 @@ inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& o
     return sum_lanes(below);
 }
 
-// The distance of a positive is known already.
+// If `item` is a positive, returns its given distance.
 inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, double& distance) {
     for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
         if (op.index[p] == item) {
@@ -94,7 +95,7 @@ inline bool find_positive(const RankCounts& op, int64_t row, int64_t item, doubl
     return false;
 }
 
-// How many of the keys between `low` and `high` come before positive p.
+// The number of items with keys from `low` to `high` that rank before positive p.
 template <class K>
 int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, const Near<K>& near,
                Vec<K> low, Vec<K> high) {
@@ -129,7 +130,7 @@ void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& ne
     near.size = 0;
 }
 
-// Row `row` of the op is row `line` of the part.
+// Counts row `row` of the op, which is row `line` of the part.
 template <class K>
 void count_row(const RankCounts& op, const Tile& part, int64_t line, int64_t row) {
     const int64_t start = op.start[row], end = op.start[row + 1];

@@ -1,4 +1,4 @@
-// k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbour sets, the mean of neighbouring
+// k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbor sets, the mean of neighboring
 // rows, and the overlap of rows by means of the transposed rows.
 //
 // A kernel whose output rows have unknown lengths is called twice: with a null index it writes the lengths,
@@ -12,7 +12,7 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// The place of `item` among the first k neighbours of `row`, or -1.
+// The position of `item` among the first k neighbors of `row`, or -1.
 inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k) {
     const int64_t* list = op.rank + row * op.K;
     for (int64_t n = 0; n < k; ++n) {
@@ -21,7 +21,7 @@ inline int64_t place(const Reciprocal& op, int64_t row, int64_t item, int64_t k)
     return -1;
 }
 
-// Writes those of the first k neighbours of `row` that have `row` among their first k; returns their number.
+// Writes those of the first k neighbors of `row` that have `row` among their first k; returns their number.
 inline int64_t mutual(const Reciprocal& op, int64_t row, int64_t k, int64_t* set) {
     int64_t size = 0;
     for (int64_t n = 0; n < k; ++n) {
@@ -62,10 +62,10 @@ void reciprocal_row(const Reciprocal& op, int64_t row, int64_t* set) {
     }
 }
 
-// A dense row of sums with a list of its non-zero places.
+// A dense row of sums with a list of its non-zero elements.
 template <class A>
 struct Sums {
-    A* value;  // zero where nothing was added
+    A* value;  // zero if nothing was added
     int64_t* touched;
     int64_t size;
 
@@ -145,7 +145,7 @@ void overlap_row(const Overlap& op, int64_t row, Sums<A>& sums) {
     }
 }
 
-// Rows from `first` on by column; a row's entries keep their order, and rows ascend within a column.
+// Counts the entries per column, then writes them; within a column, rows are in ascending order.
 template <class A>
 Status transposed(const Transpose& op) {
     const A* values = static_cast<const A*>(op.rows.value);
@@ -164,7 +164,7 @@ Status transposed(const Transpose& op) {
     return Status::ok;
 }
 
-// f(number of the dtype of the rows' values)
+// Calls f(T{}) with the dtype T of the values.
 template <class F>
 Status of_values(const SparseRows& rows, F f) {
     return rows.dtype == DType::f64 ? f(double()) : f(float());
@@ -188,7 +188,6 @@ Status mean_rows(const MeanRows& op) {
     });
 }
 
-// Counts the entries per column, then writes them; within a column, rows are in ascending order.
 Status transpose(const Transpose& op) {
     return of_values(op.rows, [&](auto number) { return transposed<decltype(number)>(op); });
 }

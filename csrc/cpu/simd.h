@@ -101,7 +101,7 @@ inline FloatVector widen(HalfVector bits, f16) {
 #elif defined(__F16C__)
     return (FloatVector)_mm256_cvtph_ps((__m128i)bits);
 #else
-    // Shift the exponent into place; a multiplication corrects its bias and normalises subnormals.
+    // Shift the exponent into place; a multiplication corrects its bias and normalizes subnormals.
     WordVector value = words(bits), magnitude = (value & 0x7fff) << 13, sign = (value & 0x8000) << 16;
     FloatVector scaled = (FloatVector)magnitude * 0x1p112f;
     WordVector special = (WordVector)(magnitude >= 0x0f800000u);

@@ -1,4 +1,4 @@
-// Vectorised softmax of a row of float or double.
+// Vectorized softmax of a row of float or double.
 #pragma once
 
 #include "cpu/sums.h"

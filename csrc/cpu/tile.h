@@ -1,4 +1,4 @@
-// A tile of distances, or of what orders as distances do, read row by row in pieces that stay in cache.
+// A tile of distances, or of keys with the same order, read row by row in pieces that stay in the cache.
 #pragma once
 
 #include <omp.h>
@@ -12,11 +12,11 @@ namespace {
 
 constexpr int kPiece = 1024;  // keys of a piece
 
-// The key of an item that is left out: neither below nor above any other.
+// The key of an item that is left out: NaN is neither below nor above any key.
 template <class K>
 constexpr K kNone = K(__builtin_nan(""));
 
-// Whether a comparison held in any lane.
+// Whether a comparison is true in any lane.
 template <class V>
 inline bool any(V mask) {
 #if defined(__AVX512F__)
@@ -30,7 +30,7 @@ inline bool any(V mask) {
 #endif
 }
 
-// Calls f(first column, columns, keys) for each piece of a row. The keys are filled up to whole vectors with
+// Calls f(first column, columns, keys) for each piece of a row. The keys are padded to whole vectors with
 // kNone.
 template <class K, class F>
 inline void for_pieces(const Tile& tile, int64_t row, F f) {
@@ -66,9 +66,8 @@ inline void for_pieces(const Tile& tile, int64_t row, F f) {
     }
 }
 
-// values (queries, items) = the products of some of a tile's queries with some of its items; there is room
-// for whole panels of both, and for as many numbers in `memory`. The items are read where they lie, once for
-// all the queries.
+// values (queries, items) = the products of some of a tile's queries and some of its items. `values` and
+// `memory` each have room for whole panels of both. The items are read in place, once for all queries.
 inline void item_products(const Tile& tile, const Cut& cut, float* memory, float* values, int64_t stride) {
     using P = Panel<float>;
     const int64_t D = tile.x.D, width = P::count(cut.rows) * P::kRows;
@@ -79,15 +78,14 @@ inline void item_products(const Tile& tile, const Cut& cut, float* memory, float
         pack_lanes<float>(columns, first, values + first, stride, [](int64_t, FloatVector v) { return v; });
 }
 
-// Calls f(part, first row, memory) for parts of a tile whose values are there: rows of the tile itself or,
-// where it has none, products that are made here. A row's parts come one after another to one thread, which
-// has `bytes` of memory.
+// Calls f(part, first row, memory) for parts of a tile: rows of its values or, if it has no values, products
+// that are computed here. One thread processes all parts of a row in order; it has `bytes` of memory.
 template <class F>
 Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
     using P = Panel<float>;
     constexpr int64_t kNumbers = Tiling<float>::kNumbers;
     if (!tile.values && P::count(tile.Q) < 2 * threads) {
-        // Too few rows for all threads to share out: these share the items first.
+        // There are too few rows for all threads, so the products are distributed by items.
         const Tiling<float> tiles(tile.G, tile.Q, threads);
         const int64_t stride = P::count(tile.G) * P::kRows;
         const Scratch memory(threads, kNumbers * int64_t(sizeof(float)));
@@ -105,7 +103,7 @@ Status for_parts(const Tile& tile, int threads, int64_t bytes, F f) {
         whole.stride = stride;
         return for_parts(whole, threads, bytes, f);
     }
-    // All columns of a row come to one thread, so only rows are shared out.
+    // One thread gets all columns of a row, so only the rows are distributed.
     const int64_t each = P::count((tile.Q + 2 * threads - 1) / (2 * threads)) * P::kRows;
     const int64_t height = tile.values ? 8 : each < kTileRows ? each : kTileRows;
     const int64_t width = tile.values ? tile.G : kTileColumns;

@@ -1,8 +1,9 @@
 // The k nearest items of every query, from tiles of keys that come in ascending order of the gallery index.
 //
-// Each query keeps a list of candidates: every item whose key may, within its error, belong to the k
-// smallest. A full list is cut at the k-th smallest key plus twice the error; where ties leave it full, the
-// distances in double decide at once, and otherwise they do at the end, for little more than k items.
+// Each query has a list of candidates: the items whose keys may, within the error, be among the k smallest. A
+// full list is cut at the k-th smallest key plus twice the error. If it is still full because of ties, the
+// distances in double are computed at once. Otherwise they are computed at the end, for slightly more than k
+// items.
 #include <omp.h>
 
 #include "cpu/double_distance.h"
@@ -14,7 +15,7 @@ namespace VREID_ISA {
 namespace {
 
 struct Candidate {
-    double value;  // key, or distance once it is known
+    double value;  // the key, or the distance once it is computed
     int64_t index;
     float key;
 };
@@ -37,7 +38,7 @@ inline void sift_down(Candidate* heap, int64_t root, int64_t size) {
     }
 }
 
-// Heap sort: no recursion, no std template (see simd.h), and the same for every input order.
+// Heap sort: no recursion, no std template (see simd.h), and no slow input order.
 void sort(Candidate* list, int64_t size) {
     for (int64_t root = size / 2; root-- > 0;) sift_down(list, root, size);
     for (int64_t last = size; last-- > 1;) {
@@ -68,7 +69,7 @@ class List {
         if (size_ > op_.capacity - op_.capacity / 4) settle();
     }
 
-    // Drops what cannot be among the k nearest any more; leaves the others in `scratch`.
+    // Drops the candidates that cannot be among the k nearest any more; copies the others to `scratch_`.
     void cut() {
         for (int64_t n = 0; n < size_; ++n) scratch_[n] = {double(keys_[n]), index_[n], keys_[n]};
         if (size_ <= op_.k) return;
@@ -78,7 +79,7 @@ class List {
         write();
     }
 
-    // Orders what is in `scratch` by distance and keeps k.
+    // Sorts the candidates in `scratch_` by distance and keeps k of them.
     void settle() {
         for (int64_t n = 0; n < size_; ++n)
             scratch_[n].value = distance(op_.features, row_, scratch_[n].index);
@@ -115,7 +116,7 @@ class List {
     Candidate* const scratch_;
 };
 
-// Row `row` of the op is row `line` of the part.
+// Updates row `row` of the op, which is row `line` of the part.
 void update(const TopK& op, const Tile& part, int64_t line, int64_t row, Candidate* scratch) {
     List list(op, row, scratch);
     FloatVector largest = broadcast<float>(op.largest[row]);

@@ -1,5 +1,5 @@
 // The ops on a GPU. They take device addresses and a stream and return a CUDA status; they neither allocate
-// nor synchronise.
+// nor synchronize.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -8,7 +8,7 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int64_t kThreadBlocks = 264;  // at least: two for each multiprocessor of an H100
+constexpr int64_t kThreadBlocks = 264;  // the minimum: two for each multiprocessor of an H100
 
 // The largest score so far; the first index among equal ones. NaN is never replaced.
 struct Best {

@@ -7,7 +7,7 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int kRegions = 8;  // whose sums a thread keeps; more regions take further passes
+constexpr int kRegions = 8;  // in one pass: a thread has their sums in registers
 constexpr int kLoads = 2;    // in flight per thread
 
 // The K x L weights of a frame and the gradient of its K x C features, as matrices over the inner and the

@@ -219,13 +219,13 @@ def test_on_a_device_that_is_not_the_current_one(name):
     for a, b in zip(ops.sta_pool(x.to("cuda:1"), 4, backend=name), wanted, strict=True):
         assert a.device == torch.device("cuda:1")
         assert torch.equal(a.cpu(), b.cpu())
-    with pytest.raises(ValueError, match="scores: expected cuda:0, got a tensor on cuda:1"):
+    with pytest.raises(ValueError, match=r"scores: expected device cuda:0 .*, got cuda:1"):
         ops.fuse(x, torch.rand(4, 4, 4, device="cuda:1"), backend=name)
 
 
 def test_tensors_on_two_devices_and_cpu_tensors_are_named():
     x = maps()
-    with pytest.raises(ValueError, match="scores: expected cuda:0, got a tensor on cpu"):
+    with pytest.raises(ValueError, match=r"scores: expected device cuda:0 .*, got cpu"):
         ops.fuse(x, torch.rand(4, 4, 4))
     with pytest.raises(RuntimeError, match="CUDA kernels need a CUDA device, not cpu"):
         ops.sta_pool(x.cpu(), 4, backend="cuda")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vreid_ext import ops
 
-part_kernels = pytest.importorskip("vreid_ext.backends.triton.part_kernels")
+part_kernels = pytest.importorskip("vreid_ext.backends.triton.part_metric_kernels")
 
 
 def make(shape, device, dtype=torch.float32, layout="contiguous"):

@@ -110,7 +110,7 @@ def test_a_machine_without_a_gpu_is_told_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 1
-    message = "vreid: error: there is nothing to tune: torch sees no CUDA device\n"
+    message = "vreid: error: the Triton kernels cannot be tuned: torch sees no CUDA device\n"
     assert capsys.readouterr().err == message
 
 

@@ -185,6 +185,7 @@ class Runs:
     def close(self) -> None:
         self.process.stdin.close()
         assert self.process.wait(60) == 0
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_another_model_is_named_beside_the_wanted_one(tmp_path):
 
 def test_a_checkpoint_is_never_overwritten(tmp_path):
     save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
-    with pytest.raises(ValueError, match="never overwritten"):
+    with pytest.raises(ValueError, match="folder: expected a new folder, got"):
         save_checkpoint(tmp_path / "c", network(), RECIPE, 7)
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_or_foreign_state_is_an_error_of_one_line(tmp_path):
     (tmp_path / "c" / "state.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(ValueError, match=r"expected format 1, got 99"):
         read_state(tmp_path / "c")
-    with pytest.raises(ValueError, match="neither a checkpoint nor a run"):
+    with pytest.raises(ValueError, match="expected a checkpoint, or a run that contains one, got"):
         resolve_checkpoint(tmp_path / "nothing")
 
 

@@ -76,5 +76,5 @@ def test_a_set_of_strangers_has_no_figures_and_says_what_to_do(tmp_path):
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 16)).save(folder / "0.jpg")
     recipe = engine.load_recipe("vtest_sta", [f"dataset.root={tmp_path}", "model.backbone=resnet18"])
-    with pytest.raises(ValueError, match=r"no query of tracklet_folder has a match.*vreid search"):
+    with pytest.raises(ValueError, match=r"got none in tracklet_folder; .*vreid search"):
         engine.evaluate_model(torch.nn.Identity(), dataset_of(recipe.dataset), recipe)

@@ -198,9 +198,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_evaluated(
                 optimizer.param_groups[0]["params"][0].data[0] = torch.inf
 
         patch.setattr(torch.optim.Adam, "step", explodes)
-        with pytest.raises(
-            FloatingPointError, match=r"embed\.0\.weight is not finite, while the losses were"
-        ):
+        with pytest.raises(FloatingPointError, match=r"embed\.0\.weight: expected finite weights"):
             engine.train(small(), run, quiet=True)
     assert steps(run) == [step - 1]
     assert not (run / "result.json").exists()
@@ -213,7 +211,7 @@ def test_a_log_that_was_cut_is_not_filled_up(small, whole, tmp_path):
     (run / "result.json").unlink()
     log = run / "log.jsonl"
     log.write_bytes(log.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"^out: .*log\.jsonl' has 100 bytes, the checkpoint is from when"):
+    with pytest.raises(ValueError, match=r"^out: expected at least \d+ bytes in .*log\.jsonl'.*, got 100"):
         engine.train(small(), run, quiet=True)
     assert log.stat().st_size == 100
 

@@ -46,7 +46,7 @@ def test_batches_have_as_many_persons_of_each_set():
     again = JointBatchSampler(pids, 4, 2, seed=1)
     again.set_epoch(1)
     assert list(again) != batches
-    with pytest.raises(ValueError, match=r"^p: 3 identities .* by 2 data sets"):
+    with pytest.raises(ValueError, match=r"^p: expected a multiple of the 2 data sets, got 3"):
         JointBatchSampler(pids, 3, 2)
 
 
@@ -91,7 +91,7 @@ def test_a_file_changes_the_data_sets_of_its_base_as_an_override_does(tmp_path):
         ("cuhk03", None),
         ("market1501", None),
     ]
-    with pytest.raises(ValueError, match=r"^dataset\.2: expected the number of one of 2"):
+    with pytest.raises(ValueError, match=r"^dataset\.2: expected the index of one of the 2"):
         sets("base: a/two.yaml\ndataset: {2: {root: mine}}\n")
 
 
@@ -114,18 +114,18 @@ def test_texts_and_paths_of_a_list_are_those_of_a_single_set(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
-        ("[]", [], r"dataset: expected a data set or a list of them, got \[\]"),
-        ("[mars]", [], r"dataset: expected a data set or a list of them, got \['mars'\]"),
+        ("[]", [], r"dataset: expected a data set or a list of data sets, got \[\]"),
+        ("[mars]", [], r"dataset: expected a data set or a list of data sets, got \['mars'\]"),
         ("[{name: prid, rot: x}]", [], r"rot"),
         (
             "[{name: prid}, {name: mars}]",
             ["dataset.root=/x"],
-            r"^dataset\.root: expected the number of one of 2",
+            r"^dataset\.root: expected the index of one of the 2",
         ),
         (
             "[{name: prid}, {name: mars}]",
             ["dataset.2.root=/x"],
-            r"^dataset\.2: expected the number of one of 2",
+            r"^dataset\.2: expected the index of one of the 2",
         ),
         (
             "[{name: prid}, {name: mars}]",
@@ -180,7 +180,7 @@ def test_sets_that_cannot_go_together_are_refused(joint, tmp_path):
     cases = {
         r"^p: expected a multiple of the 3 data sets, got 4": "batch.p=4",
         r"^dataset\.1\.root: expected the folder of 'ilids', got none": "dataset.1.root=null",
-        r"^dataset\.2\.black_box: expected that of dataset\.0": "dataset.2.black_box=5",
+        r"^dataset\.2\.black_box: expected the size and seed of dataset\.0": "dataset.2.black_box=5",
     }
     for says, change in cases.items():
         with pytest.raises(ValueError, match=says):
@@ -188,5 +188,5 @@ def test_sets_that_cannot_go_together_are_refused(joint, tmp_path):
     assert not (tmp_path / "run").exists()
     recipe = joint()
     recipe.also[0] = recipe.dataset
-    with pytest.raises(ValueError, match=r"^dataset\.1: expected another data set, got 'prid' once more"):
+    with pytest.raises(ValueError, match=r"^dataset\.1: expected different data sets, got 'prid' twice"):
         engine.train(recipe, tmp_path / "run", quiet=True)

@@ -118,7 +118,7 @@ def test_a_report_lists_by_the_distance_of_the_model_and_a_search_refuses(run, t
             place.distance, float(distance[query, place.gallery]), rtol=1e-4, atol=1e-4
         )
     export_features(run, tmp_path / "features")
-    with pytest.raises(ValueError, match="holds rows of model 'stal', which are compared by"):
+    with pytest.raises(ValueError, match="expected features with a metric, got those of model 'stal'"):
         read_split(tmp_path / "features", "query")
 
 

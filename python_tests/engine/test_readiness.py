@@ -41,7 +41,7 @@ def recipe(tiny):
 def test_a_query_without_a_match(own, recipe, steps, tmp_path):
     for pid in (5, 6):
         (own / "gallery" / str(pid)).rename(own / "gallery" / str(pid + 10))
-    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+    with pytest.raises(ValueError, match="got none in tracklet_folder"):
         engine.train(recipe(own), tmp_path / "run", quiet=True)
     assert steps == []
     assert not (tmp_path / "run").exists()
@@ -71,12 +71,12 @@ def test_an_evaluation_that_the_model_cannot_do(own, recipe, steps, tmp_path, mo
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["batch.p=1"], "batch.p, batch.k: expected at least 2 each, as loss.triplet .* got 1 and 2"),
-        (["batch.k=1"], "batch.p, batch.k: expected at least 2 each, as loss.triplet .* got 2 and 1"),
-        (["batch.k=1", "loss.triplet=0", "loss.itl=1"], "batch.k: expected at least 2, as loss.itl"),
+        (["batch.p=1"], "batch.p, batch.k: expected at least 2 each, because loss.triplet .* got 1 and 2"),
+        (["batch.k=1"], "batch.p, batch.k: expected at least 2 each, because loss.triplet .* got 2 and 1"),
+        (["batch.k=1", "loss.triplet=0", "loss.itl=1"], "batch.k: expected at least 2, because loss.itl"),
         (
             ["batch.p=1", "batch.k=1", "loss.triplet=0", "loss.softmax=1"],
-            "batch.p, batch.k: expected more than one clip for each process",
+            "batch.p, batch.k: expected more than one clip per process",
         ),
         (["loss.triplet=0", "loss.softmax=0", "loss.inter_frame=0"], "loss: expected a weight above 0"),
         (
@@ -114,7 +114,7 @@ def test_all_splits_are_looked_at_before_the_first_is_evaluated(tmp_path, monkey
     evaluated = []
     monkeypatch.setattr("vreid_ext.engine.splits.evaluate_checkpoint", lambda *_, **__: evaluated.append(1))
     (tmp_path / "split-0").mkdir()  # looked at after it is clear that all are there
-    with pytest.raises(ValueError, match="holds no run of split 1"):
+    with pytest.raises(ValueError, match="expected a run of split 1"):
         evaluate_splits(tmp_path, [], [0, 1])
     assert evaluated == []
 
@@ -131,14 +131,14 @@ def test_every_data_set_of_a_list_is_looked_at(own, mars_root, tiny, steps, tmp_
         engine.train(listed, tmp_path / "run", quiet=True)
     for pid in (5, 6):
         (own / "gallery" / str(pid)).rename(own / "gallery" / str(pid + 10))
-    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+    with pytest.raises(ValueError, match="got none in tracklet_folder"):
         engine.train(listed, tmp_path / "run", quiet=True)
     assert steps == []
     assert not (tmp_path / "run").exists()
 
     evaluated = []
     monkeypatch.setattr("vreid_ext.engine.evaluate.evaluate_model", lambda *_, **__: evaluated.append(1))
-    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+    with pytest.raises(ValueError, match="got none in tracklet_folder"):
         evaluate_sets(model_of(listed.model, 2), datasets_of(listed), listed)
     assert evaluated == []
 

@@ -94,7 +94,7 @@ def test_what_the_model_fixed_stays_fixed():
 
 def test_an_unknown_part_is_named_with_the_nearest():
     with pytest.raises(
-        ValueError, match=r"stages\[0\].freeze: the model has no part 'backbon'; nearest: 'backbone'"
+        ValueError, match=r"stages\[0\].freeze: expected .*, got 'backbon'; nearest: 'backbone'"
     ):
         Stages(DRSTA(2, backbone="resnet18", hidden=4), [Stage(1, ["backbon"])])
 
@@ -115,5 +115,5 @@ def test_bad_stages_are_named(override, message):
 def test_a_stage_that_leaves_nothing_to_train_names_itself():
     model = DRSTA(2, backbone="resnet18", regions=2, hidden=4)
     everything = [name for name, _ in model.named_children()] + ["temporal"]
-    with pytest.raises(ValueError, match=r"^stages\[1\]\.freeze: expected something left to train"):
+    with pytest.raises(ValueError, match=r"^stages\[1\]\.freeze: expected a stage that freezes part"):
         Stages(model, [Stage(1, ["backbone"]), Stage(1, everything)])

@@ -23,5 +23,5 @@ def test_one_process_keeps_its_layers_and_several_need_gpus():
     model = build_model("sta", 2, backbone="resnet18")
     assert synchronise(model, 1, torch.device("cpu")) is model
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
-    with pytest.raises(ValueError, match=r"^train\.sync_bn: expected a GPU for each of 2 processes"):
+    with pytest.raises(ValueError, match=r"^train\.sync_bn: expected one GPU for each of 2 processes"):
         synchronise(model, 2, torch.device("cpu"))

@@ -197,7 +197,7 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
         error = outcome.error
         if error is None:
             continue
-        if isinstance(error, RuntimeError) and str(error).startswith("backend="):
+        if isinstance(error, RuntimeError) and str(error).startswith("backend: "):
             counts["unavailable"] += 1
             if name == "reference":
                 raise FindingError(str(error))

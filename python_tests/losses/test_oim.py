@@ -146,7 +146,7 @@ def test_training_pulls_people_apart():
         (
             lambda: OIMLoss(4, 3)(unit(2, 4), torch.tensor([0, -1])),
             ValueError,
-            "-1, an unlabelled person, needs a queue, got -1",
+            r"\(-1, an unlabeled person, needs a queue\), got -1",
         ),
         (lambda: OIMLoss(4, 3, queue=2)(unit(2, 4), torch.tensor([0, -2])), ValueError, "expected -1 to 2"),
         (

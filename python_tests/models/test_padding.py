@@ -56,5 +56,5 @@ def test_statistics_are_those_of_the_frames_that_count():
 
 
 def test_a_batch_of_padding_alone_is_an_error():
-    with pytest.raises(ValueError, match=r"^valid: expected at least one frame"):
+    with pytest.raises(ValueError, match=r"^valid: expected at least one valid frame"):
         each_frame(nn.BatchNorm2d(1), torch.zeros(1, 2, 1, 2, 2), torch.zeros(1, 2, dtype=torch.bool))

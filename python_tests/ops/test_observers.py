@@ -149,7 +149,7 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
     with forward_ad.dual_level():
         function(x, backend="native")  # no tangent, no error
         with (
-            pytest.raises(RuntimeError, match=f"expected .*, got 'native': {name} has no"),
+            pytest.raises(RuntimeError, match=f"expected .*, got .native.: no other .* of {name}"),
             torch.no_grad(),
         ):
             function(forward_ad.make_dual(x, x), backend="native")
@@ -157,7 +157,7 @@ def test_forward_mode_through_a_kernel_is_an_error(op):
 
 def test_forward_mode_through_rankings_is_an_error():
     x, index = draw(4, 6), torch.arange(4)
-    with pytest.raises(RuntimeError, match="pair_distances has no forward-mode derivative there"):
+    with pytest.raises(RuntimeError, match="a forward-mode derivative of pair_distances"):
         torch.func.jvp(lambda x: ops.pair_distances(x, x + 1, index, index), (x,), (x,))
 
 

@@ -104,9 +104,9 @@ def usable(
 
 
 def empty_cache() -> None:
-    """Release the memory that the CPU kernels cache for later results, at most 1 GiB.
+    """Release the memory blocks that the CPU kernels have cached for later results (at most 1 GiB).
 
-    Eager torch has no such cache on a CPU. For GPU memory see `torch.cuda.empty_cache`.
+    Torch itself does not cache CPU memory. For GPU memory see `torch.cuda.empty_cache`.
     """
     # If the module has not been imported, nothing is cached.
     if (memory := sys.modules.get("vreid_ext.backends.native.memory")) is not None:

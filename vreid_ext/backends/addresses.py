@@ -57,7 +57,7 @@ class PartSizes(NamedTuple):
 
 
 class PartSide(NamedTuple):
-    """One side of a tile of the part metric; `stride` is that of the squares and the weights."""
+    """One side of a tile of the part metric; `stride` is the row stride of `squares` and `weights`."""
 
     features: int
     row_stride: int
@@ -119,7 +119,7 @@ class SparseRows(NamedTuple):
 
 
 def feature_map(x: Tensor) -> FeatureMap | None:
-    """The kernels' view of a map (B,T,C,H,W) with contiguous cells or channels; None for other strides."""
+    """Describe a map (B,T,C,H,W) with contiguous cells or channels; None for other strides."""
     b, t, c, h, w = x.shape
     stride_b, stride_t, stride_c, stride_h, stride_w = x.stride()
     if h * w == 1:
@@ -138,7 +138,7 @@ def feature_map(x: Tensor) -> FeatureMap | None:
 
 
 def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
-    """x and its view, or a contiguous copy and its view if the kernels do not support the strides of x."""
+    """x, or a contiguous copy if the kernels do not support the strides of x, and its `FeatureMap`."""
     x_map = feature_map(x)
     if x_map is None:
         x = x.contiguous()
@@ -148,10 +148,10 @@ def readable(x: Tensor) -> tuple[Tensor, FeatureMap]:
 
 
 def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[Tensor, Tensor]]:
-    """Views of x and of its gradient in the same memory layout, and the tensors (x, result) of these views.
+    """`FeatureMap`s of x and of its gradient in one memory layout, and the tensors (x, result) they describe.
 
-    `result` is dx, or a contiguous tensor if the kernels do not support the strides of dx. The caller then
-    copies it to dx. If the layout of x differs from that of `result`, x is copied to the latter.
+    `result` is dx, or a contiguous tensor if the kernels do not support the strides of dx; the caller then
+    copies it to dx. If the layouts of x and `result` differ, x is copied to the layout of `result`.
     """
     result, result_map = dx, feature_map(dx)
     if result_map is None:
@@ -163,7 +163,7 @@ def with_gradient(x: Tensor, dx: Tensor) -> tuple[FeatureMap, FeatureMap, tuple[
 
 
 def rows(x: Tensor | None) -> Rows:
-    """The kernels' view of embeddings (N,D) with contiguous rows; a null address for None."""
+    """Describe embeddings (N,D) with contiguous rows; None gives a null address."""
     if x is None:
         return Rows(0, 0, 0, 0, 0)
     n, d = x.shape

@@ -1,6 +1,6 @@
 """The command `vreid`, with one file per group of commands.
 
-Imports other than the standard library and torch are deferred until a command needs them.
+Modules other than torch and the standard library are imported only by the commands that need them.
 """
 
 import importlib

@@ -15,14 +15,19 @@ app = typer.Typer(
 
 Checkpoint = Annotated[
     Path,
-    typer.Argument(metavar="CHECKPOINT", help="A checkpoint, or a run's folder (its newest checkpoint)."),
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A checkpoint, or the folder of a run (its newest checkpoint is used).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print only one line of JSON on stdout.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe, such as optim.lr=1e-3."),
 ]
-Root = Annotated[Path | None, typer.Option(help="The data set's folder; default: as in training.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; default: the folder used in training.")
+]
 Splits = Annotated[
     str | None,
     typer.Option(

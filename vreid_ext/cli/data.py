@@ -55,12 +55,14 @@ def tracklets(
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
+            help="Labeled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
         ),
     ] = None,
     split: Annotated[
         int | None,
-        typer.Option(help="Tracklets that end before this frame are for training, the others for testing."),
+        typer.Option(
+            help="Tracklets that end before this frame are used for training, the others for testing."
+        ),
     ] = None,
     start: Annotated[int, typer.Option(help="First frame to use, counted from 0.")] = 0,
     stop: Annotated[
@@ -83,7 +85,7 @@ def tracklets(
         if video.is_dir():
             for name, value in for_one_video.items():
                 if value not in (None, "cam1"):
-                    raise ValueError(f"--{name}: expected none for a folder of videos, got {value}")
+                    raise ValueError(f"--{name}: expected no value for a folder of videos, got {value}")
             extraction = extract_videos(video, out, **options, progress=read)
         else:
             extraction = extract_tracklets(video, out, **for_one_video, **options, progress=read)
@@ -131,11 +133,17 @@ def joints(
     out: Annotated[Path | None, typer.Option(help="A .jsonl file; default ROOT/joints.jsonl.")] = None,
     threads: Annotated[int, typer.Option(help="Number of threads of the pose network.")] = 1,
     pictures: Annotated[
-        int, typer.Option(help="Draw skeletons and parts of this many tracklets, next to the file.")
+        int,
+        typer.Option(
+            help="Draw the joints and parts of this many tracklets; the pictures are saved next to OUT."
+        ),
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Estimate 14 joints in every frame of every tracklet. The same command resumes after an interruption."""
+    """Estimate 14 joints in every frame of every tracklet.
+
+    To resume after an interruption, run the same command again.
+    """
     from vreid_ext.data import build_dataset
     from vreid_ext.data.pose.estimate import MediaPipePose, estimate_joints
 

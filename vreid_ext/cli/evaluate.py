@@ -18,9 +18,9 @@ def evaluate(
     overrides: Overrides = None,
     dataset_root: Root = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file for the figures; default: in the run's folder.")
+        Path | None, typer.Option(help="JSON file for the metrics; default: a file in the folder of the run.")
     ] = None,
-    report: Annotated[bool, typer.Option(help="Write the page of `vreid report`, too.")] = True,
+    report: Annotated[bool, typer.Option(help="Also write the HTML page of `vreid report`.")] = True,
     as_json: Json = False,
     splits: Splits = None,
     rerank: Annotated[
@@ -41,11 +41,11 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Evaluate a checkpoint with the protocol of its data set (CMC, mAP, mINP) and write an HTML report.
+    """Evaluate a checkpoint with the protocol of its data set; write the metrics and an HTML report.
 
-    To use another data set than in training: dataset.name=NAME dataset.root=DIR. With --splits,
-    CHECKPOINT is a folder trained with --splits, or a model trained on another data set; no report is
-    written.
+    To evaluate on a data set other than that of the training, set dataset.name=NAME dataset.root=DIR. With
+    --splits, CHECKPOINT is the output folder of `vreid train --splits`, or a model trained on another data
+    set, and no report is written.
 
     Several processes: torchrun --nproc-per-node N -m vreid_ext eval ...
     """
@@ -54,7 +54,7 @@ def evaluate(
     engine.join_processes()
     changes = [*with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
     if features is not None and (splits is not None or lengths is not None):
-        raise ValueError("--features: expected neither --splits nor --lengths with it, got one of them")
+        raise ValueError("--features: expected neither --splits nor --lengths, got one of them")
     if splits is not None:
         from vreid_ext.engine.splits import evaluate_splits, parse_splits
 
@@ -82,7 +82,7 @@ def evaluate(
                 checkpoint, changes, out=out, features=features, progress=clips
             )
     page = [f"report: {result['page']}"] if "page" in result else []
-    emit_figures(result, as_json, f"figures: {result['file']}", *page)
+    emit_figures(result, as_json, f"metrics: {result['file']}", *page)
 
 
 @app.command(epilog="Example: vreid extract runs/first --out features")
@@ -95,7 +95,8 @@ def extract(
 ) -> None:
     """Write the features of every query and gallery tracklet (safetensors) and a manifest (JSON).
 
-    The same command resumes after an interruption. `vreid eval --features OUT` evaluates the features.
+    To resume after an interruption, run the same command again. `vreid eval --features OUT` evaluates the
+    features.
 
     Several processes: torchrun --nproc-per-node N -m vreid_ext extract ...
     """
@@ -111,7 +112,7 @@ def extract(
         counts = {split: len(rows) for split, rows in features.manifest["splits"].items()}
         listed = ", ".join(f"{count} {split}" for split, count in counts.items())
         results.append({"out": str(features.folder), "dimensions": dimensions, **counts})
-        lines.append(f"{listed} tracklets x {dimensions} numbers: {features.folder}")
+        lines.append(f"{listed} tracklets x {dimensions} dimensions: {features.folder}")
     emit(as_json, results[0] if len(results) == 1 else results, *lines)
 
 
@@ -152,7 +153,7 @@ def _lengths(text: str) -> list[Any]:
 
 
 def _show_lengths(grid: dict[str, Any], as_json: bool) -> None:
-    """Print rank-1 for every pair of lengths, and write a heat map next to the figures."""
+    """Print rank-1 for every pair of lengths, and write a heat map next to the JSON file."""
     from vreid_ext.report import plot_length_grid
 
     picture = Path(grid["file"]).with_suffix(".png")
@@ -162,4 +163,4 @@ def _show_lengths(grid: dict[str, Any], as_json: bool) -> None:
         for length, row in zip(grid["lengths"], grid["rank1"], strict=True):
             table.add_row(str(length), *(f"{100 * value:.1f}" for value in row))
         show(table)
-    emit(as_json, grid | {"picture": str(picture)}, f"figures: {grid['file']}, {picture}")
+    emit(as_json, grid | {"picture": str(picture)}, f"metrics: {grid['file']}, {picture}")

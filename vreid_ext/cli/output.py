@@ -1,4 +1,4 @@
-"""Output of the commands: results as text or JSON, tables of figures, progress bars."""
+"""Output of the commands: results as text or JSON, tables of metrics, progress bars."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vreid_ext._process import launched
 
-RESUMES = "the same command resumes where it stopped"
+RESUMES = "run the same command again to resume"
 
 _console = Console()
 
@@ -28,7 +28,7 @@ def show(table: Table) -> None:
 
 
 def emit(as_json: bool, value: Any, *lines: str) -> None:
-    """Print the value as one line of JSON, or else the lines of text."""
+    """Print the value as one line of JSON if `as_json`, otherwise the lines of text."""
     if not prints():
         return
     for line in [json.dumps(value)] if as_json else lines:
@@ -36,18 +36,18 @@ def emit(as_json: bool, value: Any, *lines: str) -> None:
 
 
 def emit_figures(result: dict[str, Any], as_json: bool, *lines: str) -> None:
-    """Print the figures of an evaluation as JSON, or else as a table, the protocol and the given lines."""
+    """Print the metrics of an evaluation as JSON, or as a table with the protocol and the given lines."""
     if not as_json:
         show(_figures_table(result))
     emit(as_json, result, f"protocol: {result['protocol']}", *lines)
 
 
 def emit_splits(summary: dict[str, Any], as_json: bool) -> None:
-    """Print figures averaged over splits as JSON, or else as a table."""
+    """Print metrics averaged over splits as JSON or as a table."""
     if not as_json:
         show(_splits_table(summary))
     lines = [f"protocol: {protocol}" for protocol in summary["protocols"]]
-    emit(as_json, summary, *lines, f"figures: {summary['file']}")
+    emit(as_json, summary, *lines, f"metrics: {summary['file']}")
 
 
 def _figures_table(result: dict[str, Any]) -> Table:
@@ -83,7 +83,7 @@ def _splits_table(summary: dict[str, Any]) -> Table:
 
 @contextmanager
 def interruptible(after: str) -> Iterator[None]:
-    """On Ctrl-C, print `after`, which says what was left behind and how to continue."""
+    """On Ctrl-C, print `after`: which output exists and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -93,9 +93,9 @@ def interruptible(after: str) -> Iterator[None]:
 
 @contextmanager
 def bars(
-    *names: str, after: str = "no incomplete output is left; the same command starts again"
+    *names: str, after: str = "no incomplete output is left; run the same command again to start over"
 ) -> Iterator[list[Callable[[int, int], None]]]:
-    """Progress bars on stderr: yields a callback (done, total) for each name. Handles Ctrl-C, too."""
+    """Progress bars on stderr: yields a callback (done, total) for each name. Ctrl-C prints `after`."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -13,7 +13,9 @@ from vreid_ext.cli.output import bars, emit, emit_figures
 def report_command(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run's folder (its newest checkpoint), or a checkpoint."),
+        typer.Argument(
+            metavar="RUN", help="The folder of a run (its newest checkpoint is used), or a checkpoint."
+        ),
     ],
     overrides: Overrides = None,
     dataset_root: Root = None,
@@ -24,13 +26,13 @@ def report_command(
     ranks: Annotated[int, typer.Option(help="Length of the ranked lists.")] = 20,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(help="Another run to compare with; its figures and curves are shown, too."),
+        typer.Option(help="Another run to compare with; the page also shows its metrics and curves."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run and write an HTML report: figures, curves, ranked lists of all queries, attention.
+    """Evaluate a run and write an HTML report: metrics, curves, ranked lists of all queries, attention.
 
-    The pictures are written to NAME_files and the figures to NAME.json, next to the page NAME.html.
+    The page is NAME.html. The pictures are written to NAME_files and the metrics to NAME.json next to it.
     """
     from vreid_ext.engine.checkpoint import resolve_checkpoint
     from vreid_ext.engine.run_comparison import summary
@@ -97,7 +99,7 @@ def plot_ranking(
     query: Query,
     overrides: Overrides = None,
     dataset_root: Root = None,
-    ranks: Annotated[int, typer.Option(help="Number of ranks; junk between them is drawn, too.")] = 10,
+    ranks: Annotated[int, typer.Option(help="Number of ranks; junk between them is drawn in addition.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Draw the nearest gallery tracklets of a query, marked as hit, miss or junk."""

@@ -28,7 +28,11 @@ def export(
 
     result = export_model(checkpoint, out, format=format, overrides=overrides or [])
     checked = f"differs by {result['largest_difference']:.1e} of the largest feature"
-    emit(as_json, result, f"{result['clips']} to {result['dimensions']} numbers; {checked}: {result['file']}")
+    emit(
+        as_json,
+        result,
+        f"{result['clips']} -> features of {result['dimensions']} dimensions; {checked}: {result['file']}",
+    )
 
 
 @app.command(epilog="Example: vreid recipes")
@@ -57,14 +61,17 @@ def tune(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tune the tile sizes of the Triton kernels on this GPU. Tables of other GPUs in the file are kept."""
+    """Tune the tile sizes of the Triton kernels on this GPU.
+
+    The tables of other GPUs in the file are kept.
+    """
     import torch
 
     from vreid_ext import backends
 
     reason = backends.reason("sta_pool", "triton", torch.device("cuda"), torch.float32)
     if reason is not None:
-        raise RuntimeError(f"there is nothing to tune: {reason}")
+        raise RuntimeError(f"the Triton kernels cannot be tuned: {reason}")
     from vreid_ext._files import write_json
     from vreid_ext.backends.triton import configs, tune
 

@@ -59,7 +59,7 @@ class CrossEntropyLoss(nn.Module):
     Call: `loss(inputs, targets)` with logits (n, num_classes) and targets (n,).
 
     Raises:
-        TypeError, ValueError: as `losses.CrossEntropyLoss`; also for another number of columns.
+        TypeError, ValueError: see `losses.CrossEntropyLoss`; also if the number of columns differs.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ def evaluate_rank(
     """CMC (max_rank,) float32 and mAP from a distance matrix (Q,G).
 
     The CMC has only G entries if the gallery has fewer than `max_rank` items. Equal distances are ordered by
-    gallery index (by an unstable sort in torchreid). No pid has a special meaning. `use_cython` is ignored.
+    gallery index (torchreid uses an unstable sort). No pid has a special meaning. `use_cython` is ignored.
 
     Raises:
         ValueError: `use_metric_cuhk03` is True (not supported, because its result is random), or no query has
@@ -197,10 +197,10 @@ def re_ranking(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> np.ndarray:
-    """Re-ranked distances (Q,G) float32 from the distances between queries and gallery, and within each.
+    """Re-ranked distances (Q,G) float32 from the distances of all pairs of queries and gallery items.
 
-    Computes `ops.k_reciprocal` with the squares of these distances as D. Besides arguments and result it
-    needs O(N k1) memory. `ops.k_reciprocal` takes features and does not need the distance matrices.
+    Computes `ops.k_reciprocal` with the squares of these distances as D. The memory in addition to arguments
+    and result is O(N k1). `ops.k_reciprocal` takes features and does not need the distance matrices.
     """
     from vreid_ext.backends.native.rerank import KReciprocal
 

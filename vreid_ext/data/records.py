@@ -25,7 +25,7 @@ class Tracklet:
         pid: identity, in the range of int64. In MARS all distractors have pid 0.
         camid: camera number used by the data set, in the range of int64.
         name: name shown in lists and figures; also the key of the tracklet in a joints file.
-        attributes: class index of each attribute (`read_attributes`), or None if unlabelled.
+        attributes: class index of each attribute (`read_attributes`), or None if unlabeled.
         joints: (n,14,3) x and y in pixels and confidence of the joints in each of the n frames
             (`attach_joints`), or None.
     """

@@ -21,7 +21,7 @@ def register_dataset(name: str) -> Callable[[Factory], Factory]:
         def my_cameras(root, *, season="summer"): ...
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is already registered.
     """
     return _datasets.register(name)
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and feature extraction from recipes; needs `pip install 'vreid-ext[train]'`."""
+"""Training, evaluation and feature extraction from recipes; requires `pip install 'vreid-ext[train]'`."""
 
 from vreid_ext.distributed import join_processes
 from vreid_ext.engine.config import load_recipe, recipe_names

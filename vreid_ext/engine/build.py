@@ -1,4 +1,4 @@
-"""From a recipe to the objects it names: data set, model, transforms."""
+"""Construction of the objects of a recipe: data sets, sampler, model and transforms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,13 +22,15 @@ from vreid_ext.models import build_model, model_factory
 
 
 def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> TrackletDataset:
-    """Read the data set a recipe names, with joints where the model (`Recipe.model`) takes them.
+    """Read a data set of a recipe, with joints if the model (`Recipe.model`) takes them.
 
     Raises:
-        ValueError: no root is given, or the data cannot be used.
+        ValueError: the root is missing, or the data cannot be used.
     """
     if dataset.root is None:
-        raise ValueError(f"dataset.root: expected the folder of {dataset.name!r}: dataset.root=DIR, got none")
+        raise ValueError(
+            f"dataset.root: expected the folder of {dataset.name!r}, got none; set dataset.root=DIR"
+        )
     options = {name: value for name, value in dataset.options.items() if value is not None}
     data = build_dataset(dataset.name, dataset.root, **options)
     if model is not None and "joints" in takes(model):
@@ -37,48 +39,53 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
 
 
 def one_dataset_of(recipe: Recipe) -> TrackletDataset:
-    """The data set of a recipe, for what is done with a single one.
+    """Read the data set of a recipe that has only one.
 
     Raises:
-        ValueError: as `dataset_of`, or the recipe has several.
+        ValueError: see `dataset_of`; also if the recipe has several data sets.
     """
     if recipe.also:
         names = ", ".join(each.name for each in recipe.datasets)
         raise ValueError(
-            f"dataset: expected one data set, got {names}; choose one: dataset.name=NAME dataset.root=DIR"
+            f"dataset: expected one data set, got {names}; set dataset.name=NAME dataset.root=DIR"
         )
     return dataset_of(recipe.dataset, recipe.model)
 
 
 def datasets_of(recipe: Recipe) -> list[TrackletDataset]:
-    """All data sets of a recipe; with `dataset.N` in errors where there are several.
+    """Read all data sets of a recipe.
 
     Raises:
-        ValueError: as `dataset_of`; one set is named twice, or they are to have different black boxes.
+        ValueError: see `dataset_of`; also if a data set occurs twice, or the data sets have different
+            settings of `black_box`.
     """
     sets = recipe.datasets
     for number, each in enumerate(sets[1:], start=1):
         if each in sets[:number]:
-            raise ValueError(f"dataset.{number}: expected another data set, got {each.name!r} once more")
+            raise ValueError(f"dataset.{number}: expected different data sets, got {each.name!r} twice")
         if (each.black_box, each.black_box_seed) != (sets[0].black_box, sets[0].black_box_seed):
-            raise ValueError(f"dataset.{number}.black_box: expected that of dataset.0, got {each.black_box}")
+            raise ValueError(
+                f"dataset.{number}.black_box: expected the size and seed of dataset.0, "
+                f"{sets[0].black_box} and {sets[0].black_box_seed}, got {each.black_box} and "
+                f"{each.black_box_seed}"
+            )
     data = []
     for number, each in enumerate(sets):
         if recipe.also and each.root is None:
             raise ValueError(
-                f"dataset.{number}.root: expected the folder of {each.name!r}, got none: "
-                f"dataset.{number}.root=DIR"
+                f"dataset.{number}.root: expected the folder of {each.name!r}, got none; "
+                f"set dataset.{number}.root=DIR"
             )
         data.append(dataset_of(each, recipe.model))
     return data
 
 
 def sampler_of(recipe: Recipe, datasets: Sequence[TrackletDataset]) -> PKBatchSampler | JointBatchSampler:
-    """The batches of this process; of several data sets (`datasets_of`) with as many persons of each.
+    """Batch sampler of this process. Batches of several data sets have an equal number of persons from each.
 
     Raises:
-        ValueError: a training set has fewer people than its share of P, or the sets or the processes cannot
-            share P.
+        ValueError: P is larger than the number of persons, or not a multiple of the number of data sets or
+            processes.
     """
     rank, processes = world()
     pids = [[tracklet.pid for tracklet in data.train] for data in datasets]
@@ -89,28 +96,28 @@ def sampler_of(recipe: Recipe, datasets: Sequence[TrackletDataset]) -> PKBatchSa
 
 
 def black_box_of(dataset: Dataset) -> BlackBox | None:
-    """The occlusion a recipe asks for."""
+    """The occlusion of a data set in a recipe, or None."""
     return BlackBox(dataset.black_box, dataset.black_box_seed) if dataset.black_box else None
 
 
 def takes(model: Mapping[str, Any]) -> tuple[str, ...]:
-    """The entries of a batch that a recipe's model takes by name beside clip and valid."""
+    """Names of the batch entries that a model takes as keyword arguments, in addition to clip and valid."""
     names: tuple[str, ...] = getattr(model_factory(model["name"]), "takes", ())
     return names
 
 
 def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: bool = True) -> nn.Module:
-    """Build the model a recipe names; without `start_weights`, for weights that a checkpoint will bring."""
+    """Build the model of a recipe. With start_weights=False, pretrained weights are not loaded."""
     options = dict(options)
     if not start_weights:
         options.pop("weights", None)
     return build_model(options.pop("name"), num_classes, **options)
 
 
-def transforms_of(given: Input) -> tuple[ClipTransform, ClipTransform]:
-    """(training, test) transforms."""
+def transforms_of(settings: Input) -> tuple[ClipTransform, ClipTransform]:
+    """The training and test transforms."""
     train = train_transform(
-        given.height, given.width,
-        flip=given.flip, crop=given.crop, erase=given.erase, per_frame=given.per_frame,
+        settings.height, settings.width,
+        flip=settings.flip, crop=settings.crop, erase=settings.erase, per_frame=settings.per_frame,
     )  # fmt: skip
-    return train, test_transform(given.height, given.width)
+    return train, test_transform(settings.height, settings.width)

@@ -1,14 +1,14 @@
-"""Checkpoints of tensors (safetensors) and numbers (JSON): nothing in them is ever unpickled.
+"""Checkpoints: tensors in safetensors files, numbers in JSON. No pickle is involved.
 
 A checkpoint is a folder:
 
-    weights.safetensors     the model's parameters and buffers
-    optimizer.safetensors   the optimizer's tensors, "<parameter index>.<name>"
-    objective.safetensors   the tables of the losses, where they keep any
-    state.json              recipe, classes, position in the run, the optimizer's numbers
+    weights.safetensors     parameters and buffers of the model
+    optimizer.safetensors   tensors of the optimizer, "<parameter index>.<name>"
+    objective.safetensors   buffers of the losses, if there are any (OIM)
+    state.json              recipe, number of classes, position in the run, parameter groups of the optimizer
 
-It is written under a temporary name, flushed to the disk and renamed, so that a folder under its final
-name is always whole, whatever kills the process or fills the disk.
+It is written under a temporary name, flushed to disk and renamed. A folder with the final name is therefore
+always complete, even if the process is killed or the disk is full.
 """
 
 import json
@@ -28,10 +28,15 @@ FORMAT = 1
 
 @dataclass
 class Position:
-    """Where a run stands: `batch` batches of `epoch` are done, `step` optimizer steps in all.
+    """Position in a training run.
 
-    sums: the running sums of the epoch's losses; log_bytes: the length of the log at this point;
-    scaler: the state of the fp16 loss scaler.
+    Attributes:
+        epoch: current epoch, from 0.
+        batch: number of finished batches in the current epoch.
+        step: number of optimizer steps since the start.
+        sums: sums of the loss terms in the current epoch.
+        log_bytes: length of the log.
+        scaler: state of the gradient scaler (fp16).
     """
 
     epoch: int = 0
@@ -52,17 +57,17 @@ def save_checkpoint(
     objective: nn.Module | None = None,
     position: Position | None = None,
 ) -> None:
-    """Write a checkpoint; `folder` appears complete or not at all.
+    """Write a checkpoint atomically: `folder` is either complete or does not exist.
 
     Raises:
         ValueError: `folder` exists.
-        OSError: the disk is full or cannot be written; what was there before is untouched.
+        OSError: the disk is full or not writable. Existing checkpoints are not changed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if folder.exists():
-        raise ValueError(f"folder: {str(folder)!r} exists; a checkpoint is never overwritten")
+        raise ValueError(f"folder: expected a new folder, got {str(folder)!r}, which exists")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -84,28 +89,28 @@ def save_checkpoint(
         flush(folder.parent)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # which is how it tells of a full disk
+        if isinstance(error, SafetensorError):  # raised for a full disk instead of OSError
             raise OSError(f"checkpoint {str(folder)!r} could not be written: {error}") from error
         raise
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """All complete checkpoints of a run, oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "state.json").is_file())
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The checkpoint folder meant by `path`: itself, or the newest of a run's folder."""
+    """Return `path` if it is a checkpoint, or the newest checkpoint if it is the folder of a run."""
     if (path / "state.json").is_file():
         return path
     found = checkpoints(path)
     if not found:
-        raise ValueError(f"checkpoint: {str(path)!r} is neither a checkpoint nor a run that holds one")
+        raise ValueError(f"checkpoint: expected a checkpoint, or a run that contains one, got {str(path)!r}")
     return found[-1]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The numbers of a checkpoint: format, recipe, num_classes and, from training, position and optimizer."""
+    """Read state.json: format, recipe, num_classes and, if written by training, position and optimizer."""
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -120,17 +125,17 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def read_position(folder: Path) -> Position:
-    """Where the run stood at a checkpoint.
+    """Read the position of the run from a checkpoint.
 
     Raises:
-        ValueError: it does not say.
+        ValueError: the position is missing or damaged.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     values: Any = read_state(folder).get("position")
     try:
-        # Only to see that names and types fit: it would make floats of the whole numbers in `scaler`.
+        # Checks names and types only. The merged values are not used: integers in `scaler` become floats.
         OmegaConf.merge(OmegaConf.structured(Position), values)
         return Position(**values)
     except (OmegaConfBaseException, TypeError, ValueError) as error:
@@ -138,35 +143,38 @@ def read_position(folder: Path) -> Position:
 
 
 def load_weights(folder: Path, model: nn.Module, description: str) -> None:
-    """Load a checkpoint's weights into `model`, all of them or none.
+    """Load the weights of a checkpoint into `model`. If any tensor does not match, none is loaded.
 
     Args:
-        description: what `model` is, for the error.
+        folder: the checkpoint.
+        model: the model.
+        description: description of `model` for the message.
 
     Raises:
-        ValueError: the checkpoint is of another model, and the message names both; or its file is damaged.
+        ValueError: the checkpoint belongs to another model (the message describes both), or its file is
+            damaged.
     """
     weights = _read(folder / "weights.safetensors")
-    wanted = model.state_dict()
-    odd = sorted(
-        key for key in wanted.keys() | weights.keys()
-        if key not in wanted or key not in weights or wanted[key].shape != weights[key].shape
+    state_dict = model.state_dict()
+    mismatched = sorted(
+        key for key in state_dict.keys() | weights.keys()
+        if key not in state_dict or key not in weights or state_dict[key].shape != weights[key].shape
     )  # fmt: skip
-    if odd:
+    if mismatched:
         state = read_state(folder)
-        holds = describe_model(state["recipe"]["model"], state["num_classes"])
+        saved = describe_model(state["recipe"]["model"], state["num_classes"])
         raise ValueError(
-            f"checkpoint {str(folder)!r}: expected {description}, got {holds}; "
-            f"{len(odd)} tensors do not fit, the first is {odd[0]!r}"
+            f"checkpoint {str(folder)!r}: expected {description}, got {saved}; "
+            f"{len(mismatched)} tensors do not match, the first is {mismatched[0]!r}"
         )
     model.load_state_dict(weights)
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Put an optimizer back to where the checkpoint left it.
+    """Restore the state of an optimizer from a checkpoint.
 
     Raises:
-        ValueError: the checkpoint is damaged, or of another optimizer.
+        ValueError: the checkpoint is damaged or belongs to another optimizer.
     """
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in _read(folder / "optimizer.safetensors").items():
@@ -179,13 +187,13 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_objective(folder: Path, objective: nn.Module) -> None:
-    """Put the tables of the losses back, where they keep any."""
+    """Restore the buffers of the losses from a checkpoint, if there are any."""
     if objective.state_dict():
         objective.load_state_dict(_read(folder / "objective.safetensors"))
 
 
 def describe_model(model: Mapping[str, Any], num_classes: int) -> str:
-    """A model in words: its name, options and classes."""
+    """Description of a model for messages: name, options and number of classes."""
     options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "name")
     return f"model {model['name']!r} ({options or 'default options'}; {num_classes} classes)"
 
@@ -205,7 +213,7 @@ def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
-    """An optimizer's state as tensors by "<index>.<name>" and JSON-ready parameter groups."""
+    """Split an optimizer's state dict into tensors, named "<index>.<name>", and its parameter groups."""
     tensors = {
         f"{index}.{name}": value for index, slots in state["state"].items() for name, value in slots.items()
         if value is not None

@@ -1,4 +1,4 @@
-"""Which tracklets an evaluation compares, and how."""
+"""Comparison of query and gallery features in an evaluation."""
 
 from typing import Any
 
@@ -15,31 +15,33 @@ from vreid_ext.metrics.protocol import Protocol
 
 
 class Comparison:
-    """The tracklets of an evaluation, each once, and which query is compared with which gallery.
+    """The distinct tracklets of query and gallery of a data set, and their evaluation.
 
     Attributes:
-        tracklets: queries and gallery. A query that is part of the gallery is embedded once, and it never
-            counts as its own match.
-        query, gallery: index into `tracklets` of every query and gallery item.
-        itself: (Q,) the gallery item that is the query itself, -1 where there is none.
+        dataset: the data set.
+        tracklets: all tracklets of query and gallery without duplicates, so that a query that is also in the
+            gallery is processed once.
+        query, gallery: lists of indices into `tracklets`, one for each query and gallery item.
+        itself: (Q,) index of the gallery item that is the same tracklet as the query, -1 if there is none. It
+            does not count as a match.
     """
 
     def __init__(self, dataset: TrackletDataset) -> None:
         self.dataset = dataset
         query, gallery = dataset.query, dataset.gallery
         self.tracklets = list({tracklet.paths: tracklet for tracklet in (*query, *gallery)}.values())
-        place = {tracklet.paths: index for index, tracklet in enumerate(self.tracklets)}
-        self.query, self.gallery = ([place[each.paths] for each in part] for part in (query, gallery))
+        index_of = {tracklet.paths: index for index, tracklet in enumerate(self.tracklets)}
+        self.query, self.gallery = ([index_of[each.paths] for each in part] for part in (query, gallery))
         in_gallery = {tracklet.paths: index for index, tracklet in enumerate(gallery)}
         self.itself = torch.tensor(
             [in_gallery.get(tracklet.paths, -1) for tracklet in query], dtype=torch.int64, device="cpu"
         )
 
     def first_match(self) -> tuple[int, int]:
-        """A query and a gallery item of its person that counts for it, by their places.
+        """Indices of a query and of a gallery item that is a valid match for it.
 
         Raises:
-            ValueError: there is none, so that there are no figures either.
+            ValueError: no query has a match, so that no metric is defined.
         """
         sizes = len(self.dataset.query), len(self.dataset.gallery)
         protocol = Protocol(
@@ -52,7 +54,7 @@ class Comparison:
         if not len(protocol.row):
             name = self.dataset.name
             raise ValueError(
-                f"dataset: no query of {name} has a match in the gallery, so there are no figures; name the "
+                f"dataset: expected queries with a match in the gallery, got none in {name}; name the "
                 "persons (`vreid tracklets --boxes`), or use `vreid extract` and `vreid search`"
             )
         return int(protocol.row[0]), int(protocol.index[0])
@@ -64,10 +66,10 @@ class Comparison:
         recipe: Recipe,
         metric: str | DistanceFunction,
     ) -> metrics.ReIDResult:
-        """Figures of query features (Q,D) and gallery features (G,D).
+        """Compute the metrics of query features (Q,D) and gallery features (G,D).
 
-        Under `torchrun` every process compares with its part of the gallery; all get the figures. With
-        re-ranking, which looks at all pairs, and with a distance function every process compares with all.
+        Under `torchrun`, each process uses its part of the gallery, and all return the same result. With
+        re-ranking or a distance function, each process uses the whole gallery.
         """
         rank, size = world()
         part: Tensor | StoredRows | metrics.Shard = gallery
@@ -89,22 +91,22 @@ class Comparison:
 
 
 def metric_of(model: nn.Module, recipe: Recipe) -> str | DistanceFunction:
-    """How features of the model are compared: by its own `distance`, or as the recipe says.
+    """The model's method `distance` if it has one, else the metric of the recipe.
 
     Raises:
-        ValueError: re-ranking is asked for where the model has a distance of its own.
+        ValueError: the recipe requests re-ranking, and the model has its own distance function.
     """
     distance: DistanceFunction | None = getattr(model, "distance", None)
     if distance is not None and recipe.eval.rerank:
         raise ValueError(
-            f"eval.rerank: expected false for model {recipe.model['name']!r}, which compares by a distance "
-            "function of its own, got true"
+            f"eval.rerank: expected false for model {recipe.model['name']!r}, which has its own distance "
+            "function, got true"
         )
     return distance or recipe.eval.metric
 
 
 def rerank_options(recipe: Recipe) -> dict[str, Any]:
-    """Keyword arguments of `ops.k_reciprocal`; empty where the recipe does not re-rank."""
+    """Keyword arguments of `ops.k_reciprocal`, or an empty dict if the recipe does not use re-ranking."""
     if not recipe.eval.rerank:
         return {}
     k1, k2, weight = recipe.eval.rerank_k1, recipe.eval.rerank_k2, recipe.eval.rerank_lambda
@@ -112,10 +114,10 @@ def rerank_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def ids(dataset: TrackletDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(q_pids, g_pids, q_camids, g_camids), as `metrics.evaluate` and `metrics.rank` take them."""
+    """(q_pids, g_pids, q_camids, g_camids) of a data set, as for `metrics.evaluate` and `metrics.rank`."""
     q_pids, g_pids, q_camids, g_camids = (
-        torch.tensor([getattr(tracklet, which) for tracklet in part], dtype=torch.int64, device="cpu")
-        for which in ("pid", "camid")
+        torch.tensor([getattr(tracklet, name) for tracklet in part], dtype=torch.int64, device="cpu")
+        for name in ("pid", "camid")
         for part in (dataset.query, dataset.gallery)
     )
     return q_pids, g_pids, q_camids, g_camids

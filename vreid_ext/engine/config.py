@@ -1,4 +1,4 @@
-"""Load recipes: YAML files with bases, and overrides on top."""
+"""Loading of recipes: YAML files with `base` files and `key=value` overrides."""
 
 import difflib
 import os
@@ -33,34 +33,38 @@ from vreid_ext.engine.recipe_text import entry_type, is_plain_text, item_type, q
 
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
-# Files and folders. Other texts of `model.weights`, such as "imagenet", are no paths.
+# Keys of files and folders. `model.weights` may also be the name of weights, e.g. "imagenet".
 _PATHS = ("dataset.root", "dataset.joints", "dataset.options.attributes", "model.weights")
 _WEIGHT_FILES = (".pt", ".pth", ".safetensors")
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package; a leading underscore marks parts for `base`."""
+    """Names of the built-in recipes. Names with a leading underscore only serve as `base` and are omitted."""
     files = resources.files("vreid_ext.recipes").iterdir()
     names = (file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """A recipe of the package by name, or a YAML file by path, with `key=value` overrides on top.
+    """Load a built-in recipe by name or a YAML file by path, and apply `key=value` overrides.
 
-    A file may start from others, named under `base:` (one name or a list, merged in that order; a path
-    is taken relative to the file). A key for text takes it as it is typed: `dataset.root=2024_01_15 #2`. If
-    it may be empty, `null` leaves it so. Other values are YAML: `eval.frames=[2,4]`. The data sets of a list
-    are named by their number: `dataset.0.root=DIR`, or `dataset: {0: {root: DIR}}` in a file with a base.
-    `dataset.name=NAME` puts a single one in the place of the list; a list takes that of a single one.
+    Base: a file may extend other recipes, listed under `base:` (a name or path, or a list of them, merged in
+    that order). Paths are relative to the file.
 
-    The paths `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may begin
-    with `~`. In a file they are relative to its folder, in an override to the working folder. The recipe that
-    is returned holds absolute ones.
+    Values: string-typed keys take the value literally, e.g. `dataset.root=2024_01_15 #2`; `null` sets an
+    optional one to None. All other values are YAML, e.g. `eval.frames=[2,4]`.
+
+    Several data sets: the items of a list of data sets are addressed by index, `dataset.0.root=DIR`, or
+    `dataset: {0: {root: DIR}}` in a file with a base. `dataset.name=NAME` replaces the list with a single
+    data set. A list replaces a single data set.
+
+    Paths: `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may start with
+    `~`. In a file they are relative to the folder of that file, in an override to the working directory. The
+    returned recipe contains absolute paths.
 
     Raises:
-        ValueError: no such recipe, an unknown key (the message names the nearest known one), a value
-            of the wrong type or out of range.
+        ValueError: the recipe does not exist, a key is unknown (the message suggests the nearest known key),
+            or a value has the wrong type or is out of range.
     """
     source, tree, folders = _read(str(name_or_path), relative_to=Path())
     if "name" not in tree:
@@ -71,27 +75,27 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
 
 
 def recipe_from_dict(tree: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    """The inverse of `Recipe.to_dict`, with overrides as for `load_recipe`."""
+    """Inverse of `Recipe.to_dict`; applies overrides as `load_recipe` does."""
     with _errors_of("recipe"):
         created = OmegaConf.create(escaped(dict(tree)))
     return _typed(_merged(created, _overrides(overrides), "recipe"), "recipe", {})
 
 
 def _merged(tree: DictConfig, changes: DictConfig, source: str) -> Any:
-    """The tree with another on top, which names those of a list of data sets by their numbers."""
+    """Merge `changes` into `tree`. `changes` may address a list of data sets by index."""
     sets, given = tree.get("dataset"), changes.get("dataset")
     if isinstance(sets, DictConfig) and isinstance(given, ListConfig):
         tree = _without_sets(tree)
     elif isinstance(sets, ListConfig) and isinstance(given, DictConfig):
         numbers = {str(n): n for n in range(len(sets))}
         parts = {str(key): part for key, part in given.items()}
-        odd = next((key for key in parts if key not in numbers), None)
-        if "name" in parts:  # a single one in the place of the list
+        unknown = next((key for key in parts if key not in numbers), None)
+        if "name" in parts:  # a single data set replaces the list
             tree = _without_sets(tree)
-        elif odd is not None:
+        elif unknown is not None:
             raise ValueError(
-                f"dataset.{odd}: expected the number of one of {len(sets)} data sets before the key, such as "
-                "dataset.0.root, or dataset.name for a single one"
+                f"dataset.{unknown}: expected the index of one of the {len(sets)} data sets before the key, "
+                "e.g. dataset.0.root, or dataset.name to replace them with a single one"
             )
         else:
             with _errors_of(source):
@@ -108,9 +112,11 @@ def _without_sets(tree: DictConfig) -> DictConfig:
 
 @contextmanager
 def _errors_of(source: str, within: str = "") -> Iterator[None]:
-    """What YAML and OmegaConf find wrong, as an error of one line that names the recipe.
+    """Convert errors of YAML and OmegaConf to a ValueError with a single line that names the recipe.
 
-    within: what comes before the keys that OmegaConf names.
+    Args:
+        source: the recipe or override.
+        within: prefix for the keys in OmegaConf's messages.
     """
     try:
         yield
@@ -119,33 +125,42 @@ def _errors_of(source: str, within: str = "") -> Iterator[None]:
         raise ValueError(f"{source}: {key}{str(error).splitlines()[0]}") from error
     except RecursionError as error:
         raise ValueError(f"{source}: nested too deeply") from error
-    except TypeError as error:  # OmegaConf's, of keys in the place of a list
+    except TypeError as error:  # raised by OmegaConf for a mapping instead of a list
         raise ValueError(f"{source}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes and numbers that Python does not read
-        raise ValueError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: invalid UTF-8 or invalid numbers
+        raise ValueError(f"{source}: invalid YAML: {' '.join(str(error).split())}") from error
 
 
 def _read(
     name: str, relative_to: Path, above: tuple[Path, ...] = ()
 ) -> tuple[str, DictConfig, dict[str, Path]]:
-    """A recipe's short name, its tree with its bases merged under it, and the folder to which the value of
-    each key of `_PATHS` is relative.
+    """Read a recipe and its bases.
 
-    above: the files that start from this one.
+    Args:
+        name: name of a built-in recipe, or path of a file.
+        relative_to: folder to which the path is relative.
+        above: files that extend this one, to detect cycles.
+
+    Returns:
+        The short name of the recipe, its tree merged with its bases, and, for each key of `_PATHS`
+        that is set, the folder to which its value is relative.
     """
     path = relative_to / name
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ValueError(f"recipe: no file {str(path)!r}")
+            raise ValueError(f"recipe: expected an existing file, got {str(path)!r}")
         if path.resolve() in above:
-            raise ValueError(f"recipe {name!r}: base: starts from itself")
+            raise ValueError(f"recipe {name!r}: base: expected no cycle, got a recipe that extends itself")
         above = (*above, path.resolve())
         content = path.read_bytes()
     else:
         file = resources.files("vreid_ext.recipes") / f"{name}.yaml"
         if not file.is_file():
             near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0.3) or recipe_names()
-            raise ValueError(f"recipe: no recipe {name!r}; nearest: {', '.join(near)}, or give a .yaml file")
+            raise ValueError(
+                f"recipe: expected the name of a recipe or a .yaml file, got {name!r}; "
+                f"nearest: {', '.join(near)}"
+            )
         content = file.read_bytes()
     with _errors_of(f"recipe {name!r}"):
         text = content.decode()
@@ -162,15 +177,15 @@ def _read(
         raise ValueError(
             f"recipe {name!r}: base: expected the name of a recipe or a list of names, got {given}"
         )
-    own = dict.fromkeys(_paths_in(tree), path.parent)
+    own_folders = dict.fromkeys(_paths_in(tree), path.parent)
     folders: dict[str, Path] = {}
     merged = OmegaConf.create()
     for base in bases:
-        _, part, places = _read(base, path.parent, above)
+        _, part, base_folders = _read(base, path.parent, above)
         part.pop("name", None)
         merged = _merged(merged, part, f"recipe {name!r}")
-        folders |= places
-    return path.stem, _merged(merged, tree, f"recipe {name!r}"), folders | own
+        folders |= base_folders
+    return path.stem, _merged(merged, tree, f"recipe {name!r}"), folders | own_folders
 
 
 def _overrides(pairs: Iterable[str]) -> DictConfig:
@@ -192,13 +207,13 @@ def _overrides(pairs: Iterable[str]) -> DictConfig:
 
 
 def _paths_in(tree: DictConfig) -> list[str]:
-    """The keys of paths that a tree gives."""
+    """The keys of paths that are set in a tree."""
     plain: Any = OmegaConf.to_container(tree)
     return [key for key, _ in leaves(by_number(plain)) if of_any_set(key) in _PATHS]
 
 
 def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
-    """Make all paths absolute: each relative to its folder, or else to the working folder."""
+    """Make all paths absolute, relative to their entry in `folders` or else to the working directory."""
     numbered = by_number(plain)
     sets = [f"dataset.{n}." for n in numbered["dataset"]] if numbered is not plain else ["dataset."]
     for key in dict.fromkeys(path.replace("dataset.", each) for path in _PATHS for each in sets):
@@ -216,17 +231,17 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     with _errors_of(source):
         plain: Any = OmegaConf.to_container(tree, resolve=True)
     if "also" in plain:
-        raise ValueError(f"{source}: unknown key 'also'; nearest known key: 'dataset', which may be a list")
+        raise ValueError(f"{source}: unknown key 'also'; use a list of data sets for the key 'dataset'")
     sets = plain.get("dataset")
     if isinstance(sets, list) and not (sets and all(isinstance(each, dict) for each in sets)):
-        raise ValueError(f"{source}: dataset: expected a data set or a list of them, got {sets!r}")
+        raise ValueError(f"{source}: dataset: expected a data set or a list of data sets, got {sets!r}")
     numbered = by_number(plain)
     known = _known_keys(Recipe)
     for key, value in leaves(numbered):
         name = key if numbered is plain else of_any_set(key)
         if name not in known and not name.startswith(tuple(f"{group}." for group in _OPEN_GROUPS)):
             (near,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            if name != key:  # of a list of data sets
+            if name != key:  # the key has the index of a data set
                 near = near.replace("dataset.", key.removesuffix(name.removeprefix("dataset.")))
             raise ValueError(f"{source}: unknown key {key!r}; nearest known key: {near!r}")
         if name in ("model", "dataset.options") and not isinstance(value, dict):
@@ -235,7 +250,7 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
             if isinstance(item, str) and not item.isascii():
                 try:
                     item.encode()
-                except UnicodeEncodeError as error:  # bytes of the command line or of a name on the disk
+                except UnicodeEncodeError as error:  # undecodable bytes of an argument or a file name
                     raise ValueError(f"{source}: {key}: expected text in UTF-8, got {item!r}") from error
             if isinstance(item, float) and not isfinite(item):
                 raise ValueError(f"{source}: {key}: expected a finite number, got {item}")
@@ -255,7 +270,9 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
     rows = paper.get("rows", {})
     # JSON has no integer keys.
     if not isinstance(rows, dict) or not all(str(frames).isdecimal() for frames in rows):
-        raise ValueError(f"{source}: paper.rows: expected rows by their frames, got {rows!r}")
+        raise ValueError(
+            f"{source}: paper.rows: expected a mapping from numbers of frames to rows, got {rows!r}"
+        )
     if rows:
         paper["rows"] = {int(frames): row for frames, row in rows.items()}
     _check_items(plain, Recipe, source)
@@ -267,8 +284,9 @@ def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:
 
 
 def _check_items(tree: Mapping[str, Any], group: Any, source: str, prefix: str = "") -> None:
-    """Every item of a list of groups has the right keys and types. Each is merged by itself, since OmegaConf
-    names the keys of an item without the list.
+    """Check the keys and types of the items of all lists of groups.
+
+    Each item is merged separately, because OmegaConf's messages do not name the list that contains the item.
     """
     for entry in fields(group):
         key, value, kind = prefix + entry.name, tree.get(entry.name), item_type(entry.type)
@@ -283,11 +301,11 @@ def _check_items(tree: Mapping[str, Any], group: Any, source: str, prefix: str =
 
 
 def _known_keys(group: Any, prefix: str = "") -> list[str]:
-    """Every dotted key of a recipe, groups included."""
+    """All dotted keys of a recipe, including those of groups."""
     keys = []
     for entry in fields(group):
         key = prefix + entry.name
-        if key != "also":  # which files have under `dataset`
+        if key != "also":  # in files, it is part of `dataset`
             keys.append(key)
         if is_dataclass(entry.type):
             keys += _known_keys(entry.type, f"{key}.")

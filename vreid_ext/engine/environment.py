@@ -1,4 +1,4 @@
-"""What a result was computed on."""
+"""Description of the software and hardware that computed a result."""
 
 import platform
 
@@ -9,7 +9,7 @@ from vreid_ext import backends
 
 
 def environment() -> dict[str, str]:
-    """Versions, threads, GPUs and how the native modules were built, by name."""
+    """Names and values: versions, number of threads, GPUs, and build information of the native modules."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "vreid_ext": vreid_ext.__version__,

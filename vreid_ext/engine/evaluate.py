@@ -1,4 +1,4 @@
-"""Retrieval figures of a trained model: CMC, mAP and mINP under the protocol of its data set."""
+"""Evaluation of a trained model: CMC, mAP and mINP with the protocol of its data set."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,13 +26,14 @@ RANKS = (1, 5, 10, 20)
 
 
 class Evaluated(NamedTuple):
-    """What the figures of one test length were computed from.
+    """Inputs and results of the evaluation of one test length.
 
     Attributes:
-        frames: T of the clips.
+        model, dataset, recipe: arguments of `evaluate_model`.
+        frames: T, number of frames per clip.
         query, gallery: features (Q,D), (G,D) of the data set's tracklets, on the CPU.
-        itself: (Q,) the gallery row that is the query itself, -1 where there is none.
-        result: the figures, with those of each query.
+        itself: (Q,) index of the gallery row that is the same tracklet as the query, -1 if there is none.
+        result: the metrics, including those of each query.
     """
 
     model: nn.Module
@@ -58,23 +59,35 @@ def evaluate_model(
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate as the recipe's `eval` and `input` say, once for each test length.
+    """Evaluate a model for each test length, with the settings `eval` and `input` of the recipe.
 
     Args:
-        features: a folder that the features are written to and read from (`stored_features`); the next call
-            goes on with what is there. In memory unless given.
-        progress: called with (clips embedded, clips in all) of a test length.
-        observe: called for each test length with the features and the figures of every query.
+        model: the model.
+        dataset: the data set; query and gallery are used.
+        recipe: the recipe.
+        device: device of the model.
+        features: folder in which the features are stored (`stored_features`), so that an interrupted call can
+            be resumed. None: keep the features in memory.
+        progress: called as `progress(clips_done, total_clips)`, counted for each test length.
+        observe: called for each test length with the features and the metrics of each query.
 
     Returns:
-        A JSON-ready dict: recipe, dataset, protocol (which gallery), junk (whether gallery tracklets of the
-        query's person and camera are left out), metric ("re-ranked cosine" and so on with re-ranking), ap
-        (the definition used), and `rows`, one for each test length: frames, sampling, `rerank` (k1, k2 and
-        lambda_value, only with re-ranking), mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc,
-        queries, valid_queries, gallery, `per_query` (name, pid, ap and first_hit of every query, lists; ap is
-        None for a skipped query), and, where the recipe has them for distances of the same kind, the
-        published figures `paper_percent`. For a model with attribute streams also `attributes`: accuracy, f1
-        and samples of each, over the test tracklets that have the stream's attributes.
+        A dict that can be written as JSON:
+
+            recipe, dataset, protocol
+            junk        whether gallery tracklets with the query's person and camera are ignored
+            metric      e.g. "cosine", or "re-ranked cosine" with re-ranking
+            ap          definition of the average precision
+            paper       source of the published metrics
+            rows        one dict for each test length
+
+        A row contains frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
+        valid_queries and gallery (counts), and `per_query`: lists of name, pid, ap and first_hit of each
+        query, where ap is None for a skipped query. With re-ranking it also contains `rerank` (k1, k2,
+        lambda_value).
+        If the recipe contains published metrics of the same kind, they are added as `paper_percent`. For a
+        model with attribute streams, `attributes` contains accuracy, f1 and samples of each attribute, over
+        the test tracklets that have all attributes of the stream.
     """
     test = Comparison(dataset)
     test.first_match()
@@ -134,19 +147,19 @@ def evaluate_sets(
     features: Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """`evaluate_model` on each of a recipe's data sets.
+    """Call `evaluate_model` for each data set of a recipe.
 
     Args:
-        features: as for `evaluate_model`; of several sets each has a folder of its own in it.
-        options: as for `evaluate_model`.
+        features: see `evaluate_model`; several data sets use one sub-folder each.
+        options: see `evaluate_model`.
 
     Returns:
-        What `evaluate_model` returns; for several data sets with the rows of all, each with its `dataset`,
-        `protocol` and `junk`.
+        The result of `evaluate_model`. For several data sets, `rows` contains the rows of all, each with its
+        `dataset`, `protocol` and `junk`.
     """
     if len(datasets) == 1:
         return evaluate_model(model, datasets[0], recipe, features=features, **options)
-    for each in datasets:  # all are looked at before the first is evaluated
+    for each in datasets:  # check all data sets before the first one is evaluated
         Comparison(each).first_match()
     names = set_names(datasets)
     results = [
@@ -178,21 +191,21 @@ def evaluate_checkpoint(
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint, or the newest of a run, and write the figures.
+    """Evaluate a checkpoint, or the newest checkpoint of a run, and write the metrics as JSON.
 
-    Under `torchrun` (`join_processes`) the processes share the work, and the first one writes.
+    Under `torchrun` (`join_processes`), the processes share the work, and rank 0 writes the file.
 
     Args:
         path: checkpoint or run folder.
-        overrides: `key=value` on top of the checkpoint's recipe: another test length, gallery or data set.
-        out: the JSON file; by default `eval-<data set>-<sampling>-<frames>.json` in the checkpoint's run,
-            with `-reranked` behind the frames where that was asked for. The figures of each query are
-            written next to it (`write_figures`).
-        features, progress, observe: as for `evaluate_model`.
+        overrides: `key=value` overrides for the checkpoint's recipe, e.g. test length, gallery or data set.
+        out: the JSON file; default: `eval-<data set>-<sampling>-<frames>.json` in the run's folder, with
+            `-reranked` appended to the name with re-ranking. The metrics of each query are written next to it
+            (`write_figures`).
+        features, progress, observe: see `evaluate_model`.
 
     Returns:
-        What `evaluate_model` returns, with `checkpoint` and `file`; `per_query` is the name of the file with
-        the figures of each query.
+        The result of `evaluate_model`, with the additional keys `checkpoint` and `file`. `per_query` is the
+        name of the file with the metrics of each query.
     """
     overrides = list(overrides)
     model, recipe, folder = open_checkpoint(path, overrides)
@@ -208,7 +221,7 @@ def evaluate_checkpoint(
 
 
 def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
-    """Where `evaluate_checkpoint` writes the figures if it is not told otherwise."""
+    """Default output file of `evaluate_checkpoint`."""
     folder = resolve_checkpoint(Path(path))
     recipe = recipe_from_dict(read_state(folder)["recipe"], overrides)
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
@@ -234,13 +247,16 @@ def _loaded(rows: Tensor | StoredRows) -> Tensor:
 def _attribute_scores(
     logits: Tensor, tracklets: Sequence[Tracklet], sizes: dict[str, int]
 ) -> dict[str, dict[str, float]]:
-    """Scores over the tracklets whose table has all these attributes: another data set's may not."""
-    of_this_table = [
+    """Scores of the attributes `sizes`, over the tracklets that have all of them.
+
+    A data set with a different attribute table may lack some.
+    """
+    labelled = [
         tracklet.attributes is not None and sizes.keys() <= tracklet.attributes.keys()
         for tracklet in tracklets
     ]
     labels = [
         attribute_labels(tracklet.attributes if known else None, sizes)
-        for tracklet, known in zip(tracklets, of_this_table, strict=True)
+        for tracklet, known in zip(tracklets, labelled, strict=True)
     ]
     return metrics.attribute_scores(logits, torch.stack(labels), sizes)

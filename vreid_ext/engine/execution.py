@@ -1,4 +1,4 @@
-"""How a run executes: on which device, in which precision, in how many processes."""
+"""Device, mixed precision and data parallelism of a run."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,18 +14,19 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Execution:
-    """Device, mixed precision and data parallelism of a run.
+    """Runs forward pass, backward pass and optimizer step on the device and precision of a run.
 
     Args:
-        precision: "no", "bf16" or "fp16", the dtype that the model's forward pass is autocast to.
-        idle: whether a step may leave parameters without a gradient (for DistributedDataParallel).
+        precision: "no", "bf16" or "fp16": autocast dtype of the model's forward pass.
+        idle: whether some parameters may get no gradient in a step (`find_unused_parameters` of
+            DistributedDataParallel).
 
     Attributes:
-        device: the accelerator, or the CPU.
-        scaler: of the loss in fp16, else None.
+        device: the accelerator if there is one, else the CPU.
+        scaler: gradient scaler for fp16, else None.
 
     Raises:
-        ValueError: fp16 on a CPU.
+        ValueError: fp16 on the CPU.
     """
 
     def __init__(self, precision: str, *, idle: bool) -> None:
@@ -36,7 +37,7 @@ class Execution:
         self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as training calls it: under `torchrun` gradients are averaged over the processes."""
+        """Wrap the model in DistributedDataParallel if there are several processes (`torchrun`)."""
         if world()[1] == 1:
             return model
         devices = None if self.device.type == "cpu" else [torch.accelerator.current_device_index()]
@@ -47,11 +48,11 @@ class Execution:
         return model.module if isinstance(model, DistributedDataParallel) else model
 
     def accumulates(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Within this context gradients are not averaged yet: a later batch of the same step does it."""
+        """Context manager for gradient accumulation: backward passes do not synchronize gradients."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
     def forward(self, model: nn.Module, *args: Any, **inputs: Any) -> Any:
-        """Call the model under autocast; results in half precision are converted to float32."""
+        """Call the model under autocast and convert half-precision outputs to float32."""
         if self._dtype is None:
             return model(*args, **inputs)
         with torch.autocast(self.device.type, self._dtype):
@@ -62,7 +63,7 @@ class Execution:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """One step of the optimizer; in fp16 it is skipped if a gradient overflowed."""
+        """Take an optimizer step. In fp16 the step is skipped if a gradient is not finite."""
         if self.scaler is None:
             optimizer.step()
         else:
@@ -75,6 +76,6 @@ def _in_float32(value: Any) -> Any:
         return value.float() if value.dtype in _DTYPES.values() else value
     if isinstance(value, Mapping):
         return {key: _in_float32(item) for key, item in value.items()}
-    if isinstance(value, tuple):  # a NamedTuple, as `models.TrainingOutput`
+    if isinstance(value, tuple):  # a NamedTuple, e.g. `models.TrainingOutput`
         return type(value)(*map(_in_float32, value))
     return value

@@ -1,4 +1,4 @@
-"""A trained model as one file that runs without this package: ONNX, or torch's exported program."""
+"""Export of a trained model to a single file that runs without this package: ONNX or torch.export."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,15 +20,15 @@ from vreid_ext.engine.open import open_checkpoint
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 TOLERANCE = 1e-4
-_TRACED = (2, 3)  # clips and frames; neither is 0 or 1, which an export takes for a constant
+_TRACED = (2, 3)  # numbers of clips and frames; torch.export specializes on the sizes 0 and 1
 _CHECKED = (_TRACED, (1, 1), (3, 5))
 
 
 class Deployed(nn.Module):
-    """The model from frames as they are stored: clips (B,T,3,H,W) uint8 RGB, H x W being the input's size.
+    """A model with normalization as its first layer.
 
-    A model that takes joints gets (B,T,14,3) as `nn.part_boxes` takes them; zeros stand for standing
-    proportions.
+    Input: clips (B,T,3,H,W) uint8 RGB with the size H x W of the recipe. If the model takes joints, also
+    joints (B,T,14,3) as for `nn.part_boxes`; zeros select the fixed part positions of a standing person.
     """
 
     def __init__(self, model: nn.Module, with_joints: bool) -> None:
@@ -49,26 +49,29 @@ def export_model(
     format: Literal["onnx", "torch"] = "onnx",
     overrides: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Write a checkpoint's model with dynamic numbers of clips and frames, and check it against the model.
+    """Export the model of a checkpoint with dynamic numbers of clips and frames, and verify the file.
 
-    The file takes what `Deployed` takes and gives the feature (B,D) of a clip. Every op of this package is
-    written as the standard operators of its reference, so neither file needs the package; the exported
-    program of a model with ROI pooling (STAL) needs torchvision to be imported. What the input is and how
-    features compare is in the metadata: `metadata_props["vreid_ext"]` of the ONNX model, the extra file
-    `vreid_ext.json` of the exported program.
+    The exported model has the inputs of `Deployed` and returns the features (B,D). All ops of this package
+    are replaced by their reference in standard operators, so the file does not depend on this package. A
+    torch.export file of a model with ROI pooling (STAL) requires torchvision to be imported.
+
+    The metadata describe the input and the metric for comparing features. They are stored in
+    `metadata_props["vreid_ext"]` of the ONNX model or in the extra file `vreid_ext.json` of the exported
+    program.
 
     Args:
-        checkpoint, overrides: as for `evaluate_checkpoint`.
-        out: the file; `model.onnx` or `model.pt2` in the run unless given.
-        format: "onnx", run by onnxruntime for the check, or "torch", loaded by `torch.export.load`.
+        checkpoint, overrides: see `evaluate_checkpoint`.
+        out: output file; default: `model.onnx` or `model.pt2` in the run's folder.
+        format: "onnx" (verified with onnxruntime) or "torch" (verified with `torch.export.load`).
 
     Returns:
-        The metadata, with `file` and `largest_difference` from the model, over clips of several sizes, as a
-        share of the largest feature.
+        The metadata, with the additional keys `file` and `largest_difference`: the largest absolute
+        difference from the original model's features, divided by the largest absolute feature, over inputs
+        of several sizes.
 
     Raises:
-        ValueError: another format.
-        RuntimeError: the file's features differ by more than 1e-4 of the largest; nothing is written then.
+        ValueError: unknown format.
+        RuntimeError: `largest_difference` would be above 1e-4. No file is written.
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
@@ -79,55 +82,55 @@ def export_model(
     size = (recipe.input.height, recipe.input.width)
     cases = [_inputs(clips, frames, size, with_joints) for clips, frames in _CHECKED]
     with torch.no_grad():
-        wanted = [deployed(*case) for case in cases]
+        expected = [deployed(*case) for case in cases]
 
     metric = metric_of(model, recipe)
     about = {
         "recipe": recipe.name,
         "model": recipe.model["name"],
         "clips": f"uint8 RGB (clips, frames, 3, {size[0]}, {size[1]})",
-        "dimensions": wanted[0].shape[1],
+        "dimensions": expected[0].shape[1],
         "metric": "the model's `distance`" if callable(metric) else metric,
     }
     if with_joints:
         about["joints"] = (
-            "float32 (clips, frames, 14, 3): x and y as shares of the frame, and confidence, of "
-            + ", ".join(JOINTS)
+            "float32 (clips, frames, 14, 3): x and y as fractions of the frame's width and height, and "
+            "confidence, of " + ", ".join(JOINTS)
         )
     with one_writer("out", file):
-        difference = _write(deployed, cases, wanted, file, format, about)
+        difference = _write(deployed, cases, expected, file, format, about)
     return about | {"file": str(file), "largest_difference": difference}
 
 
 def _write(
     deployed: Deployed,
     cases: list[tuple[Tensor, ...]],
-    wanted: list[Tensor],
+    expected: list[Tensor],
     file: Path,
     format: str,
     about: dict[str, Any],
 ) -> float:
-    """Write the file, run it on the cases, and return how far from `wanted` its features are at most."""
+    """Write the file, run it on the cases, and return the largest relative difference from `expected`."""
     with whole_file(file) as temporary:
         run = (_write_onnx if format == "onnx" else _write_torch)(deployed, cases[0], temporary, about)
         with torch.no_grad():
             difference = max(
                 float((run(*case) - feature).abs().max() / feature.abs().max())
-                for case, feature in zip(cases, wanted, strict=True)
+                for case, feature in zip(cases, expected, strict=True)
             )
         if not difference <= TOLERANCE:
             raise RuntimeError(
-                f"expected features within {TOLERANCE} of the checkpoint's, got a difference of "
-                f"{difference:.1e} of the largest feature; nothing is written"
+                f"export: expected a relative difference from the checkpoint's features of at most "
+                f"{TOLERANCE}, got {difference:.1e}; no file was written"
             )
     return difference
 
 
 def _inputs(clips: int, frames: int, size: tuple[int, int], with_joints: bool) -> tuple[Tensor, ...]:
-    draw = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (clips, frames, 3, *size), dtype=torch.uint8, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (clips, frames, 3, *size), dtype=torch.uint8, generator=generator)
     return (
-        (pixels, torch.rand(clips, frames, 14, 3, generator=draw, dtype=torch.float32))
+        (pixels, torch.rand(clips, frames, 14, 3, generator=generator, dtype=torch.float32))
         if with_joints
         else (pixels,)
     )
@@ -137,24 +140,24 @@ def _write_onnx(
     deployed: Deployed, case: tuple[Tensor, ...], file: Path, about: dict[str, Any]
 ) -> Callable[..., Tensor]:
     import onnxruntime
-    import torchvision  # registers the operators that the table names
+    import torchvision  # registers the operators in custom_translation_table
     from onnxscript import opset18
 
     assert torchvision.ops
 
     def roi_pool(maps: Any, boxes: Any, scale: float, height: int, width: int) -> Any:
         pooled = opset18.MaxRoiPool(maps, boxes, pooled_shape=[height, width], spatial_scale=scale)
-        return pooled, pooled  # in the second's place the operator has the cells of the maxima; nobody asks
+        return pooled, pooled  # torchvision's roi_pool also returns the argmax, which is unused here
 
     def adaptive_max_pool2d(maps: Any, cells: Sequence[int]) -> Any:
-        # torch 2.11 neither translates nor decomposes it.
-        op: Any = opset18  # its signatures lack the lists that it takes
+        # torch 2.11 neither translates nor decomposes this operator.
+        op: Any = opset18  # Any, because its type hints do not include lists
         pooled, (_, _, *sides) = maps, maps.shape
         for axis, side, count in zip((2, 3), sides, cells, strict=True):
             bounds = [(cell * side // count, -(-(cell + 1) * side // count)) for cell in range(count)]
             windows = [op.Slice(pooled, [first], [end], [axis]) for first, end in bounds]
             pooled = op.Concat(*(op.ReduceMax(each, [axis]) for each in windows), axis=axis)
-        return pooled, pooled  # as above
+        return pooled, pooled  # the second output is the unused argmax, as above
 
     with _plain(deployed):
         program = torch.onnx.export(
@@ -177,8 +180,8 @@ def _write_onnx(
     session = onnxruntime.InferenceSession(file)
 
     def run(*inputs: Tensor) -> Tensor:
-        given = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
-        return torch.from_numpy(session.run(None, given)[0])
+        feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
+        return torch.from_numpy(session.run(None, feed)[0])
 
     return run
 
@@ -197,15 +200,15 @@ def _write_torch(
 
 @contextmanager
 def _plain(deployed: Deployed) -> Iterator[None]:
-    """Every op of the package as the plain torch of its reference, also where a recipe named a backend."""
-    named = [(module, module.backend) for module in deployed.modules() if hasattr(module, "backend")]
-    for module, _ in named:
+    """Context manager that selects the reference backend, also for modules with an explicit `backend`."""
+    explicit = [(module, module.backend) for module in deployed.modules() if hasattr(module, "backend")]
+    for module, _ in explicit:
         module.backend = "reference"  # type: ignore[assignment]
     try:
         with backends.use_backend("reference"), torch.no_grad():
             yield
     finally:
-        for module, backend in named:
+        for module, backend in explicit:
             module.backend = backend
 
 

@@ -1,4 +1,4 @@
-"""Features of whole tracklets, in memory bounded by the chunk whatever their length."""
+"""Extraction of tracklet features. The chunk size bounds the memory use, also for long tracklets."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -24,17 +24,18 @@ def extract_features(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> Tensor:
-    """One feature per tracklet: the mean over its clips of the model's features.
+    """Extract one feature per tracklet: the mean of the model's features of its clips.
 
     Args:
-        model, tracklets, chunk, device, options: as for `extract_blocks`.
+        model, tracklets, chunk, device, options: see `extract_blocks`.
 
     Returns:
-        (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun` every process embeds its share
-        and gets all rows; a forward pass holds the same clips for any number of processes.
+        (N,D) float32 on the CPU, in the order of `tracklets`. Under `torchrun`, the processes share the work
+        and each returns all rows. The composition of each forward pass does not depend on the number of
+        processes.
 
     Raises:
-        ValueError: no tracklets, or chunk below 1.
+        ValueError: no tracklets, or chunk is less than 1.
     """
     if not tracklets:
         raise ValueError("tracklets: expected at least one, got none")
@@ -66,35 +67,35 @@ def extract_blocks(
     black_box: BlackBox | None = None,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """The features (n,D) of a block of tracklets after the other, each as soon as it is complete.
+    """Extract features block by block; yields the features (n,D) of each block once they are complete.
 
     Args:
-        model: `model(clips (B,T,3,h,w), valid (B,T) | None)` gives (B,D) in evaluation mode, into which it
-            is put meanwhile. What its attribute `takes` names, and the tracklets have, it gets by name.
-        blocks: places in `tracklets`. A block's features depend on nothing outside of it.
-        frames: T, frames of a clip.
-        sampling: "evenly" or "first_of_chunk" take one clip of T frames from a tracklet, "dense" takes all
-            its frames in ceil(n / T) clips, the last one filled up and masked; "random" draws one clip, which
-            depends on `seed` and the tracklet's place alone.
+        model: module with forward(clips (B,T,3,h,w), valid (B,T) | None) -> (B,D). It is set to evaluation
+            mode during the extraction. Batch entries named in its attribute `takes` (e.g. joints) are passed
+            as keyword arguments if the tracklets have them.
+        blocks: lists of indices into `tracklets`. The features of a block depend only on its own tracklets.
+        frames: T, number of frames per clip.
+        sampling: "evenly" or "first_of_chunk": one clip of T frames per tracklet. "dense": all n frames in
+            ceil(n / T) clips, the last one padded and masked by `valid`. "random": one random clip, which
+            depends only on `seed` and the index of the tracklet.
         transform: (T,3,h,w) uint8 -> (T,3,H,W) float32.
-        chunk: most clips in one forward pass. A chunk may hold clips of several tracklets of a block, and a
-            long tracklet is spread over several chunks.
-        workers: processes that decode images; 0 decodes in this one.
-        progress: called with (clips done, clips in all).
-        forward: what gives the rows that are averaged, in the place of `model`; called with the model in
-            evaluation mode.
-        black_box: hides a part of every frame.
-        seed: for "random".
+        chunk: maximum number of clips per forward pass. A forward pass may contain clips of several tracklets
+            of a block, and the clips of a tracklet may be split over several forward passes.
+        workers: number of worker processes that decode images; 0: decode in the main process.
+        progress: called as `progress(clips_done, total_clips)`.
+        forward: function called instead of `model`, with the same arguments, to compute the rows.
+        black_box: occludes a part of every frame.
+        seed: random seed of "random".
     """
-    own = [tracklets[place] for block in blocks for place in block]
-    dataset = ClipDataset(own, frames, sampling, transform, black_box=black_box)
+    selected = [tracklets[index] for block in blocks for index in block]
+    dataset = ClipDataset(selected, frames, sampling, transform, black_box=black_box)
 
-    def clips_of(place: int) -> range:
-        return range(-(-len(tracklets[place]) // frames) if sampling == "dense" else 1)
+    def clips_of(index: int) -> range:
+        return range(-(-len(tracklets[index]) // frames) if sampling == "dense" else 1)
 
     number = itertools.count()
     items = [
-        [(next(number), seed_of(seed, place)) for place in block for _ in clips_of(place)] for block in blocks
+        [(next(number), seed_of(seed, index)) for index in block for _ in clips_of(index)] for block in blocks
     ]
     batches = [[part[i : i + chunk] for i in range(0, len(part), chunk)] for part in items]
     loader = load(dataset, list(itertools.chain(*batches)), workers)

@@ -1,4 +1,4 @@
-"""Features of a recipe's test tracklets: how they are embedded, and folders of them on disk."""
+"""Extraction of the features of a recipe's test tracklets, and their storage in folders."""
 
 import hashlib
 import os
@@ -28,17 +28,23 @@ def export_features(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[StoredFeatures]:
-    """Embed query and gallery of a checkpoint's data set into `out`, as `features.stored` describes it.
+    """Extract the query and gallery features of a checkpoint's data set, and write them to `out`.
 
-    What `out` holds already, because an earlier call was interrupted, is not embedded again. A recipe of
-    several test lengths gets a folder for each, `out/<frames>`. Under `torchrun` the processes share the
-    work.
+    The format is described in `features.format`. An interrupted call is resumed: features that are already in
+    `out` are not extracted again. If the recipe has several test lengths, each has its own folder
+    `out/<frames>`. Under `torchrun`, the processes share the work.
+
+    Args:
+        checkpoint: checkpoint or run folder.
+        out: output folder.
+        overrides: see `evaluate_checkpoint`.
+        progress: called as `progress(clips_done, total_clips)`.
 
     Returns:
-        What was written, a folder for each test length.
+        The feature folders, one for each test length.
 
     Raises:
-        ValueError: `out` holds something else.
+        ValueError: `out` contains other files, or features of another model, recipe or data set.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
     test = Comparison(one_dataset_of(recipe))
@@ -60,12 +66,13 @@ def stored_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> StoredFeatures:
-    """The features of a test set in `folder`, or in `folder/<frames>` where the recipe has several lengths.
+    """Open the features of a test set in `folder`, and extract those that are missing.
 
-    What is missing there is extracted; under `torchrun` the processes share it.
+    If the recipe has several test lengths, the folder is `folder/<frames>`. Under `torchrun`, the processes
+    share the extraction.
 
     Raises:
-        ValueError: the folder holds something else.
+        ValueError: the folder contains other files, or features of another model, recipe or data set.
     """
 
     def embed(blocks: Sequence[range]) -> Iterator[dict[str, Tensor]]:
@@ -102,7 +109,7 @@ def extraction(
     device: torch.device | str,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    """How a recipe's test clips are embedded, for `extract_features` and `extract_blocks`."""
+    """Keyword arguments of `extract_features` and `extract_blocks` for the test clips of a recipe."""
     return {
         "frames": frames,
         "sampling": recipe.eval.sampling,
@@ -118,20 +125,20 @@ def extraction(
 
 
 def parts(model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
-    """Rows of `_feature_then_attributes` by what they hold."""
+    """Split rows of `_feature_then_attributes` into "features" and, if there are any, "attributes"."""
     width = sum(sum(sizes.values()) for sizes in streams(model).values())
     feature, logits = rows.split([rows.shape[1] - width, width], 1)
     return {"features": feature} | ({"attributes": logits} if width else {})
 
 
 def streams(model: nn.Module) -> dict[str, dict[str, int]]:
-    """The attributes that a model recognises, with their numbers of classes, stream by stream."""
+    """Number of classes of each attribute, for each attribute stream of a model; empty if it has none."""
     sizes: dict[str, dict[str, int]] = getattr(model, "attribute_sizes", {})
     return sizes
 
 
 def _feature_then_attributes(model: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """The feature and all attribute logits in one row, so that one pass over the tracklets gives both."""
+    """Forward function that concatenates the feature and all attribute logits, so one pass computes both."""
 
     def forward(clips: Tensor, valid: Tensor | None) -> Tensor:
         return torch.cat(model.feature_and_attributes(clips, valid), 1)  # type: ignore[operator]
@@ -142,10 +149,10 @@ def _feature_then_attributes(model: nn.Module) -> Callable[[Tensor, Tensor | Non
 def identity_of(
     model: nn.Module, recipe: Recipe, frames: int, tracklets: Sequence[Tracklet]
 ) -> dict[str, Any]:
-    """All that features depend on but the images, as plain values by the name of a recipe's key."""
+    """Everything that determines the features, except the images: values by recipe key, and digests."""
     joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
-    drawn = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
-    return drawn | {
+    seed = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
+    return seed | {
         "weights": _sha256(model.state_dict()),
         "model": {key: value for key, value in recipe.model.items() if key != "weights"},
         "input.height": recipe.input.height,
@@ -160,14 +167,14 @@ def identity_of(
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        total.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _images_of(tracklet: Tracklet) -> str:
-    """Digest of the names of its images in their order: other names are other images, wherever they lie."""
+    """Digest of the file names of a tracklet's images, in order. It does not depend on their folder."""
     names = "/".join(nfc(os.path.basename(path)) for path in tracklet.paths)
     return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Figures for every pair of query and gallery lengths (STAL, Fig. 11)."""
+"""Metrics for each pair of query and gallery clip lengths (STAL, Fig. 11)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,25 +30,26 @@ def evaluate_lengths(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one model with clips of every length, for queries and gallery apart.
+    """Evaluate one model for each pair of a query clip length and a gallery clip length.
 
-    A clip of L frames is drawn at random, as the paper does: without replacement, and where the tracklet is
-    shorter all its frames and others again. It depends on `recipe.seed` alone. "all" takes every frame once.
+    As in the paper, a clip of L frames is drawn at random without replacement. If the tracklet is shorter,
+    the clip contains all its frames and additional ones drawn with replacement. The clips depend only on
+    `recipe.seed`. The length "all" uses each frame once.
 
     Args:
-        lengths: at least one, each a number of frames or "all".
+        lengths: clip lengths, at least one: numbers of frames or "all".
 
     Returns:
-        A JSON-ready dict: recipe, dataset, protocol, lengths, and the matrices rank1 and mAP: fractions, a
-        row for each query length and a column for each gallery length.
+        A dict that can be written as JSON: recipe, dataset, protocol, lengths, and the matrices rank1 and mAP
+        (fractions, rows are query lengths, columns are gallery lengths).
 
     Raises:
-        ValueError: a length that is no positive number and not "all".
+        ValueError: a length is neither a positive integer nor "all", or there are none.
     """
     lengths = list(lengths)
     for length in lengths:
         if length != "all" and (not isinstance(length, int) or length < 1):
-            raise ValueError(f"lengths: expected numbers of frames of at least 1, or 'all', got {length!r}")
+            raise ValueError(f"lengths: expected integers >= 1 or 'all', got {length!r}")
     if not lengths:
         raise ValueError("lengths: expected at least one, got none")
     test = Comparison(dataset)
@@ -56,8 +57,7 @@ def evaluate_lengths(
     features = [_features(model, test, recipe, length, device, progress) for length in lengths]
     metric = metric_of(model, recipe)
     results = [
-        [test.evaluate(mine[test.query], theirs[test.gallery], recipe, metric) for theirs in features]
-        for mine in features
+        [test.evaluate(q[test.query], g[test.gallery], recipe, metric) for g in features] for q in features
     ]
     return {
         "recipe": recipe.name,
@@ -77,15 +77,15 @@ def evaluate_checkpoint_lengths(
     out: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """`evaluate_lengths` of a checkpoint; writes the figures.
+    """Call `evaluate_lengths` for a checkpoint and write the result as JSON.
 
     Args:
         path: checkpoint or run folder.
-        overrides: as for `evaluate_checkpoint`.
-        out: the JSON file; by default `lengths-<data set>.json` in the checkpoint's run.
+        overrides: see `evaluate_checkpoint`.
+        out: the JSON file; default: `lengths-<data set>.json` in the run's folder.
 
     Returns:
-        What `evaluate_lengths` returns, with `checkpoint` and `file`.
+        The result of `evaluate_lengths`, with the additional keys `checkpoint` and `file`.
     """
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = one_dataset_of(recipe)
@@ -109,16 +109,16 @@ def _features(
     device: torch.device | str,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    usual = recipe.input.frames
-    frames = usual if length == "all" else length
+    default = recipe.input.frames
+    frames = default if length == "all" else length
     return extract_features(
         model,
         test.tracklets,
         frames=frames,
         sampling="dense" if length == "all" else "random",
         transform=transforms_of(recipe.input)[1],
-        # As many frames in one forward pass as clips of the usual length have.
-        chunk=max(1, recipe.eval.chunk * usual // frames),
+        # Keep the number of frames per forward pass, and thus the memory use, independent of the length.
+        chunk=max(1, recipe.eval.chunk * default // frames),
         workers=recipe.train.workers,
         device=device,
         progress=progress,

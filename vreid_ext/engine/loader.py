@@ -1,4 +1,4 @@
-"""Batches of clips, decoded in this process or in workers."""
+"""Loading of batches of clips in the main process or in worker processes."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,20 +10,21 @@ from vreid_ext.data import ClipDataset, DatasetError
 
 
 def load(clips: ClipDataset, batches: Sequence[Any], workers: int) -> Iterator[dict[str, Any]]:
-    """Each of some batches of items, collated, in order.
+    """Yield the collated batches in order.
 
     Args:
-        batches: lists of what `clips` is indexed with.
-        workers: processes that decode ahead; 0 decodes in this one.
+        clips: the data set.
+        batches: for each batch, the list of indices into `clips`.
+        workers: number of worker processes that prefetch batches; 0: load in the main process.
 
     Raises:
-        DatasetError: an image cannot be read; the same line whichever process has found it.
-        RuntimeError: a worker failed or was killed, in one line.
+        DatasetError: an image cannot be read. The message does not depend on the number of workers.
+        RuntimeError: a worker failed or was killed. The message is a single line.
     """
     try:
         yield from DataLoader(clips, batch_sampler=batches, num_workers=workers)
     except DatasetError as error:
-        # A worker's error has its traceback as the message, which ends in what it raised.
+        # DataLoader puts the whole traceback of a worker into the message; keep only the original message.
         raise DatasetError(str(error).rpartition("DatasetError: ")[2].rstrip()) from error
     except Exception as error:
         if not workers or "DataLoader worker" not in str(error):
@@ -32,15 +33,15 @@ def load(clips: ClipDataset, batches: Sequence[Any], workers: int) -> Iterator[d
 
 
 def _reason(message: str, workers: int) -> str:
-    """Why a worker failed, from its traceback or from what torch says of one that was killed."""
-    what = message.splitlines()[-1 if message.startswith("Caught ") else 0]
+    """Derive why a worker failed from its traceback, or from torch's message if it was killed."""
+    cause = message.splitlines()[-1 if message.startswith("Caught ") else 0]
     if re.search(r"shared memory|/torch_|Bus error", message):
         return (
-            f"{workers} workers need more shared memory than /dev/shm has ({what}); enlarge it, such as with "
+            f"{workers} workers need more shared memory than /dev/shm has ({cause}); enlarge it, e.g. with "
             "docker run --shm-size=1g, or set train.workers=0"
         )
     if re.search(r"Too many open files|ancdata", message):
-        return f"{workers} workers need more open files ({what}); raise `ulimit -n`, or set train.workers=0"
+        return f"{workers} workers need more open files ({cause}); raise `ulimit -n`, or set train.workers=0"
     if message.startswith("Caught "):
-        return f"a worker failed: {what}; train.workers=0 decodes without workers"
-    return f"{what}; if it lacked memory or shared memory (/dev/shm), use fewer workers, or train.workers=0"
+        return f"a worker failed: {cause}; set train.workers=0 to load without workers"
+    return f"{cause}; if memory or shared memory ran out, lower train.workers, e.g. to train.workers=0"

@@ -1,4 +1,4 @@
-"""The training loss of a recipe."""
+"""Training loss of a recipe."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,23 +23,25 @@ from vreid_ext.models import TrainingOutput
 
 
 class Objective(nn.Module):
-    """The weighted sum of a recipe's loss terms (STA, Eq. 7 and 11; ASTA, Eq. 4).
+    """Weighted sum of the loss terms of a recipe (STA, Eq. 7 and 11; ASTA, Eq. 4).
 
         softmax * cross-entropy(logits) + triplet * triplet(feature)
         + attributes * sum over streams of BCE(attributes)
         + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
+        + sum over the model's extras of weight * extra
 
-    and each extra of the model times the weight of its name. A term of weight 0 is neither computed nor
-    reported.
+    The weight of an extra is the field of `Loss` with the same name. A term with weight 0 is neither computed
+    nor logged.
 
     Args:
-        loss: the recipe's weights and what shapes the terms.
-        attribute_sizes: the model's attributes, stream by stream; empty for models without.
-        gather: brings the rows of all processes together for the terms that compare samples.
-        oim: the loss with its tables, for models that are trained with it.
+        loss: weights and parameters of the terms.
+        attribute_sizes: number of classes of each attribute, for each attribute stream of the model; empty if
+            the model has none.
+        gather: concatenates a tensor over all processes, for the terms that compare samples.
+        oim: the OIM loss, if its weight is not 0.
 
     Raises:
-        ValueError: no term, or a term of attributes for a model without attribute streams.
+        ValueError: all weights are 0, or a term requires attributes and the model has no attribute streams.
     """
 
     def __init__(
@@ -52,11 +54,11 @@ class Objective(nn.Module):
         super().__init__()
         self.weights = {name: getattr(loss, name) for name in TERMS if getattr(loss, name)}
         if not self.weights:
-            raise ValueError(f"loss: expected a weight above 0 for one of {', '.join(TERMS)}; got 0 for all")
+            raise ValueError(f"loss: expected a weight above 0 for one of {', '.join(TERMS)}, got 0 for all")
         for name in ("attributes", "aitl"):
             if name in self.weights and not attribute_sizes:
                 raise ValueError(
-                    f"loss.{name}: the model has no stream that recognises attributes; set it to 0"
+                    f"loss.{name}: expected 0 for a model without attribute streams, got {self.weights[name]}"
                 )
         self.gather, self.dvdp, self.metric = gather, loss.dvdp, loss.metric
         self.cross_entropy = CrossEntropyLoss(loss.label_smoothing)
@@ -76,19 +78,21 @@ class Objective(nn.Module):
     def forward(
         self, output: TrainingOutput, labels: Tensor, attributes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Unweighted terms by name and their weighted sum under "loss".
+        """Compute the unweighted terms by name, and their weighted sum as "loss".
 
         Args:
-            output: of the model.
-            labels: (B,), one per clip.
-            attributes: (B,A) classes, the streams' one after the other; for the terms that need them.
+            output: output of the model in training mode.
+            labels: (B,) class indices of the clips. If the model returns several features per clip, each
+                label is repeated.
+            attributes: (B,A) class indices of the attributes, concatenated over the streams; required by the
+                term `attributes`.
         """
         labels = labels.repeat_interleave(len(output.feature) // len(labels))
         terms: dict[str, Tensor] = {}
         if self.dvdp or self.weights.keys() & {"triplet", "aitl", "itl"}:
             features, identities = self.gather(output.feature), self.gather(labels)
         draws = [self.gather(draws_for(output.feature))] if self.drawn and "triplet" in self.weights else []
-        own: dict[str, Callable[[], Tensor]] = {
+        builtin: dict[str, Callable[[], Tensor]] = {
             "softmax": lambda: self.cross_entropy(output.logits, labels),
             "triplet": lambda: self.triplet(features, identities, *draws),
             "attributes": lambda: self._attributes(output.attributes, attributes),
@@ -96,15 +100,16 @@ class Objective(nn.Module):
             "itl": lambda: self.itl(features, identities),
         }
         if self.oim is not None:
-            own["oim"] = partial(self.oim, output.feature, labels)
+            builtin["oim"] = partial(self.oim, output.feature, labels)
         for name in self.weights:
-            if name in own:
-                terms[name] = own[name]()
+            if name in builtin:
+                terms[name] = builtin[name]()
             elif name in output.extras:
                 terms[name] = output.extras[name]
             else:
                 raise ValueError(
-                    f"loss.{name}: the model gives no such term, it has {sorted(output.extras)}; set it to 0"
+                    f"loss.{name}: expected 0, because the model only provides the terms "
+                    f"{sorted(output.extras)}, got {self.weights[name]}"
                 )
         terms["loss"] = sum(
             (self.weights[name] * term for name, term in terms.items()), output.logits.new_zeros(())
@@ -116,7 +121,7 @@ class Objective(nn.Module):
 
     def _attributes(self, logits: Mapping[str, Tensor], attributes: Tensor | None) -> Tensor:
         if attributes is None:
-            raise ValueError("attributes: expected the classes of every clip, got None")
+            raise ValueError("attributes: expected class indices for each clip, got None")
         parts = zip(self.attributes.items(), attributes.split(self.columns, 1), strict=True)
         return torch.stack([loss(logits[name], part) for (name, loss), part in parts]).sum()
 

@@ -1,4 +1,4 @@
-"""Open a checkpoint: its model and its recipe."""
+"""Loading of the model and the recipe of a checkpoint."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +12,13 @@ from vreid_ext.engine.recipe import Recipe
 
 
 def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn.Module, Recipe, Path]:
-    """A checkpoint's model in evaluation mode, its recipe with overrides, and its folder.
+    """Load a checkpoint: its model in evaluation mode, its recipe with overrides applied, and its folder.
 
-    A run's folder stands for its newest checkpoint.
+    For the folder of a run, the newest checkpoint is loaded.
 
     Raises:
-        ValueError: no checkpoint there, or overrides that make another model of it (the message names both).
+        ValueError: there is no checkpoint, or the overrides change the model so that the weights do not fit
+            (the message describes both models).
     """
     folder = resolve_checkpoint(Path(path))
     state = read_state(folder)

@@ -1,4 +1,4 @@
-"""Optimizers and learning rates of a recipe; the rate is a function of the epoch, without a state."""
+"""Optimizer and learning rate schedule of a recipe. The schedule is a stateless function of the epoch."""
 
 import math
 from typing import Any
@@ -11,30 +11,36 @@ from vreid_ext.engine.recipe import Optim, Schedule
 
 
 def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD over the parameters that require a gradient.
+    """Build Adam, AdamW or SGD over the parameters that require gradients.
 
-    Parameter groups come in the order of `optim.groups`, each with its `lr_factor`, then the parameters left.
+    The parameter groups are those of `optim.groups`, each with its `lr_factor`, then one group with the
+    remaining parameters.
 
     Raises:
-        ValueError: a group names no part of the model, or has no parameter of its own to train.
+        ValueError: a group contains a name that is not a part of the model, or adds no trainable parameter to
+            the groups before it.
     """
-    left = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    remaining = {name: value for name, value in model.named_parameters() if value.requires_grad}
     groups: list[dict[str, Any]] = []
     for number, group in enumerate(optim.groups):
         key = f"optim.groups[{number}].parts"
         check_parts(key, group.parts, model)
-        own = [name for name in left if any(within(name, part) for part in group.parts)]
-        if not own:
+        selected = [name for name in remaining if any(within(name, part) for part in group.parts)]
+        if not selected:
             raise ValueError(
-                f"{key}: expected parts with parameters that are trained and in no earlier group, "
+                f"{key}: expected parts with trainable parameters that are in no earlier group, "
                 f"got {group.parts}"
             )
         factor = group.lr_factor
         groups.append(
-            {"params": [left.pop(name) for name in own], "lr": optim.lr * factor, "lr_factor": factor}
+            {
+                "params": [remaining.pop(name) for name in selected],
+                "lr": optim.lr * factor,
+                "lr_factor": factor,
+            }
         )
-    if left or not groups:
-        groups.append({"params": list(left.values())})
+    if remaining or not groups:
+        groups.append({"params": list(remaining.values())})
     if optim.name == "sgd":
         return torch.optim.SGD(
             groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay,
@@ -45,17 +51,19 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of the rate."""
+    """Set the learning rate of each parameter group to lr x lr_factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
 def learning_rate(lr: float, schedule: Schedule, epoch: int, epochs: int) -> float:
-    """The rate of epoch 0 .. epochs - 1.
+    """Learning rate of an epoch in 0 .. epochs - 1.
 
     warm-up (epoch < w):  lr (f + (1 - f) epoch / w)
-    step:                 lr gamma^(milestones at or before epoch)
+    step:                 lr gamma^m
     cosine:               lr (1 + cos(pi (epoch - w) / (epochs - w))) / 2
+
+    with w = warmup_epochs, f = warmup_factor and m = number of milestones <= epoch.
     """
     warmup = schedule.warmup_epochs
     if epoch < warmup:

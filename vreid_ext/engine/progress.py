@@ -1,4 +1,4 @@
-"""The progress bar of a run."""
+"""Progress bars of a training run."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.progress import (
 
 
 class RunProgress:
-    """The look at test images, then epoch, batch, loss and remaining time, then the clips of evaluations."""
+    """Progress bars for the check of the test images, the training and the evaluations."""
 
     def __init__(self, epochs: int, batches: int, enabled: bool = True) -> None:
         self._epochs, self._batches = epochs, batches
@@ -39,7 +39,7 @@ class RunProgress:
         self._bar.__exit__(*error)
 
     def step(self, epoch: int, batch: int, loss: float) -> None:
-        """`batch` batches of `epoch` are done."""
+        """Report that `batch` batches of `epoch` are done."""
         self._bar.update(
             self._train,
             completed=epoch * self._batches + batch,
@@ -47,9 +47,9 @@ class RunProgress:
         )
 
     def check(self, done: int, total: int) -> None:
-        """The images of `done` tracklets of `total` can be read."""
+        """Report that the images of `done` of `total` tracklets have been checked."""
         self._bar.update(self._check, completed=done, total=total, visible=done < total)
 
     def evaluation(self, done: int, total: int) -> None:
-        """`done` clips of `total` are embedded."""
+        """Report that the features of `done` of `total` clips have been extracted."""
         self._bar.update(self._eval, completed=done, total=total, visible=done < total)

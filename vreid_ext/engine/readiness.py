@@ -1,4 +1,4 @@
-"""Everything that would end a run after hours of training, checked before its first step."""
+"""Checks before the first step of a run, for errors that would otherwise occur after hours of training."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,44 +17,48 @@ from vreid_ext.engine.seeds import seed_of
 
 
 def check_batch(recipe: Recipe, model: nn.Module) -> None:
-    """See that batches hold the pairs that the losses compare, and as many clips as the model needs.
+    """Check that batches contain the pairs that the losses compare, and enough clips for batch normalization.
 
     Raises:
-        ValueError: naming the keys.
+        ValueError: `batch.p` or `batch.k` is too small.
     """
     p, k, loss = recipe.batch.p, recipe.batch.k, recipe.loss
     for name in ("triplet", "part_triplet"):
         if getattr(loss, name) and min(p, k) < 2:
             raise ValueError(
-                f"batch.p, batch.k: expected at least 2 each, as loss.{name} takes positives and negatives; "
-                f"got {p} and {k}"
+                f"batch.p, batch.k: expected at least 2 each, because loss.{name} requires positives and "
+                f"negatives, got {p} and {k}"
             )
     for name in ("aitl", "itl"):
         if getattr(loss, name) and k < 2:
             raise ValueError(
-                f"batch.k: expected at least 2, as loss.{name} compares the clips of a person; got {k}"
+                f"batch.k: expected at least 2, because loss.{name} compares clips of one person, got {k}"
             )
     _, processes = world()
     if p * k == processes and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         raise ValueError(
-            "batch.p, batch.k: expected more than one clip for each process, as the model has batch "
-            f"normalisation; got {p} persons x {k} clips for {processes} processes"
+            "batch.p, batch.k: expected more than one clip per process, because the model uses batch "
+            f"normalization, got {p} persons x {k} clips for {processes} processes"
         )
 
 
 def images_of(recipe: Recipe, test: Comparison) -> list[tuple[str, ...]]:
-    """The images that the recipe's evaluation reads of each tracklet of a test set."""
+    """For each tracklet of a test set, the images that the evaluation of the recipe reads."""
     return [
-        tuple(tracklet.paths[frame] for frame in _test_frames(len(tracklet), place, recipe))
-        for place, tracklet in enumerate(test.tracklets)
+        tuple(tracklet.paths[frame] for frame in _test_frames(len(tracklet), index, recipe))
+        for index, tracklet in enumerate(test.tracklets)
     ]
 
 
 def check_images(images: Iterable[Sequence[str]], progress: Callable[[int, int], None] | None = None) -> None:
-    """Decode the images of tracklets; processes share them.
+    """Decode the images of tracklets. Several processes share the work.
+
+    Args:
+        images: the image files of each tracklet.
+        progress: called as `progress(tracklets_done, total_tracklets)`.
 
     Raises:
-        DatasetError: naming an image that cannot be read.
+        DatasetError: an image cannot be read. The message names it.
     """
     rank, size = world()
     share = list(images)[rank::size]
@@ -72,8 +76,9 @@ def check_images(images: Iterable[Sequence[str]], progress: Callable[[int, int],
 def rehearse_evaluation(
     model: nn.Module, datasets: Iterable[TrackletDataset], recipe: Recipe, device: torch.device | str
 ) -> None:
-    """Evaluate one query with one match of every data set in every test length, for the errors that an
-    evaluation may raise.
+    """Evaluate one query and one match of each data set at each test length.
+
+    Raises the errors that the evaluation after the training would raise.
     """
     pairs = []
     for each in datasets:
@@ -82,15 +87,15 @@ def rehearse_evaluation(
     evaluate_sets(model, pairs, replace(recipe, train=replace(recipe.train, workers=0)), device=device)
 
 
-def _test_frames(count: int, place: int, recipe: Recipe) -> Iterable[int]:
-    """The frames that an evaluation takes of the tracklet at this place, which has so many."""
+def _test_frames(count: int, index: int, recipe: Recipe) -> Iterable[int]:
+    """The frames that an evaluation reads from the tracklet with this index, which has `count` frames."""
     sampling = recipe.eval.sampling
     if sampling == "dense":
         return range(count)
 
     def clip(frames: int) -> list[int]:
-        drawn = torch.Generator().manual_seed(seed_of(recipe.seed, place))
-        indices: list[int] = sample_clip(count, frames, sampling, drawn).tolist()
+        generator = torch.Generator().manual_seed(seed_of(recipe.seed, index))
+        indices: list[int] = sample_clip(count, frames, sampling, generator).tolist()
         return indices
 
     clips = map(clip, recipe.eval.frames)

@@ -1,4 +1,4 @@
-"""Recipes: every setting of a training run and its evaluation, each number with its range."""
+"""Recipes: all settings of a training run and its evaluation, with the valid range of each number."""
 
 import operator
 import re
@@ -27,7 +27,7 @@ def number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field of a recipe for a number, or for a list or dict of numbers, and the bounds of each."""
+    """Dataclass field for a number, or a list or dict of numbers, with bounds that `check` enforces."""
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
     metadata = {"bounds": {name: bound for name, bound in bounds.items() if bound is not None}}
     if isinstance(default, list | dict):
@@ -36,18 +36,18 @@ def number(
 
 
 def weight(default: float) -> Any:
-    """A field of `Loss` for the weight of a term."""
+    """Dataclass field of `Loss` for the weight of a loss term."""
     return field(default=default, metadata={"bounds": {"at_least": 0}, "term": True})
 
 
 @dataclass
 class Dataset:
-    """name: a registered data set; root: its folder; options: what `build_dataset` takes besides.
+    """name: a registered data set; root: its folder; options: further keyword arguments of `build_dataset`.
 
-    An option that is null is as if it were not there: so a base's, or a checkpoint's, can be taken back.
-    joints: the joints file, for models that take joints; without it the one in the root, if there is one.
-    black_box: side in pixels of a black square in every image, training and test, its place drawn once with
-    `black_box_seed`; 0 for none.
+    Options that are null are ignored. Use null to unset an option of a base or of a checkpoint.
+    joints: joints file, for models that take joints; null: the joints file in the root if it exists.
+    black_box: side in pixels of a black square in all training and test images (0: none). Its position is
+    random for each image, but fixed by `black_box_seed`.
     """
 
     name: str = "mars"
@@ -60,10 +60,10 @@ class Dataset:
 
 @dataclass
 class Input:
-    """height, width in pixels; `frames` per training clip, chosen by `sampling`.
+    """height, width: in pixels; frames, sampling: number and selection of the frames of a training clip.
 
-    flip, erase: probabilities; crop: padding in pixels before a random crop, 0 for none.
-    per_frame: flip, crop and erase are drawn for each frame by itself, not once for a clip.
+    flip, erase: probabilities; crop: padding in pixels before a random crop (0: no crop).
+    per_frame: draw flip, crop and erase for each frame instead of once per clip.
     """
 
     height: int = number(256, at_least=1)
@@ -78,7 +78,7 @@ class Input:
 
 @dataclass
 class Batch:
-    """p persons with k tracklets each over all processes; `accumulate` batches make one step."""
+    """p persons x k tracklets over all processes; accumulate: number of batches per optimizer step."""
 
     p: int = number(16, at_least=1)
     k: int = number(4, at_least=1)
@@ -87,15 +87,17 @@ class Batch:
 
 @dataclass
 class Loss:
-    """Weights of the terms (0 leaves a term out), and what shapes them.
+    """Weights of the loss terms (0: the term is not computed) and their parameters.
 
-    mining: triplets of the hardest pairs of the batch, or one drawn at random for every clip.
-    metric: of the triplet loss and of the distances of `aitl`, `itl` and `dvdp`.
-    attributes, aitl: for models with attribute streams. aitl_form: "paper", one term that mines with the
-    predictions of all streams by cosine; "authors", as their code does, the mean over streams of terms that
-    mine with logits by Euclidean distance and let the anchor be its own positive.
-    oim_scalar, oim_momentum: see `losses.OIMLoss`. diversity: of DRSTA's attentions.
-    dvdp: log the DVDP of every batch and draw it at the end; it is no part of the loss.
+    mining: "hardest": triplets of the hardest positive and negative in the batch; "drawn": one random triplet
+    per clip.
+    metric: metric of the triplet loss and of the distances of `aitl`, `itl` and `dvdp`.
+    attributes, aitl: for models with attribute streams. aitl_form: "paper": one term that mines with the
+    predictions of all streams and the cosine distance; "authors": as in the authors' code, the mean of one
+    term per stream, which mines with logits and the Euclidean distance and accepts an anchor as its own
+    positive.
+    oim_scalar, oim_momentum: see `losses.OIMLoss`. diversity: for DRSTA's attention maps.
+    dvdp: log the DVDP of each batch and plot it at the end. It is not part of the loss.
     """
 
     softmax: float = weight(1.0)
@@ -118,14 +120,15 @@ class Loss:
     part_triplet: float = weight(0.0)
 
 
-# The terms of the loss, each with its weight in a recipe.
+# Names of the loss terms, which are the fields of `Loss` made by `weight`.
 TERMS = tuple(entry.name for entry in fields(Loss) if entry.metadata.get("term"))
 
 
 @dataclass
 class Group:
-    """Parameters that learn at `lr_factor` times the rate: those of the parts of the model named in `parts`,
-    such as `backbone`, as far as no earlier group has them.
+    """Parameter group with learning rate lr x lr_factor.
+
+    parts: modules or parameters of the model, e.g. `backbone`. Parameters of earlier groups are excluded.
     """
 
     parts: list[str] = field(default_factory=list)
@@ -134,10 +137,10 @@ class Group:
 
 @dataclass
 class Optim:
-    """`momentum` and `nesterov` are SGD's. `weight_decay` is the L2 term of "adam" and "sgd"; "adamw" shrinks
-    the weights by lr x weight_decay instead (Loshchilov and Hutter, ICLR 2019).
+    """momentum, nesterov: for "sgd". weight_decay: L2 penalty for "adam" and "sgd"; decoupled weight decay
+    (Loshchilov and Hutter, ICLR 2019) for "adamw".
 
-    groups: parts with rates of their own; parameters in none learn at `lr`.
+    groups: parameter groups with their own learning rates; all other parameters use `lr`.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -150,9 +153,9 @@ class Optim:
 
 @dataclass
 class Schedule:
-    """step: lr times `gamma` at every milestone (epochs); cosine: half a period down to 0.
+    """name: "step": multiply lr by `gamma` at each milestone (epoch); "cosine": cosine annealing to 0.
 
-    The first `warmup_epochs` epochs rise linearly from `warmup_factor` x lr.
+    In the first `warmup_epochs` epochs the learning rate rises linearly from warmup_factor x lr to lr.
     """
 
     name: Literal["step", "cosine"] = "step"
@@ -164,10 +167,10 @@ class Schedule:
 
 @dataclass
 class Train:
-    """workers: loader processes; eval_every, checkpoint_every: epochs (0: at the end only).
+    """workers: number of loader processes; eval_every, checkpoint_every: in epochs (0: only at the end).
 
-    checkpoint_steps: a further checkpoint every so many steps within an epoch (0: none). sync_bn: batch
-    normalisation over the batches of all GPUs; in a single process it is the usual one.
+    checkpoint_steps: additional checkpoints within an epoch, every so many optimizer steps (0: none).
+    sync_bn: use SyncBatchNorm if there are several processes, which requires GPUs.
     """
 
     epochs: int = number(800, at_least=1)
@@ -181,8 +184,9 @@ class Train:
 
 @dataclass
 class Stage:
-    """So many epochs in which the parts of the model named in `freeze`, such as `backbone`, stay as they are:
-    parameters without gradient, modules in evaluation mode.
+    """epochs: length of the stage; freeze: modules or parameters of the model, e.g. `backbone`.
+
+    Frozen parameters get no gradient, frozen modules are in evaluation mode.
     """
 
     epochs: int = number(1, at_least=1)
@@ -191,14 +195,15 @@ class Stage:
 
 @dataclass
 class Eval:
-    """sampling "evenly" or "first_of_chunk": one clip a tracklet; "random": one clip drawn from the recipe's
-    seed, the same one in every evaluation; "dense": all its frames in clips.
+    """sampling: "evenly", "first_of_chunk": one clip per tracklet; "random": one random clip, which depends
+    only on the recipe's seed and is the same in every evaluation; "dense": all frames, in several clips.
 
-    frames: clip lengths, each evaluated with the same model; chunk: most clips in one forward pass.
-    shard: tracklets of a file of features, the part that an interrupted extraction repeats at most.
-    metric: of the features; a model with a distance of its own (STAL) is compared by that.
-    rerank: rank by k-reciprocal re-ranked distances, with rerank_k1, rerank_k2 and rerank_lambda
-    (`ops.k_reciprocal`); not for a model with a distance of its own.
+    frames: clip lengths, each evaluated with the same model; chunk: maximum number of clips per forward pass.
+    shard: number of tracklets per feature file; an interrupted extraction repeats at most one file.
+    metric: metric for comparing features; ignored for models with their own distance function (STAL).
+    ap: definition of the average precision, see `metrics.evaluate`.
+    rerank: rank by k-reciprocal re-ranked distances with the parameters rerank_k1, rerank_k2 and
+    rerank_lambda (`ops.k_reciprocal`); not supported for models with their own distance function.
     """
 
     sampling: Literal["evenly", "first_of_chunk", "random", "dense"] = "evenly"
@@ -215,10 +220,12 @@ class Eval:
 
 @dataclass
 class Paper:
-    """The published figures in per cent, a row for every test length, kept beside those measured.
+    """Published metrics in percent, reported next to the measured ones.
 
-    rerank: whether they are of re-ranked distances; they are shown beside figures of the same kind alone.
-    sets: for several data sets in place of `rows`: the figures of each by its name, at every test length.
+    rows: test length -> {metric: value}.
+    rerank: whether the values were computed with re-ranking; they are only compared with metrics computed in
+    the same way.
+    sets: for several data sets, instead of `rows`: data set name -> {metric: value}, for all test lengths.
     """
 
     source: str = ""
@@ -229,13 +236,14 @@ class Paper:
 
 @dataclass
 class Recipe:
-    """A complete run. `model` holds the registered name and the options of that model.
+    """A complete recipe. `model` contains the registered name of the model and its options.
 
-    In a file `dataset` may be a list: the model is trained on all of them, with as many persons of each in a
-    batch, and tested on each. Here the first is `dataset` and the others are `also`.
+    In a file, `dataset` may be a list: the model is trained on all data sets jointly, with an equal number of
+    persons from each in every batch, and tested on each. In this class, `dataset` is the first and `also` the
+    others.
 
-    `stages` come one after another from the first epoch on; the epochs that they leave train everything, and
-    a run of fewer epochs ends in one of them.
+    `stages` are applied one after the other from the first epoch. After the last stage nothing is frozen. If
+    the run has fewer epochs than the stages, it ends within a stage.
     """
 
     name: str = ""
@@ -257,27 +265,27 @@ class Recipe:
         return self.to_yaml()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, ready for JSON (whose keys are strings: so are the test lengths of `paper`)."""
+        """Nested dicts and lists that can be written as JSON. The keys of `paper.rows` become strings."""
         tree = folded(asdict(self))
         tree["paper"]["rows"] = {str(frames): row for frames, row in self.paper.rows.items()}
         return tree
 
     @property
     def datasets(self) -> list[Dataset]:
-        """All data sets, in their order."""
+        """All data sets, in order."""
         return [self.dataset, *self.also]
 
     def of_set(self, number: int) -> "Recipe":
-        """The recipe with one of its data sets, and with the figures published for that one."""
+        """The recipe with data set `number` only, and with the published metrics of that data set."""
         if not self.also:
             return self
         dataset = self.datasets[number]
-        figures = self.paper.sets.get(dataset.name)
-        rows = dict.fromkeys(self.eval.frames, figures) if figures else {}
+        published = self.paper.sets.get(dataset.name)
+        rows = dict.fromkeys(self.eval.frames, published) if published else {}
         return replace(self, dataset=dataset, also=[], paper=replace(self.paper, rows=rows, sets={}))
 
     def save(self, path: Path) -> None:
-        """Write the recipe as YAML, whole, without a base, as a whole file or not at all."""
+        """Write the complete recipe as YAML, without `base`. The file is replaced atomically."""
         with whole_file(path) as temporary:
             temporary.write_text(self.to_yaml(), encoding="utf-8")
 
@@ -287,7 +295,7 @@ class Recipe:
 
 
 def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
-    """One line "key: a, b" for every key in which two recipes differ."""
+    """One line "key: value in a, value in b" for each key in which two recipes differ."""
     left, right = (dict(leaves(by_number(recipe.to_dict()))) for recipe in (a, b))
     return [
         f"{key}: {left.get(key)!r}, {right.get(key)!r}"
@@ -297,13 +305,13 @@ def differences(a: Recipe, b: Recipe, ignore: Iterable[str] = ()) -> list[str]:
 
 
 def folded(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's tree with its data sets as files have them: one group of keys, or a list of groups."""
+    """Merge `also` into `dataset`, as in recipe files: a single group of keys or a list of groups."""
     also = tree.pop("also")
     return tree | {"dataset": [tree["dataset"], *also]} if also else tree
 
 
 def by_number(tree: dict[str, Any]) -> dict[str, Any]:
-    """A list of data sets as a group for each number, for keys such as dataset.0.root."""
+    """Convert a list of data sets to a mapping from indices, for keys such as dataset.0.root."""
     sets = tree.get("dataset")
     if not isinstance(sets, list):
         return tree
@@ -317,7 +325,7 @@ def unfolded(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_any_set(key: str) -> str:
-    """A key without the number of a data set in it."""
+    """Remove the index of the data set from a key: dataset.0.root -> dataset.root."""
     return re.sub(r"^dataset\.\d+\.", "dataset.", key)
 
 
@@ -338,33 +346,35 @@ def check(recipe: Recipe) -> None:
         raise ValueError("eval.frames: expected at least one clip length, got []")
     if recipe.optim.nesterov and (recipe.optim.name != "sgd" or not recipe.optim.momentum > 0):
         raise ValueError(
-            "optim.nesterov: expected false, or optim.name=sgd with optim.momentum above 0, got true"
+            "optim.nesterov: expected optim.name=sgd and optim.momentum above 0, or false, got true"
         )
     if not isinstance(recipe.model.get("name"), str):
-        raise ValueError(f"model.name: expected a registered model's name, got {recipe.model.get('name')!r}")
+        raise ValueError(
+            f"model.name: expected the name of a registered model, got {recipe.model.get('name')!r}"
+        )
 
 
 def _check_group(group: Any, prefix: str) -> None:
-    """Every number of a group of keys is within the bounds of its field, every list holds what it should."""
+    """Check the bounds of all numbers and the item types of all lists in a group of keys."""
     for entry in fields(group):
         key, value = prefix + entry.name, getattr(group, entry.name)
         if is_dataclass(value):
             _check_group(value, f"{key}.")
         elif isinstance(value, list):
             (kind,) = get_args(entry.type)
-            if not all(isinstance(item, kind) for item in value):  # OmegaConf lets lists in lists pass
+            if not all(isinstance(item, kind) for item in value):  # OmegaConf does not reject nested lists
                 raise ValueError(f"{key}: expected a list of {kind.__name__}, got {value}")
             for number, item in enumerate(value):
                 if is_dataclass(item):
                     _check_group(item, f"{key}[{number}].")
         bounds = entry.metadata.get("bounds", {})
         if not all(_COMPARISONS[name](item, bounds[name]) for name in bounds for item in items(value)):
-            wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
-            raise ValueError(f"{key}: expected {wanted}, got {value}")
+            expected = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
+            raise ValueError(f"{key}: expected {expected}, got {value}")
 
 
 def items(value: Any) -> Iterator[Any]:
-    """The value, or those in a list or dict, at any depth."""
+    """Yield the value itself, or the values in nested lists and dicts."""
     if isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
             yield from items(item)
@@ -373,7 +383,7 @@ def items(value: Any) -> Iterator[Any]:
 
 
 def escaped(value: Any) -> Any:
-    """The same texts, in which OmegaConf finds nothing to interpolate."""
+    """Escape `${` in all strings, so that OmegaConf does not interpolate them."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The YAML text of recipes: a key whose type is text takes the text as typed, never a number or a date."""
+"""Preprocessing of the YAML text of recipes, so that string-typed keys never become numbers or dates."""
 
 import json
 import re
@@ -13,19 +13,20 @@ from vreid_ext.data.registry import dataset_builder, dataset_names
 from vreid_ext.engine.recipe import Dataset, Recipe
 from vreid_ext.models import model_factory, model_names
 
-# What a number looks like. YAML 1.1 also reads 007 as 7, 1:30 as 90 and 2024_01_15 as 20240115.
+# Numbers in recipes. YAML 1.1 also parses 007 as 7, 1:30 as 90 and 2024_01_15 as 20240115.
 _NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|nan)", re.IGNORECASE)
-# Tags that YAML gives to a scalar without quotes by its looks; null, which any key may be, is not among them.
+# Tags that YAML resolves for unquoted scalars. null is not included, because any key may be null.
 _BOOL = "tag:yaml.org,2002:bool"
 _RESOLVED = {_BOOL, *(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "timestamp", "value"))}
 
 
 def quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
-    """YAML in which everything is quoted that is text by its type, or by its looks where any type will do.
+    """Quote all scalars that are strings by the type of their key or, for untyped keys, by their form.
 
     Args:
-        text, node: YAML and what it is composed of.
-        kind: the type that is wanted of it.
+        text: YAML source.
+        node: root node that `yaml.compose` returned for `text`.
+        kind: expected type of the root.
     """
     edits: dict[int, tuple[int, str]] = {}
     seen = set()
@@ -43,7 +44,7 @@ def quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
         elif is_plain_text(node, kind):
             end = node.end_mark.index
             start = end - len(node.value)
-            if text[start:end] == node.value:  # else it is folded over lines, and text as it stands
+            if text[start:end] == node.value:  # else it is folded over several lines and already a string
                 edits[start] = end, json.dumps(node.value, ensure_ascii=False)
 
     visit(node, kind)
@@ -53,17 +54,17 @@ def quoted(text: str, node: yaml.Node | None, kind: Any) -> str:
 
 
 def is_plain_text(node: yaml.Node | None, kind: Any) -> bool:
-    """Whether a node is text without quotes, by the type that is wanted or by its looks."""
+    """Whether a node is an unquoted string, by its expected type or by its form."""
     if not isinstance(node, yaml.ScalarNode) or node.style is not None or node.tag not in _RESOLVED:
         return False
     return is_text(kind) or not (node.tag == _BOOL or _NUMBER.fullmatch(node.value))
 
 
 def entry_type(kind: Any, name: str) -> Any:
-    """The type of an entry of a group of keys of this type."""
+    """Expected type of the entry `name` in a mapping of type `kind`."""
     if kind is Recipe and name == "model":
         return {**_option_types(map(model_factory, model_names())), "name": str}
-    if kind is Dataset and str(name).isdecimal():  # of a list of them
+    if kind is Dataset and str(name).isdecimal():  # index into a list of data sets
         return Dataset
     if kind is Dataset and name == "options":
         return _option_types(map(dataset_builder, dataset_names()))
@@ -75,14 +76,14 @@ def entry_type(kind: Any, name: str) -> Any:
 
 
 def item_type(kind: Any) -> Any:
-    """The type of the items of a list in the place of this type: data sets are a list or a single one."""
+    """Expected type of the items of a list for a key of type `kind`. `dataset` may be one group or a list."""
     if kind is Dataset:
         return Dataset
     return get_args(kind)[0] if get_origin(kind) is list else Any
 
 
 def _option_types(factories: Iterable[Callable[..., Any]]) -> dict[str, Any]:
-    """The options that are text for every factory that has them."""
+    """Types of all options: `str | None` for those that are strings in every factory, else `Any`."""
     types: dict[str, Any] = {}
     for factory in factories:
         for name, kind in (option_types(factory) or {}).items():

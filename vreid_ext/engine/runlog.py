@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON line per step, epoch and evaluation, and TensorBoard curves."""
+"""Log of a run: one JSON line per step, epoch and evaluation, and TensorBoard curves."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class RunLog:
-    """`RUN/log.jsonl` and `RUN/tensorboard`.
+    """Writes `RUN/log.jsonl` and `RUN/tensorboard`.
 
     Args:
-        run: the run's folder.
-        length: bytes of the log to keep. A resumed run passes the length at its checkpoint, so that the
-            steps it repeats are logged once.
-        step: the optimizer step the run continues from.
+        run: folder of the run.
+        length: number of bytes of the existing log to keep. A resumed run passes the length at its
+            checkpoint, so that repeated steps are not logged twice.
+        step: the optimizer step from which the run is resumed.
 
     Raises:
         ValueError: the log is shorter than `length`.
@@ -23,18 +23,18 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         path = run / "log.jsonl"
-        there = path.stat().st_size if path.is_file() else 0
-        if there < length:
+        size = path.stat().st_size if path.is_file() else 0
+        if size < length:
             raise ValueError(
-                f"out: {str(path)!r} has {there} bytes, the checkpoint is from when it had {length}; restore "
-                "it, or choose another folder"
+                f"out: expected at least {length} bytes in {str(path)!r}, as at the checkpoint, got {size}; "
+                "restore the file or choose another folder"
             )
         self._file = path.open("ab")
         self._file.truncate(length)
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append one line {"kind", "step", ...}; numbers also go to TensorBoard as kind/name."""
+        """Append one line {"kind", "step", ...}. Floats are also written to TensorBoard as kind/name."""
         line = json.dumps({"kind": kind, "step": step, **values}, allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
@@ -43,7 +43,7 @@ class RunLog:
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def length(self) -> int:
-        """Bytes written so far, once they are on the disk."""
+        """Flush the log to disk and return its length in bytes."""
         os.fsync(self._file.fileno())
         return self._file.seek(0, os.SEEK_END)
 

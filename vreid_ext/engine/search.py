@@ -1,4 +1,4 @@
-"""Nearest gallery tracklets of query tracklets, from features that `vreid extract` wrote."""
+"""Nearest neighbor search in features written by `vreid extract`."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,9 +16,14 @@ from vreid_ext.metrics.ranking import nearest, pair
 
 
 class Split(NamedTuple):
-    """Rows of one split: features (N,D), what each is, the metric they are compared by, and the folder.
+    """Features of one split of a feature folder.
 
-    numbers: the row that each is in that folder; in order unless given.
+    Attributes:
+        features: (N,D).
+        tracklets: name, pid, camid, ... of each row.
+        metric: metric for comparing the features.
+        folder: folder from which they were read.
+        numbers: row index of each feature in the folder; None: 0 .. N-1.
     """
 
     features: Rows
@@ -32,19 +37,19 @@ class Split(NamedTuple):
 
 
 def read_split(folder: str | Path, split: str) -> Split:
-    """Open "query" or "gallery" of a folder written by `export_features`, and compare its checksums.
+    """Open the split "query" or "gallery" of a folder written by `export_features` and verify its checksums.
 
     Raises:
-        ValueError: no such folder or split, a damaged file; features of a model with a distance of its own
-            (STAL).
+        ValueError: the folder or split does not exist, a file is damaged, or the features belong to a model
+            with its own distance function (STAL).
     """
     stored = StoredFeatures(folder)
     metric = stored.manifest["metric"]
     if metric is None:
         name = stored.manifest["identity"]["model"]["name"]
         raise ValueError(
-            f"features: {str(folder)!r} holds rows of model {name!r}, which are compared by the model's own "
-            "distance alone; `vreid eval` and `vreid report` do that"
+            f"features: expected features with a metric, got those of model {name!r} in {str(folder)!r}, "
+            "which has its own distance function; use `vreid eval` or `vreid report`"
         )
     rows = stored.rows(split)
     stored.verify()
@@ -52,13 +57,13 @@ def read_split(folder: str | Path, split: str) -> Split:
 
 
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
-    """For each query its name and the `top` nearest of the gallery: name, pid, camid and distance.
+    """Find the `top` nearest gallery tracklets of each query: name, pid, camid and distance.
 
-    Where both come from one folder, a tracklet is not its own neighbour. On faiss where it is installed, else
-    on `ops.top_k`; the answers are the same. The gallery is read in pieces.
+    If query and gallery come from the same folder, a tracklet is not returned as its own neighbor. Uses
+    faiss if it is installed, else `ops.top_k`, with the same results. The gallery is read in pieces.
 
     Raises:
-        ValueError: top below 1, or features of different models.
+        ValueError: top is less than 1, or the features belong to different models.
     """
     if top < 1:
         raise ValueError(f"top: expected at least 1, got {top}")
@@ -69,39 +74,41 @@ def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:
     rows, items = pair(query.features, gallery.features)
     top_k = faiss_top_k if find_spec("faiss") else ops.top_k
     same = query.folder == gallery.folder
-    own, held = (split.numbers or range(len(split.tracklets)) for split in (query, gallery))
+    query_rows, gallery_rows = (split.numbers or range(len(split.tracklets)) for split in (query, gallery))
     indices, distances = nearest(rows, items, top + same, query.metric, top_k=top_k)
     lists = []
-    for tracklet, number, near, places in zip(
-        query.tracklets, own, distances.tolist(), indices.tolist(), strict=True
+    for tracklet, number, row_distances, row_indices in zip(
+        query.tracklets, query_rows, distances.tolist(), indices.tolist(), strict=True
     ):
         found = [
             {key: gallery.tracklets[j][key] for key in ("name", "pid", "camid")} | {"distance": d}
-            for d, j in zip(near, places, strict=True)
-            if j >= 0 and not (same and held[j] == number)
+            for d, j in zip(row_distances, row_indices, strict=True)
+            if j >= 0 and not (same and gallery_rows[j] == number)
         ]
         lists.append({"query": tracklet["name"], "nearest": found[:top]})
     return lists
 
 
 def faiss_top_k(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """`ops.top_k` with faiss in front: it proposes a few more than k items by float32 distances, which are
-    then ordered by those of `ops.pair_distances`. A query whose proposals end within rounding of its k-th
-    distance is left to `ops.top_k`.
+    """`ops.top_k`, accelerated with faiss.
+
+    faiss selects k + 16 candidates by float32 distances, which are then sorted by `ops.pair_distances`. If
+    rounding errors could rank a neighbor after the last candidate of a query, that query is repeated with
+    `ops.top_k`.
     """
     import faiss
 
-    proposals = min(k + 16, len(gallery))
-    if proposals < k + 16:  # so small that there is nothing to gain
+    num_candidates = min(k + 16, len(gallery))
+    if num_candidates < k + 16:  # faiss is not faster for such a small gallery
         return ops.top_k(query, gallery, k, metric)
     rows, items = query.float(), gallery.float()
     if metric == "cosine":
         rows, items = F.normalize(rows, dim=1), F.normalize(items, dim=1)
     index = faiss.IndexFlatL2(items.shape[1])
     index.add(items.numpy())
-    squares, found = (torch.from_numpy(part) for part in index.search(rows.numpy(), proposals))
-    row = torch.arange(len(query)).repeat_interleave(proposals)
-    found = found.sort(dim=1).values  # ascending, so that a stable sort leaves equal distances in order
+    squares, found = (torch.from_numpy(part) for part in index.search(rows.numpy(), num_candidates))
+    row = torch.arange(len(query)).repeat_interleave(num_candidates)
+    found = found.sort(dim=1).values  # with the stable sort below, equal distances are in order of index
     distances = ops.pair_distances(query, gallery, row, found.flatten(), metric).view(found.shape)
     distances, order = distances.sort(dim=1, stable=True)
     distances, indices = distances[:, :k].contiguous(), found.gather(1, order)[:, :k].contiguous()

@@ -1,12 +1,12 @@
-"""Seeds for torch's generators."""
+"""Derivation of seeds for torch's generators."""
 
 import hashlib
 
 
 def seed_of(*parts: int) -> int:
-    """A 63-bit seed whose every bit depends on all of `parts` and on their order.
+    """Hash `parts` to a 63-bit seed.
 
-    torch's CPU generator uses the lower 32 bits alone, so parts must not sit side by side in a seed.
+    The parts are not packed into separate bits, because torch's CPU generator uses only the lower 32 bits.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

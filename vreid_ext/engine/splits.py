@@ -1,4 +1,4 @@
-"""Protocols with several splits: a run for each, and the mean and deviation of their figures."""
+"""Protocols with several splits: one run per split, and mean and standard deviation of the metrics."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
 
 def parse_splits(text: str) -> list[int]:
-    """Split numbers from "all" or a list such as "0,3"."""
+    """Parse "all" or a comma-separated list of split indices, e.g. "0,3"."""
     if text == "all":
         return list(range(SPLITS))
     try:
@@ -30,25 +30,30 @@ def parse_splits(text: str) -> list[int]:
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 0 or numbers[-1] >= SPLITS:
-        raise ValueError(
-            f"splits: expected 'all' or numbers from 0 to {SPLITS - 1}, such as 0,3, got {text!r}"
-        )
+        raise ValueError(f"splits: expected 'all' or indices from 0 to {SPLITS - 1}, e.g. 0,3, got {text!r}")
     return numbers
 
 
 def train_splits(
     recipe: Recipe, out: str | Path, splits: Sequence[int], *, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train the recipe once for each split, in `out/split-<number>`, and average the figures.
+    """Train the recipe once for each split, in `out/split-<number>`, and average the metrics.
 
-    Splits that are finished are not trained again, one that was interrupted goes on. People and images of all
-    splits are looked at before the first is trained.
+    Finished splits are skipped, and an interrupted one is resumed. The people and images of all splits are
+    checked before the first one is trained.
+
+    Args:
+        recipe: the recipe.
+        out: output folder.
+        splits: indices of the splits.
+        quiet: do not show a progress bar.
 
     Returns:
-        What `average` makes of the runs' results, also written to `out/splits.json`.
+        The result of `average`, which rank 0 also writes to `out/splits.json`. Empty on a rank that has no
+        result of a run.
 
     Raises:
-        ValueError: as `train`; the data set has no splits.
+        ValueError: see `train`; also if the data set has no splits.
     """
     out = Path(out)
     join_processes()
@@ -63,7 +68,7 @@ def train_splits(
                 images |= dict.fromkeys(images_of(split, test))
     check_images(images)
     results = [train(_of_split(recipe, number), split_folder(out, number), quiet=quiet) for number in splits]
-    # Only the main process of several has results.
+    # `train` may return an empty result on ranks other than 0.
     return average(results, splits, out / "splits.json") if all(results) else {}
 
 
@@ -74,25 +79,28 @@ def evaluate_splits(
     *,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate each split and average the figures.
+    """Evaluate each split and average the metrics.
 
     Args:
-        path: the folder that `train_splits` filled: each split is evaluated with the model that was trained
-            on it. Or a checkpoint, or the run that holds it, of a model trained on another data set.
-        overrides: `key=value` on top of the checkpoint's recipe.
-        out: the JSON file; `splits-eval.json` in `path` unless given.
+        path: the output folder of `train_splits`: each split is evaluated with the model trained on it. Or a
+            single checkpoint or run of a model that was trained on another data set.
+        overrides: `key=value` overrides for the checkpoint's recipe.
+        splits: indices of the splits.
+        out: the JSON file; default: `splits-eval.json` in `path`.
 
     Raises:
-        ValueError: no run of a split, or a model that was trained on people whom other splits test.
+        ValueError: a split has no run, or a single model was trained on test people of another split.
     """
     path, overrides = Path(path), list(overrides)
-    whole = any(path.glob("split-*"))
-    if not whole:
+    has_splits = any(path.glob("split-*"))
+    if not has_splits:
         _check_foreign(path, overrides)
-    models = {number: split_folder(path, number) if whole else path for number in splits}
+    models = {number: split_folder(path, number) if has_splits else path for number in splits}
     for number, model in models.items():
         if not model.exists():
-            raise ValueError(f"splits: {str(path)!r} holds no run of split {number}; train it first")
+            raise ValueError(
+                f"splits: expected a run of split {number} in {str(path)!r}, got none; train it first"
+            )
     changes = {}
     for number, model in models.items():
         trained = read_state(resolve_checkpoint(model))["recipe"]
@@ -107,21 +115,22 @@ def evaluate_splits(
 
 
 def average(results: Sequence[dict[str, Any]], splits: Sequence[int], file: Path) -> dict[str, Any]:
-    """Mean and sample standard deviation over the splits of every figure, test length by test length.
+    """Mean and sample standard deviation of each metric over the splits, for each test length.
 
-    The deviation is zero for one split. Written to `file` as JSON, with the figures of each split.
+    The deviation of a single split is 0. The result, which includes the metrics of each split, is written to
+    `file` as JSON.
     """
     rows = []
-    for alike in zip(*(result["rows"] for result in results), strict=True):
-        same_row = ("dataset", "frames", "sampling")
-        row: dict[str, Any] = {name: alike[0][name] for name in same_row if name in alike[0]}
+    for split_rows in zip(*(result["rows"] for result in results), strict=True):
+        first = split_rows[0]
+        row: dict[str, Any] = {key: first[key] for key in ("dataset", "frames", "sampling") if key in first}
         for name in FIGURES:
-            if all(name in single for single in alike):
-                values = [single[name] for single in alike]
+            if all(name in each for each in split_rows):
+                values = [each[name] for each in split_rows]
                 deviation = stdev(values) if len(values) > 1 else 0.0
                 row[name] = {"mean": fmean(values), "deviation": deviation, "splits": values}
-        if "paper_percent" in alike[0]:
-            row["paper_percent"] = alike[0]["paper_percent"]
+        if "paper_percent" in first:
+            row["paper_percent"] = first["paper_percent"]
         rows.append(row)
     same = {name: results[0][name] for name in ("recipe", "dataset", "metric", "ap", "paper")}
     protocols = [result["protocol"] for result in results]
@@ -136,7 +145,7 @@ def _of_split(recipe: Recipe, number: int) -> Recipe:
 
 
 def _split(recipe: Recipe, number: int) -> list[str]:
-    """The overrides that choose a split of the data set, or of those of several that have any."""
+    """The overrides that select a split, in all data sets of the recipe that have splits."""
     if not recipe.also:
         return [f"dataset.options.split={number}"]
     chosen = [
@@ -154,16 +163,22 @@ def split_folder(path: Path, number: int) -> Path:
 
 
 def _check_foreign(path: Path, overrides: list[str]) -> None:
-    """A single model must not have been trained on the people that it is to be tested on."""
+    """Check that a single model was not trained on one of the test data sets.
+
+    The training people of one split are test people of other splits.
+    """
     folder = path if (path / "state.json").is_file() else next(reversed(checkpoints(path)), None)
     if folder is None:
-        raise ValueError(f"checkpoint: {str(path)!r} holds neither a checkpoint nor runs of splits")
+        raise ValueError(
+            f"checkpoint: expected a checkpoint, a run or a folder with runs of splits, got {str(path)!r}"
+        )
     recipe = read_state(folder)["recipe"]
     trained, tested = (
         {each.name for each in recipe_from_dict(recipe, some).datasets} for some in ([], overrides)
     )
     if trained & tested:
         raise ValueError(
-            f"splits: the model of {str(path)!r} was trained on one split of {min(trained & tested)!r} and "
-            "knows people whom the others test; train every split with `vreid train ... --splits all`"
+            f"splits: expected a model that was not trained on {min(trained & tested)!r}, because the test "
+            f"people of one split are training people of another, got {str(path)!r}; train each split with "
+            "`vreid train ... --splits all`"
         )

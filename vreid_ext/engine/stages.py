@@ -1,4 +1,4 @@
-"""Training in stages: which parts of the model rest in an epoch, as a function of the epoch alone."""
+"""Training in stages: the epoch determines which parts of the model are frozen."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,30 @@ from vreid_ext.engine.recipe import Stage
 
 
 class Stages:
-    """The stages of a run and the model whose parts they freeze.
+    """Freezes and unfreezes parts of a model according to a list of stages.
 
-    The optimizer holds every parameter from the start; one that is frozen has no gradient, so that it is left
-    alone, weight decay and momentum included, and what is saved and resumed does not depend on the stage.
+    The optimizer contains all parameters in all stages. A frozen parameter has no gradient, so the optimizer
+    skips it, including weight decay and momentum. The format of a checkpoint therefore does not depend on the
+    stage.
 
     Raises:
-        ValueError: a name in `freeze` is no part of the model, or a stage leaves nothing to train.
+        ValueError: a name in `freeze` is not a part of the model, or a stage freezes all parameters.
     """
 
     def __init__(self, model: nn.Module, stages: Sequence[Stage]) -> None:
         self.model, self.stages = model, stages
-        # What a model itself has fixed stays so.
+        # Parameters that the model itself has frozen stay frozen in all stages.
         self.trainable = [name for name, value in model.named_parameters() if value.requires_grad]
         for number, stage in enumerate(stages):
             key = f"stages[{number}].freeze"
             check_parts(key, stage.freeze, model)
             if all(any(within(name, part) for part in stage.freeze) for name in self.trainable):
-                raise ValueError(f"{key}: expected something left to train, got all of it: {stage.freeze}")
+                raise ValueError(
+                    f"{key}: expected a stage that freezes part of the model, got all of it: {stage.freeze}"
+                )
 
     def frozen(self, epoch: int) -> list[str]:
-        """Names of the parts that rest in an epoch, from 0."""
+        """Names of the parts that are frozen in an epoch, counted from 0."""
         for stage in self.stages:
             if epoch < stage.epochs:
                 return stage.freeze
@@ -37,7 +40,7 @@ class Stages:
         return []
 
     def enter(self, epoch: int) -> None:
-        """Freeze what rests in this epoch and nothing else; to be called with the model in training mode."""
+        """Freeze the parts of this epoch's stage and unfreeze all others. Call it after `model.train()`."""
         names = self.frozen(epoch)
         parameters = dict(self.model.named_parameters())
         for name in self.trainable:

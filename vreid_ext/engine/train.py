@@ -1,8 +1,8 @@
 """Training.
 
-Everything random is a function of (seed, epoch, batch, process), and the learning rate one of the epoch. So a
-checkpoint needs weights, the optimizer's state and a position, and a resumed run repeats what an
-uninterrupted one would have done, bit for bit on a CPU.
+All random numbers depend only on (seed, epoch, batch, rank), and the learning rate depends only on the epoch.
+A checkpoint therefore needs no generator state: weights, optimizer state and position are sufficient. On the
+CPU, a resumed run gives bitwise the same result as an uninterrupted one.
 """
 
 import json
@@ -55,35 +55,37 @@ from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
 from vreid_ext.losses import OIMLoss
 
-# What may change between two starts of the same run, because no result depends on it.
+# Keys that may change when a run is resumed, because they do not affect its result.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
 
 NOT_LOGGED = ("cmc", "paper_percent", "attributes", "per_query")  # of a row of an evaluation
 
 
 def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
-    """Train a recipe, or go on with it where `out` holds its checkpoints, and evaluate it.
+    """Train a recipe, or resume its run if `out` contains checkpoints, and evaluate it.
 
-    A run may be made longer: with a larger `train.epochs` it goes on, finished or not, and ends as if it had
-    been started with that many; not with a cosine, whose rates depend on the number of epochs from the start.
+    A run can be extended: with a larger `train.epochs`, a finished or interrupted run is resumed and ends as
+    if it had been started with that number of epochs. This is not supported for the cosine schedule, because
+    its learning rates depend on the number of epochs.
+
+    Before the first step, one query is evaluated with one of its matches, and all images needed by the
+    evaluation are decoded. Errors in labels, images or the recipe are therefore raised before the training
+    and not in the evaluation after it.
 
     Args:
-        out: the run's folder; gets recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (the newest is kept)
-            and result.json, with the figures of each query in result.queries.json.
-        quiet: draw no progress bar.
+        recipe: the recipe.
+        out: folder of the run. Contains recipe.yaml, log.jsonl, tensorboard/, checkpoints/ (only the newest
+            is kept), result.json, and result.queries.json with the metrics of each query.
+        quiet: do not show a progress bar.
 
     Returns:
-        The last evaluation, as `evaluate_checkpoint` describes it, without `checkpoint` and `file`.
-
-    Before the first step one query is evaluated with one of its matches, and the images that the evaluation
-    will read are read, so that no evaluation after hours of training ends in an error that labels, images or
-    the recipe could have told before.
+        The result of the last evaluation, see `evaluate_model`.
 
     Raises:
-        ValueError: data or recipe cannot be used, or `out` holds something else; nothing is written then.
-        InUseError: another process trains there.
-        FloatingPointError: a loss is not finite, and `out`/not_finite-<process>.json names the tracklets of
-            the batch; or a weight is not. The last checkpoint is from before.
+        ValueError: the data or the recipe cannot be used, or `out` contains other files. Nothing is written.
+        InUseError: another process trains in `out`.
+        FloatingPointError: a loss or a weight is not finite. For a loss, the tracklets of the batch are
+            written to `out`/not_finite-<rank>.json. The last checkpoint contains only finite weights.
     """
     out = Path(out)
     join_processes()
@@ -95,46 +97,46 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
 
 
 def is_finished(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds the result of this very run, with all its epochs.
+    """Whether the folder contains the final result of this recipe.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: the folder contains other files or a run of another recipe.
     """
-    longer = _claim(out, recipe)
-    return not longer and (out / "result.json").is_file()
+    extends = _claim(out, recipe)
+    return not extends and (out / "result.json").is_file()
 
 
 def unlabelled(data: TrackletDataset) -> int:
-    """How many training tracklets have no attributes, of which a warning tells.
+    """Number of training tracklets without attributes. Issues a warning if there are any.
 
     Raises:
-        DatasetError: none of them has.
+        DatasetError: all training tracklets are without attributes.
     """
     missing = sum(tracklet.attributes is None for tracklet in data.train)
     if missing == len(data.train):
         raise DatasetError(
-            f"{data.root}: no training tracklet has attributes, which this model learns; put the table "
-            "there, or name it: dataset.options.attributes=FILE"
+            f"{data.root}: expected training tracklets with attributes, which this model requires, got none; "
+            "add the attribute table to this folder, or set dataset.options.attributes=FILE"
         )
     if missing:
         warnings.warn(
-            f"{missing} of {len(data.train)} training tracklets of {data.name} have no attributes; they are "
-            "trained without the attribute loss",
+            f"{missing} of {len(data.train)} training tracklets of {data.name} have no attributes; the "
+            "attribute loss ignores them",
             stacklevel=2,
         )
     return missing
 
 
 def synchronise(model: nn.Module, processes: int, device: torch.device) -> nn.Module:
-    """The model with batch normalisation over all processes; the same tensors under the same names.
+    """Convert the model to SyncBatchNorm if there are several processes. The state dict does not change.
 
     Raises:
-        ValueError: several processes without a GPU each, which torch has no such layer for.
+        ValueError: there are several processes on the CPU, which SyncBatchNorm does not support.
     """
     if processes == 1:
         return model
     if device.type == "cpu":
-        raise ValueError(f"train.sync_bn: expected a GPU for each of {processes} processes, got the CPU")
+        raise ValueError(f"train.sync_bn: expected one GPU for each of {processes} processes, got the CPU")
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return converted
 
@@ -142,7 +144,7 @@ def synchronise(model: nn.Module, processes: int, device: torch.device) -> nn.Mo
 class _Run:
     def __init__(self, recipe: Recipe, out: Path, quiet: bool) -> None:
         self.recipe, self.out = recipe, out
-        # Without the softmax term the classifier gets no gradient, nor does what a stage freezes.
+        # The classifier gets no gradient without the softmax term, and frozen parts get none in their stage.
         idle = not recipe.loss.softmax or bool(recipe.stages)
         self.execution = Execution(recipe.train.precision, idle=idle)
         self.rank, processes = world()
@@ -163,7 +165,7 @@ class _Run:
         model = model_of(recipe.model, classes, start_weights=not saved)
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
-        if several:  # the tables of other sets may lack what the model recognises
+        if several:  # a data set with another attribute table may lack some attributes of the model
             known = set(self.attributes)
             self.data.train = [
                 item if known <= (item.attributes or {}).keys() else replace(item, attributes=None)
@@ -210,9 +212,9 @@ class _Run:
                 check_images(images, self.progress.check)
         if self.main:
             out.mkdir(parents=True, exist_ok=True)
-            (out / "result.json").unlink(missing_ok=True)  # of the run before it was made longer
+            (out / "result.json").unlink(missing_ok=True)  # outdated if the run is extended
             recipe.save(out / "recipe.yaml")
-            for path in out.glob("not_finite-*.json"):  # of an earlier start
+            for path in out.glob("not_finite-*.json"):  # from a previous start
                 path.unlink()
         self.log = RunLog(out, self.position.log_bytes, self.position.step) if self.main else None
 
@@ -227,7 +229,7 @@ class _Run:
                 for epoch in range(position.epoch, epochs):
                     self._train_epoch(epoch)
                     last = epoch == epochs - 1
-                    # Saved before the evaluation: a run killed in it repeats the evaluation, not the epoch.
+                    # Save before the evaluation: if it is interrupted, the epoch need not be repeated.
                     if last or _due(epoch, self.recipe.train.checkpoint_every):
                         self._save()
                     steps = max(1, position.batch)
@@ -248,16 +250,16 @@ class _Run:
         self.model.train()
         self.stages.enter(epoch)
         self.sampler.set_epoch(epoch)
-        rest = list(self.sampler)[position.batch :]
+        remaining = list(self.sampler)[position.batch :]
         self.optimizer.zero_grad()
-        for batch in load(self.clips, rest, self.recipe.train.workers):
+        for batch in load(self.clips, remaining, self.recipe.train.workers):
             first = position.batch - position.batch % accumulate
             group_size = min(accumulate, len(self.sampler) - first)
-            closes = position.batch + 1 == first + group_size
-            terms = self._backward(batch, epoch, group_size, closes)
+            ends_step = position.batch + 1 == first + group_size
+            terms = self._backward(batch, epoch, group_size, ends_step)
             position.batch += 1
             position.sums = {name: position.sums.get(name, 0.0) + value for name, value in terms.items()}
-            if not closes:
+            if not ends_step:
                 continue
             self.execution.step(self.optimizer)
             self.optimizer.zero_grad()
@@ -269,12 +271,12 @@ class _Run:
                 self._save()
 
     def _backward(
-        self, batch: dict[str, Tensor], epoch: int, group_size: int, closes: bool
+        self, batch: dict[str, Tensor], epoch: int, group_size: int, ends_step: bool
     ) -> dict[str, float]:
-        """Add one batch's gradients; returns its loss terms, averaged over the processes."""
+        """Accumulate the gradients of one batch, and return its loss terms averaged over the processes."""
         torch.manual_seed(seed_of(self.recipe.seed, epoch, self.position.batch, self.rank))
         device = self.execution.device
-        with nullcontext() if closes else self.execution.accumulates(self.model):
+        with nullcontext() if ends_step else self.execution.accumulates(self.model):
             inputs = {name: batch[name].to(device) for name in self.takes if name in batch}
             clips = batch["clip"].to(device, non_blocking=True)
             output = self.execution.forward(self.model, clips, **inputs)
@@ -291,7 +293,7 @@ class _Run:
         return values
 
     def _not_finite(self, what: str) -> FloatingPointError:
-        """The error of the batch at hand, whose tracklets are written down: one of them may be the cause."""
+        """Write the tracklets of the current batch, one of which may be the cause, and return the error."""
         epoch, number = self.position.epoch, self.position.batch
         batch = list(self.sampler)[number]
         tracklets = [
@@ -301,18 +303,21 @@ class _Run:
         path = self.out / f"not_finite-{self.rank}.json"
         write_json(path, {"epoch": epoch, "batch": number, "what": what, "tracklets": tracklets})
         return FloatingPointError(
-            f"epoch {epoch}, batch {number}: {what}; its tracklets are named in {path}; the last checkpoint "
-            "is older: lower optim.lr, raise schedule.warmup_epochs or check the data"
+            f"epoch {epoch}, batch {number}: {what}; the tracklets of this batch are listed in {path}; lower "
+            "optim.lr, raise schedule.warmup_epochs or check the data"
         )
 
     def _check_weights(self) -> None:
-        """Finite losses may have gradients that are not. No such weights are saved, nor figures of them."""
+        """Raise if a weight is not finite, before it is saved or evaluated.
+
+        Gradients can be non-finite even if the losses are finite.
+        """
         for name, value in self.execution.unwrap(self.model).state_dict().items():
             if not value.isfinite().all():
                 raise FloatingPointError(
-                    f"epoch {self.position.epoch}, after {self.position.batch} batches: {name} is not "
-                    "finite, while the losses were; the last checkpoint is older: lower optim.lr or raise "
-                    "schedule.warmup_epochs"
+                    f"epoch {self.position.epoch}, after {self.position.batch} batches: {name}: expected "
+                    "finite weights, got NaN or infinity, although the losses are finite; lower optim.lr or "
+                    "raise schedule.warmup_epochs"
                 )
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
@@ -334,7 +339,7 @@ class _Run:
         return result
 
     def _save(self) -> None:
-        """Write a checkpoint, then drop the older ones."""
+        """Write a checkpoint, then remove the older ones."""
         self._check_weights()
         if self.main:
             assert self.log is not None
@@ -353,7 +358,7 @@ class _Run:
                     position=self.position,
                 )
             newest = checkpoints(self.out)[-1]
-            # Not only whole ones: a kill may have left one half removed or half written.
+            # Also removes incomplete checkpoints that a killed process left behind.
             for old in set(newest.parent.iterdir()) - {newest}:
                 shutil.rmtree(old)
         wait_for_everyone()
@@ -367,31 +372,38 @@ class _Run:
 
 
 def _claim(out: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds this very run with fewer epochs; refuses one that holds anything else."""
+    """Check that the folder is empty or contains a run of this recipe.
+
+    Returns:
+        Whether it contains a run with fewer epochs, which this call extends.
+
+    Raises:
+        ValueError: the folder contains other files or a run of another recipe.
+    """
     if not out.exists():
         return False
     if not out.is_dir():
-        raise ValueError(f"out: {str(out)!r}: expected a folder, got a file")
+        raise ValueError(f"out: expected a folder, got the file {str(out)!r}")
     if (out / "recipe.yaml").is_file():
-        there = load_recipe(out / "recipe.yaml")
-        odd = differences(there, recipe, ignore=(*FREE_KEYS, "train.epochs"))
-        before, now = there.train.epochs, recipe.train.epochs
-        if odd or now < before:
-            odd += [f"train.epochs: {before}, {now}"] if now < before else []
+        existing = load_recipe(out / "recipe.yaml")
+        changed = differences(existing, recipe, ignore=(*FREE_KEYS, "train.epochs"))
+        before, now = existing.train.epochs, recipe.train.epochs
+        if changed or now < before:
+            changed += [f"train.epochs: {before}, {now}"] if now < before else []
             raise ValueError(
-                f"out: {str(out)!r} holds a run of another recipe; choose another folder, or go on with the "
-                f"same recipe. Existing, new: {'; '.join(odd)}"
+                f"out: expected a run of the same recipe, got another one in {str(out)!r}; choose another "
+                f"folder or resume with the same recipe. Keys (existing, new): {'; '.join(changed)}"
             )
         if now > before and recipe.schedule.name == "cosine":
             raise ValueError(
-                f"train.epochs: expected {before} as in {str(out)!r}, got {now}: a run with a cosine cannot "
-                "be made longer, since the rates of its past epochs were those of the shorter one"
+                f"train.epochs: expected {before} as in {str(out)!r}, got {now}; a run with a cosine "
+                "schedule cannot be extended, because its learning rates depend on the number of epochs"
             )
         return now > before
-    # A kill may leave .recipe.yaml.partial.
+    # A killed process may leave the hidden file .recipe.yaml.partial.
     if any(not path.name.startswith(".") for path in out.iterdir()):
         raise ValueError(
-            f"out: expected a new or an empty folder, or a run to resume, got {str(out)!r} with other files"
+            f"out: expected a new or empty folder or a run to resume, got {str(out)!r} with other files"
         )
     return False
 

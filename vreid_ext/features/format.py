@@ -37,9 +37,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"features: {str(path)!r} is damaged: {error}") from error
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
-        raise ValueError(
-            f"features: expected format {FORMAT}, got format {manifest['format']!r} in {str(path)!r}"
-        )
+        raise ValueError(f"features: expected format {FORMAT}, got {manifest['format']!r} in {str(path)!r}")
     try:
         valid = _is_valid(manifest)
     except (KeyError, TypeError, AttributeError):

@@ -64,9 +64,7 @@ class Features:
         if self.shard is not None and total is not None:
             if not 0 <= self.shard <= total - self._here:
                 last = self.shard + self._here - 1
-                raise ValueError(
-                    f"{name}: expected rows from 0 to {total - 1}, got rows {self.shard} to {last} of {total}"
-                )
+                raise ValueError(f"{name}: expected rows from 0 to {total - 1}, got {self.shard} to {last}")
             self.shape = (total, *self.shape[1:])
 
     def __len__(self) -> int:
@@ -79,7 +77,7 @@ class Features:
         return _checks.array(self._name, self._file[rows if isinstance(rows, slice) else rows.numpy()])
 
     def pieces(self) -> Iterator[tuple[int, Tensor]]:
-        """Chunks (number of the first row, rows) of this process's rows: one, or for a file of 32 MB each."""
+        """Yield (number of the first row, rows) of this process: chunks of 32 MB of a file, else all rows."""
         start = self.shard or 0
         if self._file is None:
             yield start, self._rows
@@ -88,11 +86,12 @@ class Features:
             yield start + first, self[first : first + self._piece]
 
     def among(self, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Find rows of given numbers in this process, chunk by chunk. Only these rows of a file are read.
+        """Find the rows with the given numbers in this process, chunk by chunk. No other rows of a file are
+        read.
 
         Yields:
-            (mask, rows, places): mask of the `numbers` found in this chunk, some rows, and the indices into
-            these rows of the numbers found.
+            (mask, rows, places): `mask` selects the `numbers` in this chunk, and `rows[places]` are their
+            rows.
         """
         start = self.shard or 0
         if self._file is None:

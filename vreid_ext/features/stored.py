@@ -69,9 +69,7 @@ class StoredFeatures:
             path = self.folder / shard["file"]
             size = path.stat().st_size if path.is_file() else 0
             if size != shard["bytes"]:
-                raise ValueError(
-                    f"features: expected {shard['bytes']} bytes, got {size} bytes in {str(path)!r}"
-                )
+                raise ValueError(f"features: expected {shard['bytes']} bytes in {str(path)!r}, got {size}")
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{len(rows)} {name}" for name, rows in self.manifest["splits"].items())

@@ -144,7 +144,7 @@ def _complete(folder: Path, manifest: dict[str, Any], blocks: Sequence[range]) -
 
 
 def _different(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Any]:
-    """Two rows without the entries that are equal in both."""
+    """Remove the entries that are equal in both rows."""
     if a is None or b is None:
         return [a, b]
     return [{key: row[key] for key in row if a.get(key) != b.get(key)} for row in (a, b)]

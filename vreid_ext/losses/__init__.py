@@ -1,8 +1,8 @@
 """Training losses.
 
-Losses are computed in float32 or wider, even under autocast. They do not synchronise with the device, with
-three exceptions: AITL checks its first batch, OIM checks its targets and features, and CrossBatchMemory
-checks the embeddings that it stores.
+Losses are computed in float32 or wider, even under autocast. They do not synchronize with the device, except
+where they check values: AITL checks its first batch, OIM its targets and features, and CrossBatchMemory the
+embeddings that it stores.
 """
 
 from vreid_ext.distributed import gather_with_gradient

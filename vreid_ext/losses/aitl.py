@@ -35,7 +35,7 @@ class AITLoss(nn.Module):
     the batch contains such identities.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class AITLoss(nn.Module):
             backend=self.backend,
         )
         if not self._checked and _checks.readable(targets):
-            self._checked = True  # only once: the check synchronises with a GPU
+            self._checked = True  # only once: the check synchronizes with a GPU
             _warn_of_few(targets)
         index = torch.stack([hard.negative_index, hard.positive_index])
         far, near = ops.mined_distance(features, index, metric=self.metric, backend=self.backend)

@@ -12,9 +12,9 @@ from vreid_ext.precision import widened
 
 
 class AttributeLoss(nn.Module):
-    """Mean binary cross-entropy over the classes of the labelled attributes (Chen et al., 2020, Section 4.3).
+    """Mean binary cross-entropy over the classes of the labeled attributes (Chen et al., 2020, Section 4.3).
 
-        mean over labelled attributes a, classes c of  BCE(sigmoid(logits_ac), 1[c = target_a])
+        mean over labeled attributes a, classes c of  BCE(sigmoid(logits_ac), 1[c = target_a])
 
     Args:
         sizes: number of classes of each attribute, in the order of the columns.
@@ -24,8 +24,8 @@ class AttributeLoss(nn.Module):
     unknown. Returns a float32 scalar (float64 for float64 logits), zero without a known attribute.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also for a class out
-            of range.
+        TypeError, ValueError: an argument has the wrong type or value. On a CPU, this includes a class out of
+            range.
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:

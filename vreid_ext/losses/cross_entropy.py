@@ -17,10 +17,10 @@ class CrossEntropyLoss(nn.Module):
 
     Call: `loss(logits, targets)` with floating-point logits (n,C) and integer targets (n,) in [0, C) returns
     a float32 scalar (float64 for float64 logits). On a GPU the range of the targets is checked only by
-    torch's kernel, without a device synchronisation.
+    torch's kernel, without a device synchronization.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:

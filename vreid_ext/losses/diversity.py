@@ -12,9 +12,9 @@ class HellingerDiversity(nn.Module):
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(S)
         "text"        Q' = ||S S^T - I||_F^2, the paper's ablation: also concentrates each field on one cell
 
-    The paper adds the overlap of each image to the loss, with an unstated weight. The mean over the N frames
-    makes it independent of the batch size. The released code adds the square root of the sum over the batch,
-    with weight 1:
+    The paper adds the overlap of each image to the loss, with a weight that it does not state. The mean over
+    the N frames makes the term independent of the batch size. The released code adds the square root of the
+    sum over the batch, with weight 1:
 
         "mean"   1/N sum_n Q_n
         "root"   sqrt(sum_n Q_n + 1e-5); its gradient is sqrt(N / (4 mean Q)) times that of the mean
@@ -25,11 +25,11 @@ class HellingerDiversity(nn.Module):
         reduction: "mean" or "root".
 
     Call: `loss(attention, valid=None)` with the `RegionPool` of `ops.region_pool` or other weights (B,T,K,L),
-    and valid (B,T) bool, the frames to include. Returns a float32 scalar (float64 for float64 weights), zero
-    for K = 1 and without a valid frame.
+    and valid (B,T) bool, the frames to include. Returns a float32 scalar (float64 for float64 weights), which
+    is zero for K = 1 and without a valid frame.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, form: str = "hellinger", backend: str = "auto", reduction: str = "mean") -> None:
@@ -45,7 +45,8 @@ class HellingerDiversity(nn.Module):
         if weights.shape[2:3] == (1,):
             return weights.sum() * 0
         if isinstance(attention, RegionPool) and self.form == "hellinger":
-            overlap = attention.overlap  # differentiated via the logits: finite if a weight underflows
+            # Its gradient goes directly to the logits and stays finite if a weight underflows.
+            overlap = attention.overlap
         else:
             overlap = ops.hellinger_overlap(weights, self.form, backend=self.backend)
         if valid is None:

@@ -1,4 +1,4 @@
-"""Triplets that are sampled at random, instead of the hardest of the batch."""
+"""Random triplets, as an alternative to the hardest triplets of the batch."""
 
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ def draws_for(samples: Tensor) -> Tensor:
 
 
 def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
-    """Sample one triplet for every sample, with uniform probability of all positives and of all negatives.
+    """Sample one triplet for every anchor, with a uniform distribution over its positives and its negatives.
 
     Args:
         targets: (n,) integer identities.
@@ -45,7 +45,7 @@ def draw_triplets(targets: Tensor, draws: Tensor | None = None) -> Drawn:
 
 
 def _pick(mask: Tensor, draw: Tensor) -> Tensor:
-    """For every row of (n,n) the column of the True entry that `draw` in [0, 1) selects."""
+    """For each row of an (n,n) mask, return the column of the True entry that `draw` in [0, 1) selects."""
     count = mask.sum(1)
     number = torch.minimum((draw * count).long(), (count - 1).clamp(min=0)) + 1
     return ((mask.cumsum(1) == number[:, None]) & mask).int().argmax(1)
@@ -63,8 +63,9 @@ class DrawnTripletLoss(nn.Module):
         mean over anchors i of  [ m + d(i,j) - d(i,k) ]_+
 
     with j another sample of the anchor's identity and k a sample of a different identity, sampled at every
-    call. The expectation is that of a single triplet for which anchor, positive and negative are sampled in
-    turn. Anchors without a positive or without a negative are excluded; without any anchor the loss is zero.
+    call. The expected value equals that of one triplet whose anchor, positive and negative are sampled one
+    after another. Anchors without a positive or without a negative are excluded; without any anchor the loss
+    is zero.
 
     Args:
         margin: m >= 0.
@@ -74,7 +75,7 @@ class DrawnTripletLoss(nn.Module):
     `draw_triplets` returns a float32 scalar (float64 for float64 inputs).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, margin: float = 0.3, *, metric: str = "euclidean") -> None:

@@ -8,8 +8,8 @@ from vreid_ext import _checks, ops
 class InterFrameRegularizer(nn.Module):
     """Mean over clips of the distance between two frames' attention maps, ||g_i - g_j||_F (STA, Eq. 6).
 
-    It prevents the attention from concentrating on one frame. The paper adds it with an unstated weight
-    (Eq. 7); multiply the result by your own weight.
+    It prevents the attention from concentrating on one frame. The paper does not state its weight (Eq. 7);
+    multiply the result by your own.
 
     Args:
         pairs: "random", two different frames sampled for every clip at every call (the paper), or "all", the
@@ -18,10 +18,10 @@ class InterFrameRegularizer(nn.Module):
 
     Call: `loss(attention, valid=None)` with attention (B,T,H,W), e.g. `STAPool.attention`, and valid (B,T)
     bool returns a float32 scalar (float64 for float64 input). Clips with an invalid frame are excluded from
-    the mean. Without a clip, and for clips of one frame, the loss is zero.
+    the mean. The loss is zero for an empty batch and for clips of one frame.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, pairs: str = "random", backend: str = "auto") -> None:

@@ -1,4 +1,4 @@
-"""Hardest pairs from the current and earlier batches."""
+"""Triplet loss on the hardest pairs of the current and of earlier batches."""
 
 from typing import Literal
 
@@ -19,12 +19,12 @@ class CrossBatchMemory(nn.Module):
         margin, metric, backend: as for `TripletLoss`.
 
     Call: `loss(inputs, targets)` as for `TripletLoss`. The batch is then stored, detached. Rows that are not
-    finite or whose squares overflow are not stored; on a GPU, where they are not an error, this check
-    synchronises with the device. Only the current batch receives gradients. `clear()` empties the memory. It
+    finite or whose squares overflow are not stored; on a CPU they raise an error, and on a GPU this check
+    synchronizes with the device. Only the current batch receives gradients. `clear()` empties the memory. It
     is not part of the state dict and is empty after a restart.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CrossBatchMemory(nn.Module):
         return loss.masked_fill(~hard.valid, 0).sum() / hard.valid.sum().clamp(min=1)
 
     def _harder(self, a: ops.BatchHard, b: ops.BatchHard) -> ops.BatchHard:
-        """For every anchor the harder of two positives and the harder of two negatives."""
+        """For every anchor, keep the harder of two positives and the harder of two negatives."""
         farther = (b.positive_index >= 0) & (b.positive_distance > a.positive_distance)
         nearer = (b.negative_index >= 0) & (
             (a.negative_index < 0) | (b.negative_distance < a.negative_distance)

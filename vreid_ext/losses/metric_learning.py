@@ -1,9 +1,9 @@
-"""Replacements of a miner and a loss of pytorch-metric-learning.
+"""Drop-in replacements for a miner and a loss of pytorch-metric-learning.
 
-If that package is installed, the classes inherit from those that they replace. Arguments, defaults,
-statistics and reducers are those of the base classes, whose code also runs for all cases without a fused
-kernel (see the classes). If it is not installed, only the fused cases are available. The package is imported
-only by this module, so import the classes from here.
+If that package is installed, the classes inherit from the classes that they replace, with the same arguments,
+defaults, statistics and reducers. All cases without a fused kernel run the code of the base class (see the
+docstrings of the classes). If the package is not installed, only the fused cases are available. Only this
+module imports the package, so import the classes from here.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class _Fused:
-    """A distance that the ops support: `metric` of the rows, L2-normalised if `normalize`."""
+    """A distance that the ops support: `metric` of the rows, L2-normalized if `normalize`."""
 
     metric: str
     normalize: bool = False
@@ -41,7 +41,7 @@ class _Fused:
         return F.normalize(widened(x)) if self.normalize else x
 
 
-# Distances by their names in this package; None is the default of pytorch-metric-learning.
+# Distances by their names in this package; the key None is the default of pytorch-metric-learning.
 _NAMED = {
     None: _Fused("euclidean", normalize=True),
     "euclidean": _Fused("euclidean"),
@@ -51,7 +51,7 @@ _NAMED = {
 
 
 def _fused(distance: Any) -> _Fused | None:
-    """The equivalent of a pytorch-metric-learning distance in the ops; None if they do not support it."""
+    """Translate a pytorch-metric-learning distance for the ops; None if they do not support it."""
     if isinstance(distance, _Fused):
         return distance
     kind, p, power = type(distance), getattr(distance, "p", None), getattr(distance, "power", None)
@@ -153,14 +153,14 @@ if not INSTALLED:
 class BatchHardMiner(_Miner):  # type: ignore[misc, valid-type, unused-ignore]
     """Drop-in replacement of `pytorch_metric_learning.miners.BatchHardMiner`, without a distance matrix.
 
-    Fused distances are `LpDistance` with p = 2 and power 1 or 2, normalised (the default) or not, and
+    Fused distances are `LpDistance` with p = 2 and power 1 or 2, normalized (the default) or not, and
     `CosineSimilarity`. The base class runs for all other distances, including subclasses of these, for
     `allowed_pos_range` and `allowed_neg_range`, for floating-point labels, and for `ref_emb` with the same
     labels tensor as the anchors.
 
     Args:
         metric: a distance by its name in this package, instead of `distance`: "euclidean" or "squared" of
-            embeddings that are not normalised, or "cosine" for `CosineSimilarity`.
+            embeddings that are not normalized, or "cosine" for `CosineSimilarity`.
         backend: see `ops.batch_hard`.
         options: options of the base class: `distance`, `collect_stats` and others. None are available without
             pytorch-metric-learning.
@@ -212,10 +212,10 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
     """Drop-in replacement of `pytorch_metric_learning.losses.TripletMarginLoss`. For mined triplets it
     computes only the distances of the triplets instead of the distance matrix.
 
-        [ d(x_a, y_p) - d(x_a, y_n) + margin ]_+        ln(1 + exp(.)) with smooth_loss
+        [z]_+ or, with smooth_loss, ln(1 + exp(z))        z = d(x_a, y_p) - d(x_a, y_n) + margin
 
-    Fused distances are those of `BatchHardMiner`, for indices (anchors, positives, negatives) of at most as
-    many triplets as the larger of `embeddings` and `ref_emb` has rows. For more triplets, such as all
+    Fused distances are those of `BatchHardMiner`, for indices (anchors, positives, negatives) with at most
+    max(len(embeddings), len(ref_emb)) triplets. For more triplets, such as all
     triplets of a batch (the default), the distance matrix is faster, so the base class runs.
 
     Args:
@@ -236,7 +236,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
 
     Raises:
         ImportError: a case that needs the base class, and pytorch-metric-learning is not installed.
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     backend: str
@@ -267,7 +267,7 @@ class TripletMarginLoss(_Loss):  # type: ignore[misc, valid-type, unused-ignore]
         ref_emb: Tensor,
         ref_labels: Tensor | None,
     ) -> dict[str, dict[str, Any]]:
-        """The loss of every triplet, in the format of the reducers of pytorch-metric-learning."""
+        """Compute the loss of every triplet, in the format that pytorch-metric-learning's reducers take."""
         if indices_tuple is None and self.triplets_per_anchor == "hardest":
             miner = BatchHardMiner(distance=self.distance, backend=self.backend)
             indices_tuple = miner(embeddings, labels, ref_emb, ref_labels)

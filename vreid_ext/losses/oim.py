@@ -15,36 +15,36 @@ class OIMLoss(nn.Module):
     """Online Instance Matching (Xiao et al., "Joint Detection and Identification Feature Learning for Person
     Search", CVPR 2017, Eq. 1 to 3; the loss of DRSTA).
 
-    A table stores one feature per identity, and a circular queue stores features of unlabelled persons. A
-    sample is classified by its similarity to all of them:
+    A table stores one feature per identity, and a circular queue stores features of unlabeled persons. A
+    sample is classified by its similarity to all stored features:
 
-        -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: number of labelled samples
+        -1/n sum_i log softmax(scalar [table; queue] x_i) at its label       n: number of labeled samples
 
     In training mode each call then updates the table rows of its labels, one sample after another, and
-    appends the unlabelled samples to the queue:
+    appends the unlabeled samples to the queue:
 
-        table[y] <- normalised( momentum table[y] + (1 - momentum) x )
+        table[y] <- normalized( momentum table[y] + (1 - momentum) x )
 
     Rows are initially zero and have norm one after their first sample. A sample that is not finite, or whose
     squares overflow, makes the loss NaN (a `GradScaler` then skips the step) and does not update the tables.
-    Under `torch.distributed` the samples of all processes are used in the order of ranks, so the tables are
-    the same in every process.
+    Under `torch.distributed` every process uses the samples of all processes, in the order of ranks, so the
+    tables are the same in every process.
 
     Args:
         num_features: D.
-        num_classes: number of labelled identities.
+        num_classes: number of labeled identities.
         scalar: inverse temperature; 30 in open-reid, 10 in the authors' person search.
         momentum: momentum of the update, in [0, 1).
-        queue: rows for unlabelled samples; 0 for none, 5000 in the authors' person search.
+        queue: number of rows for unlabeled samples; 0 disables the queue; 5000 in the authors' person search.
 
-    Call: `loss(inputs, targets)` with floating-point inputs (n,D), which should be L2-normalised, and integer
-    targets (n,) in [0, num_classes), or -1 for an unlabelled person if there is a queue. Returns a float32
-    scalar (float64 for float64 inputs), zero if no sample is labelled. The targets are copied to the host,
-    which synchronises with the device.
+    Call: `loss(inputs, targets)` with floating-point inputs (n,D), which should be L2-normalized, and integer
+    targets (n,) in [0, num_classes), or -1 for an unlabeled person if there is a queue. Returns a float32
+    scalar (float64 for float64 inputs), zero if no sample is labeled. The targets are copied to the host,
+    which synchronizes with the device.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got, e.g. a label out of range or a
-            queue smaller than the batch.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a label out of range or a queue
+            smaller than the batch.
     """
 
     table: Tensor
@@ -99,7 +99,7 @@ class OIMLoss(nn.Module):
         lowest = -1 if size else 0
         for row, label in enumerate(labels):
             if not lowest <= label < classes:
-                unlabelled = "" if size else " (-1, an unlabelled person, needs a queue)"
+                unlabelled = "" if size else " (-1, an unlabeled person, needs a queue)"
                 raise ValueError(
                     f"targets: expected {lowest} to {classes - 1}{unlabelled}, got {label} in row {row}"
                 )

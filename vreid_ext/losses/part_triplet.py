@@ -27,7 +27,7 @@ class PartTripletLoss(nn.Module):
     (float64 for float64 features).
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(self, margin: float = 0.8, backend: str = "auto", mining: str = "hardest") -> None:

@@ -23,12 +23,12 @@ class TripletLoss(nn.Module):
 
     Call: `loss(inputs, targets)` with floating-point inputs (n,D) and integer identities targets (n,), or
     `loss(inputs, targets, ref, ref_targets)` to select positives and negatives from ref (m,D). Returns a
-    float32 scalar (float64 for float64 inputs). The kernels need O((n + m) D) memory, without a distance
-    matrix. Equal samples have distance zero and gradient zero; among equally hard samples one gets the
-    gradient.
+    float32 scalar (float64 for float64 inputs). The kernels need O((n + m) D) memory and no distance
+    matrix. Equal samples have distance zero and gradient zero. Among equally hard samples only one receives
+    the gradient.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; on a CPU also for a row of
+        TypeError, ValueError: an argument has the wrong type or value. On a CPU, this includes a row of
             inputs that is not finite.
     """
 

@@ -14,11 +14,11 @@ def attribute_scores(
 ) -> dict[str, dict[str, float]]:
     """Accuracy and F1 of each attribute. The prediction is the class with the largest logit.
 
-        accuracy = correct / labelled
+        accuracy = correct / labeled
         F1 = mean over classes c of  2 TP_c / (2 TP_c + FP_c + FN_c)
 
-    F1 is the macro average over the classes that occur among targets or predictions. Unlike accuracy it is
-    informative if one class has most samples, as for most attributes of MARS.
+    F1 is the macro average over the classes that occur among targets or predictions. Unlike
+    accuracy, F1 is informative if most samples belong to one class, as for most attributes of MARS.
 
     Args:
         logits: (n, sum of sizes); the classes of an attribute are contiguous.
@@ -26,11 +26,11 @@ def attribute_scores(
         sizes: number of classes of each attribute, in the order of the columns.
 
     Returns:
-        For each attribute "accuracy", "f1" and "samples" (number of labelled rows). Attributes without
-        labelled rows are omitted.
+        For each attribute "accuracy", "f1" and "samples" (number of labeled rows). Attributes without
+        labeled rows are omitted.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     sizes = _checks.sizes(sizes)
     check_attributes(logits, targets, sizes)

@@ -16,8 +16,8 @@ class DVDP:
     Args:
         metric: FD, "cosine" (the paper), "euclidean" or "squared".
 
-    `update(features, pids)` adds a batch (n,D), (n,). `compute()` returns the mean, or NaN without an anchor
-    that has another sample of its identity. `reset()` discards all batches. For one batch see `ops.dvdp`.
+    `update(features, pids)` adds a batch (n,D), (n,). `compute()` returns the mean, or NaN if no anchor has
+    another sample of its identity. `reset()` discards all batches. For one batch see `ops.dvdp`.
     """
 
     def __init__(self, metric: str = "cosine") -> None:

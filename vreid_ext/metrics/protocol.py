@@ -13,7 +13,7 @@ Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
 
 class Protocol:
-    """Positives and excluded items of every query, found by sorting the identities, without a (Q,G) mask.
+    """Positives and excluded items of every query, computed by sorting identities, without a (Q,G) mask.
 
     Attributes:
         start, index: (Q+1,), (P,) int64: query i has the positives index[start[i]:start[i+1]], ascending.

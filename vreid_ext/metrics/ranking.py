@@ -37,7 +37,7 @@ def rank(
         if fewer items remain.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     top = _checks.integer("top", top, 1)
     _checks.flag("junk", junk)
@@ -133,7 +133,7 @@ def _nearest_of(
 
 
 def pair(query: Rows, gallery: Rows | Shard, *, trailing: bool = False) -> tuple[Features, Features]:
-    """Query and gallery as `Features`, checked to have rows of the same shape."""
+    """Convert query and gallery to `Features`, and check that their rows have the same shape."""
     queries, items = (
         Features(name, value, trailing=trailing) for name, value in (("query", query), ("gallery", gallery))
     )

@@ -110,7 +110,7 @@ def evaluate(
             there is none. Required with `junk=False` if queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
         rerank: rank by k-reciprocal re-ranked distances (`ops.k_reciprocal`); a mapping sets k1, k2 and
-            lambda_value. With "cosine", features are L2-normalised first. Not supported with a distance
+            lambda_value. With "cosine", features are L2-normalized first. Not supported with a distance
             function.
         block_size: for a distance function or re-ranking, the number of queries whose rows of distances are
             in memory at once. By default a block has 4 M distances.
@@ -118,8 +118,8 @@ def evaluate(
     Equal distances are ordered by gallery index, as by a stable sort.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; features that are not
-            finite; no query with a positive.
+        TypeError, ValueError: an argument has the wrong type or value, features are not finite, or no query
+            has a positive.
     """
     max_rank = _check(ap, max_rank, junk)
     if block_size is not None:
@@ -198,12 +198,12 @@ def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: st
 
 
 def _count_features(query: Features, gallery: Features, protocol: Protocol, metric: str) -> Tensor:
-    """(P,) number of items before each positive: first the positives' distances, then one gallery pass."""
+    """(P,) number of items before each positive. Reads the positives' rows, then the gallery once."""
     dtype = torch.promote_types(query.dtype, gallery.dtype)
     rows = query[:].to(dtype)
     row, index = protocol.row, protocol.index
     distance = torch.zeros(index.shape, dtype=torch.float64, device=query.device)
-    order = index.argsort()  # consecutive pairs then share gallery rows, which stay in the cache
+    order = index.argsort()  # consecutive pairs then share gallery rows that are still in the cache
     for which, some, places in gallery.among(index[order]):
         pairs = order[which]
         distance[pairs] = ops.pair_distances(rows, some.to(query.device, dtype), row[pairs], places, metric)

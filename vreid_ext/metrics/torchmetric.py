@@ -24,7 +24,7 @@ _OF_EVALUATE = {
 
 
 class ReIDMetric(Metric):
-    """mAP, mINP and CMC of features that are added in batches, also in several processes.
+    """mAP, mINP and CMC of features that are added in batches, optionally by several processes.
 
     `compute()` returns a dict of 0-d tensors: mAP, mINP, R1, R5, R10 and R20 (fractions), as
     `evaluate(...).row()`. The attribute `result` has the full `ReIDResult` of the last call.
@@ -54,7 +54,7 @@ class ReIDMetric(Metric):
             pids, camids: (B,) integers.
             query: (B,) bool; True for a query, False for a gallery item.
             index: (B,) integers, the sample's index in the data set. It determines the order of samples,
-                independent of their process. Samples that a sampler repeats are counted once.
+                regardless of which process adds them. Samples that a sampler repeats are counted once.
         """
         floating("features", features, "(B,D)")
         batch = {"pids": pids, "camids": camids, "queries": query, "indices": index}
@@ -65,7 +65,7 @@ class ReIDMetric(Metric):
                 raise TypeError(f"query: expected dtype bool, got {value.dtype}")
             if value.shape != (len(features),):
                 raise ValueError(f"{name}: expected shape ({len(features)},), got {tuple(value.shape)}")
-        if features.device.type == "cpu":  # on a GPU `compute` checks this, to avoid a synchronisation here
+        if features.device.type == "cpu":  # on a GPU `compute` checks this, to avoid a synchronization here
             finite = features.reshape(len(features), -1).isfinite().all(1)
             if not finite.all():
                 row = int((~finite).nonzero()[0])

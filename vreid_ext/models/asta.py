@@ -21,7 +21,7 @@ STREAMS = ("reid", "relevant", "irrelevant")
 class AttributeStream(nn.Module):
     """Attention and classifier of one group of attributes (Section 4.1).
 
-    `attention(maps, valid)` returns weights (B,T,H,W). The call takes the feature (B,C) that was pooled with
+    `attention(maps, valid)` returns weights (B,T,H,W). `forward` takes the feature (B,C) that was pooled with
     these weights and returns logits (B, sum of the numbers of classes).
     """
 
@@ -40,7 +40,7 @@ class AttributeStream(nn.Module):
 
 @register_model("asta")
 class ASTA(nn.Module):
-    """The multi-task model. Its options and the losses of the recipe give every row of Tables 1 and 2.
+    """The multi-task model. Its options and the losses of the recipe reproduce every row of Tables 1 and 2.
 
     | row of Table 1         | streams                    | asta  | loss.aitl | loss.itl |
     |------------------------|----------------------------|-------|-----------|----------|
@@ -54,19 +54,19 @@ class ASTA(nn.Module):
         num_classes: number of training identities.
         attributes: the data set that defines the attributes and their classes, "mars" or "dukev".
         streams: the streams to build, any of "reid", "relevant" and "irrelevant" (Table 2). The last two
-            recognise the ID-relevant and the ID-irrelevant attributes.
-        asta: concatenate the features of all streams: 3 C numbers, 6144 with ResNet-50. If False, the
-            feature is that of "reid" only, and the attribute streams only provide the predictions that AITL
-            uses for mining.
+            recognize the ID-relevant and the ID-irrelevant attributes.
+        asta: concatenate the features of all streams, which gives 3 C dimensions (6144 with ResNet-50). If
+            False, use only the feature of "reid"; then the attribute streams only provide the predictions
+            that AITL uses for mining.
         composition: how the streams pool the maps. "original", as in the paper: "reid" with equal weights,
             each attribute stream with its attention. "authors", as in the authors' code: "reid" with an
             attention of its own (a 3x3 convolution and a sigmoid), each attribute stream with the product of
-            that attention and its own.
+            its attention and that of "reid".
         fixed_maps: detach the maps that are pooled for attribute recognition (as in the authors' code).
         input_size: (height, width) of the frames; determines the number of channels of the temporal
             convolution.
         width, start, detach: see `nn.asta.SpatioTemporalAttention`. With start "kaiming" the weights of the
-            attribute classifiers are initialised with a standard deviation of 0.001, as in the authors' code.
+            attribute classifiers are initialized with a standard deviation of 0.001, as in the authors' code.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
         weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
 

@@ -33,8 +33,8 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
 
     Args:
         name: "resnet18", "resnet34", "resnet50", "googlenet" (torchvision's variant with batch
-            normalisation) or "mobilenet_v2".
-        weights: "none" for torchvision's random initialisation; "imagenet" for torchvision's ImageNet
+            normalization) or "mobilenet_v2".
+        weights: "none" for torchvision's random initialization; "imagenet" for torchvision's ImageNet
             weights (version 1), cached or downloaded; or the path of a `.safetensors` file or of a
             `.pth` / `.pt` state dict or checkpoint, which is loaded with `weights_only=True`; see
             `models.foreign.read_tensors`. Tensors are matched by name, ignoring a common prefix (for example
@@ -43,7 +43,7 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
             tensors, such as those of a classifier, are ignored.
         last_stride: stride of the last stage. 1 gives maps of h/16 x w/16, as is usual in re-identification
             since Sun et al. 2018 (and in STA); 2, the value of torchvision, gives h/32 x w/32. GoogLeNet
-            supports only 2.
+            supports only a stride of 2.
 
     Raises:
         ImportError: torchvision is not installed.
@@ -98,7 +98,7 @@ def resolve_backbone(
         weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
 
     Raises:
-        ValueError: a module without an int `out_channels`. Errors of `build_backbone` are passed on.
+        ValueError: the module has no int `out_channels`. For a name, see also `build_backbone`.
     """
     module = build_backbone(backbone, weights, last_stride) if isinstance(backbone, str) else backbone
     channels = getattr(module, "out_channels", None)
@@ -114,7 +114,7 @@ class Split(NamedTuple):
     Attributes:
         low: the layers up to the split; maps images (N,3,h,w) to (N, low.out_channels, H, W).
         part: copies of the layers after the split, up to and including the first one that halves the map.
-            Part networks are copied from it.
+            The part networks of STAL are copies of `part`.
         high: all layers after the split.
     """
 
@@ -123,7 +123,7 @@ class Split(NamedTuple):
     high: Backbone
 
 
-# Last layer before the split in STAL: for 224 x 224 images its maps are 14 x 14, as in Table I of the paper.
+# Last layer before the split in STAL. Its maps are 14 x 14 for 224 x 224 images, as in Table I of the paper.
 _SPLITS = {**dict.fromkeys(_RESNETS, "layer3"), "googlenet": "inception4b"}
 
 
@@ -133,7 +133,7 @@ def split_backbone(backbone: Backbone, at: str) -> Split:
     `low` and `high` share the layers of the backbone; `part` holds copies.
 
     Raises:
-        ValueError: no such layer, or the last one.
+        ValueError: there is no such layer, or it is the last one.
     """
     names = [name for name, _ in backbone.named_children()]
     if at not in names[:-1]:
@@ -178,7 +178,7 @@ def _channels(*chain: nn.Module) -> list[int]:
 
 
 class _Rescale(nn.Module):
-    """Convert images normalised with the ImageNet mean and standard deviation to [-1, 1].
+    """Convert images normalized with the ImageNet mean and standard deviation to [-1, 1].
 
     torchvision's GoogLeNet weights were trained on that range.
     """

@@ -34,7 +34,7 @@ def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) 
 
 @contextmanager
 def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Switch the model to evaluation mode and restore the mode of every single module on exit.
+    """Switch the model to evaluation mode and restore the mode of every submodule on exit.
 
     Frozen submodules may be in evaluation mode while the model trains, so `model.train()` is not enough.
     """

@@ -49,33 +49,33 @@ class DRSTA(nn.Module):
     Args:
         num_classes: number of training identities.
         spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, the mean over the cells.
-        diversity: the term "diversity" that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
+        diversity: the diversity term that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
             "none".
         temporal: pooling over the frames, separately for each region: "mean", "max" or "attention" (Eq. 11
-            to 13). The weights of the attention are initialised to zero, so it starts as the mean.
+            to 13). The weights of the attention are initialized to zero, so it starts as the mean.
         enhance: E of Eq. 4. According to the paper, E follows second-order pooling (Carreira et al., ECCV
-            2012), pools over the frames and keeps the size D; details are left to the supplementary material.
+            2012), pools over the frames and keeps the size D; the paper refers to its supplement for details.
             "second_order" is our interpretation: E(x_n) = G x_n / tr G with G = 1/N sum_n x_n x_n^T, the
-            second-order average of the features of a region over the frames. Components common to the frames
-            are kept and the others are reduced; identical frames do not change. "none" omits E, as the
-            released code does.
+            second-order average of the features of a region over the frames. Components common to all frames
+            are kept and other components are reduced; identical frames are not changed. "none" omits E, as
+            the released code does.
         regions: K.
-        form: "paper", or "released" for the published part of the authors' code: the attention of
-            `nn.RegionAttention` (there with 64 hidden channels and K = 3); a linear layer to `feature_dim`
-            numbers, shared by the regions, and L2 normalisation of each region in each frame before the
-            frames are pooled; and as diversity term the square root of the summed overlaps of the batch,
-            with weight 1. The code after that point is not published: here the pooled regions are
-            concatenated and normalised, which gives K x `feature_dim` numbers. It has no E, so enhance must
-            be "none".
+        form: "paper", or "released" for the published part of the authors' code, which consists of the
+            attention of `nn.RegionAttention` (there with 64 hidden channels and K = 3); a linear layer to
+            `feature_dim` dimensions, shared by the regions, and L2 normalization of each region in each frame
+            before the frames are pooled; and as diversity term the square root of the summed overlaps of the
+            batch, with weight 1. The code after that point is not published: here the pooled regions are
+            concatenated and normalized, which gives K x `feature_dim` dimensions. This form has no E, so
+            enhance must be "none".
         hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
-        feature_dim: D of the L2-normalised feature; with form "released", the size of each region.
+        feature_dim: D of the L2-normalized feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
         weights, last_stride: passed to `build_backbone`. The paper has 8 x 4 maps for 256 x 128 images,
             which is stride 2.
         backend: backend of the ops.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
-    short clips. In training it returns `TrainingOutput(logits, feature, extras)`: the normalised feature for
+    short clips. In training it returns `TrainingOutput(logits, feature, extras)`: the normalized feature for
     the OIM loss, and the logits of a linear classifier on it for training with a softmax loss. In evaluation
     it returns the feature (B,D). T may differ between calls.
 

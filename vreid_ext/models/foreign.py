@@ -76,11 +76,11 @@ def matched(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
     names agree ("bn1.weight" and "block.7.weight").
 
     Args:
-        source: the weights in messages, for example a path.
+        source: name of the weights in error messages, for example a path.
 
     Raises:
-        ValueError: neither works (the message names the first tensor that does not match), or several
-            prefixes match.
+        ValueError: the tensors match neither by name nor by order (the message names the first mismatch), or
+            several prefixes match.
     """
     first = next(iter(expected))
     prefixes = [key.removesuffix(first) for key in given if key == first or key.endswith(f".{first}")]
@@ -129,8 +129,8 @@ def _by_order(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], sourc
             )
     (ours, theirs), (our_last, their_last) = pairs[0], pairs[-1]
     warnings.warn(
-        f"weights: {source} has different names; {len(pairs)} tensors are matched by order, from {theirs!r} "
-        f"as {ours!r} to {their_last!r} as {our_last!r}",
+        f"weights: {source} has different tensor names; {len(pairs)} tensors are matched by order, "
+        f"from {theirs!r} as {ours!r} to {their_last!r} as {our_last!r}",
         stacklevel=4,
     )
     return {ours: given[theirs] for ours, theirs in pairs}
@@ -149,7 +149,7 @@ def _read_pickle(path: Path) -> Any:
     scalars = [(_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     types = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     with torch.serialization.safe_globals([*scalars, np.dtype, *types]), warnings.catch_warnings():
-        # For a damaged file torch first warns about an unknown pickle protocol; the error is enough.
+        # For a damaged file torch warns about an unknown pickle protocol before it raises; hide the warning.
         warnings.filterwarnings("ignore", "Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
 

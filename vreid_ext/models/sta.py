@@ -38,12 +38,13 @@ class STA(nn.Module):
             spatial-temporal attention.
         fusion: with "sta", concatenate the map of the highest scores and the weighted-sum map (Algorithm 1);
             if False, use the weighted-sum map only. Ignored for the other poolings.
-        regularizer: with "sta", return the inter-frame term (Eq. 6) in training. Ignored for the others.
+        regularizer: with "sta", return the inter-frame term (Eq. 6) in training. Ignored for the other
+            poolings.
         blocks: K, the number of row blocks; must divide the height of the map.
         neck: "fc", Linear without bias + BN + ReLU; its output is used for the triplet loss, the classifier
-            and the evaluation (the paper only says FC; BN and ReLU follow the public re-implementation
-            AGRL.pytorch). "bn", the BNNeck of Luo et al. 2019: triplet loss before BN, classifier and
-            evaluation after it.
+            and the evaluation (the paper states only FC; BN and ReLU are those of the public
+            re-implementation AGRL.pytorch). "bn", the BNNeck of Luo et al. 2019: triplet loss before BN,
+            classifier and evaluation after it.
         feature_dim: D for neck "fc"; default 1024 (the paper does not state it). Must be None for "bn",
             which keeps the size of the pooled vector.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
@@ -53,7 +54,7 @@ class STA(nn.Module):
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
     short clips. Returns `TrainingOutput(logits, feature, extras)` in training and the feature (B,D) in
     evaluation. T may differ between calls. Padding frames affect neither the feature of a clip nor, in
-    training, the batch statistics of the backbone. In training, pooling "frame" does not accept a mask.
+    training, the batch statistics of the backbone. Pooling "frame" does not accept a mask in training.
 
     Attributes:
         feature_dim: D of the feature.

@@ -40,7 +40,7 @@ class Description(NamedTuple):
     Attributes:
         globals: g (B,Dg), the mean over frames.
         features: f (B,R,D), Eq. 9.
-        scores: a-bar (B,R), up to one factor per tracklet, which cancels in Eq. 8.
+        scores: a-bar (B,R), up to a factor per tracklet that cancels in Eq. 8.
     """
 
     globals: Tensor
@@ -52,7 +52,7 @@ class PartScores(NamedTuple):
     """Result of `STAL.attend`.
 
     Attributes:
-        scores: a^{r,t} (B,T,R), L1-normalised over each clip.
+        scores: a^{r,t} (B,T,R), L1-normalized over each clip.
         joints: (B,T,14,3), the joints that defined the boxes of the parts; None: boxes of a standing person.
     """
 
@@ -83,13 +83,13 @@ class STAL(nn.Module):
         test_branches: with branches "both", the distances used in evaluation (GB and LB of Fig. 6).
         test_parts: names from `nn.parts.PART_NAMES` of the parts used in evaluation (Fig. 7, with
             test_branches "local"); None for all.
-        test_attention: the scores used in evaluation (Fig. 5): "both"; "temporal" (TAN), parts weighted
-            equally; "spatial" (SAN), frames weighted equally; "none", the baseline of the paper.
+        test_attention: the scores used in evaluation (Fig. 5): "both"; "temporal" (TAN), which weights parts
+            equally; "spatial" (SAN), which weights frames equally; "none", the baseline of the paper.
         roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
         roi_size: height and width of a part's map; 8 in the paper.
         margin: margin added to each side of the boxes, as a fraction of the frame; 0 in the paper.
-        backbone: "resnet50" (the better row of the paper), "googlenet" (Table I), "resnet18" or "resnet34";
-            or a `Backbone`, which requires `split`.
+        backbone: "resnet50" (the better of the two backbones in the paper), "googlenet" (Table I), "resnet18"
+            or "resnet34"; or a `Backbone`, which requires `split`.
         weights, last_stride: passed to `build_backbone`. Part networks start from the same weights.
         split: name of the last layer before the split of the backbone. By default the layer with 14 x 14
             maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks
@@ -110,7 +110,8 @@ class STAL(nn.Module):
     frames. The rows are not features: a cosine or Euclidean distance between them has no meaning.
 
     Attributes:
-        takes: keys of a `ClipDataset` batch that are passed by name, in addition to clip and valid.
+        takes: keys of a `ClipDataset` batch that are passed to the model as keyword arguments, in addition to
+            clip and valid.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or value.
@@ -216,7 +217,7 @@ class STAL(nn.Module):
         return self._sums(g, f, scores, valid, clips.shape[1])
 
     def unpack(self, rows: Tensor) -> Description:
-        """Descriptions from evaluation rows (n, columns). A branch that was not built has no columns."""
+        """Convert evaluation rows (n, columns) to a `Description`. Branches not built have no columns."""
         sizes = [1]
         sizes += [self.global_dim] if self._has("global") else [0]
         sizes += [self.parts * self.part_dim, self.parts, self.parts] if self._has("local") else [0, 0, 0]
@@ -264,11 +265,11 @@ class STAL(nn.Module):
             return PartScores(normalise_scores(self.quality(clips), valid), joints)
 
     def boxes(self, joints: Tensor | None, like: Tensor) -> Tensor:
-        """Boxes (N,6,4) of the parts in N frames: Eq. 7, or those of a standing person without joints.
+        """Boxes (N,6,4) of the parts in N frames: Eq. 7, or the boxes of a standing person if joints is None.
 
         Args:
             joints: (B,T,14,3) with B*T = N, or None.
-            like: (N,...), a tensor that gives N, dtype and device if there are no joints.
+            like: (N,...), a tensor that defines N, dtype and device if joints is None.
         """
         if joints is None:
             return standing_boxes(like).expand(like.shape[0], -1, -1)

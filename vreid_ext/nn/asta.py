@@ -13,19 +13,19 @@ class SpatioTemporalAttention(nn.Module):
     A 1x1 convolution with BN and ReLU and a 3x3 convolution reduce the map of each frame to one channel. Its
     H W cells are then the channels of a convolution over time, followed by a sigmoid.
 
-    For the temporal convolution the paper states kernel 3, padding 2 and an output of the length of the
-    input, which is inconsistent. Padding 1 (as in the authors' code) keeps the T frames. The 1x1 convolution
+    For the temporal convolution the paper states kernel 3, padding 2 and an output of the same length as the
+    input. This is inconsistent. Padding 1 (as in the authors' code) keeps the T frames. The 1x1 convolution
     is the paper's "additional size-preserving convolutional layer"; the paper does not state its width.
 
     Args:
         channels: C of the maps.
         size: (H, W) of the maps. The paper's 128 channels over time are 16 x 8.
         width: channels between the two convolutions; default C / 8 (C in the authors' code).
-        start: initialisation. "torch" is the default of torch's layers, with initial attention near 0.5.
-            "kaiming" is the normal initialisation with gain sqrt(2) and biases of zero (as in the authors'
+        start: initialization. "torch" is the default of torch's layers, with initial attention near 0.5.
+            "kaiming" is the normal initialization with gain sqrt(2) and biases of zero (as in the authors'
             code), with initial attention spread over 0.5 +- 0.26.
         detach: detach the maps from which the attention is computed (as in the authors' code). The backbone
-            then receives gradients only through the maps that the attention is multiplied with.
+            then receives gradients only through the maps that are multiplied by the attention.
 
     Call: `attention(maps, valid=None)` with maps (B,T,C,H,W) and valid (B,T) bool returns weights (B,T,H,W)
     in [0, 1]. A frame that `valid` excludes has weight zero and enters the temporal convolution as zeros.
@@ -103,7 +103,7 @@ def spatio_temporal_pool(
 
 
 def initialise(module: nn.Module, start: str) -> None:
-    """Initialise the convolutions of a module by "torch" or "kaiming" (see `SpatioTemporalAttention`)."""
+    """Initialize the convolutions of a module by "torch" or "kaiming" (see `SpatioTemporalAttention`)."""
     _checks.choice("start", start, ("torch", "kaiming"))
     for layer in module.modules():
         if start == "kaiming" and isinstance(layer, nn.Conv1d | nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Applies modules of single frames to clips."""
+"""Applies per-frame modules to clips."""
 
 from typing import cast
 
@@ -10,7 +10,7 @@ def each_frame(module: nn.Module, x: Tensor, valid: Tensor | None = None) -> Ten
 
     In training mode, frames that `valid` excludes do not pass through the module, so its batch statistics are
     those of the valid frames. The results of excluded frames are zeros. This requires one device
-    synchronisation to get the number of valid frames.
+    synchronization to get the number of valid frames.
 
     Args:
         module: (N,...) to (N,...).

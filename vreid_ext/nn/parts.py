@@ -41,7 +41,7 @@ def part_boxes(
 
     A joint is known if its confidence is at least `min_confidence` and it lies in the frame. A part without a
     known joint gets its box of `STANDING`. A box with a side shorter than `min_size`, e.g. of an arm that
-    hangs straight down, is enlarged about its centre and, if it then extends beyond the frame, shifted back.
+    hangs straight down, is enlarged about its center and, if it then extends beyond the frame, shifted back.
 
     Args:
         joints: (...,14,3) x and y as fractions of the frame's width and height, and confidence, in the order
@@ -54,7 +54,7 @@ def part_boxes(
         (...,6,4) float32 x1, y1, x2, y2 in [0, 1], with x1 < x2 and y1 < y2, in the order of `PART_NAMES`.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     if not isinstance(joints, Tensor) or not joints.is_floating_point():
         got = joints.dtype if isinstance(joints, Tensor) else type(joints).__name__
@@ -104,7 +104,7 @@ def pool_parts(maps: Tensor, boxes: Tensor, size: int = 8, *, how: str = "pool")
 
     Raises:
         ImportError: torchvision is missing.
-        ValueError: naming the argument, what was expected and got.
+        ValueError: an argument has the wrong type or value.
     """
     _checks.floating("maps", maps, "(N,C,H,W)")
     _checks.floating("boxes", boxes, "(N,R,4)")

@@ -28,7 +28,7 @@ class RegionAttention(nn.Module):
     statistics, returns `RegionPool(features (B,T,K,C), weights (B,T,K,L), overlap (B,T))`.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
 
     def __init__(

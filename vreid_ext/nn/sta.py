@@ -9,7 +9,7 @@ from vreid_ext.ops import STAPool
 class STAPooling(nn.Module):
     """Parameter-free pooling of a clip's feature maps into one vector (STA, Eq. 1 to 4 and Algorithm 1).
 
-    The score of a row block in a frame is its fraction of the frame's energy, normalised over the frames. The
+    The score of a row block in a frame is its fraction of the frame's energy, normalized over the frames. The
     clip's vector consists of two spatial means: of the map with the highest-scored block of all frames, and
     of the score-weighted sum over the frames. With the default `energy` and `normalize` this is
     `ops.sta_pool`, one read of the maps. The layer has no parameters and no state, so T may differ between
@@ -26,7 +26,7 @@ class STAPooling(nn.Module):
     the others in float32 or wider.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
 
     Source: Fu et al., "STA: Spatial-Temporal Attention for Large-Scale Video-based Person
     Re-Identification", AAAI 2019.

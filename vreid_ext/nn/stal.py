@@ -15,7 +15,7 @@ class ResidualAttention(nn.Module):
         y = x + x * sigmoid(up(down(x)))
 
     down: 1x1 convolution, max pooling with stride 2, 3x3 convolution; up: 4x4 transposed convolution with
-    stride 2, 1x1 convolution to the channels of x. Batch normalisation and ReLU after all convolutions except
+    stride 2, 1x1 convolution to the channels of x. Batch normalization and ReLU after all convolutions except
     the last are our choice; the paper does not state them.
 
     Args:
@@ -46,16 +46,18 @@ class ResidualAttention(nn.Module):
         _checks.floating("x", x, "(N,C,H,W)")
         if x.shape[1] != self.up[-1].out_channels:
             raise ValueError(f"x: expected C = {self.up[-1].out_channels}, got shape {tuple(x.shape)}")
-        mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]  # an odd side becomes one longer
+        # For an odd height or width, `up` returns one row or column more than x has.
+        mask = self.up(self.down(x))[..., : x.shape[2], : x.shape[3]]
         return x + x * mask.sigmoid()
 
 
 class QualityNetwork(nn.Module):
-    """Quality scores of all body parts in all frames (STAL, section III-C), before the L1 normalisation.
+    """Quality scores of all body parts in all frames (STAL, section III-C), before the L1 normalization.
 
-    7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores, sigmoid. The
-    strides of 2 and the numbers of channels are our choice. The pooling gives 4 x 4 cells for any input size;
-    for 224 x 224 its windows are 7 x 7. Frames are scored independently, so T may differ between calls.
+    Layers: 7x7 convolution, two 3x3 convolutions, 7x7 max pooling, a fully connected layer to R scores and a
+    sigmoid. The strides of 2 and the numbers of channels are our choice. The pooling gives 4 x 4 cells for
+    any input size; for 224 x 224 its windows are 7 x 7. Frames are scored independently, so T may differ
+    between calls.
 
     Args:
         parts: R.
@@ -101,9 +103,9 @@ class Parts(NamedTuple):
 
 
 def normalise_scores(scores: Tensor, valid: Tensor | None = None) -> Tensor:
-    """L1 normalisation of a score map (B,T,R) over the valid frames and the parts of a clip.
+    """L1 normalization of a score map (B,T,R) over the valid frames and the parts of a clip.
 
-    Eq. 8 and 9 use only ratios of the scores of a clip, so this normalisation does not change their results.
+    Eq. 8 and 9 use only ratios of the scores of a clip, so this normalization does not change their results.
     """
     _checks.floating("scores", scores, "(B,T,R)")
     _checks.mask("valid", valid, tuple(scores.shape[:2]), scores.device)
@@ -127,7 +129,7 @@ def aggregate_parts(features: Tensor, scores: Tensor, valid: Tensor | None = Non
         gives zeros.
 
     Raises:
-        ValueError: naming the argument, what was expected and got.
+        ValueError: an argument has the wrong type or value.
     """
     _checks.floating("features", features, "(B,T,R,D)")
     _checks.floating("scores", scores, "(B,T,R)")

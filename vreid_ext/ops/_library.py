@@ -108,7 +108,7 @@ def _no_tangents(name: str, args: tuple[Any, ...]) -> None:
     ):
         raise RuntimeError(
             f"backend: expected 'auto' or 'reference' under forward-mode AD, got {args[-1]!r}: "
-            f"{name} has no forward-mode derivative there"
+            f"no other backend has a forward-mode derivative of {name}"
         )
 
 
@@ -118,5 +118,5 @@ def _second_derivative(ctx: Any, *grads: Any) -> None:
 
 
 def _observed(args: tuple[Any, ...]) -> bool:
-    """Whether the call must go through the dispatcher: an active observer, or an argument of another type."""
+    """Whether the call must go through the dispatcher: an observer is active or a type is not in `_PLAIN`."""
     return _observers.observed() or not _PLAIN.issuperset(map(type, args))

@@ -94,9 +94,9 @@ def batch_hard(
         `BatchHard`; both distances are differentiable with respect to embeddings and ref.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for rows
-            that are not finite; the message reports the first. On a GPU such rows give NaN instead, because
-            a check would require a device synchronisation.
+        TypeError, ValueError: an argument has the wrong type or value. On a CPU, this includes rows that are
+            not finite; the message reports the first. On a GPU such rows give NaN instead, because a check
+            would require a device synchronization.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
     backend = backends.choose("batch_hard", backend, embeddings.device, embeddings.dtype)
@@ -232,9 +232,9 @@ def mined_distance(
         (M,n), float32 (float64 for float64 input); zero where the index is -1.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got. On a CPU also for an index out
-            of range. On a GPU its distance is NaN instead, because a check would require a device
-            synchronisation.
+        TypeError, ValueError: an argument has the wrong type or value. On a CPU, this includes an index out
+            of range. On a GPU the distance of such an index is NaN instead, because a check would require a
+            device synchronization.
     """
     _checks.floating("embeddings", embeddings, "(n,D)")
     _checks.choice("metric", metric, _checks.METRICS)
@@ -295,7 +295,7 @@ def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: 
 
 
 def _finite(name: str, x: Tensor) -> None:
-    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronise.
+    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronize.
 
     Not called for the native kernels of `batch_hard`, which contain this check.
     """

@@ -46,7 +46,7 @@ def part_distance(
         is deterministic: the same inputs give the same bits. NaN and infinity propagate.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("q_features", q_features, "(Q,R,D)")
     _checks.floating("g_features", g_features, "(G,R,D)")
@@ -75,7 +75,7 @@ def part_distance(
             )
         weights.append(_normalised(value.to(dtype)))
     if not len(q_features) or not len(g_features):
-        # An empty result that autograd connects to both inputs: the nonempty one gets a gradient of zeros.
+        # The result is empty but connected to both inputs, so that a nonempty input gets a gradient of zeros.
         return (q_features.sum((1, 2))[:, None] + g_features.sum((1, 2))).to(dtype)
     backend = backends.choose("part_distance", backend, q_features.device, q_features.dtype)
     if backend == "reference":
@@ -84,7 +84,7 @@ def part_distance(
 
 
 def _normalised(weights: Tensor) -> Tensor:
-    """L2-normalised rows. A row of zeros becomes uniform and has gradient zero."""
+    """L2-normalized rows. A row of zeros becomes uniform and has gradient zero."""
     norm = torch.linalg.vector_norm(weights, dim=1, keepdim=True)
     nonzero = norm != 0
     return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)

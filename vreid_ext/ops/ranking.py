@@ -17,7 +17,7 @@ Features are float16, bfloat16, float32 (the former two are converted exactly to
 are not differentiable. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and
 narrower dtypes, "cuda".
 
-There is no GPU kernel for features: plain torch processes one query after another and synchronises for
+There is no GPU kernel for features: plain torch processes one query after another and synchronizes for
 each, with temporaries of at most 2^24 float64 values (128 MiB) or, in `top_k`, G values. `vreid eval` ranks
 on the CPU.
 """
@@ -55,7 +55,7 @@ def pair_distances(
         (P,) float64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _features(query, gallery, metric)
     _integers("row", row, None, query.device)
@@ -98,7 +98,7 @@ def rank_counts(
         (P,) int64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("distances", distances, "(Q,G)")
     _checks.has_numbers("distances", distances)
@@ -129,7 +129,8 @@ def feature_rank_counts(
 
     Args:
         query: (Q,D).
-        gallery: (g,D), rows `offset` to `offset + g` of the gallery. The counts of several chunks add up.
+        gallery: (g,D), rows `offset` to `offset + g` of the gallery. Add the counts of all chunks to get
+            those of the gallery.
         metric: "cosine" or "euclidean".
         start, index, distance, left_out, kept: as for `rank_counts`. Compute `distance` by `pair_distances`
             with the same backend. It replaces the positives' own entries in the tile, so that no positive is
@@ -139,8 +140,8 @@ def feature_rank_counts(
         (P,) int64.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
-            finite, or, for "euclidean", longer than 1e18.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a row that is not finite or, for
+            "euclidean", has a norm above 1e18.
     """
     _features(query, gallery, metric)
     _offset(offset, len(gallery))
@@ -168,7 +169,7 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """The k nearest gallery items of every query, nearest first; equal distances are ordered by index.
 
-    Besides the features it needs O(Q k) memory and one tile.
+    The memory in addition to the features is O(Q k) and one tile.
 
     Args:
         query: (Q,D).
@@ -182,8 +183,8 @@ def top_k(
         are included.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
-            finite, or, for "euclidean", longer than 1e18.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a row that is not finite or, for
+            "euclidean", has a norm above 1e18.
     """
     distances, indices, _ = nearest_and_farthest(query, gallery, k, metric, left_out, kept, backend=backend)
     return distances, indices
@@ -199,9 +200,10 @@ def nearest_and_farthest(
     *,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`top_k`, and (Q,) float64 the distance to the farthest item, accurate to float32, from the same pass.
+    """`top_k`, plus the distance (Q,) float64 from each query to its farthest item, from the same pass.
 
-    Re-ranking divides by the latter. It is -infinity for a query without included items.
+    The farthest distance has float32 accuracy; re-ranking divides by it. It is -infinity for a query without
+    included items.
     """
     _features(query, gallery, metric)
     k = _checks.integer("k", k, 1)

@@ -48,8 +48,8 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
 
         dQ / dlogits(k,l) = 2 ( R(k,l) (A R)(k,l) - s(k,l) sum_j R(k,j) (A R)(k,j) )
 
-    This contains no division and stays finite if a weight underflows, unlike the derivative of sqrt(s).
-    Backward reads x once and writes its gradient once.
+    This contains no division and stays finite if a weight underflows, unlike a gradient that is computed
+    through sqrt(s). Backward reads x once and writes its gradient once.
 
     Args:
         logits: (B,T,K,L), the responses e_{n,k,l} of Eq. 1, with cells in the order of `x.flatten(3)`.
@@ -60,7 +60,7 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
         the overlap is zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.floating("logits", logits, "(B,T,K,L)")
@@ -82,12 +82,12 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     """Overlap of the K receptive fields of each frame, for given weights (DRSTA, Eq. 9 and 10).
 
         "hellinger"   Q  = ||R R^T - I||_F^2,  R = sqrt(weights)
-        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also favours weights
+        "text"        Q' = ||S S^T - I||_F^2,  S = weights, as used for text embedding; also favors weights
                       that are concentrated on one cell
 
     Args:
         weights: (B,T,K,L), not negative. For "hellinger" the rows should sum to one; the diagonal of
-            R R^T - I penalises other sums.
+            R R^T - I penalizes other sums.
 
     Returns:
         (B,T), float32 (float64 for float64 input). A weight of zero has gradient zero for "hellinger", where
@@ -95,7 +95,7 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
         differentiates with respect to the logits.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("weights", weights, "(B,T,K,L)")
     _checks.choice("form", form, ("hellinger", "text"))
@@ -124,7 +124,7 @@ def temporal_pool(
         (B,K,D) in the dtype of features. A clip without a valid frame gives zeros.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("features", features, "(B,T,K,D)")
     _checks.floating("scores", scores, "(B,T,K)")

@@ -41,8 +41,8 @@ def k_reciprocal(
 ) -> ReRanked:
     """Re-ranked distances of Q queries and G gallery items, N = Q + G in total.
 
-    Let D(i,j) = |x_i - x_j|^2, D'(i,j) = D(i,j) / max_j D(i,j), N(i,k) the k items nearest to i of all N
-    (i itself comes first), and R(i,k) = {j in N(i,k) : i in N(j,k)}. As in the published code:
+    Let D(i,j) = |x_i - x_j|^2, D'(i,j) = D(i,j) / max_j D(i,j), N(i,k) the k items nearest to i among all N
+    (the first is i itself), and R(i,k) = {j in N(i,k) : i in N(j,k)}. As in the published code:
 
         R*(i) = R(i,k1+1) joined with R(c,k1/2+1) for each c in R(i,k1+1) for which more than two thirds of
                 R(c,k1/2+1) lie in R(i,k1+1)
@@ -51,25 +51,26 @@ def k_reciprocal(
         J(i,j) = 1 - s / (2 - s),  s = sum_g min(V(i,g), V(j,g))
         distance = (1 - lambda) J + lambda D'
 
-    A row of V has O(k1 k2) nonzero entries, and J is 1 for pairs without a common one. For given k1 and k2,
-    the time besides two matrix products and the memory besides the features are O(N). Neighbours are
-    those of `ops.top_k` with "euclidean". For cosine distances pass L2-normalised features.
+    A row of V has O(k1 k2) nonzero entries, and J is 1 for pairs of rows without a common nonzero entry. For
+    given k1 and k2, the time is O(N) in addition to two matrix products, and the memory is O(N) in addition
+    to the features. Neighbors are those of `ops.top_k` with "euclidean". For cosine distances pass
+    L2-normalized features.
 
     Args:
         query: (Q,D) float16, bfloat16, float32 or float64.
         gallery: (G,D).
-        k1: number of neighbours in a set, at least 1.
-        k2: number of neighbours that are averaged, at least 1 (1: no averaging).
+        k1: number of neighbors in a set, at least 1.
+        k2: number of neighbors that are averaged, at least 1 (1: no averaging).
         lambda_value: weight of the original distance, 0 to 1.
         backend: "auto", "native" or "reference" (dense, O(N^2) memory).
 
-    Not differentiable. Tracers and transforms are not supported, because the number of neighbours depends on
+    Not differentiable. Tracers and transforms are not supported, because the number of neighbors depends on
     the data.
 
     Raises:
         RuntimeError: called under `torch.jit.trace` or `torch.func`, or with fake tensors.
-        TypeError, ValueError: naming the argument, what was expected and got; a row that is not
-            finite, or longer than 1e18.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a row that is not finite or has a
+            norm above 1e18.
     """
     for name, value in (("query", query), ("gallery", gallery)):
         _checks.floating(name, value, "(N,D)")

@@ -53,7 +53,7 @@ def attention_map(
         1/sqrt(L), with gradient zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.choice("energy", energy, ("sum_square", "l2"))
@@ -81,7 +81,7 @@ def block_scores(
         in each valid frame, with gradient zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.row_blocks("blocks", blocks, attention.shape[2])
@@ -108,7 +108,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
         to the scores through F_2 only; the argmax has none.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.floating("scores", scores, "(B,T,K)")
@@ -148,7 +148,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
         has uniform attention, with gradient zero. A clip without a valid frame gives zeros.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.row_blocks("blocks", blocks, x.shape[3])
@@ -179,7 +179,7 @@ def inter_frame_distance(
         with gradient zero.
 
     Raises:
-        TypeError, ValueError: naming the argument, what was expected and got.
+        TypeError, ValueError: an argument has the wrong type or value.
     """
     _checks.floating("attention", attention, "(B,T,H,W)")
     _checks.choice("pairs", pairs, ("random", "all"))

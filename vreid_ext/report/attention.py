@@ -43,7 +43,7 @@ def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
 
 @draw_attended.register(dict)
 def _(attended: dict[str, Tensor], frames: Tensor, path: Path, title: str) -> Path:
-    """Attention maps (1,T,H,W) with values from 0 to 1, one for each stream of ASTA."""
+    """Draw the attention maps of ASTA: stream -> (1,T,H,W) with values from 0 to 1."""
     return plot_clip(frames, path, maps=attended, unit="attention", title=title)
 
 
@@ -54,7 +54,7 @@ def _(attended: ReceptiveFields, frames: Tensor, path: Path, title: str) -> Path
 
 @draw_attended.register
 def _(attended: PartScores, frames: Tensor, path: Path, title: str) -> Path:
-    # No joints: all confidences are zero, for which `plot_parts` draws the boxes of a standing person.
+    # No joints: with a confidence of zero for all joints, `plot_parts` draws the boxes of a standing person.
     joints = frames.new_zeros(len(frames), 14, 3).float() if attended.joints is None else attended.joints[0]
     return plot_parts(frames, joints.cpu(), path, scores=attended.scores[0], title=title)
 

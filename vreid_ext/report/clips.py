@@ -23,7 +23,7 @@ _BONES = (
     (12, 13), (8, 11),
 )  # fmt: skip
 
-# Colour and line style of the border of a result in a ranked list.
+# Color and line style of the border of a result in a ranked list.
 KINDS = {"hit": (COLORS[2], "-"), "miss": (COLORS[1], "--"), "junk": ("#808080", ":")}
 
 
@@ -40,11 +40,11 @@ class Attended(Protocol):
 def plot_attention(frames: Tensor, attended: Attended, path: str | Path, *, title: str = "") -> Path:
     """Draw one clip: its frames, the attention on them, and the scores of its T x K blocks.
 
-    The scores are those of STA. They are normalised over time: each column of the matrix adds up to 1.
+    The scores are those of STA. They are normalized over time: each column of the matrix adds up to 1.
 
     Args:
         frames: (T,3,h,w) uint8, RGB.
-        attended: scores (1,T,K) and attention (1,T,H,W) of the clip; the leading axis may be missing.
+        attended: scores (1,T,K) and attention (1,T,H,W) of the clip; the first axis may be omitted.
         path: file of the picture, ending in .png or .svg.
         title: title of the picture.
 
@@ -81,7 +81,7 @@ def plot_clip(
         frames: (T,3,h,w) uint8, RGB.
         path: file of the picture, ending in .png or .svg.
         maps: name -> non-negative values (T,H,W) or (1,T,H,W). Each map is drawn as a row of pictures.
-        unit: label of the colour bar of the maps.
+        unit: label of the color bar of the maps.
         scores: (T,K) or (1,T,K), non-negative.
         columns: axis label for the K columns of the score matrix.
         title: title of the picture.
@@ -265,7 +265,7 @@ def check_frames(frames: Tensor) -> None:
 
 
 def overlay(axes: Axes, values: np.ndarray, size: tuple[int, int], largest: float) -> AxesImage:
-    """Overlay a non-negative map on a picture of `size` (h,w); the colours range from 0 to `largest`."""
+    """Overlay a non-negative map on a picture of `size` (h,w); the colors range from 0 to `largest`."""
     height, width = size
     return axes.imshow(
         values, cmap="viridis", alpha=0.6, vmin=0, vmax=largest,

@@ -64,7 +64,7 @@ def plot_curves(
     Args:
         logs: label -> `log.jsonl` of a run.
         path: file of the picture, ending in .png or .svg.
-        terms: the loss terms to draw, each in its own panel. A panel omits runs without its term.
+        terms: loss terms, each drawn in its own panel. Runs without a term are omitted from its panel.
 
     Returns:
         The path.
@@ -241,7 +241,7 @@ def plot_intervals(
 
 
 def _trend(axes: Axes, points: np.ndarray, label: str, number: int) -> None:
-    """Draw the values in a light colour, and on top their running mean over 1/20 of the run."""
+    """Draw the values in a light color and, on top, their running mean over 1/20 of the run."""
     step, value = points.T
     window = max(1, len(value) // 20)
     mean = np.convolve(np.pad(value, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")

@@ -15,7 +15,7 @@ def plot_receptive_fields(frames: Tensor, weights: Tensor, path: str | Path, *, 
 
     Args:
         frames: (T,3,h,w) uint8, RGB; the first four are drawn.
-        weights: receptive fields (T,K,H,W), each a distribution over the cells. The colours of each field
+        weights: receptive fields (T,K,H,W), each a distribution over the cells. The colors of each field
             range from 0 to its largest weight.
         path: file of the picture, ending in .png or .svg.
         title: title of the picture.

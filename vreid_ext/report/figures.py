@@ -24,7 +24,7 @@ def draw_cmc(results: Sequence[Path], path: Path, *, ranks: int = 20) -> Path:
     """Draw the CMC curves of finished runs, or of the JSON files that `vreid eval` writes.
 
     Raises:
-        ValueError: a result has no figures, ranks is below 1, or the suffix is neither .png nor .svg.
+        ValueError: a result has no metrics, ranks is below 1, or the suffix is neither .png nor .svg.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")

@@ -1,4 +1,4 @@
-"""Names in any script: selects installed fonts that have the glyphs, and escapes all other characters."""
+"""Text in any script: selects installed fonts that have the glyphs, and escapes characters without a font."""
 
 from collections.abc import Iterable
 
@@ -33,9 +33,9 @@ def make_readable(figure: Figure) -> None:
 
 
 def families_for(characters: Iterable[str], own: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Font families, in addition to `own`, that cover the characters; and the characters without any font.
+    """Return font families that cover the characters that `own` lacks, and the characters without any font.
 
-    The families are chosen greedily, to get few of them.
+    The families are selected greedily to keep their number small.
     """
     missing = set(characters)
     missing -= _drawn_by(findfont(FontProperties(family=list(own))), missing)

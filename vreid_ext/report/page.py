@@ -35,7 +35,7 @@ AP = {
     "(the evaluation code of MARS)",
 }
 _BOOKKEEPING = ("kind", "step", "epoch")
-_INK = "#7f7e7d"  # placeholder in matplotlib's SVG for the text colour of the page
+_INK = "#7f7e7d"  # placeholder in matplotlib's SVG for the text color of the page
 
 
 def report_checkpoint(
@@ -49,17 +49,18 @@ def report_checkpoint(
     progress: Callable[[int, int], None] | None = None,
     progress_pictures: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint, or the newest checkpoint of a run, and write its figures and its HTML page.
+    """Evaluate a checkpoint, or the newest checkpoint of a run, and write its metrics and an HTML page.
 
-    The page has the name of the figures with the suffix .html. The folder NAME_files next to it contains the
-    thumbnails of the listed tracklets and the attention pictures. Figures are given for every test length,
-    ranked lists for the first one.
+    The page NAME.html is written next to the metrics NAME.json. The folder NAME_files next to it contains the
+    thumbnails of the listed tracklets and the attention pictures. The page shows the metrics of every test
+    length and the ranked lists of the first one.
 
     Args:
-        path, overrides, figures, features, progress: as in `evaluate_checkpoint`; `figures` is its `out`.
+        path, overrides, figures, features, progress: as in `evaluate_checkpoint`, where `figures` is
+            called `out`.
         ranks: length of each ranked list, not counting junk.
-        beside: label -> folder of another run; its figures and curves are shown for comparison, and the
-            difference to it with its interval (`compare_runs`).
+        beside: label -> folder of another run; its metrics and curves are shown for comparison, and
+            the difference to it with its interval (`compare_runs`).
         progress_pictures: called with (thumbnails done, total number of thumbnails).
 
     Returns:
@@ -67,7 +68,7 @@ def report_checkpoint(
         (`differences_or_reason`).
 
     Raises:
-        ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no figures yet.
+        ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no metrics yet.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
@@ -82,7 +83,7 @@ def report_checkpoint(
         )
         page = Path(result["file"]).with_suffix(".html")
         own = result["recipe"]
-        if own in runs:  # the labels must differ
+        if own in runs:  # labels must be unique
             runs[f"{own} (beside)"], others[f"{own} (beside)"] = runs.pop(own), others.pop(own)
         differences = list(
             chain(*(differences_or_reason({label: [run], own: [figures]}) for label, run in runs.items()))
@@ -116,10 +117,10 @@ def write_page(
 
     Args:
         evaluated: the evaluation with the test length for which ranked lists are shown.
-        result: the figures, as returned by `evaluate_checkpoint`.
+        result: the metrics, as returned by `evaluate_checkpoint`.
         ranks: length of each ranked list, not counting junk.
-        beside: label -> figures of another run.
-        differences: to these runs, as `report_checkpoint` returns them.
+        beside: label -> metrics of another run.
+        differences: differences to these runs, as `report_checkpoint` returns them.
         logs: label -> log.jsonl of a run.
         progress: called with (thumbnails done, total number of thumbnails).
     """
@@ -159,7 +160,7 @@ def write_page(
 
 
 def _other_rules(other: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Suffix for the label of another run that lists how its evaluation differs; empty if comparable."""
+    """Suffix for the label of another run: the evaluation rules that differ; empty if none do."""
     rules = ("dataset", "protocol", "junk", "metric", "ap")
     different = [f"{rule}: {other[rule]}" for rule in rules if other[rule] != result[rule]]
     return f" ({'; '.join(different)})" if different else ""
@@ -198,7 +199,8 @@ def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int,
 def _browsable(
     evaluated: Evaluated, lists: list[list[Listed]], attention: Mapping[int, str], folder: str
 ) -> dict[str, Any]:
-    """Data for the script of the page. Rows are lists, not objects, as there may be thousands of queries.
+    """Data for the script of the page. Rows are lists instead of objects to keep
+    the page small.
 
     tracklets: [name, pid, camid, frames, file of the strip, frames in the strip];
     queries: index of the tracklet, ap, rank of the first hit, places as [tracklet, distance, kind], attention
@@ -245,7 +247,7 @@ def _training(logs: Mapping[str, Path]) -> Markup | None:
 
 
 def _inline(draw: Callable[[Path], Path], prefix: str) -> Markup:
-    """A drawing as inline SVG with text elements, the text colour of the page and no background."""
+    """A drawing as inline SVG with text elements, the text color of the page and no background."""
     colored = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
     style: Any = {"svg.fonttype": "none", "savefig.transparent": True, **dict.fromkeys(colored, _INK)}
     with tempfile.TemporaryDirectory() as folder, matplotlib.rc_context(style):

@@ -15,7 +15,7 @@ class Listed(NamedTuple):
         gallery: index of the gallery tracklet.
         distance: distance to the query in the metric of the recipe.
         kind: "hit", the same person as the query; "miss", another person; "junk", the same person in the
-            same camera, which the protocol ignores, so it has no rank.
+            same camera. The protocol ignores junk, so it has no rank.
     """
 
     gallery: int
@@ -34,7 +34,8 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
     data = evaluated.dataset
-    # The items that are junk for some query, by person and camera: `top` must leave room for them.
+    # Gallery items by person and camera. Those with the person and camera of a query are junk, so `top` must
+    # be larger by the number of junk items.
     junk = Counter((item.pid, item.camid) for item in data.gallery) if data.junk else Counter()
     most_junk = max(junk[query.pid, query.camid] for query in data.query)
     indices, distances = metrics.rank(

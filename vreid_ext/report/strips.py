@@ -63,7 +63,7 @@ def _write(tracklet: Tracklet, folder: Path) -> None:
 
 
 def _stamp(paths: Iterable[str]) -> bytes:
-    """Modification times and sizes of the images; compared for equality, as a clock may be set back."""
+    """Modification times and sizes of the images; compared for equality, because clocks may be set back."""
     states = [os.stat(path) for path in paths]
     return repr([(state.st_mtime_ns, state.st_size) for state in states]).encode()
 

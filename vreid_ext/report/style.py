@@ -14,7 +14,7 @@ from vreid_ext.report.fonts import make_readable
 
 SUFFIXES = (".png", ".svg")
 
-# The palette of Okabe and Ito, without its yellow: distinguishable with all forms of colour blindness.
+# The palette of Okabe and Ito, without its yellow: distinguishable with all forms of color blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", "-.", ":")
 

@@ -8,7 +8,7 @@
 // AddressSanitizer's runtime, if it is loaded (LD_PRELOAD): it knows the bounds of allocations.
 extern "C" __attribute__((weak)) void* __asan_region_is_poisoned(void* begin, size_t size);
 
-// The bounds of the module's zero-initialised data, defined by the linker: the kernels' shared memory.
+// The bounds of the module's zero-initialized data, defined by the linker: the kernels' shared memory.
 extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
 
 namespace simt {

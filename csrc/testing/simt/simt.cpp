@@ -17,7 +17,7 @@
 
 namespace simt {
 
-// Not zero-initialised, because that part of the module's data is shared memory (races.cpp).
+// Not zero-initialized, because that part of the module's data is shared memory (races.cpp).
 Index threadIdx{1}, blockIdx{1}, blockDim{1}, gridDim{1};
 
 namespace {
@@ -90,7 +90,7 @@ struct Thread {
     int64_t argument = 0;
 };
 
-// Allocated on the heap, because the module's zero-initialised data is shared memory (races.cpp).
+// Allocated on the heap, because the module's zero-initialized data is shared memory (races.cpp).
 struct Machine {
     Context scheduler;
     Thread threads[kBlock];

@@ -1,5 +1,5 @@
 // Runs CUDA kernels on the host, for tests. The threads of a thread block are fibers of one OS thread, which
-// run until they wait for each other; blocks run one after another. Undefined behaviour on a GPU ends the
+// run until they wait for each other; blocks run one after another. Undefined behavior on a GPU ends the
 // launch with cudaErrorLaunchFailure and a description that cudaGetErrorString returns:
 //
 // - a barrier that a thread of the block does not reach, or reaches at another line;

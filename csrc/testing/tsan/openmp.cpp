@@ -1,8 +1,8 @@
 // The part of GCC's OpenMP runtime (libgomp) that the kernels call, for the build with ThreadSanitizer, which
-// does not see the synchronisation in libgomp and would report every parallel region. Here threads
-// synchronise only where OpenMP guarantees it: at the start and the end of a region, at barriers and in
-// atomic sections. The chunks of a dynamic loop are assigned round-robin, so that every thread gets some even
-// in a short loop, without synchronisation.
+// does not see the synchronization in libgomp and would report every parallel region. Here threads
+// synchronize only where OpenMP guarantees it: at the start and the end of a region, at barriers and in
+// atomic sections. The chunks of a dynamic loop are assigned round-robin, which needs no synchronization and
+// gives chunks to every thread even in a short loop.
 #include <omp.h>
 
 #include <algorithm>

@@ -43,7 +43,7 @@ def test_market_gives_every_image_or_those_of_a_camera(market):
     assert [(t.pid, t.camid, len(t)) for t in single.train] == [(2, 1, 1), (2, 1, 1), (2, 2, 1), (7, 3, 1)]
     assert [(t.pid, t.camid) for t in single.gallery] == [(0, 1), (0, 1), (1, 2), (1, 2)]  # without -1
     assert single.labels == {2: 0, 7: 1}
-    assert "every image by itself" in single.protocol
+    assert "one tracklet per image" in single.protocol
     camera = build_dataset("market1501", market, images="camera", check="decode")
     assert shape(camera.train)[0] == (2, 1, ["000401_01", "000451_03"])  # in the order of frames
     assert [(t.pid, len(t)) for t in camera.gallery] == [

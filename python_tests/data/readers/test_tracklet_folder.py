@@ -194,7 +194,7 @@ def test_folder_names_of_twenty_digits_are_names(tmp_path, digits):
     tracklet(tmp_path, "7/cam2/1")
     data = build_dataset("tracklet_folder", tmp_path)
     assert {t.pid for t in data.train} == {t.camid for t in data.train} == {1, 2}
-    with pytest.raises(ValueError, match="no query of tracklet_folder has a match"):
+    with pytest.raises(ValueError, match="got none in tracklet_folder"):
         Comparison(data).first_match()
 
 

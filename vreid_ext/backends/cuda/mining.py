@@ -1,4 +1,4 @@
-"""Hardest pairs: torch normalises and sorts the rows, kernels process the pairs."""
+"""Hardest pairs: torch normalizes and sorts the rows, kernels process the pairs."""
 
 import torch
 from torch import Tensor
@@ -103,7 +103,7 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 def _prepared(x: Tensor, origin: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """Rows for the matrix product (see `in_float`), and the offsets `square` (n,) of square - 2 product.
 
-    For "cosine" the rows are L2-normalised and the offsets are zero. Otherwise the mean of `origin` is
+    For "cosine" the rows are L2-normalized and the offsets are zero. Otherwise the mean of `origin` is
     subtracted from the rows, and the offsets are their squared norms.
     """
     rows = x.float()

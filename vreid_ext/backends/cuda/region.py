@@ -1,4 +1,4 @@
-"""DRSTA kernels: allocates results and scratch and passes addresses and strides; the softmax is torch's."""
+"""DRSTA kernels: allocates results and scratch, passes addresses and strides; torch computes the softmax."""
 
 import torch
 from torch import Tensor

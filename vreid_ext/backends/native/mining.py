@@ -80,7 +80,7 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 def _mine(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, *, centre: bool
 ) -> Tensor:
-    """Index (2,n) of the hardest pairs, from centred rows (`centre`) or L2-normalised rows."""
+    """Index (2,n) of the hardest pairs, from centered rows (`centre`) or L2-normalized rows."""
     acc = accumulator(x.dtype)
     offset = torch.empty(x.shape[1], dtype=acc, device="cpu") if centre else None
     anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
@@ -104,7 +104,7 @@ def _prepare(
 ) -> tuple[product.Panels, Tensor]:
     """Rows packed for the product, and their squared norms.
 
-    The rows are x - offset, or L2-normalised if `offset` is None. With `mean_first` the mean of x is first
+    The rows are x - offset, or L2-normalized if `offset` is None. With `mean_first` the mean of x is first
     written to `offset`.
     """
     x = contiguous_rows(x)

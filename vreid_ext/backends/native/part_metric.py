@@ -10,9 +10,9 @@ from vreid_ext import _native
 from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address
 from vreid_ext.backends.native import memory, product
 
-# Rows and columns of a tile of pairs. Backward processes several parts at a time if their tiles have at most
-# this many pairs in total: the kernel stores four values for each pair (32 MiB in float32) and a copy of the
-# features of these parts.
+# Rows and columns of a tile of pairs, and the maximum number of pairs of the parts that backward processes at
+# a time. For these it stores four values per pair (32 MiB in float32) and a copy of the features of the
+# parts.
 _ROWS, _COLUMNS = 1024, 2048
 
 

@@ -36,7 +36,7 @@ def packed_size(n: int, d: int, dtype: torch.dtype) -> int:
 
 
 def panels(n: int, d: int, dtype: torch.dtype) -> Panels:
-    """Uninitialised memory for n packed rows of length d, float32 or float64."""
+    """Uninitialized memory for n packed rows of length d, float32 or float64."""
     return Panels(memory.empty((packed_size(n, d, dtype),), dtype), n, d)
 
 

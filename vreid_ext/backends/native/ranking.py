@@ -193,11 +193,11 @@ class _Products:
         self.scale, self.shift = self.scale.float(), self.shift.float()
 
     def key(self, distance: Tensor, row: Tensor) -> Tensor:
-        """(P,) float64: the exact keys of given distances, each of query row[p]."""
+        """Exact keys (P,) float64 of the given distances; entry p belongs to query row[p]."""
         return distance if self.metric == "cosine" else distance.square() - self.query_squares[row]
 
     def distance(self, key: Tensor) -> Tensor:
-        """(Q,) float64: the distances of given keys, one for each query."""
+        """Distances (Q,) float64 of the given keys, one for each query."""
         return key.double() if self.metric == "cosine" else (key + self.query_squares).clamp(min=0).sqrt()
 
     def tiles(self) -> Iterator[_Tile]:
@@ -224,7 +224,7 @@ class _Products:
         )  # fmt: skip
 
     def view(self, tile: _Tile, *, whole_gallery: bool = False) -> Features:
-        """The features, starting at the rows of a tile."""
+        """Describe the features, starting at the first query and item of a tile."""
         gallery = self.gallery if whole_gallery else self.gallery[tile.columns]
         return _view(self.query[tile.rows], gallery, self.metric)
 

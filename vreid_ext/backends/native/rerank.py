@@ -14,7 +14,7 @@ from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
 from vreid_ext.precision import accumulator
 
-# Features are centred if the squared norm of their mean exceeds their variance by this factor.
+# Features are centered if the squared norm of their mean exceeds their variance by this factor.
 _OFF_CENTRE = 64
 _BLOCK_ELEMENTS = 1 << 22  # products in a block: 32 MiB in float64
 
@@ -28,7 +28,7 @@ class SparseRows:
     value: Tensor
 
     def view(self, first: int = 0) -> addresses.SparseRows:
-        """The kernels' view of the rows, starting at row `first`."""
+        """Describe the rows for the kernels, starting at row `first`."""
         start = address(self.start[first:])
         dtype = DTYPE_CODES[self.value.dtype]
         return addresses.SparseRows(start, address(self.index), address(self.value), len(self.index), dtype)
@@ -69,7 +69,8 @@ class KReciprocal:
         distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
         _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))
-        unknown = (distance < 0).nonzero()[:, 0]  # neighbours of neighbours, not in `distances`
+        # For neighbors of neighbors, the distance may be missing in `distances`.
+        unknown = (distance < 0).nonzero()[:, 0]
         distance[unknown] = between(row[unknown], index[unknown])
         weight = torch.exp(-distance.square() / farthest.square()[row])
         weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
@@ -88,8 +89,8 @@ class KReciprocal:
         """Replace a block of rows, starting at query `first`, by re-ranked distances, in place.
 
         Args:
-            block: (q,G), dot products of features if squared norms are given, otherwise distances. It and the
-                norms have the dtype of the result.
+            block: (q,G), dot products of features if squared norms are given, otherwise distances. `block`
+                and the norms have the dtype of the result.
         """
         _native.overlap(
             *(*block.shape, sum(self.shape), self.lambda_value, self.query.view(first), self.columns.view()),
@@ -135,7 +136,7 @@ def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value:
 
 
 def _comparable(items: Tensor) -> Tensor:
-    """Features translated and scaled to keep precision in their dtype; ratios of distances do not change."""
+    """Translate and scale features to keep precision in their dtype; ratios of distances do not change."""
     squares = ranking.squared_norms(items)
     mean = items.mean(0, dtype=torch.float64)
     if mean.square().sum() > _OFF_CENTRE * (squares.mean() - mean.square().sum()):

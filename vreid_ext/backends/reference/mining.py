@@ -59,7 +59,7 @@ def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) ->
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:
-    """Rows in float32 or wider, for "cosine" L2-normalised. A row whose squares underflow becomes zero."""
+    """Rows in float32 or wider, for "cosine" L2-normalized. A row whose squares underflow becomes zero."""
     x = widened(x)
     if metric != "cosine":
         return x
@@ -78,7 +78,7 @@ def _distances(x: Tensor, y: Tensor, metric: str) -> Tensor:
     if metric != "cosine":
         return distance
     zero = (x == 0).all(1)[:, None] | (y == 0).all(1)
-    return torch.where(zero, 2**0.5, distance)  # sqrt(2) for unit vectors is a cosine distance of 1
+    return torch.where(zero, 2**0.5, distance)  # sqrt(2) between unit vectors: a cosine distance of 1
 
 
 def _farthest(distance: Tensor, candidates: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from vreid_ext.precision import accumulator
 
 
 def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
-    """Eq. 8 for normalised weights, one part after another."""
+    """Eq. 8 for normalized weights, one part after another."""
     dtype = accumulator(q_features.dtype)
     total = q_features.new_zeros((q_features.shape[0], g_features.shape[0]), dtype=dtype)
     for r in range(q_features.shape[1]):

@@ -29,13 +29,13 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
         return near & near.T
 
     neighbours, half = mutual(k1 + 1), mutual(round(k1 / 2) + 1)
-    # taken[i,c]: whether more than two thirds of c's smaller set lie in i's set.
+    # taken[i,c]: whether more than two thirds of `half[c]` lie in `neighbours[i]`.
     shared = neighbours.double() @ half.double()
     taken = neighbours & (3 * shared > 2 * half.sum(1))
     expanded = neighbours | (taken.double() @ half.double() > 0)
     weights = torch.where(expanded, torch.exp(-scaled), 0)
     # An item with more than k1 duplicates may have an empty set: it may be missing from the nearest
-    # neighbours of each of its own neighbours. Its row of weights stays zero.
+    # neighbors of each of its own neighbors. Its row of weights stays zero.
     total = weights.sum(1, keepdim=True)
     weights /= torch.where(total == 0, 1, total)
     if k2 > 1:

@@ -8,7 +8,7 @@ from vreid_ext.precision import widened
 
 
 def attention_map(x: Tensor, energy: str, normalize: str) -> Tensor:
-    """Eq. 1: per-cell energy over channels, normalised over the cells of a frame."""
+    """Eq. 1: per-cell energy over channels, normalized over the cells of a frame."""
     q, cells = widened(x).square().sum(2), x.shape[3] * x.shape[4]
     if energy == "l2":
         q = sqrt(q)
@@ -20,7 +20,7 @@ def attention_map(x: Tensor, energy: str, normalize: str) -> Tensor:
 
 
 def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> Tensor:
-    """Eq. 3 and 4: L1 norm of each row block, normalised over the valid frames."""
+    """Eq. 3 and 4: L1 norm of each row block, normalized over the valid frames."""
     valid = _all_valid(attention) if valid is None else valid
     attention = torch.where(valid[..., None, None], attention, 0)
     s = attention.unflatten(2, (blocks, -1)).abs().sum((3, 4))

@@ -25,7 +25,7 @@ def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype not in DTYPES:
         return f"Triton kernels take float32, bfloat16 and float16, not {dtype}"
     if interpreted and dtype == torch.bfloat16:
-        return "Triton's interpreter sums bfloat16 wrongly"
+        return "Triton's interpreter computes wrong bfloat16 sums"
     if device.type == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
     if device.type == "cuda" and not interpreted:

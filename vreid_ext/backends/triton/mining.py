@@ -119,7 +119,7 @@ def _prepared(x: Tensor, width: int, mean: Tensor | None, keys: Tensor | None) -
     """Rows for the matrix product, and the offsets `square` (n,) of square - 2 product.
 
     If `mean` is given, it is subtracted from the rows, and the offsets are their squared norms. Otherwise the
-    rows are L2-normalised, and the offsets are zero. `keys` (skipped if None) are reset.
+    rows are L2-normalized, and the offsets are zero. `keys` (skipped if None) are reset.
     """
     prepared = torch.empty((len(x), width), dtype=torch.float32, device=x.device)
     square = prepared.new_empty(len(x))

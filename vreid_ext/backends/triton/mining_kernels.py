@@ -39,7 +39,7 @@ def _inverse(norm):
 
 @triton.jit
 def prepare_rows(x, mean, prepared, square, keys, rows, size, stride, width, BLOCK_D: tl.constexpr):
-    """Program (row): the row minus `mean` and its squared norm or, if `mean` is None, the L2-normalised row
+    """Program (row): the row minus `mean` and its squared norm or, if `mean` is None, the L2-normalized row
     and zero. The row is zero-padded to `width`. `keys` (skipped if None) are reset.
     """
     row = tl.program_id(0).to(tl.int64)

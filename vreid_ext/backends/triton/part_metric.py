@@ -9,8 +9,8 @@ from vreid_ext.backends.triton import part_metric_kernels as kernels
 from vreid_ext.backends.triton.configs import PART_GRADIENTS, PRODUCT_GROUP, chosen
 from vreid_ext.backends.triton.launch import launch, on_device
 
-# Backward processes several parts at a time if their slopes have at most this many elements, otherwise one.
-# This limits the memory of the slopes to about that of the result.
+# Backward processes several parts at a time if their slopes have at most this many elements, otherwise one
+# part at a time. The slopes then take about as much memory as the result.
 _SLOPES = 2**22
 
 

@@ -1,4 +1,4 @@
-"""Launches of the DRSTA kernels; the softmaxes are torch's. For the ops see `vreid_ext.ops.region`."""
+"""Launches of the DRSTA kernels; torch computes softmaxes. For the ops see `vreid_ext.ops.region`."""
 
 from math import ceil
 

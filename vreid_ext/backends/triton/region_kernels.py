@@ -119,8 +119,9 @@ def overlap_gradient(
 ):
     """Program (frame). The gradient with respect to the rows, with A = W W^T - I:
 
-    4 A W or, with ROOT, 2 (A W) / W (zero where W is zero). With UNIT it is 2 W (A W), the product of the
-    rows and their gradient, without a division. The caller's softmax backward subtracts the mean of it.
+    4 A W or, with ROOT, 2 (A W) / W (zero where W is zero). With UNIT the result is 2 W (A W), the product
+    of the rows and their gradient, which needs no division. From it the caller computes the gradient of the
+    softmax: it subtracts the rows times the sum of the result over the cells.
     """
     frame = tl.program_id(0).to(tl.int64)
     region = tl.arange(0, BLOCK_K)

@@ -520,8 +520,8 @@ def fuse(
     BLOCK_K: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Program (clip, chunk of channels, tile of cells): a loop over the frames that accumulates the weighted
-    sum and keeps the values of the best frame so far.
+    """Program (clip, chunk of channels, tile of cells): loops over the frames, accumulates the weighted sum
+    and keeps the values of the best frame so far.
     """
     clip = tl.program_id(0).to(tl.int64)
     chunk = tl.program_id(1)

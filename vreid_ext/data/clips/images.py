@@ -19,7 +19,7 @@ MAX_PIXELS = 64_000_000
 def read_image(path: str) -> Tensor:
     """Read one image as (3,h,w) uint8 RGB, rotated according to its EXIF orientation.
 
-    16-bit greyscale is scaled from [0, 65535] to [0, 255]. Transparent pixels are composited onto black. From
+    16-bit grayscale is scaled from [0, 65535] to [0, 255]. Transparent pixels are composited onto black. From
     a file with several pictures in MPO format, the first one is read.
 
     Raises:

@@ -13,9 +13,9 @@ from torch import Tensor
 class BlackBox:
     """Draws a black square of `side` x `side` pixels at a random position into every image.
 
-    It is applied to the image as stored, before any transform. The position depends only on the seed, the
-    name of the tracklet and the frame index, so training and all evaluations see the same occlusion on every
-    machine.
+    The square is drawn into the stored image, before any transform. The position depends only on the seed,
+    the name of the tracklet and the frame index, so training and all evaluations see the same occlusion on
+    every machine.
     """
 
     side: int

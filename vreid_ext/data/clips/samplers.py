@@ -12,7 +12,7 @@ class PKBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields batches of P identities x K tracklets as lists of (tracklet index, seed) for `ClipDataset`.
 
     If an identity has fewer than K tracklets, all of them are used equally often, up to a difference of one.
-    Each repetition has its own seed and therefore gives a different clip.
+    Each repetition has its own seed, so its frames and augmentation are drawn independently.
 
     In each epoch the identities are shuffled and split into groups of P. By default an epoch has
     num_identities // P batches, each identity occurs at most once, and the remainder is dropped (like
@@ -116,8 +116,8 @@ class JointBatchSampler(Sampler[list[tuple[int, int]]]):
     with the most identities; the smaller data sets are repeated.
 
     Args:
-        pids: for each data set, the identity of each training tracklet. Tracklet indices count through all
-            data sets in this order.
+        pids: for each data set, the identity of each training tracklet. Tracklets are indexed through
+            all data sets in this order.
         p: P, number of identities per global batch, a multiple of the number of data sets.
         k: K, number of tracklets per identity.
         seed: random seed, at least 0.

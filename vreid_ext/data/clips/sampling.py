@@ -17,7 +17,8 @@ def sample_clip(
 
     With n = num_frames, T = frames and chunk i = [floor(i n / T), floor((i + 1) n / T)), `how` is
 
-        "random"          T frames without replacement; if n < T all frames and T - n more with replacement
+        "random"          T frames drawn without replacement; if n < T all frames, and T - n
+                          frames drawn with replacement
         "evenly"          round(i (n - 1) / (T - 1)): equal steps from first to last frame; if T = 1 the
                           middle frame
         "restricted"      one random frame of each chunk (restricted random sampling; DRSTA, section 3.1)

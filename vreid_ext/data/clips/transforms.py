@@ -1,7 +1,7 @@
 """Transforms of a clip (T,3,h,w) uint8 -> (T,3,H,W) float32.
 
-Random parameters are drawn once per clip, so all frames are flipped, cropped and erased in the same way, and
-the joints with them. With `per_frame` they are drawn for each frame. Random numbers come from torch's default
+Random parameters are drawn once per clip, so all frames and their joints are flipped, cropped and erased in
+the same way. With `per_frame` they are drawn for each frame. Random numbers come from torch's default
 generator, which `ClipDataset` seeds for each item.
 """
 
@@ -139,7 +139,7 @@ def train_transform(
         flip: probability of a horizontal flip.
         crop: number of black pixels padded to each side before a random crop to (height, width); 0: no crop.
         erase: probability that one rectangle (2 to 33 % of the area; Zhong et al., AAAI 2020) is set to the
-            mean colour.
+            mean color.
         per_frame: draw the flip, the crop and the rectangle for each frame instead of once per clip. If all
             frames are erased at the same position, temporal attention gets no signal that one frame is better
             than another.
@@ -163,7 +163,7 @@ def train_transform(
         steps.append(Shift(crop))
     steps.append(Normalize(mean, std))
     if erase:
-        # After normalisation the mean colour is zero.
+        # After normalization the mean color is zero.
         steps.append(v2.RandomErasing(erase, scale=(0.02, 0.33), value=0, inplace=True))
     return ClipTransform(steps, size, per_frame=per_frame)
 

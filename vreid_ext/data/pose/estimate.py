@@ -125,8 +125,8 @@ class MediaPipePose:
         model: `pose_landmark_full.tflite`, or the wheel of mediapipe 0.10.21, which contains it (newer wheels
             do not); None: use the installed mediapipe package. Downloading the wheel without installing it
             avoids its upper bound on the numpy version: pip download --no-deps mediapipe==0.10.21
-        room: side of the square network input divided by the longer side of the crop in it; the network was
-            trained with 1.25.
+        room: side of the square network input divided by the longer side of the crop that it contains; the
+            network was trained with 1.25.
         threads: number of threads of LiteRT.
 
     Raises:

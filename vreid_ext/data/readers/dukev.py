@@ -48,7 +48,7 @@ def dukev(
     labels = find_attributes(base, attributes, "duke_attributes.csv", "dukev")
     for name in screen.look(base).folders:
         if name not in SPLITS:
-            screen.ignore("folders beside train, query and gallery", os.fspath(base / name))
+            screen.ignore("folders other than train, query and gallery", os.fspath(base / name))
     return TrackletDataset(
         name="dukev",
         root=os.fspath(root),

@@ -71,7 +71,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:  # a symbolic link to itself
-        if is_image(entry.name):  # reading it raises later, and its tracklet is rejected
+        if is_image(entry.name):  # reading the image raises an error later, and its tracklet is rejected
             return False
         raise DatasetError(f"{entry.path}: cannot be accessed ({error.strerror})") from error
 

@@ -171,8 +171,8 @@ def cuhk03(
 
 
 _HOW = {
-    "single": "every image by itself",
-    "camera": "the images of a person by a camera as one tracklet",
+    "single": "one tracklet per image",
+    "camera": "one tracklet per person and camera",
 }
 
 

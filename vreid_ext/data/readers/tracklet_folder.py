@@ -93,17 +93,17 @@ def tracklet_folder(
         protocol = "own tracklets, split by folder"
     elif split is None:
         train = query = gallery = tracklets["."]
-        protocol = "own tracklets, trained and tested on the same ones; query and gallery are all"
+        protocol = "own tracklets; training, query and gallery each contain all of them"
     else:
         pids = _drawn(sorted({t.pid for t in tracklets["."]}), split, seed)
         train = [t for t in tracklets["."] if t.pid in pids]
         query = gallery = [t for t in tracklets["."] if t.pid not in pids]
         protocol = (
             f"own tracklets, fraction {split} of the people for training (seed {seed}); "
-            "query and gallery are all tracklets of the others"
+            "query and gallery each contain all tracklets of the other people"
         )
     if _single_camera(found):
-        protocol += "; one camera, each tracklet counts as a camera of its own"
+        protocol += "; one camera, each tracklet has its own camid"
     return TrackletDataset(
         name="tracklet_folder",
         root=os.fspath(root),

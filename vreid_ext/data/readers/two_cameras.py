@@ -168,8 +168,8 @@ def _camera(path: Path, screen: Screen) -> _Camera:
         if folder.name != name:
             screen.reject(
                 f"{path.name}/{name}",
-                f"{path / name}: expected one folder per person, got two whose names differ only in Unicode "
-                "normalization",
+                f"{path / name}: expected one folder per person, got two with names that differ only in "
+                "Unicode normalization",
             )
     return _Camera(path, people)
 

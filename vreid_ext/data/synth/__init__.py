@@ -1,6 +1,6 @@
 """Synthetic data sets: rendered walking people in the layouts of MARS, iLIDS-VID and PRID2011.
 
-They serve for training, tests and the demo without any download.
+They are used for training, tests and the demo, and require no download.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def synthesize(
     """Render walking people into `out` in the layout of MARS, iLIDS-VID or PRID2011.
 
     MARS: half of the people are for training (odd pids), half for testing (even pids). Each of the `cameras`
-    cameras films each person `tracklets` times. Cameras differ in viewpoint, colour cast, exposure, blur and
-    background. People are drawn in families of three with the same colours; the members of a family differ in
+    cameras films each person `tracklets` times. Cameras differ in viewpoint, color cast, exposure, blur and
+    background. People are drawn in families of three with the same colors; the members of a family differ in
     the texture and cut of their clothes and in their bags. The test split also contains junk (pid -1, badly
     aligned boxes) and distractors (pid 0, other people and false detections): in every camera one of each for
     every four test people.

@@ -1,7 +1,7 @@
 """Appearance of the rendered people: clothes, build, hair, hat and bags.
 
-People are drawn in *families* with the same colours. Members of a family differ in the texture and cut of
-their clothes and in accessories, so that the average colour identifies the family but not the person.
+People are drawn in *families* with the same colors. Members of a family differ in the texture and cut of
+their clothes and in accessories, so that the average color identifies the family but not the person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 RGB = tuple[int, int, int]
 
-# The index of a colour is its value in the MARS attribute table, which has one more value for multicoloured.
+# The index of a color is its value in the MARS attribute table, which has one more value for multicolored.
 TOP_COLORS: dict[str, RGB] = {
     "black": (38, 38, 44),
     "purple": (112, 66, 146),
@@ -49,7 +49,7 @@ CLOTH_ROWS, CLOTH_COLUMNS = 48, 96
 class Look:
     """Appearance of a person, the same in all tracklets.
 
-    Lengths are relative to a standard body height; colours are sRGB.
+    Lengths are relative to a standard body height; colors are sRGB.
     """
 
     top_color: str
@@ -95,7 +95,7 @@ class Look:
 
 
 def draw_looks(rng: np.random.Generator, count: int, family: int = 3) -> list[Look]:
-    """Draw `count` people in groups of `family` with the same colours of clothes, skin and shoes."""
+    """Draw `count` people in groups of `family` with the same colors of clothes, skin and shoes."""
     looks: list[Look] = []
     while len(looks) < count:
         top, bottom = str(rng.choice(list(TOP_COLORS))), str(rng.choice(list(BOTTOM_COLORS)))

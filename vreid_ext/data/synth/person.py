@@ -1,4 +1,4 @@
-"""A walking person drawn with Pillow: a 3-D skeleton with a gait; body parts are painted back to front.
+"""A walking person drawn with Pillow: a 3-D skeleton with a gait; body parts are drawn from back to front.
 
 Body coordinates: X to the person's left, Y up, Z forward; the unit is the standard body height. At yaw 0 the
 person faces the camera.

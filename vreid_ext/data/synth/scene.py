@@ -1,4 +1,4 @@
-"""Cameras and their tracklets: background, viewpoint, colour, blur, occluders and other people."""
+"""Cameras and their tracklets: background, viewpoint, color, blur, occluders and other people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PANORAMA = 6  # width of a camera's background, in crop widths
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed camera. `background` is a supersampled panorama; `gain` and `gamma` are its colour response."""
+    """A fixed camera. `background` is a supersampled panorama; `gain` and `gamma` are its color response."""
 
     heading: float  # yaw of most people in this camera, in radians
     pitch: float
@@ -94,7 +94,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Passer:
-    """A person or object that crosses the crop. Its centre is `0.5 + speed * (frame - at)` crop widths."""
+    """A person or object that crosses the crop. Its center is `0.5 + speed * (frame - at)` crop widths."""
 
     kind: str  # "person" | "pole" | "bin" | "bush"
     at: float  # frame in which it is in the middle of the crop
@@ -251,7 +251,7 @@ class Shot:
         pen.rectangle((centre + half * 0.4, top, centre + half, height), fill=dark)
 
     def _expose(self, image: Image.Image) -> Image.Image:
-        """Apply the blur, colour response and noise of the camera."""
+        """Apply the blur, color response and noise of the camera."""
         height, width = self.size
         if self.camera.blur > 0.2:
             image = image.filter(ImageFilter.GaussianBlur(self.camera.blur))
@@ -272,7 +272,7 @@ def _draw_walk(rng: np.random.Generator, yaw: float) -> Walk:
 
 
 def _response(camera: Camera, exposure: float) -> np.ndarray:
-    """Colour response of the camera as a lookup table (256, 3) int16: (level, channel) -> output level."""
+    """Color response of the camera as a lookup table (256, 3) int16: (level, channel) -> output level."""
     level = (np.arange(256)[:, None] / 255) ** camera.gamma
     return np.clip(255 * exposure * camera.gain * level, 0, 255).astype(np.int16)
 

@@ -111,7 +111,7 @@ def write_info(root: Path, train: MarsWriter, test: MarsWriter) -> None:
 
 
 def save_mat(path: Path, key: str, value: np.ndarray) -> None:
-    """Write a MATLAB file with one matrix. The text header is replaced, as it would contain the time."""
+    """Write a MATLAB file with one matrix. SciPy writes the time into the text header; replace the header."""
     buffer = io.BytesIO()
     savemat(buffer, {key: value})
     content = bytearray(buffer.getvalue())

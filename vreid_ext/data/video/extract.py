@@ -1,4 +1,4 @@
-"""Extraction of tracklets from videos: detect and link people, or read labelled boxes, and crop the boxes."""
+"""Extraction of tracklets from videos: detect and link people, or read labeled boxes, and crop the boxes."""
 
 import hashlib
 import math
@@ -394,9 +394,9 @@ class _Clip:
 
 
 def number_frames(misses: Sequence[int], seconds: Sequence[float], fps: float) -> tuple[list[int], bool]:
-    """Number the decoded frames, and tell whether the numbers are proportional to time.
+    """Number the decoded frames. Returns the numbers and whether they are proportional to time.
 
-    A damaged video shows either as failed reads or as gaps between the timestamps. If all time steps are
+    In a damaged video, either reads fail or the timestamps have gaps. If all time steps are
     multiples of 1 / fps, the frames are numbered by time, otherwise by counting frames and failed reads.
 
     Args:
@@ -425,7 +425,7 @@ def _people_detector(cv2: ModuleType) -> PeopleDetector:
     if not hasattr(cv2, "HOGDescriptor_getDefaultPeopleDetector"):
         raise ImportError(
             f"expected OpenCV before version 5, got {cv2.__version__}, which has no people detector: "
-            "pip install 'vreid-ext[video]', or pass labelled boxes (--boxes)"
+            "pip install 'vreid-ext[video]', or pass labeled boxes (--boxes)"
         )
     return PeopleDetector(cv2)
 

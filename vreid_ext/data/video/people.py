@@ -57,7 +57,7 @@ def group_windows(windows: Boxes, weights: NDArray[np.float64], *, min_iou: floa
 
     Each window joins the window with the highest score among those with an IoU above `min_iou`. Single
     windows are dropped, because most are false positives. The result is sorted by descending score and does
-    not depend on the order of the input, which OpenCV's threads do not fix.
+    not depend on the order of the input, which varies with the timing of OpenCV's threads.
     """
     order = np.lexsort((*windows.T, -weights))
     windows, weights = windows[order], weights[order]
@@ -86,7 +86,7 @@ def link_boxes(
     down to `min_iou`. Each box without a match starts a new track. A track ends after more than `max_gap`
     frames in a row without a match.
 
-    The defaults are those that performed best on one street scene (`docs/real_footage.md`).
+    The defaults performed best on one street scene (`docs/real_footage.md`).
 
     Args:
         detections: frame number -> boxes (N, 4), x y w h in pixels; (0, 4) for a frame without people.
@@ -137,7 +137,7 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 
 def _expect(times: list[float], boxes: list[Box], time: float) -> Boxes:
-    """Predicted box at `time`: the last box, moved with the mean velocity of the centres of `boxes`."""
+    """Predicted box at `time`: the last box, moved with the mean velocity of the centers of `boxes`."""
     first, last = np.array(boxes[0]), np.array(boxes[-1])
     expected = last.copy()
     if len(times) > 1:
