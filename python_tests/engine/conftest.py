@@ -184,7 +184,7 @@ class Runs:
 
     def close(self) -> None:
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(200) == 0
         self.process.stdout.close()
 
 

@@ -22,7 +22,7 @@ def test_what_cannot_be_made_longer_says_why(tiny_recipe, tmp_path):
     out = tmp_path / "run"
     engine.train(tiny_recipe("train.epochs=2"), out, quiet=True)
     kept = (out / "result.json").read_bytes()
-    with pytest.raises(ValueError, match=r"^train\.epochs: expected 2 .* got 3: .*cosine"):
+    with pytest.raises(ValueError, match=r"^train\.epochs: expected 2 .*, got 3; .*cosine"):
         engine.train(tiny_recipe("train.epochs=3"), out, quiet=True)
     with pytest.raises(ValueError, match=r"^out: .*train\.epochs: 2, 1"):
         engine.train(tiny_recipe("train.epochs=1"), out, quiet=True)
