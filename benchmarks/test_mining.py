@@ -22,11 +22,18 @@ def test_triplet_loss(side_by_side, device, n, dimensions):
 
     repeats = 20 if n == 64 else 1  # a single small step would mainly measure cold caches
 
+    def repeated(function):
+        def run():
+            for _ in range(repeats):  # each result is freed before the next step, as in training
+                function()
+
+        return run
+
     def step(loss):
-        return lambda: [torch.autograd.grad(loss(x, labels), x) for _ in range(repeats)]
+        return repeated(lambda: torch.autograd.grad(loss(x, labels), x))
 
     fixed = x.detach()
     providers = {name: step(loss) for name, loss in losses.items()}
-    providers["one product x @ x.T"] = lambda: [fixed @ fixed.T for _ in range(repeats)]
+    providers["one product x @ x.T"] = repeated(lambda: fixed @ fixed.T)
     case = f"n = {n}, D = {dimensions}" + (f", {repeats} steps" if repeats > 1 else "")
     side_by_side(case, providers, group="triplet loss forward and backward")
