@@ -40,6 +40,8 @@ def _check_name(name: str, argument: str) -> None:
 _default = os.environ.get("VREID_BACKEND", "auto")
 _check_name(_default, "VREID_BACKEND")
 _setting = ContextVar("vreid_ext_backend", default=_default)
+# The last setting of any thread. Compiled functions use it: torch 2.11 cannot trace a context variable.
+_last_setting = _default
 
 
 @contextmanager
@@ -49,16 +51,20 @@ def use_backend(name: str) -> Iterator[None]:
     Precedence: the argument `backend=` of a call, then `use_backend`, then the environment variable
     `VREID_BACKEND`, which is read when vreid_ext is imported. The setting is a context variable: it does not
     affect other threads or asyncio tasks, and a new thread starts with the value of `VREID_BACKEND`.
+    Functions compiled by `torch.compile` use the last setting of any thread.
 
     Args:
         name: "auto", "reference", "native", "triton", "cuda", or the name of another package's backend.
     """
     _check_name(name, "name")
-    token = _setting.set(name)
+    global _last_setting
+    token, previous = _setting.set(name), _last_setting
+    _last_setting = name
     try:
         yield
     finally:
         _setting.reset(token)
+        _last_setting = previous
 
 
 def choose(
@@ -79,7 +85,8 @@ def choose(
     settle_fork()
     if not isinstance(requested, str):
         _check_name(requested, "backend")
-    requested = _setting.get() if requested == "auto" else requested
+    if requested == "auto":
+        requested = _last_setting if torch.compiler.is_compiling() else _setting.get()
     return _choose(op, requested, device, dtype, traceable)
 
 
