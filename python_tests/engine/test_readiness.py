@@ -139,7 +139,7 @@ def test_every_data_set_of_a_list_is_looked_at(own, mars_root, tiny, steps, tmp_
     evaluated = []
     monkeypatch.setattr("vreid_ext.engine.evaluate.evaluate_model", lambda *_, **__: evaluated.append(1))
     with pytest.raises(ValueError, match="got none in tracklet_folder"):
-        evaluate_sets(model_of(listed.model, 2), datasets_of(listed), listed)
+        evaluate_sets(model_of(listed, 2), datasets_of(listed), listed)
     assert evaluated == []
 
 
@@ -155,5 +155,5 @@ def test_the_images_that_are_looked_at_are_those_of_the_evaluation(own, recipe, 
         return read_image(path)
 
     monkeypatch.setattr("vreid_ext.data.clips.dataset.read_image", read_and_note)
-    evaluate_model(model_of(asked.model, 2), test.dataset, asked)
+    evaluate_model(model_of(asked, 2), test.dataset, asked)
     assert read == looked_at

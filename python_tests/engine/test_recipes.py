@@ -49,7 +49,7 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
         assert CliRunner().invoke(application(), command).exit_code == 0
         assert (tmp_path / "run" / "dvdp.png").is_file()
     if recipe.loss.attributes:
-        sizes = model_of(recipe.model, 4, start_weights=False).attribute_sizes
+        sizes = model_of(recipe, 4, start_weights=False).attribute_sizes
         names = [name for stream in sizes.values() for name in stream]
         assert [list(row["attributes"]) for row in result["rows"]] == [names]
     assert [row["frames"] for row in result["rows"]] == recipe.eval.frames * len(roots)

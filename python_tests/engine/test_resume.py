@@ -67,12 +67,17 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("accumulate, channels_last", [(1, False), (3, False), (1, True)])
 def test_a_run_stopped_over_and_over_ends_with_the_same_bits(
-    tiny_recipe, files, tmp_path, monkeypatch, accumulate
+    tiny_recipe, files, tmp_path, monkeypatch, accumulate, channels_last
 ):
     recipe = tiny_recipe(
-        *OVERRIDES, f"batch.accumulate={accumulate}", "train.epochs=2", "batch.p=1", "loss.triplet=0"
+        *OVERRIDES,
+        f"batch.accumulate={accumulate}",
+        f"train.channels_last={channels_last}",
+        "train.epochs=2",
+        "batch.p=1",
+        "loss.triplet=0",
     )
     engine.train(recipe, tmp_path / "whole", quiet=True)
     write = RunLog.write

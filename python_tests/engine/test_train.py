@@ -6,6 +6,7 @@ import torch
 from vreid_ext import engine
 from vreid_ext.engine.checkpoint import checkpoints
 from vreid_ext.engine.objective import Objective
+from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Loss
 from vreid_ext.losses import AITLoss, AttributeLoss, ITLoss
 from vreid_ext.models import TrainingOutput
@@ -138,3 +139,15 @@ def test_a_run_killed_while_it_wrote_its_recipe_can_be_started_again(tiny_recipe
     (tmp_path / ".recipe.yaml.partial").write_text("seed:")
     engine.train(tiny_recipe(), tmp_path, quiet=True)
     assert not (tmp_path / ".recipe.yaml.partial").exists()
+
+
+def test_channels_last_is_kept_in_the_evaluation_of_a_checkpoint(tiny_recipe, tmp_path):
+    result = engine.train(tiny_recipe("train.channels_last=true"), tmp_path / "run", quiet=True)
+    model, recipe, _ = open_checkpoint(tmp_path / "run")
+    weight = next(each for each in model.parameters() if each.dim() == 4 and each.shape[2] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert engine.evaluate_checkpoint(tmp_path / "run")["rows"][0]["mAP"] == result["rows"][0]["mAP"]
+
+    usual, *_ = open_checkpoint(tmp_path / "run", ["train.channels_last=false"])
+    clips = torch.rand(3, 2, 3, recipe.input.height, recipe.input.width)
+    torch.testing.assert_close(model(clips), usual(clips), rtol=1e-4, atol=1e-4)

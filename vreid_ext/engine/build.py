@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from vreid_ext.data import (
@@ -106,12 +107,16 @@ def takes(model: Mapping[str, Any]) -> tuple[str, ...]:
     return names
 
 
-def model_of(options: Mapping[str, Any], num_classes: int, *, start_weights: bool = True) -> nn.Module:
-    """Build the model of a recipe. With start_weights=False, pretrained weights are not loaded."""
-    options = dict(options)
+def model_of(recipe: Recipe, num_classes: int, *, start_weights: bool = True) -> nn.Module:
+    """Build the model of a recipe, in its memory format.
+
+    With start_weights=False, pretrained weights are not loaded.
+    """
+    options = dict(recipe.model)
     if not start_weights:
         options.pop("weights", None)
-    return build_model(options.pop("name"), num_classes, **options)
+    model = build_model(options.pop("name"), num_classes, **options)
+    return model.to(memory_format=torch.channels_last) if recipe.train.channels_last else model
 
 
 def transforms_of(settings: Input) -> tuple[ClipTransform, ClipTransform]:

@@ -23,6 +23,6 @@ def open_checkpoint(path: str | Path, overrides: Iterable[str] = ()) -> tuple[nn
     folder = resolve_checkpoint(Path(path))
     state = read_state(folder)
     recipe = recipe_from_dict(state["recipe"], overrides)
-    model = model_of(recipe.model, state["num_classes"], start_weights=False)
+    model = model_of(recipe, state["num_classes"], start_weights=False)
     load_weights(folder, model, describe_model(recipe.model, state["num_classes"]))
     return model.eval(), recipe, folder

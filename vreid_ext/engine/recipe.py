@@ -169,12 +169,15 @@ class Schedule:
 class Train:
     """workers: number of loader processes; eval_every, checkpoint_every: in epochs (0: only at the end).
 
+    channels_last: store the weights of the model's convolutions in the channels_last memory format, also in
+    the evaluation of its checkpoints. Results differ by rounding.
     checkpoint_steps: additional checkpoints within an epoch, every so many optimizer steps (0: none).
     sync_bn: use SyncBatchNorm if there are several processes, which requires GPUs.
     """
 
     epochs: int = number(800, at_least=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = False
     sync_bn: bool = False
     workers: int = number(4, at_least=0)
     eval_every: int = number(0, at_least=0)

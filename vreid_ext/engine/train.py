@@ -162,7 +162,7 @@ class _Run:
         saved = checkpoints(out)
         classes = self.data.num_train_pids
         torch.manual_seed(seed_of(recipe.seed))
-        model = model_of(recipe.model, classes, start_weights=not saved)
+        model = model_of(recipe, classes, start_weights=not saved)
         attribute_sizes = getattr(model, "attribute_sizes", {})
         self.attributes = [name for stream in attribute_sizes.values() for name in stream]
         if several:  # a data set with another attribute table may lack some attributes of the model
