@@ -198,3 +198,15 @@ def test_bad_folders_are_named(tmp_path, data, recipe):
         manifest.write_text(text)
         with pytest.raises(ValueError, match=r"manifest\.json' is damaged"):
             metrics.StoredFeatures(tmp_path / "f")
+
+
+def test_corrupted_frames_give_features_of_their_own(tmp_path, data, recipe):
+    clean = store(tmp_path / "clean", data, recipe).rows("query")
+    recipe.eval = replace(recipe.eval, corrupt=1.0)
+    with pytest.raises(ValueError, match=r"eval\.corrupt"):
+        store(tmp_path / "clean", data, recipe)
+    corrupted = store(tmp_path / "corrupted", data, recipe).rows("query")
+    assert not np.isclose(clean[:], corrupted[:]).all(1).any()
+    recipe.eval = replace(recipe.eval, corrupt_seed=1)
+    with pytest.raises(ValueError, match=r"eval\.corrupt"):
+        store(tmp_path / "corrupted", data, recipe)

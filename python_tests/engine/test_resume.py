@@ -67,7 +67,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("accumulate, channels_last", [(1, False), (3, False), (1, True)])
+@pytest.mark.parametrize(("accumulate", "channels_last"), [(1, False), (3, False), (1, True)])
 def test_a_run_stopped_over_and_over_ends_with_the_same_bits(
     tiny_recipe, files, tmp_path, monkeypatch, accumulate, channels_last
 ):

@@ -145,9 +145,19 @@ def test_channels_last_is_kept_in_the_evaluation_of_a_checkpoint(tiny_recipe, tm
     result = engine.train(tiny_recipe("train.channels_last=true"), tmp_path / "run", quiet=True)
     model, recipe, _ = open_checkpoint(tmp_path / "run")
     weight = next(each for each in model.parameters() if each.dim() == 4 and each.shape[2] > 1)
-    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
     assert engine.evaluate_checkpoint(tmp_path / "run")["rows"][0]["mAP"] == result["rows"][0]["mAP"]
 
     usual, *_ = open_checkpoint(tmp_path / "run", ["train.channels_last=false"])
     clips = torch.rand(3, 2, 3, recipe.input.height, recipe.input.width)
     torch.testing.assert_close(model(clips), usual(clips), rtol=1e-4, atol=1e-4)
+
+
+def test_figures_with_corrupted_frames_have_a_file_of_their_own(tiny_recipe, tmp_path):
+    engine.train(tiny_recipe(), tmp_path / "run", quiet=True)
+    clean, corrupted = (
+        engine.evaluate_checkpoint(tmp_path / "run", [f"eval.corrupt={share}"]) for share in (0, 1)
+    )
+    assert corrupted["file"] == clean["file"].replace(".json", "-corrupted.json")
+    assert json.loads((tmp_path / "run" / "recipe.yaml").read_text().split("corrupt: ")[1].split()[0]) == 0

@@ -4,6 +4,7 @@ Requires the extra `train`: pip install 'vreid-ext[train]'.
 """
 
 from vreid_ext.attributes import attribute_labels, attribute_sizes
+from vreid_ext.data.clips.corruption import Corruption
 from vreid_ext.data.clips.dataset import ClipDataset
 from vreid_ext.data.clips.images import read_clip, read_image
 from vreid_ext.data.clips.occlusion import BlackBox
@@ -25,6 +26,7 @@ __all__ = [
     "JOINTS",
     "BlackBox",
     "ClipDataset",
+    "Corruption",
     "DatasetError",
     "JointBatchSampler",
     "PKBatchSampler",

@@ -8,6 +8,7 @@ from torch import nn
 
 from vreid_ext.data import (
     BlackBox,
+    Corruption,
     JointBatchSampler,
     PKBatchSampler,
     TrackletDataset,
@@ -18,7 +19,7 @@ from vreid_ext.data import (
 )
 from vreid_ext.data.clips.transforms import ClipTransform
 from vreid_ext.distributed import world
-from vreid_ext.engine.recipe import Dataset, Input, Recipe
+from vreid_ext.engine.recipe import Dataset, Eval, Input, Recipe
 from vreid_ext.models import build_model, model_factory
 
 
@@ -99,6 +100,13 @@ def sampler_of(recipe: Recipe, datasets: Sequence[TrackletDataset]) -> PKBatchSa
 def black_box_of(dataset: Dataset) -> BlackBox | None:
     """The occlusion of a data set in a recipe, or None."""
     return BlackBox(dataset.black_box, dataset.black_box_seed) if dataset.black_box else None
+
+
+def corruption_of(settings: Eval, data: TrackletDataset) -> Corruption | None:
+    """The corruption of the test tracklets of a data set in a recipe, or None."""
+    if not settings.corrupt:
+        return None
+    return Corruption([*data.query, *data.gallery], settings.corrupt, settings.corrupt_seed)
 
 
 def takes(model: Mapping[str, Any]) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def evaluate_model(
         query: Tensor | StoredRows
         gallery: Tensor | StoredRows
         if features is None:
-            options = extraction(model, recipe, frames, device, progress)
+            options = extraction(model, recipe, test, frames, device, progress)
             embedded = parts(model, extract_features(model, test.tracklets, **options))
             query, gallery = embedded["features"][test.query], embedded["features"][test.gallery]
             logits = embedded.get("attributes")
@@ -199,8 +199,8 @@ def evaluate_checkpoint(
         path: checkpoint or run folder.
         overrides: `key=value` overrides for the checkpoint's recipe, e.g. test length, gallery or data set.
         out: the JSON file; default: `eval-<data set>-<sampling>-<frames>.json` in the run's folder, with
-            `-reranked` appended to the name with re-ranking. The metrics of each query are written next to it
-            (`write_figures`).
+            `-corrupted` or `-reranked` appended to the name with corrupted frames or re-ranking. The metrics
+            of each query are written next to it (`write_figures`).
         features, progress, observe: see `evaluate_model`.
 
     Returns:
@@ -224,8 +224,9 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     """Default output file of `evaluate_checkpoint`."""
     folder = resolve_checkpoint(Path(path))
     recipe = recipe_from_dict(read_state(folder)["recipe"], overrides)
+    kinds = "-corrupted" * (recipe.eval.corrupt > 0) + "-reranked" * recipe.eval.rerank
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
-    name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{'-reranked' * recipe.eval.rerank}"
+    name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{kinds}"
     return folder.parent.parent / f"{name}.json"
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vreid_ext.data.clips.corruption import Corruption
 from vreid_ext.data.clips.dataset import ClipDataset
 from vreid_ext.data.clips.occlusion import BlackBox
 from vreid_ext.data.records import Tracklet
@@ -65,6 +66,7 @@ def extract_blocks(
     progress: Callable[[int, int], None] | None = None,
     forward: Callable[[Tensor, Tensor | None], Tensor] | None = None,
     black_box: BlackBox | None = None,
+    corruption: Corruption | None = None,
     seed: int = 0,
 ) -> Iterator[Tensor]:
     """Extract features block by block; yields the features (n,D) of each block once they are complete.
@@ -85,10 +87,11 @@ def extract_blocks(
         progress: called as `progress(clips_done, total_clips)`.
         forward: function called instead of `model`, with the same arguments, to compute the rows.
         black_box: occludes a part of every frame.
+        corruption: corrupts some frames.
         seed: random seed of "random".
     """
     selected = [tracklets[index] for block in blocks for index in block]
-    dataset = ClipDataset(selected, frames, sampling, transform, black_box=black_box)
+    dataset = ClipDataset(selected, frames, sampling, transform, black_box=black_box, corruption=corruption)
 
     def clips_of(index: int) -> range:
         return range(-(-len(tracklets[index]) // frames) if sampling == "dense" else 1)

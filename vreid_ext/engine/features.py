@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vreid_ext.data import Tracklet
 from vreid_ext.data.names import nfc
 from vreid_ext.distributed import default_device
-from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
+from vreid_ext.engine.build import black_box_of, corruption_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_blocks
 from vreid_ext.engine.open import open_checkpoint
@@ -76,7 +76,7 @@ def stored_features(
     """
 
     def embed(blocks: Sequence[range]) -> Iterator[dict[str, Tensor]]:
-        options = extraction(model, recipe, frames, device, progress)
+        options = extraction(model, recipe, test, frames, device, progress)
         for rows in extract_blocks(model, test.tracklets, blocks, **options):
             yield parts(model, rows)
 
@@ -105,6 +105,7 @@ def stored_features(
 def extraction(
     model: nn.Module,
     recipe: Recipe,
+    test: Comparison,
     frames: int,
     device: torch.device | str,
     progress: Callable[[int, int], None] | None,
@@ -120,6 +121,7 @@ def extraction(
         "progress": progress,
         "forward": _feature_then_attributes(model) if streams(model) else None,
         "black_box": black_box_of(recipe.dataset),
+        "corruption": corruption_of(recipe.eval, test.dataset),
         "seed": recipe.seed,
     }
 
@@ -151,8 +153,10 @@ def identity_of(
 ) -> dict[str, Any]:
     """Everything that determines the features, except the images: values by recipe key, and digests."""
     joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
-    seed = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
-    return seed | {
+    optional: dict[str, Any] = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
+    if recipe.eval.corrupt:
+        optional["eval.corrupt"] = [recipe.eval.corrupt, recipe.eval.corrupt_seed]
+    return optional | {
         "weights": _sha256(model.state_dict()),
         "model": {key: value for key, value in recipe.model.items() if key != "weights"},
         "input.height": recipe.input.height,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vreid_ext._files import write_json
 from vreid_ext.data import TrackletDataset
 from vreid_ext.distributed import default_device, is_main, main_writes
-from vreid_ext.engine.build import black_box_of, one_dataset_of, transforms_of
+from vreid_ext.engine.build import black_box_of, corruption_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.open import open_checkpoint
@@ -123,5 +123,6 @@ def _features(
         device=device,
         progress=progress,
         black_box=black_box_of(recipe.dataset),
+        corruption=corruption_of(recipe.eval, test.dataset),
         seed=recipe.seed,
     )

@@ -205,6 +205,8 @@ class Eval:
     shard: number of tracklets per feature file; an interrupted extraction repeats at most one file.
     metric: metric for comparing features; ignored for models with their own distance function (STAL).
     ap: definition of the average precision, see `metrics.evaluate`.
+    corrupt: share of the frames of query and gallery that are corrupted (`data.Corruption`), 0: none; their
+    choice is random but fixed by `corrupt_seed`.
     rerank: rank by k-reciprocal re-ranked distances with the parameters rerank_k1, rerank_k2 and
     rerank_lambda (`ops.k_reciprocal`); not supported for models with their own distance function.
     """
@@ -213,6 +215,8 @@ class Eval:
     frames: list[int] = number([4], at_least=1)
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
+    corrupt: float = number(0.0, at_least=0, at_most=1)
+    corrupt_seed: int = number(0, at_least=0)
     rerank: bool = False
     rerank_k1: int = number(20, at_least=1)
     rerank_k2: int = number(6, at_least=1)

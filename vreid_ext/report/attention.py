@@ -3,10 +3,11 @@
 from functools import singledispatch
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from vreid_ext.data import ClipDataset, Tracklet
+from vreid_ext.data import ClipDataset, Corruption, Tracklet
 from vreid_ext.engine.build import black_box_of, transforms_of
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.models import PartScores, ReceptiveFields
@@ -60,7 +61,13 @@ def _(attended: PartScores, frames: Tensor, path: Path, title: str) -> Path:
 
 
 def picture_attention(
-    model: nn.Module, recipe: Recipe, tracklet: Tracklet, path: Path, *, frames: int | None = None
+    model: nn.Module,
+    recipe: Recipe,
+    tracklet: Tracklet,
+    path: Path,
+    *,
+    frames: int | None = None,
+    corruption: Corruption | None = None,
 ) -> Path | None:
     """Draw the attention of a model on one clip, whose frames are evenly spaced in the tracklet.
 
@@ -69,6 +76,7 @@ def picture_attention(
 
     Args:
         frames: T of the clip; default: the first test length of the recipe.
+        corruption: corrupts some frames.
 
     Returns:
         The path; or None if the model has no `attend`, if `attend` returns None or an empty dict, or if no
@@ -77,10 +85,11 @@ def picture_attention(
     attend = getattr(model, "attend", None)
     if attend is None:
         return None
-    count, black_box = frames or recipe.eval.frames[0], black_box_of(recipe.dataset)
+    count = frames or recipe.eval.frames[0]
+    shown: Any = {"black_box": black_box_of(recipe.dataset), "corruption": corruption}
     _, transform = transforms_of(recipe.input)
-    clip = ClipDataset([tracklet], count, "evenly", black_box=black_box)[0]["clip"]
-    item = ClipDataset([tracklet], count, "evenly", transform, black_box=black_box)[0]
+    clip = ClipDataset([tracklet], count, "evenly", **shown)[0]["clip"]
+    item = ClipDataset([tracklet], count, "evenly", transform, **shown)[0]
     device = next(model.parameters()).device
     extras = {name: item[name][None].to(device) for name in signature(attend).parameters if name in item}
     attended = attend(item["clip"][None].to(device), **extras)

@@ -10,7 +10,7 @@ from typing import Any
 from vreid_ext.data import Tracklet, TrackletDataset, read_image
 from vreid_ext.data.names import nfc
 from vreid_ext.distributed import default_device
-from vreid_ext.engine.build import one_dataset_of
+from vreid_ext.engine.build import corruption_of, one_dataset_of
 from vreid_ext.engine.evaluate import Evaluated, evaluate_model
 from vreid_ext.engine.figures import read_result
 from vreid_ext.engine.open import open_checkpoint
@@ -48,8 +48,11 @@ def draw_heatmap(checkpoint: Path, query: str, path: Path, overrides: Iterable[s
         ValueError: no such query, or the model has no attention.
     """
     model, recipe, _ = open_checkpoint(checkpoint, overrides)
-    tracklet = query_of(one_dataset_of(recipe), query)
-    drawn = picture_attention(model.to(default_device()), recipe, tracklet, path)
+    data = one_dataset_of(recipe)
+    corruption = corruption_of(recipe.eval, data)
+    drawn = picture_attention(
+        model.to(default_device()), recipe, query_of(data, query), path, corruption=corruption
+    )
     if drawn is None:
         raise ValueError(f"checkpoint: expected a model with attention, got {recipe.model['name']!r}")
     return drawn

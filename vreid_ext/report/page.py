@@ -16,6 +16,7 @@ from markupsafe import Markup
 from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
+from vreid_ext.engine.build import corruption_of
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.engine.figures import read_result
@@ -184,12 +185,14 @@ def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int,
     """Draw the attention for the hardest and for evenly spaced queries; returns query -> file name."""
     queries = evaluated.dataset.query
     spread = [number * len(queries) // (PICTURES // 2) for number in range(PICTURES // 2)]
+    corruption = corruption_of(evaluated.recipe.eval, evaluated.dataset)
     pictures = {}
     for query in dict.fromkeys([*spread, *hardest[: PICTURES // 2]]):
         name = f"attention-{strip_name(queries[query]).removesuffix('.jpg')}.png"
         drawn = picture_attention(
-            evaluated.model, evaluated.recipe, queries[query], files / name, frames=evaluated.frames
-        )
+            evaluated.model, evaluated.recipe, queries[query], files / name,
+            frames=evaluated.frames, corruption=corruption,
+        )  # fmt: skip
         if drawn is None:
             return {}
         pictures[query] = name

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vreid_ext.attributes import attribute_labels
+from vreid_ext.data.clips.corruption import Corruption
 from vreid_ext.data.clips.images import read_image, stack_images
 from vreid_ext.data.clips.occlusion import BlackBox
 from vreid_ext.data.clips.sampling import Sampling, dense_clips, sample_clip
@@ -45,6 +46,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         labels: class index of each pid.
         attributes: names of the attributes to return.
         black_box: occludes a part of every frame.
+        corruption: corrupts some frames, after the black box.
 
     Raises:
         TypeError, ValueError: an invalid argument, at construction.
@@ -60,6 +62,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         labels: Mapping[int, int] | None = None,
         attributes: Sequence[str] | None = None,
         black_box: BlackBox | None = None,
+        corruption: Corruption | None = None,
     ) -> None:
         if frames < 1:
             raise ValueError(f"frames: expected at least 1, got {frames}")
@@ -83,7 +86,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 )
         self.tracklets, self.frames, self.sampling = tracklets, frames, sampling
         self.transform, self.labels = transform, labels
-        self.attributes, self.black_box = attributes, black_box
+        self.attributes, self.black_box, self.corruption = attributes, black_box, corruption
         self._clips: list[tuple[int, int]] | None = None
         if sampling == "dense":
             self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
@@ -133,7 +136,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     def _image(self, tracklet: Tracklet, frame: int) -> Tensor:
         image = read_image(tracklet.paths[frame])
-        return image if self.black_box is None else self.black_box(image, tracklet.name, frame)
+        if self.black_box is not None:
+            image = self.black_box(image, tracklet.name, frame)
+        return image if self.corruption is None else self.corruption(image, tracklet, frame)
 
 
 @contextmanager
