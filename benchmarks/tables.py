@@ -1,13 +1,15 @@
-"""Writes the tables of measured times in README.md and docs/ from the rows in benchmarks/results.
+"""Writes the tables of times and accuracies in README.md and docs/ from the rows in benchmarks/results.
 
     python benchmarks/tables.py [--check]
 
 A page marks the place of a table with `<!-- table: NAME -->` and `<!-- end of table -->`; the lines between
 the markers are replaced. With --check nothing is written, and the exit code is 1 if a page is out of date.
 
-The file name of the rows contains the benchmark: FAMILY.json or FAMILY_ANYTHING.json. There may be files of
-several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its run (for
-equal dates, by file name).
+The name of a file with times contains the benchmark: FAMILY.json or FAMILY_ANYTHING.json. There may be
+files of several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its
+run (for equal dates, by file name).
+
+The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py.
 """
 
 import argparse
@@ -277,6 +279,35 @@ def plan(shown: dict[str, list[Run]]) -> list[str]:
     ]
 
 
+def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str]:
+    """The figures of systems trained with several seeds, and their differences to the baselines.
+
+    Args:
+        name: the file in benchmarks/results/accuracy, without its suffix.
+        condition: "clean" or "corrupted".
+    """
+    file = RESULTS / "accuracy" / f"{name}.json"
+    content = json.loads(file.read_text())
+    rows, machine = content["rows"], content["machine"]
+    baselines = list(dict.fromkeys(each for row in rows for each in row[condition]["minus"]))
+    lines = []
+    for row in rows:
+        figures = row[condition]
+        cells = [_interval(figures[figure]) for figure in ("mAP", "rank1")]
+        cells += [
+            _interval(figures["minus"][each]["mAP"]) if each in figures["minus"] else "" for each in baselines
+        ]
+        seeds = ", ".join(map(str, row["seeds"]))
+        lines.append([f"`{row['row']}`", *cells, seeds, str(row["steps"]), f"{row['cpu_hours']:.1f}"])
+    heading = ["row", "mAP", "rank-1", *(f"mAP minus `{each}`" for each in baselines)]
+    counts = f"{rows[0][condition]['queries']} queries of {rows[0][condition]['persons']} persons"
+    return [
+        f"{counts}; {machine['cpu']}, {machine['date']}, torch {machine['torch']} ([rows]({link(file)})).",
+        "",
+        *markdown([*heading, "seeds", "steps", "CPU hours"], lines),
+    ]
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -294,6 +325,8 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return summary(shown, link)
         if name == "plan":
             return plan(shown)
+        if name.startswith("accuracy "):
+            return accuracy(*name.split()[1:], link)
         if name not in TABLES:
             raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan']}, got {name!r}")
         lines = []
@@ -331,6 +364,15 @@ def main() -> int:
 
 def _machine(run: Run) -> str:
     return ", ".join([run.device, *([run.machine["isa"]] if "isa" in run.machine else [])])
+
+
+def _interval(figure: dict[str, Any]) -> str:
+    """A figure with its interval in percent; a difference in bold type if zero is outside the interval."""
+    value, low, high = (100 * figure[name] for name in ("value", "low", "high"))
+    if "decided" not in figure:
+        return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"**{text}**" if figure["decided"] else text
 
 
 def _times(value: float, competitor: bool = True) -> str:

@@ -37,7 +37,12 @@ def test_every_table_stands_once(tables):
         for page in tables["pages"]()
         for _, name, _ in tables["BLOCK"].findall(page.read_text(encoding="utf-8"))
     ]
-    assert sorted(found) == sorted([*tables["TABLES"], "summary", "plan"])
+    accuracy = [
+        f"accuracy {file.stem} {condition}"
+        for file in (tables["RESULTS"] / "accuracy").glob("*.json")
+        for condition in ("clean", "corrupted")
+    ]
+    assert sorted(found) == sorted([*tables["TABLES"], "summary", "plan", *accuracy])
 
 
 def test_pictures_are_those_of_the_rows(tables):

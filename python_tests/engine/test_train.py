@@ -160,4 +160,6 @@ def test_figures_with_corrupted_frames_have_a_file_of_their_own(tiny_recipe, tmp
         engine.evaluate_checkpoint(tmp_path / "run", [f"eval.corrupt={share}"]) for share in (0, 1)
     )
     assert corrupted["file"] == clean["file"].replace(".json", "-corrupted.json")
+    assert corrupted["rows"][0]["corrupt"] == {"share": 1, "seed": 0}
+    assert "corrupt" not in clean["rows"][0]
     assert json.loads((tmp_path / "run" / "recipe.yaml").read_text().split("corrupt: ")[1].split()[0]) == 0

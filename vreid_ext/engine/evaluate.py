@@ -84,7 +84,7 @@ def evaluate_model(
         A row contains frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
         valid_queries and gallery (counts), and `per_query`: lists of name, pid, ap and first_hit of each
         query, where ap is None for a skipped query. With re-ranking it also contains `rerank` (k1, k2,
-        lambda_value).
+        lambda_value), with corrupted frames `corrupt` (share, seed).
         If the recipe contains published metrics of the same kind, they are added as `paper_percent`. For a
         model with attribute streams, `attributes` contains accuracy, f1 and samples of each attribute, over
         the test tracklets that have all attributes of the stream.
@@ -113,6 +113,8 @@ def evaluate_model(
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
         if recipe.eval.rerank:
             row["rerank"] = rerank_options(recipe)
+        if recipe.eval.corrupt:
+            row["corrupt"] = {"share": recipe.eval.corrupt, "seed": recipe.eval.corrupt_seed}
         row |= {"mAP": result.mAP, "mINP": result.mINP}
         row |= {f"rank{k}": float(result.cmc[k - 1]) for k in RANKS if k <= len(result.cmc)}
         row |= {"queries": len(dataset.query), "valid_queries": result.valid_queries}

@@ -1,0 +1,169 @@
+"""Trains systems on a small copy of MARS with several seeds, and writes the rows of docs/accuracy.md.
+
+    python benchmarks/accuracy.py train ROW SEED --root MARS --weights FILE --out DIR
+    python benchmarks/accuracy.py summarize --out DIR
+
+`train` uses one thread, so two rows can be trained at a time on two cores. It can be interrupted: the same
+command resumes. Each trained model is evaluated twice: with the frames as they are, and with a third of the
+frames of query and gallery corrupted (`data.Corruption`). `summarize` compares all finished rows with each
+baseline (`metrics.compare`) and writes benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py`
+writes the tables.
+
+MARS: a folder in the layout of MARS. FILE: weights of an ImageNet MobileNetV2.
+"""
+
+import argparse
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import machine
+
+from vreid_ext import engine
+from vreid_ext.engine.run_comparison import compare_runs
+
+RESULTS = Path(__file__).parent / "results" / "accuracy" / "mars_copy.json"
+FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
+
+# What two CPU cores allow instead of the settings of the papers, the same for all rows. The first blocks of
+# the network keep their ImageNet weights.
+COMMON = [
+    "model.backbone=mobilenet_v2",
+    "model.neck=bn",
+    "input.height=128",
+    "input.width=64",
+    "input.sampling=restricted",
+    "batch.p=8",
+    "batch.k=2",
+    "optim.groups=[{parts: [classifier], lr_factor: 10}]",
+    "schedule.name=cosine",
+    "schedule.milestones=[]",
+    "schedule.warmup_epochs=1",
+    "stages=[{epochs: 100, freeze: [backbone.features.0, backbone.features.1, backbone.features.2, "
+    "backbone.features.3]}]",
+    "train.epochs=24",
+    "train.channels_last=true",
+    "train.checkpoint_every=3",
+    "train.workers=0",
+    "eval.sampling=evenly",
+    "eval.metric=cosine",
+]
+CORRUPTED = ["eval.corrupt=0.333"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """recipe: the recipe of the paper's table row; overrides: in addition to `COMMON`."""
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+
+
+ROWS = {
+    "frame": Row("sta_mars_triplet"),
+    "average": Row("sta_mars_average"),
+    "attention": Row("sta_mars_attention"),
+    "fusion": Row("sta_mars_fusion"),
+    "sta": Row("sta_mars", ("loss.inter_frame=100",)),
+}
+BASELINES = ("frame", "average")
+
+
+def run_of(out: Path, row: str, seed: int) -> Path:
+    return out / f"{row}-{seed}"
+
+
+def train(row: str, seed: int, root: Path, weights: Path, out: Path) -> None:
+    """Train a row with one seed, and evaluate it with corrupted frames."""
+    torch.set_num_threads(1)
+    of = ROWS[row]
+    settings = [f"seed={seed}", f"dataset.root={root}", f"model.weights={weights}"]
+    recipe = engine.load_recipe(of.recipe, [*COMMON, *of.overrides, *settings])
+    run = run_of(out, row, seed)
+    before, start = _steps(run), time.process_time()
+    engine.train(recipe, run)
+    steps = _steps(run)
+    if steps > before:
+        # A resumed run does not know how long its first part took, so the time is extrapolated.
+        hours = (time.process_time() - start) * steps / (steps - before) / 3600
+        (run / "cost.json").write_text(json.dumps({"steps": steps, "cpu_hours": hours}))
+    engine.evaluate_checkpoint(run, CORRUPTED)
+
+
+def summarize(out: Path, results: Path = RESULTS) -> dict[str, Any]:
+    """Compare all finished rows with the baselines and write the figures."""
+    finished = {row: [run for run in runs if corrupted(run).is_file()] for row, runs in _runs(out).items()}
+    finished = {row: runs for row, runs in finished.items() if runs}
+    content: dict[str, Any] = {"machine": machine(), "common": COMMON, "corrupted": CORRUPTED, "rows": []}
+    for row, runs in finished.items():
+        cost = [json.loads((run / "cost.json").read_text()) for run in runs]
+        entry: dict[str, Any] = {
+            "row": row,
+            "recipe": ROWS[row].recipe,
+            "overrides": list(ROWS[row].overrides),
+            "seeds": [int(run.name.rpartition("-")[2]) for run in runs],
+            "steps": cost[0]["steps"],
+            "cpu_hours": sum(each["cpu_hours"] for each in cost),
+        }
+        for name, files in {"clean": runs, "corrupted": [*map(corrupted, runs)]}.items():
+            entry[name] = _figures(row, files, name, finished)
+        content["rows"].append(entry)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def _figures(row: str, files: list[Path], name: str, finished: dict[str, list[Path]]) -> dict[str, Any]:
+    """Figures of a row with intervals, and the difference to each baseline."""
+    found: dict[str, Any] = {"minus": {}}
+    others = [each for each in (*BASELINES, *finished) if each != row and each in finished]
+    for other in [each for each in others if each in BASELINES] or others[:1]:
+        beside = finished[other] if name == "clean" else [*map(corrupted, finished[other])]
+        compared = compare_runs({other: beside, row: files})
+        of_row = next(each for each in compared["rows"] if each["label"] == row)
+        found |= {figure: of_row[figure] for figure in FIGURES}
+        found |= {"queries": of_row["queries"], "persons": of_row["persons"]}
+        if other in BASELINES:
+            found["minus"][other] = {figure: compared["differences"][0][figure] for figure in FIGURES}
+    return found
+
+
+def corrupted(run: Path) -> Path:
+    return run / "eval-mars-evenly-4-corrupted.json"
+
+
+def _runs(out: Path) -> dict[str, list[Path]]:
+    return {row: sorted(out.glob(f"{row}-[0-9]*")) for row in ROWS}
+
+
+def _steps(run: Path) -> int:
+    """Number of steps in the log of a run."""
+    log = run / "log.jsonl"
+    steps = re.findall(r'"kind": "step", "step": (\d+)', log.read_text()) if log.is_file() else []
+    return int(steps[-1]) if steps else 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train", help="train and evaluate one row with one seed")
+    one.add_argument("row", choices=ROWS)
+    one.add_argument("seed", type=int)
+    one.add_argument("--root", type=Path, required=True, help="the copy of MARS")
+    one.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
+    every = commands.add_parser("summarize", help="write the rows of all finished runs")
+    for each in (one, every):
+        each.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    given = parser.parse_args()
+    if given.command == "train":
+        train(given.row, given.seed, given.root, given.weights, given.out)
+    else:
+        summarize(given.out)
+
+
+if __name__ == "__main__":
+    main()
