@@ -16,7 +16,7 @@ import argparse
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,18 @@ COMMON = [
     "eval.sampling=evenly",
     "eval.metric=cosine",
 ]
-CORRUPTED = ["eval.corrupt=0.333"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """recipe: the recipe of the paper's table row; overrides: in addition to `COMMON`."""
+    """recipe, overrides: the recipe, and the settings in addition to `COMMON`.
+
+    trained: the row whose models are evaluated with the settings `overrides`; None: this row is trained.
+    """
 
     recipe: str
     overrides: tuple[str, ...] = ()
+    trained: str | None = None
 
 
 ROWS = {
@@ -69,21 +72,19 @@ ROWS = {
     "attention": Row("sta_mars_attention"),
     "fusion": Row("sta_mars_fusion"),
     "sta": Row("sta_mars", ("loss.inter_frame=100",)),
+    "consensus": Row("consensus_mars", ("model.pooling=consensus",), trained="frame"),
 }
 BASELINES = ("frame", "average")
+CONDITIONS = {"clean": [], "corrupted": ["eval.corrupt=0.333"]}
 
 
-def run_of(out: Path, row: str, seed: int) -> Path:
-    return out / f"{row}-{seed}"
-
-
-def train(row: str, seed: int, root: Path, weights: Path, out: Path) -> None:
-    """Train a row with one seed, and evaluate it with corrupted frames."""
+def train(name: str, seed: int, root: Path, weights: Path, out: Path) -> None:
+    """Train a row with one seed, and evaluate all rows that use its models."""
     torch.set_num_threads(1)
-    of = ROWS[row]
+    row = ROWS[name]
     settings = [f"seed={seed}", f"dataset.root={root}", f"model.weights={weights}"]
-    recipe = engine.load_recipe(of.recipe, [*COMMON, *of.overrides, *settings])
-    run = run_of(out, row, seed)
+    recipe = engine.load_recipe(row.recipe, [*COMMON, *row.overrides, *settings])
+    run = out / f"{name}-{seed}"
     before, start = _steps(run), time.process_time()
     engine.train(recipe, run)
     steps = _steps(run)
@@ -91,53 +92,56 @@ def train(row: str, seed: int, root: Path, weights: Path, out: Path) -> None:
         # A resumed run does not know how long its first part took, so the time is extrapolated.
         hours = (time.process_time() - start) * steps / (steps - before) / 3600
         (run / "cost.json").write_text(json.dumps({"steps": steps, "cpu_hours": hours}))
-    engine.evaluate_checkpoint(run, CORRUPTED)
+    for other in [each for each in ROWS if name in (each, ROWS[each].trained)]:
+        for condition, changes in CONDITIONS.items():
+            file = _figures_of(run, other, condition)
+            if not file.is_file():
+                engine.evaluate_checkpoint(run, [*ROWS[other].overrides, *changes], out=file)
 
 
 def summarize(out: Path, results: Path = RESULTS) -> dict[str, Any]:
     """Compare all finished rows with the baselines and write the figures."""
-    finished = {row: [run for run in runs if corrupted(run).is_file()] for row, runs in _runs(out).items()}
-    finished = {row: runs for row, runs in finished.items() if runs}
-    content: dict[str, Any] = {"machine": machine(), "common": COMMON, "corrupted": CORRUPTED, "rows": []}
-    for row, runs in finished.items():
-        cost = [json.loads((run / "cost.json").read_text()) for run in runs]
-        entry: dict[str, Any] = {
-            "row": row,
-            "recipe": ROWS[row].recipe,
-            "overrides": list(ROWS[row].overrides),
-            "seeds": [int(run.name.rpartition("-")[2]) for run in runs],
+    runs = {name: _finished(out, name) for name in ROWS}
+    content: dict[str, Any] = {"machine": machine(), "common": COMMON, "conditions": CONDITIONS, "rows": []}
+    for name in [name for name in ROWS if runs[name]]:
+        cost = [json.loads((run / "cost.json").read_text()) for run in runs[name]]
+        content["rows"].append({
+            "row": name,
+            **asdict(ROWS[name]),
+            "seeds": [int(run.name.rpartition("-")[2]) for run in runs[name]],
             "steps": cost[0]["steps"],
             "cpu_hours": sum(each["cpu_hours"] for each in cost),
-        }
-        for name, files in {"clean": runs, "corrupted": [*map(corrupted, runs)]}.items():
-            entry[name] = _figures(row, files, name, finished)
-        content["rows"].append(entry)
+            **{condition: _compared(name, condition, runs) for condition in CONDITIONS},
+        })  # fmt: skip
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(content, indent=1) + "\n")
     return content
 
 
-def _figures(row: str, files: list[Path], name: str, finished: dict[str, list[Path]]) -> dict[str, Any]:
+def _compared(name: str, condition: str, runs: dict[str, list[Path]]) -> dict[str, Any]:
     """Figures of a row with intervals, and the difference to each baseline."""
+    files = {each: [_figures_of(run, each, condition) for run in runs[each]] for each in runs if runs[each]}
+    others = [each for each in BASELINES if each in files and each != name]
     found: dict[str, Any] = {"minus": {}}
-    others = [each for each in (*BASELINES, *finished) if each != row and each in finished]
-    for other in [each for each in others if each in BASELINES] or others[:1]:
-        beside = finished[other] if name == "clean" else [*map(corrupted, finished[other])]
-        compared = compare_runs({other: beside, row: files})
-        of_row = next(each for each in compared["rows"] if each["label"] == row)
-        found |= {figure: of_row[figure] for figure in FIGURES}
-        found |= {"queries": of_row["queries"], "persons": of_row["persons"]}
+    for other in others or [each for each in files if each != name][:1]:
+        compared = compare_runs({other: files[other], name: files[name]})
+        of_row = next(each for each in compared["rows"] if each["label"] == name)
+        found |= {each: of_row[each] for each in (*FIGURES, "queries", "persons")}
         if other in BASELINES:
             found["minus"][other] = {figure: compared["differences"][0][figure] for figure in FIGURES}
     return found
 
 
-def corrupted(run: Path) -> Path:
-    return run / "eval-mars-evenly-4-corrupted.json"
+def _figures_of(run: Path, name: str, condition: str) -> Path:
+    """The figures of a row, computed with the model of `run`."""
+    by_training = condition == "clean" and ROWS[name].trained is None
+    return run / ("result.json" if by_training else f"{name}-{condition}.json")
 
 
-def _runs(out: Path) -> dict[str, list[Path]]:
-    return {row: sorted(out.glob(f"{row}-[0-9]*")) for row in ROWS}
+def _finished(out: Path, name: str) -> list[Path]:
+    """The runs that have been evaluated for a row."""
+    runs = sorted(out.glob(f"{ROWS[name].trained or name}-[0-9]*"))
+    return [run for run in runs if all(_figures_of(run, name, each).is_file() for each in CONDITIONS)]
 
 
 def _steps(run: Path) -> int:
@@ -151,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train and evaluate one row with one seed")
-    one.add_argument("row", choices=ROWS)
+    one.add_argument("row", choices=[name for name, row in ROWS.items() if row.trained is None])
     one.add_argument("seed", type=int)
     one.add_argument("--root", type=Path, required=True, help="the copy of MARS")
     one.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")

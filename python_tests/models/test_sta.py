@@ -73,6 +73,21 @@ def test_frame_baseline_averages_the_frames_features():
     torch.testing.assert_close(net(x), frames.unflatten(0, (4, 3)).mean(1))
 
 
+def test_consensus_is_the_frame_baseline_with_other_weights_in_evaluation():
+    x = clips()
+    options = {"neck": "bn", "feature_dim": None}
+    frame, consensus = model(pooling="frame", **options), model(pooling="consensus", **options)
+    torch.testing.assert_close(consensus(x), frame(x))
+    frame.eval(), consensus.eval()
+    pooled, scores = consensus.attend(x)
+    torch.testing.assert_close(consensus(x), consensus.bn(pooled))
+    assert scores.shape == (4, 3, 4)
+    assert not torch.isclose(consensus(x), frame(x)).all()
+    flat = model(pooling="consensus", sharpness=0.0, **options)
+    flat.load_state_dict(frame.state_dict())
+    torch.testing.assert_close(flat.eval()(x), frame(x))
+
+
 def test_bn_neck_trains_the_triplet_before_it_and_tests_after_it():
     net = model(neck="bn", feature_dim=None)
     output = net(clips())
@@ -81,7 +96,7 @@ def test_bn_neck_trains_the_triplet_before_it_and_tests_after_it():
     assert not net.bn.bias.requires_grad
 
 
-@pytest.mark.parametrize("pooling", ["frame", "avg", "sta"])
+@pytest.mark.parametrize("pooling", ["frame", "avg", "sta", "consensus"])
 def test_padding_frames_cannot_be_seen(pooling):
     net = model(pooling=pooling).eval()
     x = clips(2, 4)

@@ -13,7 +13,7 @@ from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
-from vreid_ext.nn import STAPooling
+from vreid_ext.nn import ConsensusPool, ConsensusPooling, STAPooling
 from vreid_ext.nn.frames import mean_over_frames
 from vreid_ext.ops import STAPool
 
@@ -31,16 +31,21 @@ class STA(nn.Module):
     | Baseline + TL + STA + Fusion        | "sta"   | True   | False       | yes          |
     | Baseline + TL + STA + Fusion + Reg  | "sta"   | True   | True        | yes          |
 
+    Pooling "consensus" is not from the paper: training as with "frame", evaluation with
+    `nn.ConsensusPooling`. A model that was trained with "frame" can be evaluated with it.
+
     Args:
         num_classes: number of training identities.
         pooling: "frame", the image model: in training every frame is a sample, in evaluation the feature of
             a clip is the mean of the features of its frames; "avg", mean over frames and cells; "sta",
-            spatial-temporal attention.
+            spatial-temporal attention; "consensus", as "frame" in training, in evaluation the blocks of a
+            clip are weighted by their agreement with the other frames.
         fusion: with "sta", concatenate the map of the highest scores and the weighted-sum map (Algorithm 1);
             if False, use the weighted-sum map only. Ignored for the other poolings.
         regularizer: with "sta", return the inter-frame term (Eq. 6) in training. Ignored for the other
             poolings.
         blocks: K, the number of row blocks; must divide the height of the map.
+        sharpness: with "consensus", see `nn.ConsensusPooling`.
         neck: "fc", Linear without bias + BN + ReLU; its output is used for the triplet loss, the classifier
             and the evaluation (the paper states only FC; BN and ReLU are those of the public
             re-implementation AGRL.pytorch). "bn", the BNNeck of Luo et al. 2019: triplet loss before BN,
@@ -54,7 +59,8 @@ class STA(nn.Module):
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
     short clips. Returns `TrainingOutput(logits, feature, extras)` in training and the feature (B,D) in
     evaluation. T may differ between calls. Padding frames affect neither the feature of a clip nor, in
-    training, the batch statistics of the backbone. Pooling "frame" does not accept a mask in training.
+    training, the batch statistics of the backbone. Poolings "frame" and "consensus" do not accept a mask in
+    training.
 
     Attributes:
         feature_dim: D of the feature.
@@ -71,6 +77,7 @@ class STA(nn.Module):
         fusion: bool = True,
         regularizer: bool = True,
         blocks: int = 4,
+        sharpness: float = 5.0,
         neck: str = "fc",
         feature_dim: int | None = None,
         backbone: str | nn.Module = "resnet50",
@@ -83,8 +90,8 @@ class STA(nn.Module):
         super().__init__()
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
-        if pooling not in ("frame", "avg", "sta"):
-            raise ValueError(f"pooling: expected 'frame', 'avg' or 'sta', got {pooling!r}")
+        if pooling not in ("frame", "avg", "sta", "consensus"):
+            raise ValueError(f"pooling: expected 'frame', 'avg', 'sta' or 'consensus', got {pooling!r}")
         if neck not in ("fc", "bn"):
             raise ValueError(f"neck: expected 'fc' or 'bn', got {neck!r}")
         if neck == "bn" and feature_dim is not None:
@@ -95,6 +102,7 @@ class STA(nn.Module):
             raise ValueError(f"feature_dim: expected an int of at least 1, got {feature_dim!r}")
 
         self.sta = STAPooling(blocks, energy, normalize, backend)
+        self.consensus = ConsensusPooling(blocks, sharpness)
         regularized = pooling == "sta" and regularizer
         self.inter_frame = InterFrameRegularizer(backend=backend) if regularized else None
         self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
@@ -109,12 +117,15 @@ class STA(nn.Module):
         self.classifier = classifier(self.feature_dim, num_classes, bias=neck == "fc")
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
-        if self.training and self.pooling == "frame" and valid is not None:
-            raise ValueError("valid: expected None, got a mask in training with pooling 'frame'")
+        by_frame = self.pooling == "frame" or (self.pooling == "consensus" and self.training)
+        if self.training and by_frame and valid is not None:
+            raise ValueError(f"valid: expected None, got a mask in training with pooling {self.pooling!r}")
         maps = self.maps(clips, valid)  # {f_n}
         extras = {}
-        if self.pooling == "frame":
+        if by_frame:
             pooled = maps.mean((3, 4)).flatten(0, 1)
+        elif self.pooling == "consensus":
+            pooled = self._agreeing(maps, valid).pooled
         elif self.pooling == "avg":
             pooled = mean_over_frames(maps.mean((3, 4)), valid)
         else:
@@ -129,7 +140,7 @@ class STA(nn.Module):
         if self.training:
             metric_feature = feature if self.neck == "fc" else embedding
             return TrainingOutput(self.classifier(feature), metric_feature, extras)
-        if self.pooling == "frame":
+        if by_frame:
             return mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
         return feature
 
@@ -137,12 +148,20 @@ class STA(nn.Module):
         """Feature maps (B,T,C,H,W) of the frames. The backbone's memory format is kept."""
         return frame_maps(self.backbone, clips, valid)
 
-    @torch.no_grad()
-    def attend(self, clips: Tensor, valid: Tensor | None = None) -> STAPool:
-        """Scores and attention maps of clips (B,T,3,h,w), computed in evaluation mode and without gradient.
+    def _agreeing(self, maps: Tensor, valid: Tensor | None) -> ConsensusPool:
+        pool: ConsensusPool = self.consensus(maps, valid, lambda blocks: self.bn(self.fc(blocks)))
+        return pool
 
-        The attention has no parameters, so this works for a model with any pooling.
+    @torch.no_grad()
+    def attend(self, clips: Tensor, valid: Tensor | None = None) -> STAPool | ConsensusPool:
+        """Scores of clips (B,T,3,h,w), computed in evaluation mode and without gradient.
+
+        With pooling "consensus" a `ConsensusPool`. With any other pooling the scores and attention maps of
+        STA, which have no parameters.
         """
         with in_evaluation(self):
-            pool: STAPool = self.sta(self.maps(clips, valid), valid)
+            maps = self.maps(clips, valid)
+            if self.pooling == "consensus":
+                return self._agreeing(maps, valid)
+            pool: STAPool = self.sta(maps, valid)
             return pool

@@ -1,6 +1,7 @@
 """Layers on top of the ops."""
 
 from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
+from vreid_ext.nn.consensus import ConsensusPool, ConsensusPooling
 from vreid_ext.nn.parts import part_boxes, pool_parts, standing_boxes
 from vreid_ext.nn.region import RegionAttention
 from vreid_ext.nn.sta import STAPooling
@@ -13,6 +14,8 @@ from vreid_ext.nn.stal import (
 )
 
 __all__ = [
+    "ConsensusPool",
+    "ConsensusPooling",
     "Parts",
     "QualityNetwork",
     "RegionAttention",

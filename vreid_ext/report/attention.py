@@ -11,6 +11,7 @@ from vreid_ext.data import ClipDataset, Corruption, Tracklet
 from vreid_ext.engine.build import black_box_of, transforms_of
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.models import PartScores, ReceptiveFields
+from vreid_ext.nn import ConsensusPool
 from vreid_ext.ops import STAPool
 from vreid_ext.report.clips import plot_attention, plot_clip, plot_parts
 from vreid_ext.report.fields import plot_receptive_fields
@@ -40,6 +41,19 @@ def draw_attended(attended: object, frames: Tensor, path: Path, title: str) -> P
 @draw_attended.register
 def _(attended: STAPool, frames: Tensor, path: Path, title: str) -> Path:
     return plot_attention(frames, attended, path, title=title)
+
+
+@draw_attended.register
+def _(attended: ConsensusPool, frames: Tensor, path: Path, title: str) -> Path:
+    return plot_clip(
+        frames,
+        path,
+        maps={"weight": attended.scores[0, :, :, None]},  # (T,K,1), constant in each row block
+        unit="weight of a block",
+        scores=attended.scores,
+        columns="block k, top to bottom",
+        title=title,
+    )
 
 
 @draw_attended.register(dict)
