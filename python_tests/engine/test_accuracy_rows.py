@@ -1,0 +1,56 @@
+"""benchmarks/accuracy.py from end to end on a tiny set; its figures mean nothing."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from vreid_ext import engine
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def accuracy(monkeypatch, tiny):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    script = runpy.run_path(str(BENCHMARKS / "accuracy.py"))
+    changed = {"COMMON": [*tiny, "model.neck=bn", "eval.sampling=evenly"]}
+    changed["CONDITIONS"] = {"clean": [], "corrupted": ["eval.corrupt=0.9"]}
+    for name in ("train", "summarize"):
+        script[name].__globals__.update(changed)
+    return script
+
+
+def test_rows_are_trained_once_and_compared_with_the_baselines(accuracy, mars_root, tmp_path):
+    out, results = tmp_path / "runs", tmp_path / "rows.json"
+    for name in ("frame", "average"):
+        for seed in (0, 1):
+            accuracy["train"](name, seed, mars_root, "none", out)
+    kept = [out / "frame-0" / name for name in ("cost.json", "frame-corrupted.json", "consensus-clean.json")]
+    before = [file.stat().st_mtime_ns for file in kept]
+    accuracy["train"]("frame", 0, mars_root, "none", out)
+    assert [file.stat().st_mtime_ns for file in kept] == before
+
+    content = accuracy["summarize"](out, results)
+    assert json.loads(json.dumps(content)) == json.loads(results.read_text())
+    rows = {row["row"]: row for row in content["rows"]}
+    assert list(rows) == ["frame", "average", "consensus"]
+    for name, row in rows.items():
+        assert row["seeds"] == [0, 1]
+        assert row["cpu_hours"] > 0
+        for condition in ("clean", "corrupted"):
+            assert row[condition]["minus"].keys() == {"frame", "average"} - {name}
+            assert 0 < row[condition]["mAP"]["value"] <= 1
+    means = [engine.figures.read_result(out / f"frame-{seed}")["rows"][0]["mAP"] for seed in (0, 1)]
+    assert rows["frame"]["clean"]["mAP"]["value"] == pytest.approx(sum(means) / 2)
+    minus = rows["consensus"]["corrupted"]["minus"]["frame"]["mAP"]["value"]
+    values = [rows[name]["corrupted"]["mAP"]["value"] for name in ("consensus", "frame")]
+    assert minus == pytest.approx(values[0] - values[1])
+
+
+def test_recipes_of_the_rows_exist(accuracy):
+    for row in accuracy["ROWS"].values():
+        assert row.recipe in engine.recipe_names()
+        assert row.trained is None or accuracy["ROWS"][row.trained].trained is None
