@@ -20,13 +20,16 @@ def demo(tmp_path_factory):
         yield out, run_demo(out, epochs=1, settings=TINY, quiet=True)
 
 
-def test_both_systems_get_a_row_of_fractions(demo):
+def test_both_poolings_get_a_row_of_fractions_for_both_conditions(demo):
     _, rows = demo
-    assert list(rows) == ["average pooling", "STA"]
-    for row in rows.values():
-        assert 0 < row["mAP"] <= 1
-        assert 0 <= row["rank1"] <= row["rank5"] <= 1
-        assert row["valid_queries"] == 16
+    assert list(rows) == ["average pooling", "consensus pooling"]
+    for conditions in rows.values():
+        assert list(conditions) == ["clean", "corrupted"]
+        for row in conditions.values():
+            assert 0 < row["mAP"] <= 1
+            assert 0 <= row["rank1"] <= row["rank5"] <= 1
+            assert row["valid_queries"] == 16
+        assert conditions["clean"]["mAP"] != conditions["corrupted"]["mAP"]
 
 
 def test_the_pictures_are_there(demo):
@@ -36,23 +39,27 @@ def test_the_pictures_are_there(demo):
             assert image.width > 300
 
 
-def test_the_report_has_both_systems(demo):
+def test_the_report_has_both_poolings(demo):
     page = (demo[0] / "report.html").read_text()
     assert "average pooling" in page
-    assert "synth_sta" in page
-    assert "synth_sta minus the other run" in page
+    assert "synth_frame minus the other run" in page
 
 
-def test_a_second_demo_prints_the_rows_without_doing_the_work_again(demo, capsys):
+def test_a_second_demo_prints_the_rows_without_training_again(demo, capsys):
     out, rows = demo
-    kept = [out / "set" / "synth.json", out / "average-pooling" / "log.jsonl", out / "sta" / "log.jsonl"]
+    kept = [out / "set" / "synth.json", out / "run" / "log.jsonl"]
     before = [path.stat().st_mtime_ns for path in kept]
     assert run_demo(out, epochs=1, settings=TINY) == rows
     assert [path.stat().st_mtime_ns for path in kept] == before
     printed = capsys.readouterr().out
-    for row in rows.values():
-        assert all(f"{100 * row[figure]:.1f}" in printed for figure in ("mAP", "rank1", "rank5"))
-    assert re.search(r"STA minus average pooling: mAP [+-]\d+\.\d \[.*\(16 queries of \d+ persons", printed)
+    for conditions in rows.values():
+        for row in conditions.values():
+            assert all(f"{100 * row[figure]:.1f}" in printed for figure in ("mAP", "rank1", "rank5"))
+    for condition in ("clean", "corrupted"):
+        difference = (
+            r"consensus pooling minus average pooling: mAP [+-]\d+\.\d \[.*\(16 queries of \d+ persons"
+        )
+        assert re.search(f"{condition}: {difference}", printed)
 
 
 def test_another_seed_needs_another_folder(demo):

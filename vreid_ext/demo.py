@@ -1,6 +1,7 @@
-"""Demo: trains two models on a rendered set and draws the results. Takes minutes on two CPU cores.
+"""Demo: trains a model on a rendered set and compares two poolings on test tracklets with corrupted frames.
 
-Nothing is downloaded: the people are rendered and the backbones are initialized randomly.
+It takes minutes on two CPU cores. Nothing is downloaded: the people are rendered and the backbone is
+initialized randomly.
 """
 
 import json
@@ -11,9 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vreid_ext.data import Tracklet, sample_clip
 from vreid_ext.data.synth import synthesize
-from vreid_ext.engine.build import dataset_of
+from vreid_ext.engine.build import corruption_of, dataset_of
 from vreid_ext.engine.config import load_recipe
+from vreid_ext.engine.evaluate import evaluate_checkpoint
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.run_comparison import differences_or_reason, summary
 from vreid_ext.engine.train import train
@@ -21,8 +24,11 @@ from vreid_ext.report import plot_cmc, plot_curves
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.page import report_checkpoint
 
-SYSTEMS = {"average pooling": "synth_avg", "STA": "synth_sta"}
-SET = {"layout": "mars", "ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [64, 32]}
+RECIPE = "synth_frame"
+AVERAGE, CONSENSUS = "average pooling", "consensus pooling"
+POOLINGS = {AVERAGE: [], CONSENSUS: ["model.pooling=consensus"]}
+CONDITIONS = {"clean": [], "corrupted": ["eval.corrupt=0.333"]}
+SET = {"layout": "mars", "ids": 60, "cameras": 4, "tracklets": 2, "frames": 8, "size": [128, 64]}
 PICTURES = 3
 
 
@@ -33,25 +39,28 @@ def run_demo(
     epochs: int | None = None,
     settings: dict[str, Any] | None = None,
     quiet: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Render a set, train average pooling and STA on it, print results and draw pictures.
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Render a set, train a model on single frames, and evaluate it with average and with consensus pooling.
 
-    Printed are a table of the results and the difference between the two models with its interval
+    Both poolings are evaluated with the frames as they are and with a third of them corrupted
+    (`data.Corruption`). Printed are a table of the results and the differences with their intervals
     (`metrics.compare`).
 
-    Writes to `out`: `set/` (rendered once, then reused), `average-pooling/` and `sta/` (runs; an interrupted
-    run is resumed), `report.html` with both models and the ranked lists of STA, `curves.png`, `cmc.png` and
-    `attention-1.png` to `attention-3.png`.
+    Writes to `out`: `set/` (rendered once, then reused), `run/` (an interrupted run is resumed), the figures
+    of the four evaluations as JSON, `report.html` with the ranked lists of consensus pooling on the corrupted
+    set, `curves.png`, `cmc.png`, and `attention-1.png` to `attention-3.png` with the weights of clips that
+    have a corrupted frame.
 
     Args:
         out: a new folder, or the folder of an earlier demo with the same arguments.
         seed: seed of the set and of the training.
-        epochs: number of training epochs; None: as in the recipes.
+        epochs: number of training epochs; None: as in the recipe.
         settings: arguments of `synthesize`, except the seed, that override those of the demo.
         quiet: print nothing.
 
     Returns:
-        For each model the metrics of its evaluation: mAP, mINP, rank1, rank5, cmc and so on, as fractions.
+        For each pooling and condition ("clean", "corrupted") the metrics of the evaluation: mAP, mINP, rank1,
+        rank5, cmc and so on, as fractions.
 
     Raises:
         ValueError: `out` contains another set, or other files.
@@ -59,25 +68,39 @@ def run_demo(
     out = Path(out)
     console = Console(quiet=quiet)
     data_root = _render(out / "set", {**SET, **(settings or {}), "seed": seed}, console)
-    rows, runs = {}, {}
-    for system, recipe_name in SYSTEMS.items():
-        console.print(f"training {system} ({recipe_name})")
-        overrides = [f"dataset.root={data_root}", f"seed={seed}"]
-        overrides += [] if epochs is None else [f"train.epochs={epochs}"]
-        runs[system] = out / system.lower().replace(" ", "-")
-        rows[system] = train(load_recipe(recipe_name, overrides), runs[system], quiet=quiet)["rows"][0]
+    console.print(f"training ({RECIPE})")
+    overrides = [f"dataset.root={data_root}", f"seed={seed}"]
+    overrides += [] if epochs is None else [f"train.epochs={epochs}"]
+    run = out / "run"
+    train(load_recipe(RECIPE, overrides), run, quiet=quiet)
 
-    plot_curves({system: run / "log.jsonl" for system, run in runs.items()}, out / "curves.png")
-    plot_cmc({system: row["cmc"][:20] for system, row in rows.items()}, out / "cmc.png")
-    _picture_attention(runs["STA"], out)
-    beside = {"average pooling": runs["average pooling"]}
-    page = report_checkpoint(runs["STA"], figures=out / "report.json", beside=beside)["page"]
+    console.print("evaluation with and without corrupted frames")
+    files = {
+        (pooling, condition): out / f"{pooling.split()[0]}-{condition}.json"
+        for pooling in POOLINGS
+        for condition in CONDITIONS
+    }
+    files[CONSENSUS, "corrupted"] = out / "report.json"
+    rows: dict[str, dict[str, dict[str, Any]]] = {pooling: {} for pooling in POOLINGS}
+    for (pooling, condition), file in files.items():
+        overrides = [*POOLINGS[pooling], *CONDITIONS[condition]]
+        if file.stem == "report":
+            beside = {AVERAGE: files[AVERAGE, "corrupted"]}
+            result = report_checkpoint(run, overrides, figures=file, beside=beside)
+        else:
+            result = evaluate_checkpoint(run, overrides, out=file)
+        rows[pooling][condition] = result["rows"][0]
+    plot_curves({RECIPE: run / "log.jsonl"}, out / "curves.png")
+    plot_cmc({pooling: row["corrupted"]["cmc"][:20] for pooling, row in rows.items()}, out / "cmc.png")
+    _picture_attention(run, [*POOLINGS[CONSENSUS], *CONDITIONS["corrupted"]], out)
+
     console.print(_table(rows))
-    differences = differences_or_reason({system: [run] for system, run in runs.items()})
-    console.print(*map(summary, differences), sep="\n", markup=False, soft_wrap=True)
+    for condition in CONDITIONS:
+        differences = differences_or_reason({pooling: [files[pooling, condition]] for pooling in POOLINGS})
+        console.print(f"{condition}:", *map(summary, differences), markup=False, soft_wrap=True)
     pictures = f"pictures: {out}/curves.png, cmc.png, attention-1.png ... attention-{PICTURES}.png"
     console.print(pictures, markup=False, soft_wrap=True)
-    console.print(f"report (open it in a browser): {page}", markup=False, soft_wrap=True)
+    console.print(f"report (open it in a browser): {out}/report.html", markup=False, soft_wrap=True)
     return rows
 
 
@@ -102,20 +125,29 @@ def _render(root: Path, settings: dict[str, Any], console: Console) -> Path:
         )
 
 
-def _picture_attention(run: Path, out: Path) -> None:
-    """Draw the attention on clips of queries that are evenly spaced in the list of queries."""
-    model, recipe, _ = open_checkpoint(run)
-    queries = dataset_of(recipe.dataset).query
+def _picture_attention(run: Path, overrides: list[str], out: Path) -> None:
+    """Draw the weights of clips that have a corrupted frame, of some queries."""
+    model, recipe, _ = open_checkpoint(run, overrides)
+    data = dataset_of(recipe.dataset)
+    corruption = corruption_of(recipe.eval, data)
+
+    def corrupted_frames(tracklet: Tracklet) -> int:
+        chosen = sample_clip(len(tracklet), recipe.eval.frames[0], "evenly").tolist()
+        return sum(corruption is not None and corruption.corrupts(tracklet, frame) for frame in chosen)
+
+    queries = [tracklet for tracklet in data.query if corrupted_frames(tracklet) == 1] or data.query
     for number in range(PICTURES):
         tracklet = queries[number * len(queries) // PICTURES]
-        picture_attention(model, recipe, tracklet, out / f"attention-{number + 1}.png")
+        file = out / f"attention-{number + 1}.png"
+        picture_attention(model, recipe, tracklet, file, corruption=corruption)
 
 
-def _table(rows: dict[str, dict[str, Any]]) -> Table:
-    table = Table("system", title="synthetic set, cross-camera retrieval (%)")
+def _table(rows: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    table = Table("pooling", "frames", title="rendered set, cross-camera retrieval (%)")
     figures = {"mAP": "mAP", "rank1": "rank-1", "rank5": "rank-5"}
     for heading in figures.values():
         table.add_column(heading, justify="right")
-    for system, row in rows.items():
-        table.add_row(system, *(f"{100 * row[figure]:.1f}" for figure in figures))
+    for pooling, conditions in rows.items():
+        for condition, row in conditions.items():
+            table.add_row(pooling, condition, *(f"{100 * row[figure]:.1f}" for figure in figures))
     return table

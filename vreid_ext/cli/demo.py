@@ -17,7 +17,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the rendered set and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Render a set, train average pooling and STA on it, and draw curves and attention (minutes on a CPU)."""
+    """Render a set, train a model, and compare two poolings on corrupted frames (minutes on a CPU)."""
     from vreid_ext.demo import run_demo
 
     with interruptible(RESUMES):
