@@ -106,7 +106,7 @@ def rank_counts(
     _offset(offset, columns)
     _positives(start, index, distance, rows, distances.device)
     groups = _left_out(left_out, rows, distances.device)
-    _kept(kept, columns, distances.device)
+    _checks.mask("kept", kept, (columns,), distances.device, "(G,)")
     if distances.dtype in (torch.float16, torch.bfloat16):
         distances = distances.float()
     return _rank_counts(backend, distances, start, index, distance, *groups, kept, offset)
@@ -147,7 +147,7 @@ def feature_rank_counts(
     _offset(offset, len(gallery))
     _positives(start, index, distance, len(query), query.device)
     groups = _left_out(left_out, len(query), query.device)
-    _kept(kept, len(gallery), query.device)
+    _checks.mask("kept", kept, (len(gallery),), query.device, "(G,)")
     return _feature_rank_counts(
         backend, query, gallery, start, index, distance, *groups, kept, metric, offset
     )
@@ -204,7 +204,7 @@ def nearest_and_farthest(
     _features(query, gallery, metric)
     k = _checks.integer("k", k, 1)
     groups = _left_out(left_out, len(query), query.device)
-    _kept(kept, len(gallery), query.device)
+    _checks.mask("kept", kept, (len(gallery),), query.device, "(G,)")
     result: tuple[Tensor, Tensor, Tensor] = _top_k(backend, query, gallery, k, metric, *groups, kept)
     return result
 
@@ -287,17 +287,6 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
                 f"{int(index[item - 1])} before {int(index[item])}"
             )
     return (start, index) if len(index) else (None, None)
-
-
-def _kept(kept: Any, columns: int, device: torch.device) -> None:
-    if kept is None:
-        return
-    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
-        got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"kept: expected None or a bool tensor (G,), got {got}")
-    if kept.shape != (columns,):
-        raise ValueError(f"kept: expected shape ({columns},), got {tuple(kept.shape)}")
-    _checks.same_device("kept", kept, device)
 
 
 # The reference loops over queries and reads their positives, so it cannot be traced.

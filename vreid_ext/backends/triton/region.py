@@ -10,7 +10,7 @@ from vreid_ext.backends.reference.region import frame_weights
 from vreid_ext.backends.triton import region_kernels as kernels
 from vreid_ext.backends.triton.configs import REGION_C, REGION_D, REGION_I, REGION_OVERLAP_I
 from vreid_ext.backends.triton.launch import launch, on_device
-from vreid_ext.backends.triton.sta import _flat, _mask, _walk
+from vreid_ext.backends.triton.maps import flat, mask, walk
 
 
 def region_pool(args: signatures.RegionPool) -> tuple[Tensor, Tensor, Tensor]:
@@ -23,7 +23,7 @@ def region_pool(args: signatures.RegionPool) -> tuple[Tensor, Tensor, Tensor]:
     with on_device(x):
         launch(
             kernels.gather_regions, (b * t, ceil(c / REGION_C)),
-            x, weights, features, t, c, regions, h * w, *_walk(x), FLAT=_flat(x),
+            x, weights, features, t, c, regions, h * w, *walk(x), FLAT=flat(x),
             BLOCK_K=_padded(regions), BLOCK_C=REGION_C, BLOCK_I=REGION_I,
         )  # fmt: skip
         _overlap(weights, overlap, root=True, unit=True)
@@ -45,8 +45,8 @@ def region_pool_backward(args: signatures.RegionPoolBackward) -> tuple[Tensor, T
             parts = weights.new_empty((b, t, tiles, regions, cells))
             launch(
                 kernels.region_gradients, (b * t, tiles),
-                x, dx, weights, grad_features.contiguous(), parts, t, c, regions, cells, *_walk(x),
-                *_walk(dx)[1:], FLAT=_flat(x, dx),
+                x, dx, weights, grad_features.contiguous(), parts, t, c, regions, cells, *walk(x),
+                *walk(dx)[1:], FLAT=flat(x, dx),
                 BLOCK_K=_padded(regions), BLOCK_C=REGION_C, BLOCK_I=REGION_I,
             )  # fmt: skip
             slope = slope + parts.sum(2)
@@ -78,7 +78,7 @@ def temporal_pool(args: signatures.TemporalPool) -> tuple[Tensor, Tensor]:
     with on_device(args.features):
         launch(
             kernels.pool_frames, (b, k, ceil(d / REGION_D)),
-            weights, args.features.contiguous(), _mask(args.valid), pooled, t, k, d, BLOCK_D=REGION_D,
+            weights, args.features.contiguous(), mask(args.valid), pooled, t, k, d, BLOCK_D=REGION_D,
         )  # fmt: skip
     return pooled, weights
 
@@ -91,7 +91,7 @@ def temporal_pool_backward(args: signatures.TemporalPoolBackward) -> tuple[Tenso
     with on_device(args.features):
         launch(
             kernels.frame_gradients, (b, t, k),
-            args.grad.contiguous(), weights, args.features.contiguous(), _mask(args.valid), slope, dfeatures,
+            args.grad.contiguous(), weights, args.features.contiguous(), mask(args.valid), slope, dfeatures,
             t, k, d, BLOCK_D=REGION_D,
         )  # fmt: skip
     return weights * (slope - (weights * slope).sum(1, keepdim=True)), dfeatures

@@ -15,11 +15,14 @@ from vreid_ext.backends.triton.configs import (
     BLOCK_M,
     BLOCK_N,
     BLOCK_T,
+    SCORE_C,
     Tile,
+    fuse_gradient_tile,
     small_tile,
     streaming_tile,
 )
 from vreid_ext.backends.triton.launch import launch, on_device
+from vreid_ext.backends.triton.maps import flat, mask, walk
 
 
 def attention_map(args: signatures.AttentionMap) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ def block_scores(args: signatures.BlockScores) -> tuple[Tensor, Tensor]:
             kernels.block_mass,
             (clips * frames,),
             args.attention.contiguous(),
-            _mask(args.valid),
+            mask(args.valid),
             mass,
             args.blocks,
             cells,
@@ -69,7 +72,7 @@ def block_scores_backward(args: signatures.BlockScoresBackward) -> Tensor:
         slope, mean_slope = _score_gradient(args.grad, None, None, args.valid, args.scores)
         launch(
             kernels.mass_gradient, (clips * frames,),
-            slope, mean_slope, args.total, _mask(args.valid), args.attention.contiguous(), dattention, frames,
+            slope, mean_slope, args.total, mask(args.valid), args.attention.contiguous(), dattention, frames,
             blocks, cells,
             BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
         )  # fmt: skip
@@ -86,8 +89,8 @@ def fuse(args: signatures.Fuse) -> tuple[Tensor, Tensor]:
     with on_device(x):
         launch(
             kernels.fuse, (clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells)),
-            x, args.scores.contiguous(), _mask(args.valid), fused, choice, frames, channels, blocks, cells,
-            *_walk(x), FLAT=_flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+            x, args.scores.contiguous(), mask(args.valid), fused, choice, frames, channels, blocks, cells,
+            *walk(x), FLAT=flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
             num_warps=tile.num_warps,
         )  # fmt: skip
     return fused, choice
@@ -98,16 +101,16 @@ def fuse_backward(args: signatures.FuseBackward) -> tuple[Tensor, Tensor]:
     clips, frames, channels, height, width = x.shape
     blocks = args.scores.shape[2]
     cells = height * width // blocks
-    tile = streaming_tile(x, cells)
+    tile = fuse_gradient_tile(x, cells)
     grid = (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells))
     parts = x.new_empty((clips, frames, blocks, ceil(cells / tile.BLOCK_I), grid[1]), dtype=torch.float32)
     dx = torch.empty_like(x)
     with on_device(x):
         launch(
             kernels.fuse_gradient, grid,
-            grad, x, args.scores.contiguous(), args.choice, _mask(args.valid), dx, parts, frames, channels,
-            blocks, cells, *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
-            FLAT=_flat(grad, x, dx), **tile._replace(BLOCK_C=tile.BLOCK_C // 2, num_warps=8)._asdict(),
+            grad, x, args.scores.contiguous(), args.choice, mask(args.valid), dx, parts, frames, channels,
+            blocks, cells, *walk(grad)[1:2], *walk(grad)[3:], *walk(x), *walk(dx)[1:],
+            FLAT=flat(grad, x, dx), **tile._asdict(),
         )  # fmt: skip
         return dx, in_strides_of(args.scores, parts.sum((3, 4)))
 
@@ -188,15 +191,15 @@ def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[
         kernels.channel_sums,
         grid,
         x,
-        _mask(valid),
+        mask(valid),
         squares,
         sums,
         frames,
         channels,
         count,
         cells,
-        *_walk(x),
-        FLAT=_flat(x),
+        *walk(x),
+        FLAT=flat(x),
         **tile._asdict(),
     )
     if sums is None:
@@ -218,7 +221,7 @@ def _normalize(
     tile = small_tile(size // blocks)
     launch(
         kernels.normalize_energy, (norm.numel(),),
-        squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
+        squares, mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
         L2=normalize == "l2", BLOCK_N=BLOCK_N, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
     )  # fmt: skip
 
@@ -237,7 +240,7 @@ def _clip_scores(
     channels = 1 if sums is None else sums.shape[3]
     launch(
         kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
-        mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
+        mass, mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
         BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=1,
     )  # fmt: skip
 
@@ -258,8 +261,8 @@ def _score_gradient(
     grad_scores = None if grad_scores is None else grad_scores.contiguous()
     launch(
         kernels.score_gradient, (clips, blocks),
-        grad_scores, grad_pooled, sums, _mask(valid), scores, slope, mean_slope, frames, channels, size,
-        BLOCK_T=BLOCK_T, BLOCK_C=4 * BLOCK_C,
+        grad_scores, grad_pooled, sums, mask(valid), scores, slope, mean_slope, frames, channels, size,
+        BLOCK_T=BLOCK_T, BLOCK_C=SCORE_C,
     )  # fmt: skip
     return slope, mean_slope
 
@@ -281,7 +284,7 @@ def _energy_gradient(
     launch(
         kernels.energy_gradient, (clips * frames,),
         None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
-        _mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
+        mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
         ROOT=energy == "l2", L2=normalize == "l2", BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
     )  # fmt: skip
     return weight
@@ -304,8 +307,8 @@ def _map_gradient(
         scores = choice = None
     launch(
         kernels.map_gradient, (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells)),
-        x, dx, _mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
-        *_walk(x), *_walk(dx)[1:], FLAT=_flat(x, dx), **tile._asdict(),
+        x, dx, mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
+        *walk(x), *walk(dx)[1:], FLAT=flat(x, dx), **tile._asdict(),
     )  # fmt: skip
     return dx
 
@@ -328,20 +331,5 @@ def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
     return distances
 
 
-def _mask(valid: Tensor | None) -> Tensor | None:
-    return None if valid is None else valid.contiguous().view(torch.uint8)
-
-
 def _tiles(tile: Tile, blocks: int, cells: int) -> int:
     return ceil(blocks / tile.BLOCK_K) * ceil(cells / tile.BLOCK_I)
-
-
-def _walk(x: Tensor) -> tuple[int, ...]:
-    """Width and strides of a map (B,T,C,H,W). For width 1, the stride between cells is that of the rows."""
-    *outer, stride_h, stride_w = x.stride()
-    return x.shape[4], *outer, stride_h, stride_w if x.shape[4] > 1 else stride_h
-
-
-def _flat(*maps: Tensor) -> bool:
-    """Whether the cells of each map have a constant stride."""
-    return all(x.shape[3] == 1 or x.shape[4] == 1 or x.stride(3) == x.shape[4] * x.stride(4) for x in maps)
