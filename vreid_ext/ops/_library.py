@@ -155,7 +155,9 @@ def _operator(
             _no_tangents(name, backend, inputs)
             return overload(*inputs, backend)
         if apply is not None and torch.is_grad_enabled():
-            return apply(*inputs, backend)
+            for i in tensors:  # without a gradient, an autograd node would only cost time
+                if inputs[i] is not None and inputs[i].requires_grad:
+                    return apply(*inputs, backend)
         return kernel(backend, instance(inputs))
 
     return run
