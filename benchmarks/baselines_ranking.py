@@ -1,11 +1,6 @@
-"""Baselines of the ranking benchmarks: torchreid from its wheel, and torch's sort and top-k.
+"""Baselines of the ranking benchmarks: torchreid from its wheel, and torch's sort and top-k."""
 
-`pip install --no-deps pyppbox-torchreid` installs the wheel.
-"""
-
-import importlib.util
-import sys
-from importlib.machinery import ModuleSpec
+import importlib
 from types import ModuleType
 
 import numpy as np
@@ -14,23 +9,11 @@ from torch import Tensor
 
 
 def torchreid(module: str) -> ModuleType | None:
-    """Import a module of the wheel, such as "utils.rerank"; returns None if the wheel is not installed.
-
-    The `__init__` files of its parent packages are not executed, as they import many other dependencies.
-    """
-    package, _, _ = f"pyppbox_torchreid.{module}".rpartition(".")
-    found = importlib.util.find_spec("pyppbox_torchreid")
-    if found is None or not found.submodule_search_locations:
+    """Import a module of the wheel, such as "utils.rerank"; returns None if the wheel is not installed."""
+    try:
+        return importlib.import_module(f"pyppbox_torchreid.{module}")
+    except ImportError:
         return None
-    (root,) = found.submodule_search_locations
-    for name in ("pyppbox_torchreid", package):
-        shell = ModuleType(name)
-        shell.__spec__ = ModuleSpec(name, None)
-        shell.__spec__.submodule_search_locations = shell.__path__ = [
-            root + name.removeprefix("pyppbox_torchreid").replace(".", "/")
-        ]
-        sys.modules.setdefault(name, shell)
-    return importlib.import_module(f"pyppbox_torchreid.{module}")
 
 
 def by_sorting(

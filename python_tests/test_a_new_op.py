@@ -35,7 +35,7 @@ def test_the_steps_give_an_op_that_passes_its_tests(tmp_path):
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my_backend\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text("[{}]\n{} = {}\n".format(*entry))
     tests = [name for _, name, _ in STEPS if name.startswith("python_tests")]
-    assert len(STEPS) == len(NAMED) == 8
+    assert len(STEPS) == len(NAMED) == 9
     assert all(shown == name for shown, name in NAMED)
     assert len(tests) == 1
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"}

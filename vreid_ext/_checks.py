@@ -53,15 +53,15 @@ def labelled_rows(name: str, rows: Any, labels_name: str, labels: Any, *, empty:
     same_device(labels_name, labels, rows.device)
 
 
-def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> None:
-    """Check None or a bool tensor with the given shape and device."""
+def mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device, axes: str = "(B,T)") -> None:
+    """Check None or a bool tensor with the given shape and device; `axes` names the axes in messages."""
     if value is None:
         return
     if not isinstance(value, Tensor) or value.dtype != torch.bool:
         got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name}: expected None or a bool tensor (B,T), got {got}")
+        raise TypeError(f"{name}: expected None or a bool tensor {axes}, got {got}")
     if tuple(value.shape) != shape:
-        raise ValueError(f"{name}: expected shape (B,T) = {shape}, got {tuple(value.shape)}")
+        raise ValueError(f"{name}: expected shape {axes} = {shape}, got {tuple(value.shape)}")
     same_device(name, value, device)
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from vreid_ext import backends
-from vreid_ext.backends.table import function
 
 backend = backends.load("cuda")
 GPU = torch.device("cuda")
@@ -193,10 +192,9 @@ def test_forward_and_backward_can_be_captured_in_a_graph():
     grad = torch.ones(4, 512, device="cuda")
 
     def step() -> tuple[Tensor, Tensor]:
-        pooled, scores, attention, *saved = function("cuda", "sta_pool")(x, None, 4)
-        return pooled, function("cuda", "sta_pool_backward")(
-            grad, None, None, x, None, scores, attention, *saved
-        )
+        pooled, *saved = torch.ops.vreid_ext.sta_pool(x, None, 4, "cuda")
+        gradient = torch.ops.vreid_ext.sta_pool_backward(grad, None, None, x, None, *saved, "cuda")
+        return pooled, gradient
 
     step()
     graph = torch.cuda.CUDAGraph()

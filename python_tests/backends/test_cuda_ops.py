@@ -18,7 +18,6 @@ from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.backends import cuda as backend
-from vreid_ext.backends.table import function
 
 SIMT = os.environ.get("VREID_TEST_SIMT")
 if SIMT:
@@ -142,10 +141,10 @@ def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(check, fe
 @pytest.mark.parametrize("device", DEVICES)
 def test_ties_choose_the_first_frame_and_nan_propagates(feature_map, device):
     x = feature_map((1, 1, 8, 4, 4), device).repeat(1, 6, 1, 1, 1)
-    assert function("cuda", "sta_pool")(x, None, 2)[-1].tolist() == [[0, 0]]
+    assert torch.ops.vreid_ext.sta_pool(x, None, 2, "cuda")[-1].tolist() == [[0, 0]]
     valid = torch.tensor([[0, 0, 0, 0, 0, 1]], device=device).bool()
-    assert function("cuda", "sta_pool")(x, valid, 2)[-1].tolist() == [[5, 5]]
-    assert function("cuda", "sta_pool")(x, ~valid & valid, 2)[-1].tolist() == [[-1, -1]]
+    assert torch.ops.vreid_ext.sta_pool(x, valid, 2, "cuda")[-1].tolist() == [[5, 5]]
+    assert torch.ops.vreid_ext.sta_pool(x, ~valid & valid, 2, "cuda")[-1].tolist() == [[-1, -1]]
     x[0, 1, 3, 2, 2] = float("nan")
     pooled, scores, attention = ops.sta_pool(x, 2, backend="cuda")
     assert attention[0, 1].isnan().all()
@@ -286,7 +285,8 @@ def test_hard_pairs_of_equal_rows_far_from_the_origin_and_not_finite(device):
     assert not one.valid.any()
     assert (one.negative_index == -1).all()
     assert (one.negative_distance == 0).all()
-    distance, index = function("cuda", "batch_hard")(x.mul(float("nan")), labels, None, None, "euclidean")
+    rows = x.mul(float("nan"))
+    distance, index = torch.ops.vreid_ext.batch_hard(rows, labels, None, None, "euclidean", "cuda")
     assert distance.isnan().all()
     assert (index >= 0).all()
 

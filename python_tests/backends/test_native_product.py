@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 native = pytest.importorskip("vreid_ext._native", reason="vreid_ext._native is not built")
+from vreid_ext.backends import signatures  # noqa: E402
 from vreid_ext.backends.native import product, ranking  # noqa: E402
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -104,7 +105,7 @@ def test_bits_of_a_ranking_do_not_depend_on_the_number_of_queries(metric):
     x, y = draw(300, 257), draw(500, 257, seed=1)
 
     def rank(query: Tensor) -> tuple[Tensor, ...]:
-        return ranking.top_k(query, y, 5, metric, None, None, None)
+        return ranking.top_k(signatures.TopK(query, y, 5, metric, None, None, None))
 
     whole = rank(x)
     for first, last in [(0, 1), (17, 27), (100, 133), (3, 299)]:

@@ -11,7 +11,7 @@ from fuzz.campaign import some_calls
 from torch import Tensor
 
 from vreid_ext import backends, ops
-from vreid_ext.backends.table import OPS, function
+from vreid_ext.backends.table import OPS
 
 pytest.importorskip("triton")
 
@@ -107,11 +107,10 @@ def test_zero_frame_is_uniform_and_takes_no_gradient_through_attention(check, fe
 
 def test_ties_choose_the_first_frame(feature_map, device):
     x = feature_map((1, 1, 8, 4, 4), device).repeat(1, 6, 1, 1, 1)
-    choice = function("triton", "sta_pool")(x, None, 2)[-1]
-    assert choice.tolist() == [[0, 0]]
+    assert torch.ops.vreid_ext.sta_pool(x, None, 2, "triton")[-1].tolist() == [[0, 0]]
     valid = torch.tensor([[0, 0, 0, 0, 0, 1]], device=device).bool()
-    assert function("triton", "sta_pool")(x, valid, 2)[-1].tolist() == [[5, 5]]
-    assert function("triton", "sta_pool")(x, ~valid & valid, 2)[-1].tolist() == [[-1, -1]]
+    assert torch.ops.vreid_ext.sta_pool(x, valid, 2, "triton")[-1].tolist() == [[5, 5]]
+    assert torch.ops.vreid_ext.sta_pool(x, ~valid & valid, 2, "triton")[-1].tolist() == [[-1, -1]]
 
 
 def test_nan_in_a_valid_frame_propagates(feature_map, device):
@@ -201,11 +200,9 @@ def test_forward_and_backward_can_be_captured_in_a_graph(feature_map):
     grad = torch.ones(4, 512, device="cuda")
 
     def step() -> tuple[Tensor, Tensor]:
-        pooled, *saved = function("triton", "sta_pool")(x, None, 4)
-        scores, attention, *rest = saved
-        return pooled, function("triton", "sta_pool_backward")(
-            grad, None, None, x, None, scores, attention, *rest
-        )
+        pooled, *saved = torch.ops.vreid_ext.sta_pool(x, None, 4, "triton")
+        gradient = torch.ops.vreid_ext.sta_pool_backward(grad, None, None, x, None, *saved, "triton")
+        return pooled, gradient
 
     step()
     graph = torch.cuda.CUDAGraph()

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -75,33 +75,40 @@ def feature_map(shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> Tens
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
+def call(kernel: Callable[[Any], Any], *args: Any) -> Any:
+    """Call a kernel with an instance of its signature."""
+    return kernel(get_type_hints(kernel)["args"](*args))
+
+
 def run_sta(x: Tensor, blocks: int, masked: bool) -> None:
     """The STA ops forward and backward."""
     valid = torch.empty(x.shape[:2], dtype=torch.bool, device="meta") if masked else None
-    pooled, scores, attention, *saved = sta.sta_pool(x, valid, blocks)
+    pooled, scores, attention, *saved = call(sta.sta_pool, x, valid, blocks)
     for grads in ((pooled, scores, attention), (pooled, None, None), (None, None, attention)):
-        sta.sta_pool_backward(*grads, x, valid, scores, attention, *saved)
+        call(sta.sta_pool_backward, *grads, x, valid, scores, attention, *saved)
     for energy, normalize in itertools.product(["sum_square", "l2"], ["sum", "l2"]):
-        attention, norm = sta.attention_map(x, energy, normalize)
-        sta.attention_map_backward(attention, x, attention, norm, energy, normalize)
-    scores, total = sta.block_scores(attention, valid, blocks)
-    sta.block_scores_backward(scores, attention, valid, scores, total)
-    fused, choice = sta.fuse(x, scores, valid)
-    sta.fuse_backward(fused, x, scores, choice, valid)
+        attention, norm = call(sta.attention_map, x, energy, normalize)
+        call(sta.attention_map_backward, attention, x, attention, norm, energy, normalize)
+    scores, total = call(sta.block_scores, attention, valid, blocks)
+    call(sta.block_scores_backward, scores, attention, valid, scores, total)
+    fused, choice = call(sta.fuse, x, scores, valid)
+    call(sta.fuse_backward, fused, x, scores, choice, valid)
     pairs = torch.empty(len(x), 3, 2, dtype=torch.int64, device="meta")
-    sta.inter_frame_distance_backward(sta.inter_frame_distance(attention, pairs), attention, pairs)
+    call(
+        sta.inter_frame_distance_backward, call(sta.inter_frame_distance, attention, pairs), attention, pairs
+    )
 
 
 def run_region(x: Tensor, regions: int, masked: bool) -> None:
     b, t, _, h, w = x.shape
     valid = torch.empty(b, t, dtype=torch.bool, device="meta") if masked else None
     logits = torch.empty(b, t, regions, h * w, device="meta")
-    features, weights, overlap = region.region_pool(logits, x)
-    region.region_pool_backward(features, weights, overlap, weights, x)
+    features, weights, overlap = call(region.region_pool, logits, x)
+    call(region.region_pool_backward, features, weights, overlap, weights, x)
     for form in ("hellinger", "text"):
-        region.hellinger_overlap_backward(region.hellinger_overlap(weights, form), weights, form)
-    pooled, weights = region.temporal_pool(logits[..., 0], features, valid)
-    region.temporal_pool_backward(pooled, weights, features, valid)
+        call(region.hellinger_overlap_backward, call(region.hellinger_overlap, weights, form), weights, form)
+    pooled, weights = call(region.temporal_pool, logits[..., 0], features, valid)
+    call(region.temporal_pool_backward, pooled, weights, features, valid)
 
 
 def run_mining(n: int, size: int, m: int | None, dtype: torch.dtype, metric: str) -> None:
@@ -112,12 +119,12 @@ def run_mining(n: int, size: int, m: int | None, dtype: torch.dtype, metric: str
     x, labels = rows(n)
     ref, ref_labels = rows(m) if m else (None, None)
     for soft in (False, True):
-        mining.batch_hard_triplet(x, labels, ref, ref_labels, metric, 0.3, soft)
-    distance, index = mining.batch_hard(x, labels, ref, ref_labels, metric)
-    mining.mined_distance(x, ref, index, metric)
-    mining.mined_distance_backward(distance, x, ref, index, distance, metric, True, True)
+        call(mining.batch_hard_triplet, x, labels, ref, ref_labels, metric, 0.3, soft)
+    distance, index = call(mining.batch_hard, x, labels, ref, ref_labels, metric)
+    call(mining.mined_distance, x, ref, index, metric)
+    call(mining.mined_distance_backward, distance, x, ref, index, distance, metric, True, True)
     for include_self in (False, True):
-        mining.identity_hard(x, labels, metric, include_self)
+        call(mining.identity_hard, x, labels, metric, include_self)
 
 
 def run_part_metric(queries: int, items: int, parts: int, size: int, dtype: torch.dtype) -> None:
@@ -126,7 +133,7 @@ def run_part_metric(queries: int, items: int, parts: int, size: int, dtype: torc
         return features, torch.empty(count, parts, device="meta")
 
     sides = *side(queries), *side(items)
-    part_metric.part_distance_backward(part_metric.part_distance(*sides), *sides)
+    call(part_metric.part_distance_backward, call(part_metric.part_distance, *sides), *sides)
 
 
 def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -9,7 +9,6 @@ from vreid_ext._checks import METRICS
 
 pytest.importorskip("triton")
 
-from vreid_ext.backends.table import function
 from vreid_ext.backends.triton.configs import ProductTile, only
 
 # n, D, m (None: the anchors themselves): several tiles, sizes that no tile divides, one row.
@@ -126,11 +125,12 @@ def test_a_row_that_is_not_finite_shows(device):
     x, labels, *_ = make(20, 6, None, device)
     labels //= 2**41  # every label has several rows
     x[3, 2] = float("nan")
-    distance, index = function("triton", "batch_hard")(x, labels, None, None, "cosine")
+    registered, pairs = torch.ops.vreid_ext, (x, labels, None, None, "cosine")
+    distance, index = registered.batch_hard(*pairs, "triton")
     assert distance[:, 3].isnan().all()
     assert (index >= 0).all()
-    assert function("triton", "batch_hard_triplet")(x, labels, None, None, "cosine", 0.3, True)[0].isnan()
-    assert (function("triton", "identity_hard")(x, labels, "cosine", False)[:, 3] >= 0).all()
+    assert registered.batch_hard_triplet(*pairs, 0.3, True, "triton")[0].isnan()
+    assert (registered.identity_hard(x, labels, "cosine", False, "triton")[:, 3] >= 0).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -4,13 +4,15 @@ The modules export the fields of each tuple (`tuples`) and the names of the code
 python_tests/backends/test_addresses.py compares them with the definitions in this file.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 METRIC_CODES = {"euclidean": 0, "squared": 1, "cosine": 2}
+
+_Optional = TypeVar("_Optional", Tensor, Tensor | None)
 
 
 class FeatureMap(NamedTuple):
@@ -170,12 +172,12 @@ def rows(x: Tensor | None) -> Rows:
     return Rows(x.data_ptr(), DTYPE_CODES[x.dtype], n, d, x.stride(0))
 
 
-def contiguous_rows(x: Tensor) -> Tensor:
+def contiguous_rows(x: _Optional) -> _Optional:
     """x (N,D), or a copy if its rows are not contiguous."""
-    return x if x.stride(1) == 1 else x.contiguous()
+    return x if x is None or x.stride(1) == 1 else x.contiguous()
 
 
-def dense(tensor: Tensor | None) -> Tensor | None:
+def dense(tensor: _Optional) -> _Optional:
     return None if tensor is None else tensor.contiguous()
 
 

@@ -2,6 +2,9 @@
 
 from torch import Tensor
 
+from vreid_ext import _checks
+from vreid_ext.precision import widened
+
 
 class NotFiniteError(ValueError):
     """A row of an argument holds NaN, infinity or numbers whose squares overflow."""
@@ -11,6 +14,15 @@ class NotFiniteError(ValueError):
             f"{name}: expected finite numbers, got NaN, infinity or numbers whose squares overflow in row "
             f"{row}"
         )
+
+
+def finite_squares(name: str, x: Tensor) -> None:
+    """Check that the squared norms of rows are finite. Skipped on a GPU, where it would synchronize."""
+    if not _checks.seen(x):
+        return
+    finite = widened(x.detach()).square().sum(1).isfinite()
+    if not finite.all():
+        raise NotFiniteError(name, int((~finite).nonzero()[0]))
 
 
 def finite_rows(name: str, squares: Tensor, metric: str) -> None:

@@ -1,23 +1,27 @@
 """The table of ops, and the backends that have a kernel for each.
 
 A built-in backend is a subpackage with one module per family of ops, `<backend>/<family>.py`. The module has
-a function `<op>` for each op and, if the op is differentiable, `<op>_backward`. `<backend>/__init__.py` has
+a function `<op>` for each op and, if the op is differentiable, `<op>_backward`. Each function takes an
+instance of its class in `backends.signatures`; only the functions of the reference take the arguments one by
+one, so that they read like formulas, and have no `<op>_backward`. `<backend>/__init__.py` has
 `unavailable(device, dtype)`, which returns the reason why the backend cannot run on a device with a dtype, or
 None.
 
 Other packages add backends by an entry point in the group `vreid_ext.backends`. The name of the entry point
-is the name of the backend; its value is a module with `unavailable` and the functions of the supported ops.
-Such a backend runs only if a call, `use_backend` or `VREID_BACKEND` selects it.
+is the name of the backend; its value is a module with `unavailable` and the functions of the supported ops,
+which take the arguments one by one. Such a backend runs only if a call, `use_backend` or `VREID_BACKEND`
+selects it.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, NamedTuple
 
 BUILT_IN = ("reference", "native", "triton", "cuda")
+_ALL = BUILT_IN[1:]  # the backends with kernels
 
 
 class Op(NamedTuple):
@@ -27,7 +31,6 @@ class Op(NamedTuple):
     backends: tuple[str, ...]
 
 
-_ALL = ("native", "triton", "cuda")
 OPS = {
     "attention_map": Op("sta", _ALL),
     "batch_hard": Op("mining", _ALL),
@@ -74,12 +77,14 @@ def has(backend: str, op: str) -> bool:
 
 @cache
 def function(backend: str, name: str) -> Callable[..., Any]:
-    """The function `<op>` or `<op>_backward` of a backend."""
+    """The function `<op>` or `<op>_backward` of a backend, as a function of an instance of its signature."""
     module = load(backend)
     if backend in BUILT_IN:
         module = import_module(f"{module.__name__}.{OPS[name.removesuffix('_backward')].family}")
     kernel: Callable[..., Any] = getattr(module, name)
-    return kernel
+    if backend in _ALL:
+        return kernel
+    return wraps(kernel)(lambda inputs: kernel(*inputs))
 
 
 @cache

@@ -25,7 +25,7 @@ class AITLoss(nn.Module):
         attribute_metric: distance of the attribute vectors, "cosine" (the paper) or "euclidean" (the
             authors' code).
         include_self: let the anchor be its own AP, as in the authors' code. The paper has j != a.
-        backend: "auto", "reference" or "native".
+        backend: "auto", "reference", "native", "triton" or "cuda".
 
     Call: `loss(features, attributes, targets)` with floating-point features (n,D) and attributes (n,A) and
     integer identities targets (n,) returns a float32 scalar (float64 for float64 features). The selection of

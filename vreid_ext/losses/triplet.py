@@ -19,7 +19,7 @@ class TripletLoss(nn.Module):
     Args:
         margin: m >= 0, or "soft" for ln(1 + exp(.)) instead of [m + .]_+.
         metric: "euclidean", "squared" or "cosine"; see `ops.batch_hard`.
-        backend: "auto", "reference" or "native".
+        backend: "auto", "reference", "native", "triton" or "cuda".
 
     Call: `loss(inputs, targets)` with floating-point inputs (n,D) and integer identities targets (n,), or
     `loss(inputs, targets, ref, ref_targets)` to select positives and negatives from ref (m,D). Returns a

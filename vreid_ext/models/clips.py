@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from vreid_ext.nn.frames import each_frame
 
 
+def check_clips(clips: Tensor, valid: Tensor | None) -> None:
+    """Check clips (B,T,3,h,w) and the mask of their frames (B,T)."""
+    if clips.dim() != 5 or clips.shape[2] != 3:
+        raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
+        raise ValueError(
+            f"valid: expected a bool tensor (B,T) = {tuple(clips.shape[:2])}, "
+            f"got {valid.dtype} {tuple(valid.shape)}"
+        )
+
+
 def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) -> Tensor:
     """Feature maps (B,T,C,H,W) of the frames of clips (B,T,3,h,w). The backbone's memory format is kept.
 
@@ -17,13 +28,7 @@ def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) 
     Raises:
         ValueError: clips, the mask `valid` (B,T) or the backbone's output have the wrong shape.
     """
-    if clips.dim() != 5 or clips.shape[2] != 3:
-        raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
-    if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-        raise ValueError(
-            f"valid: expected a bool tensor (B,T) = {tuple(clips.shape[:2])}, "
-            f"got {valid.dtype} {tuple(valid.shape)}"
-        )
+    check_clips(clips, valid)
     maps = each_frame(backbone, clips, valid)
     if maps.dim() != 5:
         raise ValueError(

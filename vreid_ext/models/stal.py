@@ -14,7 +14,7 @@ from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.losses.drawn import draws_for
 from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
-from vreid_ext.models.clips import in_evaluation
+from vreid_ext.models.clips import check_clips, in_evaluation
 from vreid_ext.models.heads import classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
@@ -341,13 +341,7 @@ class STAL(nn.Module):
     def _check(
         self, clips: Tensor, valid: Tensor | None, joints: Tensor | None, label: Tensor | None
     ) -> None:
-        if clips.dim() != 5 or clips.shape[2] != 3:
-            raise ValueError(f"clips: expected shape (B,T,3,h,w), got {tuple(clips.shape)}")
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != clips.shape[:2]):
-            raise ValueError(
-                f"valid: expected a bool tensor (B,T) = {tuple(clips.shape[:2])}, "
-                f"got {valid.dtype} {tuple(valid.shape)}"
-            )
+        check_clips(clips, valid)
         if joints is not None and joints.shape != (*clips.shape[:2], 14, 3):
             expected = (*clips.shape[:2], 14, 3)
             raise ValueError(f"joints: expected shape (B,T,14,3) = {expected}, got {tuple(joints.shape)}")

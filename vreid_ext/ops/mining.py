@@ -20,17 +20,16 @@ Common to all ops:
   compute float32 products as three TF32 products, accurate to seven digits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vreid_ext import _checks, backends
-from vreid_ext.backends import reference
-from vreid_ext.backends.errors import NotFiniteError
+from vreid_ext import _checks
+from vreid_ext.backends import signatures
+from vreid_ext.backends.errors import finite_squares
 from vreid_ext.ops._library import register
-from vreid_ext.precision import accumulator, in_full, widened
 
 
 class BatchHard(NamedTuple):
@@ -99,11 +98,7 @@ def batch_hard(
             would require a device synchronization.
     """
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
-    backend = backends.choose("batch_hard", backend, embeddings.device, embeddings.dtype)
-    if backend == "reference":
-        distance, index = _by_reference(reference.batch_hard, arguments)
-    else:
-        distance, index = _batch_hard(*arguments, backend)
+    distance, index = _batch_hard(backend, *arguments)
     (positive, negative), (positive_index, negative_index) = distance.unbind(), index.unbind()
     return BatchHard(positive, negative, positive_index, negative_index, (index >= 0).all(0))
 
@@ -131,10 +126,7 @@ def batch_hard_triplet(
     arguments = _checked(embeddings, labels, metric, ref, ref_labels)
     margin = _checks.margin(margin)
     soft, number = (True, 0.0) if margin == "soft" else (False, margin)
-    backend = backends.choose("batch_hard_triplet", backend, embeddings.device, embeddings.dtype)
-    if backend == "reference":
-        return _by_reference(reference.batch_hard_triplet, arguments, number, soft)
-    return _batch_hard_triplet(*arguments, number, soft, backend)[0]
+    return _batch_hard_triplet(backend, *arguments, number, soft)
 
 
 def identity_hard(
@@ -174,14 +166,8 @@ def _hard_of_identity(
     """`identity_hard` for the argument called `name` in error messages."""
     _checks.labelled_rows(name, x, "labels", labels)
     _checks.choice("metric", metric, _checks.METRICS)
-    backend = backends.choose("identity_hard", backend, x.device, x.dtype)
-    x, labels = x.detach(), labels.long()
-    _finite(name, x)
-    if backend == "reference":
-        index = in_full(reference.identity_hard, x, x, labels, metric, include_self)
-    else:
-        index = _identity_hard(x, labels, metric, include_self, backend)
-    negative_index, positive_index = index.unbind()
+    finite_squares(name, x)
+    negative_index, positive_index = _identity_hard(backend, x, labels.long(), metric, include_self).unbind()
     return IdentityHard(negative_index, positive_index, negative_index >= 0)
 
 
@@ -248,13 +234,9 @@ def mined_distance(
     if index.dim() != 2 or index.shape[1] != len(embeddings):
         raise ValueError(f"index: expected shape (M,{len(embeddings)}), got {tuple(index.shape)}")
     _checks.same_device("index", index, embeddings.device)
-    backend = backends.choose("mined_distance", backend, embeddings.device, embeddings.dtype)
-    count = len(embeddings if ref is None else ref)
-    if backend == "reference" or not count:
-        _checks.within("index", index, -1, count)
-    if backend == "reference" and count:
-        return in_full(reference.mined_distance, embeddings, embeddings, ref, index, metric)
-    return _mined_distance(embeddings, ref, index, metric, backend)
+    if not len(embeddings if ref is None else ref):
+        _checks.within("index", index, -1, 0)  # no kernel runs, so none checks the index
+    return _mined_distance(backend, embeddings, ref, index, metric)
 
 
 Arguments = tuple[Tensor, Tensor, Tensor | None, Tensor | None, str]
@@ -285,136 +267,63 @@ def _check_pair(embeddings: Tensor, ref: Tensor) -> None:
         raise ValueError(f"ref: expected {embeddings.shape[1]} columns like embeddings, got {ref.shape[1]}")
 
 
-def _by_reference(function: Callable[..., Any], arguments: Arguments, *options: Any) -> Any:
-    embeddings, _, ref, *_ = arguments
-    if len(embeddings):
-        _finite("embeddings", embeddings)
-        if ref is not None:
-            _finite("ref", ref)
-    return in_full(function, embeddings, *arguments, *options)
-
-
-def _finite(name: str, x: Tensor) -> None:
-    """Raise an error for rows that are not finite. Skipped on a GPU, where it would synchronize.
-
-    Not called for the native kernels of `batch_hard`, which contain this check.
-    """
-    if not _checks.seen(x):
-        return
-    finite = widened(x.detach()).square().sum(1).isfinite()
-    if not finite.all():
-        raise NotFiniteError(name, int((~finite).nonzero()[0]))
-
-
-def _distance_fake(x: Tensor, index: Tensor) -> Tensor:
-    # Zeros, not empty: for inputs without elements this is the result of the op (see `_library.register`).
-    return x.new_zeros(index.shape, dtype=accumulator(x.dtype))
-
-
-def _batch_hard_fake(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
-) -> tuple[Tensor, Tensor]:
-    index = labels.new_empty((2, labels.shape[0]))
-    return _distance_fake(x, index), index
-
-
-def _batch_hard_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, _, ref, _, ctx.metric, ctx.backend = inputs
+def _batch_hard_context(ctx: Any, args: signatures.BatchHard, output: tuple[Tensor, Tensor]) -> None:
+    ctx.metric = args.metric
     distance, index = output
-    ctx.save_for_backward(x, ref, index, distance)
+    ctx.save_for_backward(args.x, args.ref, index, distance)
     ctx.mark_non_differentiable(index)
 
 
 def _batch_hard_grad(ctx: Any, grad: Tensor, _index: Any) -> tuple[Tensor | None, ...]:
     dx, dref = _gradients(ctx, grad, ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
-    return dx, None, dref, None, None, None
+    return dx, None, dref
 
 
-def _triplet_fake(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    metric: str,
-    margin: float,
-    soft: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    distance, index = _batch_hard_fake(x, labels, ref, ref_labels, metric)
-    # Zeros, not empty: for a batch without anchors this is the result of the op, and the loss is zero.
-    return distance.new_zeros(()), torch.empty_like(distance), distance, index
-
-
-def _triplet_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _, ref, _, ctx.metric, _, _, ctx.backend = inputs
+def _triplet_context(ctx: Any, args: signatures.BatchHardTriplet, output: tuple[Tensor, ...]) -> None:
+    ctx.metric = args.metric
     _, slope, distance, index = output
-    ctx.save_for_backward(x, ref, index, distance, slope)
+    ctx.save_for_backward(args.x, args.ref, index, distance, slope)
     ctx.mark_non_differentiable(slope, distance, index)
 
 
 def _triplet_grad(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     *saved, slope = ctx.saved_tensors
     dx, dref = _gradients(ctx, grad * slope, saved, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
-    return dx, None, dref, None, None, None, None, None
+    return dx, None, dref
 
 
-def _mined_distance_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, ref, index, ctx.metric, ctx.backend = inputs
-    ctx.save_for_backward(x, ref, index, output)
+def _mined_distance_context(ctx: Any, args: signatures.MinedDistance, output: Tensor) -> None:
+    ctx.metric = args.metric
+    ctx.save_for_backward(args.x, args.ref, args.index, output)
 
 
 def _mined_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    dx, dref = _gradients(ctx, grad, ctx.saved_tensors, *ctx.needs_input_grad[:2])
-    return dx, dref, None, None, None
+    return _gradients(ctx, grad, ctx.saved_tensors, *ctx.needs_input_grad[:2])
 
 
 def _gradients(
     ctx: Any, grad: Tensor, saved: Sequence[Tensor], with_x: bool, with_ref: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and ref; `saved` is (x, ref, index, distance)."""
-    dx, dref = _mined_distance_backward(grad, *saved, ctx.metric, with_x, with_ref, ctx.backend)
+    dx, dref = _mined_distance_backward(ctx.backend, grad, *saved, ctx.metric, with_x, with_ref)
     return dx if with_x else None, dref if with_ref else None
 
 
-def _mined_distance_backward_fake(
-    grad: Tensor,
-    x: Tensor,
-    ref: Tensor | None,
-    index: Tensor,
-    distance: Tensor,
-    metric: str,
-    with_x: bool,
-    with_ref: bool,
-) -> tuple[Tensor, Tensor]:
-    # Zeros, not empty: without pairs this is the result of the op.
-    dref = x.new_zeros(0) if ref is None or not with_ref else x.new_zeros(ref.shape)
-    return x.new_zeros(x.shape if with_x else 0), dref
-
-
-_mined_distance_backward = register(
-    "mined_distance_backward(Tensor grad, Tensor x, Tensor? ref, Tensor index, Tensor distance, str metric,"
-    " bool with_x, bool with_ref) -> (Tensor, Tensor)",
-    fake=_mined_distance_backward_fake,
-)
+_mined_distance_backward = register("mined_distance_backward", signatures.MinedDistanceBackward)
 _mined_distance = register(
-    "mined_distance(Tensor x, Tensor? ref, Tensor index, str metric) -> Tensor",
-    fake=lambda x, ref, index, metric: _distance_fake(x, index),
+    "mined_distance",
+    signatures.MinedDistance,
     setup_context=_mined_distance_context,
     backward=_mined_distance_grad,
 )
 _batch_hard = register(
-    "batch_hard(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, str metric) -> (Tensor, Tensor)",
-    fake=_batch_hard_fake,
-    setup_context=_batch_hard_context,
-    backward=_batch_hard_grad,
+    "batch_hard", signatures.BatchHard, setup_context=_batch_hard_context, backward=_batch_hard_grad
 )
 _batch_hard_triplet = register(
-    "batch_hard_triplet(Tensor x, Tensor labels, Tensor? ref, Tensor? ref_labels, str metric, float margin,"
-    " bool soft) -> (Tensor, Tensor, Tensor, Tensor)",
-    fake=_triplet_fake,
+    "batch_hard_triplet",
+    signatures.BatchHardTriplet,
+    public=1,
     setup_context=_triplet_context,
     backward=_triplet_grad,
 )
-_identity_hard = register(
-    "identity_hard(Tensor x, Tensor labels, str metric, bool include_self) -> Tensor",
-    fake=lambda x, labels, metric, include_self: labels.new_empty((2, labels.shape[0])),
-)
+_identity_hard = register("identity_hard", signatures.IdentityHard)

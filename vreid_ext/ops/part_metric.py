@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import _checks, backends
-from vreid_ext.backends import reference
+from vreid_ext import _checks
+from vreid_ext.backends import signatures
 from vreid_ext.ops._library import register
-from vreid_ext.precision import accumulator, in_full
+from vreid_ext.precision import accumulator
 
 
 def part_distance(
@@ -77,10 +77,7 @@ def part_distance(
     if not len(q_features) or not len(g_features):
         # The result is empty but connected to both inputs, so that a nonempty input gets a gradient of zeros.
         return (q_features.sum((1, 2))[:, None] + g_features.sum((1, 2))).to(dtype)
-    backend = backends.choose("part_distance", backend, q_features.device, q_features.dtype)
-    if backend == "reference":
-        return in_full(reference.part_distance, q_features, q_features, weights[0], g_features, weights[1])
-    return _part_distance(q_features, weights[0], g_features, weights[1], backend)
+    return _part_distance(backend, q_features, weights[0], g_features, weights[1])
 
 
 def _normalised(weights: Tensor) -> Tensor:
@@ -90,33 +87,18 @@ def _normalised(weights: Tensor) -> Tensor:
     return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)
 
 
-def _part_distance_fake(
-    q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
-) -> Tensor:
-    return q_weights.new_empty((q_features.shape[0], g_features.shape[0]))
+def _part_distance_context(ctx: Any, args: signatures.PartDistance, output: Tensor) -> None:
+    ctx.save_for_backward(*args)
 
 
-def _part_distance_backward_fake(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-    return tuple(each.new_empty(each.shape) for each in inputs)
+def _part_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return _part_distance_backward(ctx.backend, grad, *ctx.saved_tensors)
 
 
-def _part_distance_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _part_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_part_distance_backward(grad, *ctx.saved_tensors, ctx.backend), None
-
-
-_part_distance_backward = register(
-    "part_distance_backward(Tensor grad, Tensor q_features, Tensor q_weights, Tensor g_features,"
-    " Tensor g_weights) -> (Tensor, Tensor, Tensor, Tensor)",
-    fake=_part_distance_backward_fake,
-)
+_part_distance_backward = register("part_distance_backward", signatures.PartDistanceBackward)
 _part_distance = register(
-    "part_distance(Tensor q_features, Tensor q_weights, Tensor g_features, Tensor g_weights) -> Tensor",
-    fake=_part_distance_fake,
+    "part_distance",
+    signatures.PartDistance,
     setup_context=_part_distance_context,
     backward=_part_distance_grad,
 )

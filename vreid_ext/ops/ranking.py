@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext import _checks, _observers, backends
-from vreid_ext.backends import reference
+from vreid_ext import _checks
+from vreid_ext.backends import signatures
 from vreid_ext.ops._library import register
 
 Groups = tuple[Tensor, Tensor]
@@ -62,7 +62,7 @@ def pair_distances(
     _integers("index", index, row.shape, query.device)
     _checks.within("row", row, 0, len(query))
     _checks.within("index", index, 0, len(gallery))
-    return _call("pair_distances", backend, query, query, gallery, row, index, metric)
+    return _pair_distances(backend, query, gallery, row, index, metric)
 
 
 def rank_counts(
@@ -106,10 +106,10 @@ def rank_counts(
     _offset(offset, columns)
     _positives(start, index, distance, rows, distances.device)
     groups = _left_out(left_out, rows, distances.device)
-    _kept(kept, columns, distances.device)
+    _checks.mask("kept", kept, (columns,), distances.device, "(G,)")
     if distances.dtype in (torch.float16, torch.bfloat16):
         distances = distances.float()
-    return _call("rank_counts", backend, distances, distances, start, index, distance, *groups, kept, offset)
+    return _rank_counts(backend, distances, start, index, distance, *groups, kept, offset)
 
 
 def feature_rank_counts(
@@ -147,13 +147,9 @@ def feature_rank_counts(
     _offset(offset, len(gallery))
     _positives(start, index, distance, len(query), query.device)
     groups = _left_out(left_out, len(query), query.device)
-    _kept(kept, len(gallery), query.device)
-    return _call(
-        "feature_rank_counts",
-        backend,
-        query,
-        *(query, gallery, start, index, distance, *groups, kept),
-        *(metric, offset),
+    _checks.mask("kept", kept, (len(gallery),), query.device, "(G,)")
+    return _feature_rank_counts(
+        backend, query, gallery, start, index, distance, *groups, kept, metric, offset
     )
 
 
@@ -208,20 +204,9 @@ def nearest_and_farthest(
     _features(query, gallery, metric)
     k = _checks.integer("k", k, 1)
     groups = _left_out(left_out, len(query), query.device)
-    _kept(kept, len(gallery), query.device)
-    result: tuple[Tensor, Tensor, Tensor] = _call(
-        "top_k", backend, query, query, gallery, k, metric, *groups, kept
-    )
+    _checks.mask("kept", kept, (len(gallery),), query.device, "(G,)")
+    result: tuple[Tensor, Tensor, Tensor] = _top_k(backend, query, gallery, k, metric, *groups, kept)
     return result
-
-
-def _call(op: str, backend: str, leading: Tensor, *arguments: Any) -> Any:
-    backend = backends.choose(op, backend, leading.device, leading.dtype, traceable=False)
-    arguments = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
-    filled = all(each.numel() for each in arguments if isinstance(each, Tensor))
-    if backend == "reference" and filled and not _observers.transformed():
-        return getattr(reference, op)(*arguments)
-    return _OPS[op](*arguments, backend)
 
 
 def _features(query: Any, gallery: Any, metric: Any) -> None:
@@ -304,53 +289,8 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
     return (start, index) if len(index) else (None, None)
 
 
-def _kept(kept: Any, columns: int, device: torch.device) -> None:
-    if kept is None:
-        return
-    if not isinstance(kept, Tensor) or kept.dtype != torch.bool:
-        got = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
-        raise TypeError(f"kept: expected None or a bool tensor (G,), got {got}")
-    if kept.shape != (columns,):
-        raise ValueError(f"kept: expected shape ({columns},), got {tuple(kept.shape)}")
-    _checks.same_device("kept", kept, device)
-
-
-def _fake_pairs(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
-    return query.new_empty(row.shape, dtype=torch.float64)
-
-
-def _fake_counts(distances: Tensor, start: Tensor, index: Tensor, *rest: Any) -> Tensor:
-    return torch.zeros_like(index)
-
-
-def _fake_feature_counts(query: Tensor, gallery: Tensor, start: Tensor, index: Tensor, *rest: Any) -> Tensor:
-    return torch.zeros_like(index)
-
-
-def _fake_top_k(query: Tensor, gallery: Tensor, k: int, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        query.new_full((len(query), k), torch.inf, dtype=torch.float64),
-        query.new_full((len(query), k), -1, dtype=torch.int64),
-        query.new_full((len(query),), -torch.inf, dtype=torch.float64),
-    )
-
-
-_POSITIVES = "Tensor start, Tensor index, Tensor distance, Tensor? left_start, Tensor? left, Tensor? kept"
-_OPS = {
-    "pair_distances": register(
-        "pair_distances(Tensor query, Tensor gallery, Tensor row, Tensor index, str metric) -> Tensor",
-        fake=_fake_pairs,
-    ),
-    "rank_counts": register(
-        f"rank_counts(Tensor distances, {_POSITIVES}, int offset) -> Tensor", fake=_fake_counts
-    ),
-    "feature_rank_counts": register(
-        f"feature_rank_counts(Tensor query, Tensor gallery, {_POSITIVES}, str metric, int offset) -> Tensor",
-        fake=_fake_feature_counts,
-    ),
-    "top_k": register(
-        "top_k(Tensor query, Tensor gallery, int k, str metric, Tensor? left_start, Tensor? left,"
-        " Tensor? kept) -> (Tensor, Tensor, Tensor)",
-        fake=_fake_top_k,
-    ),
-}
+# The reference loops over queries and reads their positives, so it cannot be traced.
+_pair_distances = register("pair_distances", signatures.PairDistances, traceable=False)
+_rank_counts = register("rank_counts", signatures.RankCounts, traceable=False)
+_feature_rank_counts = register("feature_rank_counts", signatures.FeatureRankCounts, traceable=False)
+_top_k = register("top_k", signatures.TopK, traceable=False)

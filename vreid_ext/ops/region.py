@@ -13,13 +13,12 @@ bits. If `x` is contiguous, channels_last or a slice of either, it is not copied
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from vreid_ext import _checks, backends
-from vreid_ext.backends import reference
+from vreid_ext import _checks
+from vreid_ext.backends import signatures
 from vreid_ext.ops._library import register
-from vreid_ext.precision import in_full, widened
+from vreid_ext.precision import widened
 
 
 class RegionPool(NamedTuple):
@@ -72,10 +71,7 @@ def region_pool(logits: Tensor, x: Tensor, *, backend: str = "auto") -> RegionPo
             f"got {tuple(logits.shape)}"
         )
     logits = widened(logits, x.dtype)
-    backend = backends.choose("region_pool", backend, x.device, x.dtype)
-    if backend == "reference":
-        return RegionPool(*in_full(reference.region_pool, x, logits, x))
-    return RegionPool(*_region_pool(logits, x, backend))
+    return RegionPool(*_region_pool(backend, logits, x))
 
 
 def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str = "auto") -> Tensor:
@@ -100,10 +96,7 @@ def hellinger_overlap(weights: Tensor, form: str = "hellinger", *, backend: str 
     _checks.floating("weights", weights, "(B,T,K,L)")
     _checks.choice("form", form, ("hellinger", "text"))
     weights = widened(weights)
-    backend = backends.choose("hellinger_overlap", backend, weights.device, weights.dtype)
-    if backend == "reference":
-        return in_full(reference.hellinger_overlap, weights, weights, form)
-    return _hellinger_overlap(weights, form, backend)
+    return _hellinger_overlap(backend, weights, form)
 
 
 def temporal_pool(
@@ -136,98 +129,64 @@ def temporal_pool(
         )
     _checks.mask("valid", valid, tuple(features.shape[:2]), features.device)
     scores = widened(scores, features.dtype)
-    backend = backends.choose("temporal_pool", backend, features.device, features.dtype)
-    if backend == "reference":
-        return in_full(reference.temporal_pool, features, scores, features, valid)
-    return _temporal_pool(scores, features, valid, backend)[0]
+    return _temporal_pool(backend, scores, features, valid)
 
 
-def _region_pool_fake(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    b, t, k, cells = logits.shape
-    return (
-        x.new_empty((b, t, k, x.shape[2])),
-        logits.new_empty((b, t, k, cells)),
-        logits.new_empty((b, t)),
-    )
-
-
-def _region_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, x, ctx.backend = inputs
-    ctx.save_for_backward(output[1], x)
+def _region_pool_context(ctx: Any, args: signatures.RegionPool, output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(output[1], args.x)
     ctx.set_materialize_grads(False)
 
 
-def _region_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _region_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
     if all(grad is None for grad in grads):
-        return None, None, None
-    return *_region_pool_backward(*grads, *ctx.saved_tensors, ctx.backend), None
+        return ()
+    return _region_pool_backward(ctx.backend, *grads, *ctx.saved_tensors)
 
 
-_region_pool_backward = register(
-    "region_pool_backward(Tensor? grad_features, Tensor? grad_weights, Tensor? grad_overlap, Tensor weights,"
-    " Tensor x) -> (Tensor, Tensor)",
-    fake=lambda grad_features, grad_weights, grad_overlap, weights, x: (
-        weights.new_empty(weights.shape),
-        torch.empty_like(x),
-    ),
-)
+_region_pool_backward = register("region_pool_backward", signatures.RegionPoolBackward)
 _region_pool = register(
-    "region_pool(Tensor logits, Tensor x) -> (Tensor, Tensor, Tensor)",
-    fake=_region_pool_fake,
+    "region_pool",
+    signatures.RegionPool,
+    device_of="x",
     setup_context=_region_pool_context,
     backward=_region_pool_grad,
 )
 
 
-def _hellinger_overlap_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    weights, ctx.form, ctx.backend = inputs
-    ctx.save_for_backward(weights)
+def _hellinger_overlap_context(ctx: Any, args: signatures.HellingerOverlap, output: Tensor) -> None:
+    ctx.form = args.form
+    ctx.save_for_backward(args.weights)
 
 
-def _hellinger_overlap_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _hellinger_overlap_backward(grad, *ctx.saved_tensors, ctx.form, ctx.backend), None, None
+def _hellinger_overlap_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return (_hellinger_overlap_backward(ctx.backend, grad, *ctx.saved_tensors, ctx.form),)
 
 
-_hellinger_overlap_backward = register(
-    "hellinger_overlap_backward(Tensor grad, Tensor weights, str form) -> Tensor",
-    fake=lambda grad, weights, form: weights.new_empty(weights.shape),
-)
+_hellinger_overlap_backward = register("hellinger_overlap_backward", signatures.HellingerOverlapBackward)
 _hellinger_overlap = register(
-    "hellinger_overlap(Tensor weights, str form) -> Tensor",
-    fake=lambda weights, form: weights.new_empty(weights.shape[:2]),
+    "hellinger_overlap",
+    signatures.HellingerOverlap,
     setup_context=_hellinger_overlap_context,
     backward=_hellinger_overlap_grad,
 )
 
 
-def _temporal_pool_fake(scores: Tensor, features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    b, _, k, d = features.shape
-    return features.new_empty((b, k, d)), scores.new_empty(scores.shape)
-
-
-def _temporal_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, features, valid, ctx.backend = inputs
-    ctx.save_for_backward(output[1], features, valid)
+def _temporal_pool_context(ctx: Any, args: signatures.TemporalPool, output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1], args.features, args.valid)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _temporal_pool_grad(ctx: Any, grad: Tensor | None, _weights: None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return None, None, None, None
-    return *_temporal_pool_backward(grad, *ctx.saved_tensors, ctx.backend), None, None
+def _temporal_pool_grad(ctx: Any, grad: Tensor | None, _weights: None) -> tuple[Tensor, ...]:
+    return () if grad is None else _temporal_pool_backward(ctx.backend, grad, *ctx.saved_tensors)
 
 
-_temporal_pool_backward = register(
-    "temporal_pool_backward(Tensor grad, Tensor weights, Tensor features, Tensor? valid) -> (Tensor, Tensor)",
-    fake=lambda grad, weights, features, valid: (
-        weights.new_empty(weights.shape),
-        features.new_empty(features.shape),
-    ),
-)
+_temporal_pool_backward = register("temporal_pool_backward", signatures.TemporalPoolBackward)
 _temporal_pool = register(
-    "temporal_pool(Tensor scores, Tensor features, Tensor? valid) -> (Tensor, Tensor)",
-    fake=_temporal_pool_fake,
+    "temporal_pool",
+    signatures.TemporalPool,
+    device_of="features",
+    public=1,
     setup_context=_temporal_pool_context,
     backward=_temporal_pool_grad,
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _checks, _observers, backends
-from vreid_ext.backends import reference
+from vreid_ext.backends import signatures
 from vreid_ext.backends.table import function
 
 
@@ -90,10 +90,9 @@ def k_reciprocal(
         )
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():
-        if backend == "reference":
-            return _Dense(reference.k_reciprocal(query, gallery, k1, k2, lambda_value))
-        result: ReRanked = function(backend, "k_reciprocal")(query, gallery, k1, k2, lambda_value)
-        return result
+        args = signatures.KReciprocal(query, gallery, k1, k2, lambda_value)
+        result: Tensor | ReRanked = function(backend, "k_reciprocal")(args)
+    return _Dense(result) if isinstance(result, Tensor) else result
 
 
 def check_options(k1: object, k2: object, lambda_value: object) -> None:

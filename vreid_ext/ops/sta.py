@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vreid_ext import _checks, backends
-from vreid_ext.backends import reference
+from vreid_ext import _checks
+from vreid_ext.backends import signatures
 from vreid_ext.ops._library import register
-from vreid_ext.precision import accumulator, in_full, widened
+from vreid_ext.precision import widened
 
 
 class STAPool(NamedTuple):
@@ -58,10 +58,7 @@ def attention_map(
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.choice("energy", energy, ("sum_square", "l2"))
     _checks.choice("normalize", normalize, ("sum", "l2"))
-    backend = backends.choose("attention_map", backend, x.device, x.dtype)
-    if backend == "reference":
-        return in_full(reference.attention_map, x, x, energy, normalize)
-    return _attention_map(x, energy, normalize, backend)[0]
+    return _attention_map(backend, x, energy, normalize)
 
 
 def block_scores(
@@ -87,10 +84,7 @@ def block_scores(
     _checks.row_blocks("blocks", blocks, attention.shape[2])
     _checks.mask("valid", valid, tuple(attention.shape[:2]), attention.device)
     attention = widened(attention)
-    backend = backends.choose("block_scores", backend, attention.device, attention.dtype)
-    if backend == "reference":
-        return in_full(reference.block_scores, attention, attention, valid, blocks)
-    return _block_scores(attention, valid, blocks, backend)[0]
+    return _block_scores(backend, attention, valid, blocks)
 
 
 def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -120,10 +114,7 @@ def fuse(x: Tensor, scores: Tensor, valid: Tensor | None = None, *, backend: str
     _checks.row_blocks("scores.shape[2]", int(scores.shape[2]), x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
     scores = widened(scores, x.dtype)
-    backend = backends.choose("fuse", backend, x.device, x.dtype)
-    if backend == "reference":
-        return in_full(reference.fuse, x, x, scores, valid)
-    return _fuse(x, scores, valid, backend)[0]
+    return _fuse(backend, x, scores, valid)
 
 
 def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend: str = "auto") -> STAPool:
@@ -153,10 +144,7 @@ def sta_pool(x: Tensor, blocks: int = 4, valid: Tensor | None = None, *, backend
     _checks.floating("x", x, "(B,T,C,H,W)")
     _checks.row_blocks("blocks", blocks, x.shape[3])
     _checks.mask("valid", valid, tuple(x.shape[:2]), x.device)
-    backend = backends.choose("sta_pool", backend, x.device, x.dtype)
-    if backend == "reference":
-        return STAPool(*in_full(reference.sta_pool, x, x, valid, blocks))
-    return STAPool(*_sta_pool(x, valid, blocks, backend)[:3])
+    return STAPool(*_sta_pool(backend, x, valid, blocks))
 
 
 def inter_frame_distance(
@@ -194,165 +182,98 @@ def inter_frame_distance(
     else:
         draw = torch.rand(clips, frames, generator=generator, dtype=torch.float32, device=attention.device)
         index = draw.argsort(1)[:, None, :2]
-    backend = backends.choose("inter_frame_distance", backend, attention.device, attention.dtype)
-    if backend == "reference":
-        return in_full(reference.inter_frame_distance, attention, attention, index)
-    return _inter_frame_distance(attention, index, backend)
+    return _inter_frame_distance(backend, attention, index)
 
 
-def _attention_map_fake(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
-    clips, frames, _, height, width = x.shape
-    dtype = accumulator(x.dtype)
-    return x.new_empty((clips, frames, height, width), dtype=dtype), x.new_empty((clips, frames), dtype=dtype)
-
-
-def _attention_map_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, ctx.energy, ctx.normalize, ctx.backend = inputs
-    ctx.save_for_backward(x, *output)
+def _attention_map_context(ctx: Any, args: signatures.AttentionMap, output: tuple[Tensor, ...]) -> None:
+    ctx.energy, ctx.normalize = args.energy, args.normalize
+    ctx.save_for_backward(args.x, *output)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _attention_map_grad(ctx: Any, grad: Tensor | None, _norm: None) -> tuple[Tensor | None, ...]:
+def _attention_map_grad(ctx: Any, grad: Tensor | None, _norm: None) -> tuple[Tensor, ...]:
     if grad is None:
-        return None, None, None, None
-    dx = _attention_map_backward(grad, *ctx.saved_tensors, ctx.energy, ctx.normalize, ctx.backend)
-    return dx, None, None, None
+        return ()
+    return (_attention_map_backward(ctx.backend, grad, *ctx.saved_tensors, ctx.energy, ctx.normalize),)
 
 
-_attention_map_backward = register(
-    "attention_map_backward(Tensor grad, Tensor x, Tensor attention, Tensor norm, str energy, str normalize)"
-    " -> Tensor",
-    fake=lambda grad, x, *_: torch.empty_like(x),
-)
+_attention_map_backward = register("attention_map_backward", signatures.AttentionMapBackward)
 _attention_map = register(
-    "attention_map(Tensor x, str energy, str normalize) -> (Tensor, Tensor)",
-    fake=_attention_map_fake,
+    "attention_map",
+    signatures.AttentionMap,
+    public=1,
     setup_context=_attention_map_context,
     backward=_attention_map_grad,
 )
 
 
-def _block_scores_fake(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor]:
-    clips, frames = attention.shape[:2]
-    return attention.new_empty((clips, frames, blocks)), attention.new_empty((clips, blocks))
-
-
-def _block_scores_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    attention, valid, _, ctx.backend = inputs
-    ctx.save_for_backward(attention, valid, *output)
+def _block_scores_context(ctx: Any, args: signatures.BlockScores, output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(args.attention, args.valid, *output)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _block_scores_grad(ctx: Any, grad: Tensor | None, _total: None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return None, None, None, None
-    return _block_scores_backward(grad, *ctx.saved_tensors, ctx.backend), None, None, None
+def _block_scores_grad(ctx: Any, grad: Tensor | None, _total: None) -> tuple[Tensor, ...]:
+    return () if grad is None else (_block_scores_backward(ctx.backend, grad, *ctx.saved_tensors),)
 
 
-_block_scores_backward = register(
-    "block_scores_backward(Tensor grad, Tensor attention, Tensor? valid, Tensor scores, Tensor total)"
-    " -> Tensor",
-    fake=lambda grad, attention, *_: torch.empty_like(attention),
-)
+_block_scores_backward = register("block_scores_backward", signatures.BlockScoresBackward)
 _block_scores = register(
-    "block_scores(Tensor attention, Tensor? valid, int blocks) -> (Tensor, Tensor)",
-    fake=_block_scores_fake,
+    "block_scores",
+    signatures.BlockScores,
+    public=1,
     setup_context=_block_scores_context,
     backward=_block_scores_grad,
 )
 
 
-def _fuse_fake(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    clips, _, channels, height, width = x.shape
-    choice = x.new_empty((clips, scores.shape[2]), dtype=torch.int64)
-    return x.new_empty((clips, 2 * channels, height, width)), choice
-
-
-def _fuse_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, scores, valid, ctx.backend = inputs
-    ctx.save_for_backward(x, scores, output[1], valid)
+def _fuse_context(ctx: Any, args: signatures.Fuse, output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(args.x, args.scores, output[1], args.valid)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _fuse_grad(ctx: Any, grad: Tensor | None, _choice: None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return None, None, None, None
-    return *_fuse_backward(grad, *ctx.saved_tensors, ctx.backend), None, None
+def _fuse_grad(ctx: Any, grad: Tensor | None, _choice: None) -> tuple[Tensor, ...]:
+    return () if grad is None else _fuse_backward(ctx.backend, grad, *ctx.saved_tensors)
 
 
-_fuse_backward = register(
-    "fuse_backward(Tensor grad, Tensor x, Tensor scores, Tensor choice, Tensor? valid) -> (Tensor, Tensor)",
-    fake=lambda grad, x, scores, *_: (torch.empty_like(x), torch.empty_like(scores)),
-)
-_fuse = register(
-    "fuse(Tensor x, Tensor scores, Tensor? valid) -> (Tensor, Tensor)",
-    fake=_fuse_fake,
-    setup_context=_fuse_context,
-    backward=_fuse_grad,
-)
+_fuse_backward = register("fuse_backward", signatures.FuseBackward)
+_fuse = register("fuse", signatures.Fuse, public=1, setup_context=_fuse_context, backward=_fuse_grad)
 
 
-def _sta_pool_fake(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]:
-    clips, frames, channels, height, width = x.shape
-    dtype = accumulator(x.dtype)
-    return (
-        x.new_empty((clips, 2 * channels)),
-        x.new_empty((clips, frames, blocks), dtype=dtype),
-        x.new_empty((clips, frames, height, width), dtype=dtype),
-        x.new_empty((clips, frames, blocks, channels), dtype=dtype),
-        x.new_empty((clips, frames), dtype=dtype),
-        x.new_empty((clips, blocks), dtype=dtype),
-        x.new_empty((clips, blocks), dtype=torch.int64),
-    )
-
-
-def _sta_pool_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, valid, _, ctx.backend = inputs
-    ctx.save_for_backward(x, valid, *output[1:])
+def _sta_pool_context(ctx: Any, args: signatures.StaPool, output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(args.x, args.valid, *output[1:])
     ctx.mark_non_differentiable(*output[3:])
     ctx.set_materialize_grads(False)
 
 
-def _sta_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _sta_pool_grad(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
     if all(grad is None for grad in grads[:3]):
-        return None, None, None, None
-    return _sta_pool_backward(*grads[:3], *ctx.saved_tensors, ctx.backend), None, None, None
+        return ()
+    return (_sta_pool_backward(ctx.backend, *grads[:3], *ctx.saved_tensors),)
 
 
-_sta_pool_backward = register(
-    "sta_pool_backward(Tensor? grad_pooled, Tensor? grad_scores, Tensor? grad_attention, Tensor x,"
-    " Tensor? valid, Tensor scores, Tensor attention, Tensor sums, Tensor energy, Tensor total,"
-    " Tensor choice) -> Tensor",
-    fake=lambda grad_pooled, grad_scores, grad_attention, x, *_: torch.empty_like(x),
-)
+_sta_pool_backward = register("sta_pool_backward", signatures.StaPoolBackward)
 _sta_pool = register(
-    "sta_pool(Tensor x, Tensor? valid, int blocks)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    fake=_sta_pool_fake,
-    setup_context=_sta_pool_context,
-    backward=_sta_pool_grad,
+    "sta_pool", signatures.StaPool, public=3, setup_context=_sta_pool_context, backward=_sta_pool_grad
 )
 
 
-def _inter_frame_distance_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    attention, pairs, ctx.backend = inputs
-    ctx.save_for_backward(attention, pairs)
+def _inter_frame_distance_context(ctx: Any, args: signatures.InterFrameDistance, output: Tensor) -> None:
+    ctx.save_for_backward(*args)
 
 
-def _inter_frame_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _inter_frame_distance_backward(grad, *ctx.saved_tensors, ctx.backend), None, None
+def _inter_frame_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return (_inter_frame_distance_backward(ctx.backend, grad, *ctx.saved_tensors),)
 
 
 _inter_frame_distance_backward = register(
-    "inter_frame_distance_backward(Tensor grad, Tensor attention, Tensor pairs) -> Tensor",
-    fake=lambda grad, attention, pairs: torch.empty_like(attention),
+    "inter_frame_distance_backward", signatures.InterFrameDistanceBackward
 )
 _inter_frame_distance = register(
-    "inter_frame_distance(Tensor attention, Tensor pairs) -> Tensor",
-    fake=lambda attention, pairs: attention.new_empty(attention.shape[:1]),
+    "inter_frame_distance",
+    signatures.InterFrameDistance,
     setup_context=_inter_frame_distance_context,
     backward=_inter_frame_distance_grad,
 )

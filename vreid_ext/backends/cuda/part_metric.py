@@ -4,21 +4,21 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import PartMetric, address
 from vreid_ext.backends.cuda.launch import in_float, queue
 
 
-def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
-    distance = q_weights.new_empty((len(q_features), len(g_features)))
-    sides = _side(q_features, q_weights), _side(g_features, g_weights)
+def part_distance(args: signatures.PartDistance) -> Tensor:
+    distance = args.results()
+    sides = _side(args.q_features, args.q_weights), _side(args.g_features, args.g_weights)
     _cuda.part_distance(_description(*sides), address(distance), *queue(distance))
     return distance
 
 
-def part_distance_backward(
-    grad: Tensor, q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad = grad.contiguous()
+def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, q_features, q_weights, g_features, g_weights = args
+    grad = args.grad.contiguous()
     query, gallery = _side(q_features, q_weights), _side(g_features, g_weights)
     description = _description(query, gallery)
     dq, dg = query[0].new_empty(q_features.shape), query[0].new_empty(g_features.shape)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _cuda
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import (
     FeatureMap,
     address,
@@ -16,125 +17,95 @@ from vreid_ext.backends.addresses import (
 from vreid_ext.backends.cuda.launch import queue
 
 
-def sta_pool(x: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, ...]:
-    x, x_map = readable(x)
+def sta_pool(args: signatures.StaPool) -> tuple[Tensor, ...]:
+    x, x_map = readable(args.x)
     b, t, c, h, w = x.shape
-    squares_pieces, sums_pieces = _cuda.pieces(x_map, blocks)
-    pooled = x.new_empty((b, 2 * c))
-    scores = x.new_empty((b, t, blocks), dtype=torch.float32)
-    attention = scores.new_empty((b, t, h, w))
-    sums = scores.new_empty((b, t, blocks, c))
-    energy = scores.new_empty((b, t))
-    total = scores.new_empty((b, blocks))
-    choice = x.new_empty((b, blocks), dtype=torch.int64)
-    squares = scores.new_empty((b, t, squares_pieces, h * w))
-    parts = sums if sums_pieces == 1 else scores.new_empty((b, t, blocks, sums_pieces, c))
-    outputs = (pooled, scores, attention, sums, energy, total, choice)
-    valid = dense(valid)
-    _cuda.sta_pool(x_map, address(valid), blocks, *map(address, (squares, parts, *outputs)), *queue(x))
-    return outputs
+    squares_pieces, sums_pieces = _cuda.pieces(x_map, args.blocks)
+    valid, results = dense(args.valid), args.results()
+    sums = results[3]
+    squares = sums.new_empty((b, t, squares_pieces, h * w))
+    parts = sums if sums_pieces == 1 else sums.new_empty((b, t, args.blocks, sums_pieces, c))
+    _cuda.sta_pool(x_map, address(valid), args.blocks, *map(address, (squares, parts, *results)), *queue(x))
+    return results
 
 
-def sta_pool_backward(
-    grad_pooled: Tensor | None,
-    grad_scores: Tensor | None,
-    grad_attention: Tensor | None,
-    x: Tensor,
-    valid: Tensor | None,
-    scores: Tensor,
-    attention: Tensor,
-    sums: Tensor,
-    energy: Tensor,
-    total: Tensor,
-    choice: Tensor,
-) -> Tensor:
-    dx = torch.empty_like(x)
-    x_map, result_map, (x, result) = with_gradient(x, dx)
-    inputs = [dense(each) for each in (grad_pooled, grad_scores, grad_attention)]
-    saved = [dense(each) for each in (scores, attention, sums, energy, total, choice)]
-    valid = dense(valid)
-    scratch = scores.new_empty((2, *scores.shape)), attention.new_empty(attention.shape)
+def sta_pool_backward(args: signatures.StaPoolBackward) -> Tensor:
+    dx = torch.empty_like(args.x)
+    x_map, result_map, (x, result) = with_gradient(args.x, dx)
+    # The fields in the order of the binding, without x and valid: three gradients, then the saved results.
+    inputs = [dense(each) for each in (*args[:3], *args[5:])]
+    valid = dense(args.valid)
+    scratch = args.scores.new_empty((2, *args.scores.shape)), args.attention.new_empty(args.attention.shape)
     _cuda.sta_pool_backward(
         x_map,
         result_map,
         address(valid),
-        scores.shape[2],
-        *map(address, (*inputs, *saved, *scratch)),
+        args.scores.shape[2],
+        *map(address, (*inputs, *scratch)),
         *queue(x),
     )
     return dx if dx is result else dx.copy_(result)
 
 
-def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
-    x, x_map = readable(x)
+def attention_map(args: signatures.AttentionMap) -> tuple[Tensor, Tensor]:
+    x, x_map = readable(args.x)
     b, t, _, h, w = x.shape
-    attention = x.new_empty((b, t, h, w), dtype=torch.float32)
-    norm = attention.new_empty((b, t))
-    squares = attention.new_empty((b, t, _cuda.pieces(x_map, 1)[0], h * w))
+    results = args.results()
+    squares = results[0].new_empty((b, t, _cuda.pieces(x_map, 1)[0], h * w))
     _cuda.attention_map(
-        x_map, energy == "l2", normalize == "l2", *map(address, (squares, attention, norm)), *queue(x)
+        x_map, args.energy == "l2", args.normalize == "l2", *map(address, (squares, *results)), *queue(x)
     )
-    return attention, norm
+    return results
 
 
-def attention_map_backward(
-    grad: Tensor, x: Tensor, attention: Tensor, norm: Tensor, energy: str, normalize: str
-) -> Tensor:
-    dx = torch.empty_like(x)
-    x_map, result_map, (x, result) = with_gradient(x, dx)
-    inputs = [dense(each) for each in (grad, attention, norm)]
-    weight = attention.new_empty(attention.shape)
+def attention_map_backward(args: signatures.AttentionMapBackward) -> Tensor:
+    dx = torch.empty_like(args.x)
+    x_map, result_map, (x, result) = with_gradient(args.x, dx)
+    inputs = [dense(each) for each in (args.grad, args.attention, args.norm)]
+    weight = args.attention.new_empty(args.attention.shape)
     _cuda.attention_map_backward(
-        x_map, result_map, energy == "l2", normalize == "l2", *map(address, (*inputs, weight)), *queue(x)
-    )
+        x_map, result_map, args.energy == "l2", args.normalize == "l2", *map(address, (*inputs, weight)),
+        *queue(x),
+    )  # fmt: skip
     return dx if dx is result else dx.copy_(result)
 
 
-def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor]:
-    b, t, h, w = attention.shape
-    inputs = [dense(each) for each in (attention, valid)]
-    scores = attention.new_empty((b, t, blocks))
-    total = attention.new_empty((b, blocks))
-    _cuda.block_scores(b, t, h * w, blocks, *map(address, (*inputs, scores, total)), *queue(attention))
-    return scores, total
+def block_scores(args: signatures.BlockScores) -> tuple[Tensor, Tensor]:
+    b, t, h, w = args.attention.shape
+    inputs, results = [dense(each) for each in (args.attention, args.valid)], args.results()
+    _cuda.block_scores(b, t, h * w, args.blocks, *map(address, (*inputs, *results)), *queue(args.attention))
+    return results
 
 
-def block_scores_backward(
-    grad: Tensor, attention: Tensor, valid: Tensor | None, scores: Tensor, total: Tensor
-) -> Tensor:
-    b, t, h, w = attention.shape
-    inputs = [dense(each) for each in (grad, attention, valid, scores, total)]
-    result = attention.new_empty(attention.shape)
+def block_scores_backward(args: signatures.BlockScoresBackward) -> Tensor:
+    b, t, h, w = args.attention.shape
+    inputs = [dense(each) for each in args]
+    result = args.attention.new_empty(args.attention.shape)
     _cuda.block_scores_backward(
-        b, t, h * w, scores.shape[2], *map(address, (*inputs, result)), *queue(attention)
+        b, t, h * w, args.scores.shape[2], *map(address, (*inputs, result)), *queue(args.attention)
     )
-    return in_strides_of(attention, result)
+    return in_strides_of(args.attention, result)
 
 
-def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    x, x_map = readable(x)
-    b, _, c, h, w = x.shape
-    blocks = scores.shape[2]
-    inputs = [dense(each) for each in (scores, valid)]
-    fused, fused_map = _fused(x.new_empty((b, 1, 2 * c, h, w)), x_map)
-    choice = x.new_empty((b, blocks), dtype=torch.int64)
-    _cuda.fuse(x_map, fused_map, blocks, *map(address, (*inputs, choice)), *queue(x))
+def fuse(args: signatures.Fuse) -> tuple[Tensor, Tensor]:
+    x, x_map = readable(args.x)
+    inputs, (fused, choice) = [dense(each) for each in (args.scores, args.valid)], args.results()
+    fused, fused_map = _fused(fused[:, None], x_map)
+    _cuda.fuse(x_map, fused_map, args.scores.shape[2], *map(address, (*inputs, choice)), *queue(x))
     return fused[:, 0].contiguous(), choice
 
 
-def fuse_backward(
-    grad: Tensor, x: Tensor, scores: Tensor, choice: Tensor, valid: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    dx = torch.empty_like(x)
-    x_map, result_map, (x, result) = with_gradient(x, dx)
-    grad, grad_map = _fused(grad[:, None], x_map)
-    inputs = [dense(each) for each in (scores, choice, valid)]
-    dscores = scores.new_empty(scores.shape)
-    parts = scores.new_empty((*scores.shape, _cuda.fuse_pieces(x_map, scores.shape[2])))
+def fuse_backward(args: signatures.FuseBackward) -> tuple[Tensor, Tensor]:
+    dx = torch.empty_like(args.x)
+    x_map, result_map, (x, result) = with_gradient(args.x, dx)
+    _held, grad_map = _fused(args.grad[:, None], x_map)
+    inputs = [dense(each) for each in (args.scores, args.choice, args.valid)]
+    dscores = args.scores.new_empty(args.scores.shape)
+    parts = args.scores.new_empty((*args.scores.shape, _cuda.fuse_pieces(x_map, args.scores.shape[2])))
     _cuda.fuse_backward(
-        x_map, result_map, grad_map, scores.shape[2], *map(address, (*inputs, dscores, parts)), *queue(x)
+        x_map, result_map, grad_map, args.scores.shape[2], *map(address, (*inputs, dscores, parts)), *queue(x)
     )
-    return dx if dx is result else dx.copy_(result), in_strides_of(scores, dscores)
+    return dx if dx is result else dx.copy_(result), in_strides_of(args.scores, dscores)
 
 
 def _fused(maps: Tensor, x_map: FeatureMap) -> tuple[Tensor, FeatureMap]:

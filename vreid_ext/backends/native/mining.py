@@ -4,85 +4,66 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, address, contiguous_rows, dense, rows
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.backends.native import memory, product
 from vreid_ext.precision import accumulator
 
 
-def batch_hard(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
-) -> tuple[Tensor, Tensor]:
-    index = _mine(x, labels, ref, ref_labels, centre=metric != "cosine")
-    return mined_distance(x, ref, index, metric), index
+def batch_hard(args: signatures.BatchHard) -> tuple[Tensor, Tensor]:
+    index = _mine(args)
+    return mined_distance(signatures.MinedDistance(args.x, args.ref, index, args.metric)), index
 
 
-def batch_hard_triplet(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    metric: str,
-    margin: float,
-    soft: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    distance, index = batch_hard(x, labels, ref, ref_labels, metric)
+def batch_hard_triplet(args: signatures.BatchHardTriplet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    distance, index = batch_hard(args.mining())
     loss, slope = distance.new_empty(()), torch.empty_like(distance)
     _native.triplet(
-        DTYPE_CODES[distance.dtype], distance.shape[1], address(distance), address(index), margin, soft,
-        address(loss), address(slope),
+        DTYPE_CODES[distance.dtype], distance.shape[1], address(distance), address(index), args.margin,
+        args.soft, address(loss), address(slope),
     )  # fmt: skip
     return loss, slope, distance, index
 
 
-def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
-    x, ref, index = contiguous_rows(x), None if ref is None else contiguous_rows(ref), index.contiguous()
+def mined_distance(args: signatures.MinedDistance) -> Tensor:
+    x, ref, index = contiguous_rows(args.x), contiguous_rows(args.ref), args.index.contiguous()
     distance = torch.empty(index.shape, dtype=accumulator(x.dtype), device="cpu")
     _native.mined_distance(
-        rows(x), rows(ref), address(index), len(index), METRIC_CODES[metric], address(distance),
+        rows(x), rows(ref), address(index), len(index), METRIC_CODES[args.metric], address(distance),
         torch.get_num_threads(),
     )  # fmt: skip
     return distance
 
 
-def mined_distance_backward(
-    grad: Tensor,
-    x: Tensor,
-    ref: Tensor | None,
-    index: Tensor,
-    distance: Tensor,
-    metric: str,
-    with_x: bool,
-    with_ref: bool,
-) -> tuple[Tensor, Tensor]:
-    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
-    inputs = [dense(each) for each in (index, grad, distance)]
-    dx = memory.empty(x.shape if with_x else (0,), x.dtype)
-    dref = memory.empty(ref.shape if ref is not None and with_ref else (0,), x.dtype)
+def mined_distance_backward(args: signatures.MinedDistanceBackward) -> tuple[Tensor, Tensor]:
+    x, ref = contiguous_rows(args.x), contiguous_rows(args.ref)
+    inputs = [dense(each) for each in (args.index, args.grad, args.distance)]
+    dx = memory.empty(x.shape if args.with_x else (0,), x.dtype)
+    dref = memory.empty(ref.shape if ref is not None and args.with_ref else (0,), x.dtype)
     _native.mined_distance_backward(
-        rows(x), rows(ref), address(inputs[0]), len(index), METRIC_CODES[metric], *map(address, inputs[1:]),
-        address(dx), address(dref), torch.get_num_threads(),
+        rows(x), rows(ref), address(inputs[0]), len(args.index), METRIC_CODES[args.metric],
+        *map(address, (*inputs[1:], dx, dref)), torch.get_num_threads(),
     )  # fmt: skip
     return dx, dref
 
 
-def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
-    x, labels = contiguous_rows(x), labels.contiguous()
+def identity_hard(args: signatures.IdentityHard) -> Tensor:
+    x, labels = contiguous_rows(args.x), args.labels.contiguous()
     order = labels.argsort(stable=True)
     index = labels.new_empty((2, len(x)))
     _native.identity_hard(
-        rows(x), address(labels), address(order), METRIC_CODES[metric], include_self, address(index),
-        torch.get_num_threads(),
+        rows(x), address(labels), address(order), METRIC_CODES[args.metric], args.include_self,
+        address(index), torch.get_num_threads(),
     )  # fmt: skip
     return index
 
 
-def _mine(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, *, centre: bool
-) -> Tensor:
-    """Index (2,n) of the hardest pairs, from centered rows (`centre`) or L2-normalized rows."""
+def _mine(args: signatures.BatchHard) -> Tensor:
+    """Index (2,n) of the hardest pairs, from L2-normalized rows for "cosine", else from centered rows."""
+    x, labels, ref, ref_labels, metric = args
     acc = accumulator(x.dtype)
-    offset = torch.empty(x.shape[1], dtype=acc, device="cpu") if centre else None
+    offset = None if metric == "cosine" else torch.empty(x.shape[1], dtype=acc, device="cpu")
     anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
     if ref is None or ref_labels is None:
         candidates, column_square = product.NO_PANELS, row_square

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address
+from vreid_ext.backends import signatures
+from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address, contiguous_rows
 from vreid_ext.backends.native import memory, product
 
 # Rows and columns of a tile of pairs, and the maximum number of pairs of the parts that backward processes at
@@ -16,18 +17,17 @@ from vreid_ext.backends.native import memory, product
 _ROWS, _COLUMNS = 1024, 2048
 
 
-def part_distance(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Tensor:
-    distance = q_weights.new_zeros((len(q_features), len(g_features)))
-    for tile in _tiles(q_features, q_weights, g_features, g_weights):
+def part_distance(args: signatures.PartDistance) -> Tensor:
+    distance = args.results().zero_()
+    for tile in _tiles(*args):
         target = distance[tile.rows, tile.columns]
         _native.part_distance(*tile.description(), address(target), target.stride(0), torch.get_num_threads())
     return distance
 
 
-def part_distance_backward(
-    grad: Tensor, q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad = grad if grad.stride(1) == 1 else grad.contiguous()
+def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad, q_features, q_weights, g_features, g_weights = args
+    grad = contiguous_rows(grad)
     dq, dg = (memory.empty(each.shape, q_weights.dtype).zero_() for each in (q_features, g_features))
     dwq, dwg = (q_weights.new_zeros(each.T.shape) for each in (q_weights, g_weights))
     for tile in _tiles(q_features, q_weights, g_features, g_weights):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import (
     DTYPE_CODES,
     METRIC_CODES,
@@ -28,44 +29,35 @@ _NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0
 _NO_SIDES = (product.NO_PANELS, rows(None))
 
 
-def pair_distances(query: Tensor, gallery: Tensor, row: Tensor, index: Tensor, metric: str) -> Tensor:
+def pair_distances(args: signatures.PairDistances) -> Tensor:
     query, gallery, row, index = (
-        in_kernel_dtype(query),
-        in_kernel_dtype(gallery),
-        row.contiguous(),
-        index.contiguous(),
+        in_kernel_dtype(args.query),
+        in_kernel_dtype(args.gallery),
+        args.row.contiguous(),
+        args.index.contiguous(),
     )
     distance = torch.empty(row.shape, dtype=torch.float64, device="cpu")
     _native.pair_distances(
-        _view(query, gallery, metric),
+        _view(query, gallery, args.metric),
         *(len(query), len(gallery), len(row)),
         *map(address, (row, index, distance)),
         torch.get_num_threads(),
     )
     if not distance.isfinite().all():
-        finite_rows("query", squared_norms(query), metric)
-        finite_rows("gallery", squared_norms(gallery), metric)
+        finite_rows("query", squared_norms(query), args.metric)
+        finite_rows("gallery", squared_norms(gallery), args.metric)
     return distance
 
 
-def rank_counts(
-    distances: Tensor,
-    start: Tensor,
-    index: Tensor,
-    distance: Tensor,
-    left_start: Tensor | None,
-    left: Tensor | None,
-    kept: Tensor | None,
-    offset: int,
-) -> Tensor:
-    distances = distances.contiguous()
-    start, index, distance = start.contiguous(), index.contiguous(), distance.contiguous()
-    kept, left_start, left = dense(kept), dense(left_start), dense(left)
+def rank_counts(args: signatures.RankCounts) -> Tensor:
+    distances = args.distances.contiguous()
+    start, index, distance = args.start.contiguous(), args.index.contiguous(), args.distance.contiguous()
+    kept, left_start, left = dense(args.kept), dense(args.left_start), dense(args.left)
     counts = torch.zeros_like(index)
     bound = distance.to(distances.dtype)  # exact if the positives' distances come from this matrix
     rows, columns = distances.shape
     tile = Tile(
-        DTYPE_CODES[distances.dtype], rows, columns, offset, address(distances), 0, 0, address(kept),
+        DTYPE_CODES[distances.dtype], rows, columns, args.offset, address(distances), 0, 0, address(kept),
         address(left_start), address(left),
     )  # fmt: skip
     _native.rank_counts(
@@ -79,28 +71,17 @@ def rank_counts(
     return counts
 
 
-def feature_rank_counts(
-    query: Tensor,
-    gallery: Tensor,
-    start: Tensor,
-    index: Tensor,
-    distance: Tensor,
-    left_start: Tensor | None,
-    left: Tensor | None,
-    kept: Tensor | None,
-    metric: str,
-    offset: int,
-) -> Tensor:
-    products = _Products(query, gallery, metric)
-    start, index, distance = start.contiguous(), index.contiguous(), distance.contiguous()
-    kept, left_start, left = dense(kept), dense(left_start), dense(left)
+def feature_rank_counts(args: signatures.FeatureRankCounts) -> Tensor:
+    products = _Products(args.query, args.gallery, args.metric)
+    start, index, distance = args.start.contiguous(), args.index.contiguous(), args.distance.contiguous()
+    kept, left_start, left = dense(args.kept), dense(args.left_start), dense(args.left)
     counts = torch.zeros_like(index)
     row = torch.repeat_interleave(start.diff(), output_size=len(index))
     key, error = products.key(distance, row), products.error[row]
     low, high = (key - error).float(), (key + error).float()
     for tile in products.tiles():
         _native.rank_counts(
-            products.tile(tile, offset, kept, left_start, left),
+            products.tile(tile, args.offset, kept, left_start, left),
             *tile.sides(),
             products.view(tile),
             *(len(index), 0 if left is None else len(left)),
@@ -111,24 +92,16 @@ def feature_rank_counts(
     return counts
 
 
-def top_k(
-    query: Tensor,
-    gallery: Tensor,
-    k: int,
-    metric: str,
-    left_start: Tensor | None,
-    left: Tensor | None,
-    kept: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    products = _Products(query, gallery, metric)
-    kept, left_start, left = dense(kept), dense(left_start), dense(left)
-    nearest_count = min(k, len(gallery))
+def top_k(args: signatures.TopK) -> tuple[Tensor, Tensor, Tensor]:
+    products = _Products(args.query, args.gallery, args.metric)
+    kept, left_start, left = dense(args.kept), dense(args.left_start), dense(args.left)
+    nearest_count = min(args.k, len(args.gallery))
     capacity = 2 * nearest_count + 64
-    keys = torch.empty(len(query), capacity, dtype=torch.float32, device="cpu")
-    candidates = torch.empty(len(query), capacity, dtype=torch.int64, device="cpu")
-    size = torch.zeros(len(query), dtype=torch.int64, device="cpu")
-    limit = torch.full((len(query),), torch.finfo(torch.float32).max, dtype=torch.float32, device="cpu")
-    largest = torch.full((len(query),), -torch.inf, dtype=torch.float32, device="cpu")
+    keys = torch.empty(len(args.query), capacity, dtype=torch.float32, device="cpu")
+    candidates = torch.empty(len(args.query), capacity, dtype=torch.int64, device="cpu")
+    size = torch.zeros(len(args.query), dtype=torch.int64, device="cpu")
+    limit = torch.full((len(args.query),), torch.finfo(torch.float32).max, dtype=torch.float32, device="cpu")
+    largest = torch.full((len(args.query),), -torch.inf, dtype=torch.float32, device="cpu")
     lists = (products.error.float(), keys, candidates, size, limit, largest)
     for tile in products.tiles():
         _native.top_k(
@@ -139,14 +112,14 @@ def top_k(
             *(address(each[tile.rows]) for each in lists),
             torch.get_num_threads(),
         )
-    nearest = torch.full((len(query), k), torch.inf, dtype=torch.float64, device="cpu")
-    indices = torch.full((len(query), k), -1, dtype=torch.int64, device="cpu")
+    nearest = torch.full((len(args.query), args.k), torch.inf, dtype=torch.float64, device="cpu")
+    indices = torch.full((len(args.query), args.k), -1, dtype=torch.int64, device="cpu")
     _native.top_k_result(
-        Tile(DTYPE_CODES[torch.float32], len(query), 0, 0, 0, 0, 0, 0, 0, 0),
-        _view(products.query, products.gallery, metric),
+        Tile(DTYPE_CODES[torch.float32], len(args.query), 0, 0, 0, 0, 0, 0, 0, 0),
+        _view(products.query, products.gallery, args.metric),
         *(0, nearest_count, capacity),
         *map(address, lists),
-        *(k, address(nearest), address(indices)),
+        *(args.k, address(nearest), address(indices)),
         torch.get_num_threads(),
     )
     return nearest, indices, products.distance(largest)

@@ -4,80 +4,69 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import DTYPE_CODES, address, dense, readable, with_gradient
 from vreid_ext.backends.native import memory
 from vreid_ext.backends.reference.region import frame_weights
 
 
-def region_pool(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    x, x_map = readable(x)
-    b, t, c = x.shape[:3]
-    regions = logits.shape[2]
-    logits = logits.contiguous()
-    weights = logits.new_empty(logits.shape)
-    features = memory.empty((b, t, regions, c), x.dtype)
-    overlap = logits.new_empty((b, t))
+def region_pool(args: signatures.RegionPool) -> tuple[Tensor, Tensor, Tensor]:
+    _held, x_map = readable(args.x)
+    logits = args.logits.contiguous()
+    features, weights, overlap = args.results(memory.empty)
     outputs = (weights, features, overlap)
-    _native.region_pool(x_map, regions, *map(address, (logits, *outputs)), torch.get_num_threads())
+    _native.region_pool(x_map, logits.shape[2], *map(address, (logits, *outputs)), torch.get_num_threads())
     return features, weights, overlap
 
 
-def region_pool_backward(
-    grad_features: Tensor | None,
-    grad_weights: Tensor | None,
-    grad_overlap: Tensor | None,
-    weights: Tensor,
-    x: Tensor,
-) -> tuple[Tensor, Tensor]:
-    dx = memory.empty_like(x)
-    x_map, result_map, (x, result) = with_gradient(x, dx)
-    inputs = [dense(each) for each in (grad_features, grad_weights, grad_overlap, weights)]
-    dlogits = weights.new_empty(weights.shape)
+def region_pool_backward(args: signatures.RegionPoolBackward) -> tuple[Tensor, Tensor]:
+    dx = memory.empty_like(args.x)
+    x_map, result_map, (_held, result) = with_gradient(args.x, dx)
+    inputs = [dense(each) for each in args[:4]]  # the gradients and the weights
+    dlogits = args.weights.new_empty(args.weights.shape)
     _native.region_pool_backward(
         x_map,
         result_map,
-        weights.shape[2],
+        args.weights.shape[2],
         *map(address, (*inputs, dlogits)),
         torch.get_num_threads(),
     )
     return dlogits, dx if dx is result else dx.copy_(result)
 
 
-def hellinger_overlap(weights: Tensor, form: str) -> Tensor:
-    b, t, k, cells = weights.shape
-    weights = weights.contiguous()
-    overlap = weights.new_empty((b, t))
+def hellinger_overlap(args: signatures.HellingerOverlap) -> Tensor:
+    b, t, k, cells = args.weights.shape
+    weights, overlap = args.weights.contiguous(), args.results()
     _native.hellinger_overlap(
         DTYPE_CODES[weights.dtype],
         *(b * t, k, cells),
-        form == "hellinger",
+        args.form == "hellinger",
         *map(address, (weights, overlap)),
         torch.get_num_threads(),
     )
     return overlap
 
 
-def hellinger_overlap_backward(grad: Tensor, weights: Tensor, form: str) -> Tensor:
-    b, t, k, cells = weights.shape
-    inputs = [dense(each) for each in (grad, weights)]
-    dweights = weights.new_empty(weights.shape)
+def hellinger_overlap_backward(args: signatures.HellingerOverlapBackward) -> Tensor:
+    b, t, k, cells = args.weights.shape
+    inputs, dweights = [dense(each) for each in (args.grad, args.weights)], args.results()
     _native.hellinger_overlap_backward(
-        DTYPE_CODES[weights.dtype],
+        DTYPE_CODES[args.weights.dtype],
         *(b * t, k, cells),
-        form == "hellinger",
+        args.form == "hellinger",
         *map(address, (*inputs, dweights)),
         torch.get_num_threads(),
     )
     return dweights
 
 
-def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    b, t, k, d = features.shape
-    weights = frame_weights(scores, valid).contiguous()
-    inputs = [dense(each) for each in (features, valid)]
-    pooled = features.new_empty((b, k, d))
+def temporal_pool(args: signatures.TemporalPool) -> tuple[Tensor, Tensor]:
+    b, t, k, d = args.features.shape
+    weights = frame_weights(args.scores, args.valid).contiguous()
+    inputs = [dense(each) for each in (args.features, args.valid)]
+    pooled = args.features.new_empty((b, k, d))
     _native.temporal_pool(
-        DTYPE_CODES[features.dtype],
+        DTYPE_CODES[args.features.dtype],
         *(b, t, k, d),
         *map(address, (weights, *inputs, pooled)),
         torch.get_num_threads(),
@@ -85,15 +74,13 @@ def temporal_pool(scores: Tensor, features: Tensor, valid: Tensor | None) -> tup
     return pooled, weights
 
 
-def temporal_pool_backward(
-    grad: Tensor, weights: Tensor, features: Tensor, valid: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    b, t, k, d = features.shape
-    inputs = [dense(each) for each in (grad, weights, features, valid)]
-    dscores = weights.new_empty(weights.shape)
-    dfeatures = memory.empty(tuple(features.shape), features.dtype)
+def temporal_pool_backward(args: signatures.TemporalPoolBackward) -> tuple[Tensor, Tensor]:
+    b, t, k, d = args.features.shape
+    inputs = [dense(each) for each in args]
+    dscores = args.weights.new_empty(args.weights.shape)
+    dfeatures = memory.empty(tuple(args.features.shape), args.features.dtype)
     _native.temporal_pool_backward(
-        DTYPE_CODES[features.dtype],
+        DTYPE_CODES[args.features.dtype],
         *(b, t, k, d),
         *map(address, (*inputs, dscores, dfeatures)),
         torch.get_num_threads(),

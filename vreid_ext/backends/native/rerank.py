@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _native
-from vreid_ext.backends import addresses
+from vreid_ext.backends import addresses, signatures
 from vreid_ext.backends.addresses import DTYPE_CODES, address
 from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.native import product, ranking
@@ -108,16 +108,18 @@ class FeatureKReciprocal:
             finite_rows(name, ranking.squared_norms(ranking.in_kernel_dtype(part)), "euclidean")
         dtype = accumulator(query.dtype)
         items = _comparable(ranking.in_kernel_dtype(torch.cat([query, gallery])))
-        distances, rank, farthest = ranking.top_k(
-            items, items, min(max(k1 + 1, k2), len(items)), "euclidean", None, None, None
-        )
+        k = min(max(k1 + 1, k2), len(items))
+        nearest = signatures.TopK(items, items, k, "euclidean", None, None, None)
+        distances, rank, farthest = ranking.top_k(nearest)
         if dtype == torch.float64:  # `farthest` of top_k comes from float32 keys
             farthest = _farthest(items)
         self._sparse = KReciprocal(
             rank,
             distances,
             farthest,
-            lambda row, index: ranking.pair_distances(items, items, row, index, "euclidean"),
+            lambda row, index: ranking.pair_distances(
+                signatures.PairDistances(items, items, row, index, "euclidean")
+            ),
             *(len(query), k1, k2, lambda_value, dtype),
         )
         self._query, items = items[: len(query)].to(dtype), items[len(query) :].to(dtype)
@@ -131,8 +133,8 @@ class FeatureKReciprocal:
         return self._sparse.rerank(start, block, query_squares[start:stop], gallery_squares)
 
 
-def k_reciprocal(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> FeatureKReciprocal:
-    return FeatureKReciprocal(query, gallery, k1, k2, lambda_value)
+def k_reciprocal(args: signatures.KReciprocal) -> FeatureKReciprocal:
+    return FeatureKReciprocal(args.query, args.gallery, args.k1, args.k2, args.lambda_value)
 
 
 def _comparable(items: Tensor) -> Tensor:

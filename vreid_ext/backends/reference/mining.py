@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vreid_ext import _checks
+from vreid_ext.backends.errors import finite_squares
 from vreid_ext.precision import widened
 
 
@@ -11,6 +13,10 @@ def batch_hard(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
 ) -> tuple[Tensor, Tensor]:
     """Farthest positive and nearest negative of each row: distance (2,n) and index (2,n)."""
+    if len(x):
+        finite_squares("embeddings", x)
+        if ref is not None:
+            finite_squares("ref", ref)
     same = labels[:, None] == (labels if ref_labels is None else ref_labels)
     positive = same & ~_self(x) if ref is None else same
     distance = _distances(x.detach(), (x if ref is None else ref).detach(), metric)
@@ -46,7 +52,11 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
 
 def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
     """Distance (M,n) of row i of x to row index[m,i] of ref; zero where the index is -1."""
-    first, second = _rows(x, metric), _rows(x if ref is None else ref, metric)[index.clamp(min=0)]
+    candidates = x if ref is None else ref
+    _checks.within("index", index, -1, len(candidates))
+    if not len(candidates):  # every index is -1; the result stays connected to both inputs
+        return torch.where(index < 0, 0, widened(x).sum(1) + widened(candidates).sum())
+    first, second = _rows(x, metric), _rows(candidates, metric)[index.clamp(min=0)]
     difference = torch.where(index[..., None] < 0, 0, first - second)
     if metric == "euclidean":
         distance = torch.linalg.vector_norm(difference, dim=2)  # the gradient at zero is zero

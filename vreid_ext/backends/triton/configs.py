@@ -85,8 +85,9 @@ PRODUCT_GROUP = 8  # tile rows that are processed together, for cache reuse
 # (MINING_ANCHORS) per step.
 MINING_D, MINING_N, MINING_ANCHORS = 1024, 8, 1024
 # The kernels over frames, clips and pairs read only about 1 % of the data of a map, so they have no tables.
-# In this order: chunks of channels, frames, blocks, channels, pairs, cells per step.
-BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C, BLOCK_M, BLOCK_L = 8, 4, 4, 128, 16, 128
+# In this order: chunks of channels, frames, blocks, channels, pairs, cells per step; channels per step of the
+# gradient of the scores.
+BLOCK_N, BLOCK_T, BLOCK_K, BLOCK_C, BLOCK_M, BLOCK_L, SCORE_C = 8, 4, 4, 128, 16, 128, 512
 # DRSTA: channels and cells of a tile of the map (its product with the regions stays in registers), cells per
 # step of the overlap, features per step of the pooling over frames.
 REGION_C, REGION_I, REGION_OVERLAP_I, REGION_D = 64, 8, 16, 256
@@ -102,6 +103,12 @@ def chosen(table: str, size: int, device: torch.device) -> Any:
         return _only[table]
     tables = tables_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else TABLES
     return _first(tables[table], size)
+
+
+def fuse_gradient_tile(x: Tensor, cells: int) -> Tile:
+    """The tile for the gradient of `fuse`: it holds two maps, so half of the channels and more warps."""
+    tile = streaming_tile(x, cells)
+    return tile._replace(BLOCK_C=tile.BLOCK_C // 2, num_warps=8)
 
 
 def streaming_tile(x: Tensor, cells: int) -> Tile:

@@ -5,6 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import contiguous_rows
 from vreid_ext.backends.triton import mining_kernels as kernels
 from vreid_ext.backends.triton.configs import (
@@ -17,20 +18,17 @@ from vreid_ext.backends.triton.configs import (
 from vreid_ext.backends.triton.launch import launch, on_device
 
 
-def batch_hard(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
-) -> tuple[Tensor, Tensor]:
-    x, n = contiguous_rows(x), len(x)
+def batch_hard(args: signatures.BatchHard) -> tuple[Tensor, Tensor]:
+    x, ref, n = contiguous_rows(args.x), contiguous_rows(args.ref), len(args.x)
     m = n if ref is None else len(ref)
     tile = chosen("mining", n * m, x.device)
     width = ceil(x.shape[1] / tile.BLOCK_K) * tile.BLOCK_K
-    mean = None if metric == "cosine" else x.mean(0, dtype=torch.float32)
-    keys = labels.new_empty((2, n))
+    mean = None if args.metric == "cosine" else x.mean(0, dtype=torch.float32)
+    keys = args.labels.new_empty((2, n))
     with on_device(x):
-        anchors = candidates = (*_prepared(x, width, mean, keys), labels.contiguous())
-        if ref is not None and ref_labels is not None:
-            ref = contiguous_rows(ref)
-            candidates = (*_prepared(ref, width, mean, None), ref_labels.contiguous())
+        anchors = candidates = (*_prepared(x, width, mean, keys), args.labels.contiguous())
+        if ref is not None and args.ref_labels is not None:
+            candidates = (*_prepared(ref, width, mean, None), args.ref_labels.contiguous())
         rows = ceil(n / tile.BLOCK_N)
         columns = ceil(m / tile.BLOCK_M)
         if ref is None:
@@ -41,76 +39,59 @@ def batch_hard(
             **tile._asdict(),
         )  # fmt: skip
         index = torch.empty_like(keys)
-        return _pair_distances(x, ref, keys, index, metric), index
+        return _pair_distances(x, ref, keys, index, args.metric), index
 
 
-def batch_hard_triplet(
-    x: Tensor,
-    labels: Tensor,
-    ref: Tensor | None,
-    ref_labels: Tensor | None,
-    metric: str,
-    margin: float,
-    soft: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    distance, index = batch_hard(x, labels, ref, ref_labels, metric)
+def batch_hard_triplet(args: signatures.BatchHardTriplet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    distance, index = batch_hard(args.mining())
     loss, slope = distance.new_empty(()), torch.empty_like(distance)
-    with on_device(x):
+    with on_device(args.x):
         launch(
-            kernels.triplet, (1,), distance, index, loss, slope, len(x), margin, SOFT=soft,
+            kernels.triplet, (1,), distance, index, loss, slope, len(args.x), args.margin, SOFT=args.soft,
             BLOCK_N=MINING_ANCHORS,
         )  # fmt: skip
     return loss, slope, distance, index
 
 
-def mined_distance(x: Tensor, ref: Tensor | None, index: Tensor, metric: str) -> Tensor:
-    ref = None if ref is None else contiguous_rows(ref)
-    with on_device(x):
-        return _pair_distances(contiguous_rows(x), ref, None, index.contiguous(), metric)
+def mined_distance(args: signatures.MinedDistance) -> Tensor:
+    ref = contiguous_rows(args.ref)
+    with on_device(args.x):
+        return _pair_distances(contiguous_rows(args.x), ref, None, args.index.contiguous(), args.metric)
 
 
-def mined_distance_backward(
-    grad: Tensor,
-    x: Tensor,
-    ref: Tensor | None,
-    index: Tensor,
-    distance: Tensor,
-    metric: str,
-    with_x: bool,
-    with_ref: bool,
-) -> tuple[Tensor, Tensor]:
-    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
-    anchors = candidates = x, _norms(x, metric)
+def mined_distance_backward(args: signatures.MinedDistanceBackward) -> tuple[Tensor, Tensor]:
+    x, ref = contiguous_rows(args.x), contiguous_rows(args.ref)
+    anchors = candidates = x, _norms(x, args.metric)
     if ref is not None:
-        candidates = ref, _norms(ref, metric)
-    pairs = [each.contiguous() for each in (grad, distance, index)]
+        candidates = ref, _norms(ref, args.metric)
+    pairs = [each.contiguous() for each in (args.grad, args.distance, args.index)]
     by_candidate: tuple[Tensor | None, Tensor | None] = None, None
-    if ref is None or with_ref:
+    if ref is None or args.with_ref:
         chosen, order = pairs[2].flatten().sort(stable=True)
         rows = torch.arange(len(candidates[0]) + 1, device=x.device)
         by_candidate = order, torch.searchsorted(chosen, rows)
-    dx = x.new_empty(x.shape if with_x else (0,))
-    dref = x.new_empty(ref.shape if ref is not None and with_ref else (0,))
+    dx = x.new_empty(x.shape if args.with_x else (0,))
+    dref = x.new_empty(ref.shape if ref is not None and args.with_ref else (0,))
     with on_device(x):
-        if with_x:
+        if args.with_x:
             sorted_pairs = by_candidate if ref is None else (None, None)
-            _pair_gradients(dx, pairs, anchors, candidates, sorted_pairs, metric, choose=True)
+            _pair_gradients(dx, pairs, anchors, candidates, sorted_pairs, args.metric, choose=True)
         if len(dref):
-            _pair_gradients(dref, pairs, candidates, anchors, by_candidate, metric, choose=False)
+            _pair_gradients(dref, pairs, candidates, anchors, by_candidate, args.metric, choose=False)
     return dx, dref
 
 
-def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) -> Tensor:
-    x = contiguous_rows(x)
-    identities, order = labels.sort(stable=True)
-    begins = torch.searchsorted(identities, labels)
-    ends = torch.searchsorted(identities, labels, right=True)
-    index = labels.new_empty((2, len(x)))
+def identity_hard(args: signatures.IdentityHard) -> Tensor:
+    x = contiguous_rows(args.x)
+    identities, order = args.labels.sort(stable=True)
+    begins = torch.searchsorted(identities, args.labels)
+    ends = torch.searchsorted(identities, args.labels, right=True)
+    index = args.labels.new_empty((2, len(x)))
     with on_device(x):
         launch(
             kernels.identity_extremes, (len(x),),
-            x, _norms(x, metric), order, begins, ends, index, *x.shape, x.stride(0), **_flags(metric),
-            SELF=include_self, BLOCK_N=MINING_N, BLOCK_D=MINING_D // MINING_N,
+            x, _norms(x, args.metric), order, begins, ends, index, *x.shape, x.stride(0),
+            **_flags(args.metric), SELF=args.include_self, BLOCK_N=MINING_N, BLOCK_D=MINING_D // MINING_N,
         )  # fmt: skip
     return index
 

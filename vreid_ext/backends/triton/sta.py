@@ -5,6 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import in_strides_of
 from vreid_ext.backends.triton import sta_kernels as kernels
 from vreid_ext.backends.triton.configs import (
@@ -14,164 +15,152 @@ from vreid_ext.backends.triton.configs import (
     BLOCK_M,
     BLOCK_N,
     BLOCK_T,
+    SCORE_C,
     Tile,
+    fuse_gradient_tile,
     small_tile,
     streaming_tile,
 )
 from vreid_ext.backends.triton.launch import launch, on_device
+from vreid_ext.backends.triton.maps import flat, mask, walk
 
 
-def attention_map(x: Tensor, energy: str, normalize: str) -> tuple[Tensor, Tensor]:
-    attention = x.new_empty((*x.shape[:2], *x.shape[3:]), dtype=torch.float32)
-    norm = x.new_empty(x.shape[:2], dtype=torch.float32)
-    with on_device(x):
-        parts, _ = _channel_sums(x, None, None)
-        _normalize(parts, None, attention, norm, None, 1, energy, normalize)
+def attention_map(args: signatures.AttentionMap) -> tuple[Tensor, Tensor]:
+    attention, norm = args.results()
+    with on_device(args.x):
+        parts, _ = _channel_sums(args.x, None, None)
+        _normalize(parts, None, attention, norm, None, 1, args.energy, args.normalize)
     return attention, norm
 
 
-def attention_map_backward(
-    grad: Tensor, x: Tensor, attention: Tensor, norm: Tensor, energy: str, normalize: str
-) -> Tensor:
-    with on_device(x):
-        weight = _energy_gradient(grad, None, None, attention, norm, 1, energy, normalize)
-        return _map_gradient(x, None, weight)
+def attention_map_backward(args: signatures.AttentionMapBackward) -> Tensor:
+    with on_device(args.x):
+        weight = _energy_gradient(
+            args.grad, None, None, args.attention, args.norm, 1, args.energy, args.normalize
+        )
+        return _map_gradient(args.x, None, weight)
 
 
-def block_scores(attention: Tensor, valid: Tensor | None, blocks: int) -> tuple[Tensor, Tensor]:
-    clips, frames, height, width = attention.shape
-    mass = attention.new_empty((clips, frames, blocks))
-    scores, total = torch.empty_like(mass), attention.new_empty((clips, blocks))
-    cells = height * width // blocks
+def block_scores(args: signatures.BlockScores) -> tuple[Tensor, Tensor]:
+    clips, frames, height, width = args.attention.shape
+    scores, total = args.results()
+    mass = torch.empty_like(scores)
+    cells = height * width // args.blocks
     tile = small_tile(cells)
-    with on_device(attention):
+    with on_device(args.attention):
         launch(
             kernels.block_mass,
             (clips * frames,),
-            attention.contiguous(),
-            _mask(valid),
+            args.attention.contiguous(),
+            mask(args.valid),
             mass,
-            blocks,
+            args.blocks,
             cells,
             BLOCK_K=tile.BLOCK_K,
             BLOCK_I=tile.BLOCK_I,
         )
-        _clip_scores(mass, valid, None, scores, total, None, None, height * width)
+        _clip_scores(mass, args.valid, None, scores, total, None, None, height * width)
     return scores, total
 
 
-def block_scores_backward(
-    grad: Tensor, attention: Tensor, valid: Tensor | None, scores: Tensor, total: Tensor
-) -> Tensor:
-    clips, frames, blocks = scores.shape
-    cells = attention[0, 0].numel() // blocks
-    dattention = attention.new_empty(attention.shape)
+def block_scores_backward(args: signatures.BlockScoresBackward) -> Tensor:
+    clips, frames, blocks = args.scores.shape
+    cells = args.attention[0, 0].numel() // blocks
+    dattention = args.attention.new_empty(args.attention.shape)
     tile = small_tile(cells)
-    with on_device(attention):
-        slope, mean_slope = _score_gradient(grad, None, None, valid, scores)
+    with on_device(args.attention):
+        slope, mean_slope = _score_gradient(args.grad, None, None, args.valid, args.scores)
         launch(
             kernels.mass_gradient, (clips * frames,),
-            slope, mean_slope, total, _mask(valid), attention.contiguous(), dattention, frames, blocks, cells,
+            slope, mean_slope, args.total, mask(args.valid), args.attention.contiguous(), dattention, frames,
+            blocks, cells,
             BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
         )  # fmt: skip
-    return in_strides_of(attention, dattention)
+    return in_strides_of(args.attention, dattention)
 
 
-def fuse(x: Tensor, scores: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def fuse(args: signatures.Fuse) -> tuple[Tensor, Tensor]:
+    x = args.x
     clips, frames, channels, height, width = x.shape
-    blocks = scores.shape[2]
+    blocks = args.scores.shape[2]
     cells = height * width // blocks
-    fused = x.new_empty((clips, 2 * channels, height, width))
-    choice = x.new_empty((clips, blocks), dtype=torch.int64)
+    fused, choice = args.results()
     tile = streaming_tile(x, cells)
     with on_device(x):
         launch(
             kernels.fuse, (clips, ceil(channels / tile.BLOCK_C), _tiles(tile, blocks, cells)),
-            x, scores.contiguous(), _mask(valid), fused, choice, frames, channels, blocks, cells, *_walk(x),
-            FLAT=_flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
+            x, args.scores.contiguous(), mask(args.valid), fused, choice, frames, channels, blocks, cells,
+            *walk(x), FLAT=flat(x), BLOCK_C=tile.BLOCK_C, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
             num_warps=tile.num_warps,
         )  # fmt: skip
     return fused, choice
 
 
-def fuse_backward(
-    grad: Tensor, x: Tensor, scores: Tensor, choice: Tensor, valid: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def fuse_backward(args: signatures.FuseBackward) -> tuple[Tensor, Tensor]:
+    x, grad = args.x, args.grad[:, None]
     clips, frames, channels, height, width = x.shape
-    blocks = scores.shape[2]
+    blocks = args.scores.shape[2]
     cells = height * width // blocks
-    tile = streaming_tile(x, cells)
+    tile = fuse_gradient_tile(x, cells)
     grid = (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells))
     parts = x.new_empty((clips, frames, blocks, ceil(cells / tile.BLOCK_I), grid[1]), dtype=torch.float32)
     dx = torch.empty_like(x)
-    grad = grad[:, None]
     with on_device(x):
         launch(
             kernels.fuse_gradient, grid,
-            grad, x, scores.contiguous(), choice, _mask(valid), dx, parts, frames, channels, blocks, cells,
-            *_walk(grad)[1:2], *_walk(grad)[3:], *_walk(x), *_walk(dx)[1:],
-            FLAT=_flat(grad, x, dx), **tile._replace(BLOCK_C=tile.BLOCK_C // 2, num_warps=8)._asdict(),
+            grad, x, args.scores.contiguous(), args.choice, mask(args.valid), dx, parts, frames, channels,
+            blocks, cells, *walk(grad)[1:2], *walk(grad)[3:], *walk(x), *walk(dx)[1:],
+            FLAT=flat(grad, x, dx), **tile._asdict(),
         )  # fmt: skip
-        return dx, in_strides_of(scores, parts.sum((3, 4)))
+        return dx, in_strides_of(args.scores, parts.sum((3, 4)))
 
 
-def sta_pool(
-    x: Tensor, valid: Tensor | None, blocks: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    clips, frames, channels, height, width = x.shape
-    full = torch.float32
-    attention = x.new_empty((clips, frames, height, width), dtype=full)
-    energy = x.new_empty((clips, frames), dtype=full)
-    mass = x.new_empty((clips, frames, blocks), dtype=full)
-    scores, total = torch.empty_like(mass), x.new_empty((clips, blocks), dtype=full)
-    choice = x.new_empty((clips, blocks), dtype=torch.int64)
-    pooled = x.new_empty((clips, 2 * channels))
-    with on_device(x):
-        parts, sums = _channel_sums(x, valid, blocks)
-        _normalize(parts, valid, attention, energy, mass, blocks, "sum_square", "sum")
-        _clip_scores(mass, valid, sums, scores, total, choice, pooled, height * width)
+def sta_pool(args: signatures.StaPool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    height, width = args.x.shape[3:]
+    with on_device(args.x):
+        parts, sums = _channel_sums(args.x, args.valid, args.blocks)
+        pooled, scores, attention, _, energy, total, choice = args.results(lambda *_, **__: sums)
+        mass = torch.empty_like(scores)
+        _normalize(parts, args.valid, attention, energy, mass, args.blocks, "sum_square", "sum")
+        _clip_scores(mass, args.valid, sums, scores, total, choice, pooled, height * width)
     return pooled, scores, attention, sums, energy, total, choice
 
 
-def sta_pool_backward(
-    grad_pooled: Tensor | None,
-    grad_scores: Tensor | None,
-    grad_attention: Tensor | None,
-    x: Tensor,
-    valid: Tensor | None,
-    scores: Tensor,
-    attention: Tensor,
-    sums: Tensor,
-    energy: Tensor,
-    total: Tensor,
-    choice: Tensor,
-) -> Tensor:
-    grad_pooled = None if grad_pooled is None else grad_pooled.contiguous()
-    with on_device(x):
+def sta_pool_backward(args: signatures.StaPoolBackward) -> Tensor:
+    grad_pooled = None if args.grad_pooled is None else args.grad_pooled.contiguous()
+    with on_device(args.x):
         slope = None
-        if grad_pooled is not None or grad_scores is not None:
-            size = x.shape[3] * x.shape[4]
-            slope = (*_score_gradient(grad_scores, grad_pooled, sums, valid, scores, size), total)
+        if grad_pooled is not None or args.grad_scores is not None:
+            size = args.x.shape[3] * args.x.shape[4]
+            given = args.grad_scores, grad_pooled, args.sums, args.valid, args.scores
+            slope = (*_score_gradient(*given, size), args.total)
         weight = _energy_gradient(
-            grad_attention, slope, valid, attention, energy, scores.shape[2], "sum_square", "sum"
+            args.grad_attention,
+            slope,
+            args.valid,
+            args.attention,
+            args.energy,
+            args.scores.shape[2],
+            "sum_square",
+            "sum",
         )
-        return _map_gradient(x, valid, weight, grad_pooled, scores, choice)
+        return _map_gradient(args.x, args.valid, weight, grad_pooled, args.scores, args.choice)
 
 
-def inter_frame_distance(attention: Tensor, pairs: Tensor) -> Tensor:
-    with on_device(attention):
-        return _pair_distances(attention.contiguous(), pairs.contiguous()).mean(1)
+def inter_frame_distance(args: signatures.InterFrameDistance) -> Tensor:
+    with on_device(args.attention):
+        return _pair_distances(args.attention.contiguous(), args.pairs.contiguous()).mean(1)
 
 
-def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor) -> Tensor:
-    clips, frames, height, width = attention.shape
+def inter_frame_distance_backward(args: signatures.InterFrameDistanceBackward) -> Tensor:
+    clips, frames, height, width = args.attention.shape
     cells = height * width
-    maps, pairs = attention.contiguous(), pairs.contiguous()
+    maps, pairs = args.attention.contiguous(), args.pairs.contiguous()
     dattention = torch.empty_like(maps)
-    with on_device(attention):
+    with on_device(args.attention):
         launch(
             kernels.pair_gradient, (clips * frames, ceil(cells / BLOCK_L)),
-            grad.contiguous(),
+            args.grad.contiguous(),
             maps,
             pairs,
             _pair_distances(maps, pairs),
@@ -181,7 +170,7 @@ def inter_frame_distance_backward(grad: Tensor, attention: Tensor, pairs: Tensor
             cells,
             BLOCK_M=BLOCK_M, BLOCK_L=BLOCK_L,
         )  # fmt: skip
-    return in_strides_of(attention, dattention)
+    return in_strides_of(args.attention, dattention)
 
 
 def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[Tensor, Tensor]:
@@ -202,15 +191,15 @@ def _channel_sums(x: Tensor, valid: Tensor | None, blocks: int | None) -> tuple[
         kernels.channel_sums,
         grid,
         x,
-        _mask(valid),
+        mask(valid),
         squares,
         sums,
         frames,
         channels,
         count,
         cells,
-        *_walk(x),
-        FLAT=_flat(x),
+        *walk(x),
+        FLAT=flat(x),
         **tile._asdict(),
     )
     if sums is None:
@@ -232,7 +221,7 @@ def _normalize(
     tile = small_tile(size // blocks)
     launch(
         kernels.normalize_energy, (norm.numel(),),
-        squares, _mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
+        squares, mask(valid), attention, norm, mass, chunks, blocks, size // blocks, ROOT=energy == "l2",
         L2=normalize == "l2", BLOCK_N=BLOCK_N, BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
     )  # fmt: skip
 
@@ -251,7 +240,7 @@ def _clip_scores(
     channels = 1 if sums is None else sums.shape[3]
     launch(
         kernels.clip_scores, (clips, ceil(channels / BLOCK_C)),
-        mass, _mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
+        mass, mask(valid), sums, scores, total, choice, pooled, frames, channels, blocks, size,
         BLOCK_T=BLOCK_T, BLOCK_K=BLOCK_K, BLOCK_C=BLOCK_C, num_warps=1,
     )  # fmt: skip
 
@@ -272,8 +261,8 @@ def _score_gradient(
     grad_scores = None if grad_scores is None else grad_scores.contiguous()
     launch(
         kernels.score_gradient, (clips, blocks),
-        grad_scores, grad_pooled, sums, _mask(valid), scores, slope, mean_slope, frames, channels, size,
-        BLOCK_T=BLOCK_T, BLOCK_C=4 * BLOCK_C,
+        grad_scores, grad_pooled, sums, mask(valid), scores, slope, mean_slope, frames, channels, size,
+        BLOCK_T=BLOCK_T, BLOCK_C=SCORE_C,
     )  # fmt: skip
     return slope, mean_slope
 
@@ -295,7 +284,7 @@ def _energy_gradient(
     launch(
         kernels.energy_gradient, (clips * frames,),
         None if grad_attention is None else grad_attention.contiguous(), *(slope or (None, None, None)),
-        _mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
+        mask(valid), attention, norm, weight, frames, blocks, height * width // blocks,
         ROOT=energy == "l2", L2=normalize == "l2", BLOCK_K=tile.BLOCK_K, BLOCK_I=tile.BLOCK_I,
     )  # fmt: skip
     return weight
@@ -318,8 +307,8 @@ def _map_gradient(
         scores = choice = None
     launch(
         kernels.map_gradient, (clips * frames, ceil(channels / tile.CHUNK), _tiles(tile, blocks, cells)),
-        x, dx, _mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
-        *_walk(x), *_walk(dx)[1:], FLAT=_flat(x, dx), **tile._asdict(),
+        x, dx, mask(valid), weight, grad_pooled, scores, choice, frames, channels, blocks, cells,
+        *walk(x), *walk(dx)[1:], FLAT=flat(x, dx), **tile._asdict(),
     )  # fmt: skip
     return dx
 
@@ -342,20 +331,5 @@ def _pair_distances(attention: Tensor, pairs: Tensor) -> Tensor:
     return distances
 
 
-def _mask(valid: Tensor | None) -> Tensor | None:
-    return None if valid is None else valid.contiguous().view(torch.uint8)
-
-
 def _tiles(tile: Tile, blocks: int, cells: int) -> int:
     return ceil(blocks / tile.BLOCK_K) * ceil(cells / tile.BLOCK_I)
-
-
-def _walk(x: Tensor) -> tuple[int, ...]:
-    """Width and strides of a map (B,T,C,H,W). For width 1, the stride between cells is that of the rows."""
-    *outer, stride_h, stride_w = x.stride()
-    return x.shape[4], *outer, stride_h, stride_w if x.shape[4] > 1 else stride_h
-
-
-def _flat(*maps: Tensor) -> bool:
-    """Whether the cells of each map have a constant stride."""
-    return all(x.shape[3] == 1 or x.shape[4] == 1 or x.stride(3) == x.shape[4] * x.stride(4) for x in maps)

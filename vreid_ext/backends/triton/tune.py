@@ -9,6 +9,7 @@ import triton
 from torch import Tensor
 from triton.errors import TritonError
 
+from vreid_ext.backends import signatures
 from vreid_ext.backends.triton import mining, part_metric, sta
 from vreid_ext.backends.triton.configs import TABLES, ProductTile, Table, only
 
@@ -83,7 +84,8 @@ def _time(timer: Timer, name: str, limit: int, tile: Any) -> float:
 def _mining(limit: int) -> Callable[[], object]:
     n = min(int(limit**0.5), 8192)
     x, labels = torch.randn(n, 2048, dtype=torch.float32, device="cuda"), torch.arange(n, device="cuda") // 4
-    return lambda: mining.batch_hard(x, labels, None, None, "euclidean")
+    args = signatures.BatchHard(x, labels, None, None, "euclidean")
+    return lambda: mining.batch_hard(args)
 
 
 def _part_metric(limit: int) -> Callable[[], object]:
@@ -95,7 +97,8 @@ def _part_metric(limit: int) -> Callable[[], object]:
         )
         for _ in range(2)
     ]
-    return lambda: part_metric.part_distance(*sides[0], *sides[1])
+    args = signatures.PartDistance(*sides[0], *sides[1])
+    return lambda: part_metric.part_distance(args)
 
 
 def _maps(*, channels_last: bool) -> Callable[[int], Callable[[], object]]:
@@ -105,9 +108,8 @@ def _maps(*, channels_last: bool) -> Callable[[int], Callable[[], object]]:
             x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
         def run() -> Tensor:
-            pooled, *saved = sta.sta_pool(x, None, 8)
-            scores, attention, *rest = saved
-            return sta.sta_pool_backward(pooled, None, None, x, None, scores, attention, *rest)
+            pooled, *saved = sta.sta_pool(signatures.StaPool(x, None, 8))
+            return sta.sta_pool_backward(signatures.StaPoolBackward(pooled, None, None, x, None, *saved))
 
         return run
 
