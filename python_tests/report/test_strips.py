@@ -1,9 +1,11 @@
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from vreid_ext.data import DatasetError, Tracklet
+from vreid_ext.data import BlackBox, Corruption, DatasetError, Tracklet
 from vreid_ext.report.strips import CELL, FRAMES, strip_frames, strip_name, write_strips
 
 
@@ -64,3 +66,15 @@ def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"torn\.png"):
         write_strips([Tracklet((str(tmp_path / "torn.png"),), 1, 1, "torn")], tmp_path / "strips")
+
+
+def test_the_frames_are_those_that_the_model_sees(tmp_path):
+    two = tracklet(tmp_path, ["red", "lime"])
+    strips = tmp_path / "strips"
+    passer_by = Corruption([two, replace(two, pid=2)], 1.0)
+    for changes in ({}, {"corruption": passer_by}, {"black_box": BlackBox(64)}):
+        write_strips([two], strips, **changes)
+        (file,) = strips.iterdir()
+        red = np.asarray(opened(file))[8:-8, 8 : CELL[0] - 8, 0]  # of the first frame
+        changed = (red < 200).mean()
+        assert changed == 0 if not changes else changed > 0.3

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
-from vreid_ext.engine.build import corruption_of
+from vreid_ext.engine.build import black_box_of, corruption_of
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.engine.figures import read_result
@@ -129,7 +129,11 @@ def write_page(
     data = evaluated.dataset
     lists = ranked_lists(evaluated, ranks)
     listed = [data.gallery[index] for index in sorted({place.gallery for place in chain(*lists)})]
-    write_strips([*data.query, *listed], files, progress)
+    changes: Any = {
+        "black_box": black_box_of(evaluated.recipe.dataset),
+        "corruption": corruption_of(evaluated.recipe.eval, data),
+    }
+    write_strips([*data.query, *listed], files, progress, **changes)
     hardest = _hardest(evaluated)
     attention = _picture(evaluated, hardest, files)
     rows = [{"label": result["recipe"], **row} for row in result["rows"]]

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
 from vreid_ext._files import whole_file
-from vreid_ext.data import Tracklet, read_image, sample_clip
+from vreid_ext.data import BlackBox, Corruption, Tracklet, read_image, sample_clip
 
 FRAMES = 8
 CELL = (64, 128)  # width, height; must agree with .thumb in page.css
@@ -28,12 +28,18 @@ def strip_name(tracklet: Tracklet) -> str:
 
 
 def write_strips(
-    tracklets: Iterable[Tracklet], folder: Path, progress: Callable[[int, int], None] | None = None
+    tracklets: Iterable[Tracklet],
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    black_box: BlackBox | None = None,
+    corruption: Corruption | None = None,
 ) -> None:
     """Write the strips that are missing, or that are outdated because their images have changed.
 
     Args:
         progress: called with (strips done, total number of strips).
+        black_box, corruption: applied to the frames, as in `ClipDataset`.
 
     Raises:
         DatasetError: an image cannot be read.
@@ -42,30 +48,40 @@ def write_strips(
     folder.mkdir(parents=True, exist_ok=True)
     # Threads are enough: Pillow releases the GIL while it decodes and resizes.
     with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(lambda item: _write(item, folder), distinct), start=1):
+        written = pool.map(lambda item: _write(item, folder, black_box, corruption), distinct)
+        for done, _ in enumerate(written, start=1):
             if progress is not None:
                 progress(done, len(distinct))
 
 
-def _write(tracklet: Tracklet, folder: Path) -> None:
+def _write(
+    tracklet: Tracklet, folder: Path, black_box: BlackBox | None, corruption: Corruption | None
+) -> None:
     count = strip_frames(tracklet)
-    paths = [tracklet.paths[index] for index in sample_clip(len(tracklet), count, "evenly").tolist()]
+    frames = sample_clip(len(tracklet), count, "evenly").tolist()
     file = folder / strip_name(tracklet)
-    stamp = _stamp(paths)
+    stamp = _stamp((tracklet.paths[frame] for frame in frames), black_box, corruption)
     if _stamp_in(file) == stamp:
         return
     width, height = CELL
     strip = Image.new("RGB", (count * width, height))
-    for place, path in enumerate(paths):
-        strip.paste(ImageOps.pad(to_pil_image(read_image(path)), CELL, color=_BORDER), (place * width, 0))
+    for place, frame in enumerate(frames):
+        image = read_image(tracklet.paths[frame])
+        if black_box is not None:
+            image = black_box(image, tracklet.name, frame)
+        if corruption is not None:
+            image = corruption(image, tracklet, frame)
+        strip.paste(ImageOps.pad(to_pil_image(image), CELL, color=_BORDER), (place * width, 0))
     with whole_file(file) as temporary:
         strip.save(temporary, "JPEG", quality=80, comment=stamp)
 
 
-def _stamp(paths: Iterable[str]) -> bytes:
-    """Modification times and sizes of the images; compared for equality, because clocks may be set back."""
+def _stamp(paths: Iterable[str], *changes: BlackBox | Corruption | None) -> bytes:
+    """Modification times and sizes of the images, which are compared for equality because clocks may be set
+    back, and the changes to their pixels.
+    """
     states = [os.stat(path) for path in paths]
-    return repr([(state.st_mtime_ns, state.st_size) for state in states]).encode()
+    return repr([(state.st_mtime_ns, state.st_size) for state in states] + [*filter(None, changes)]).encode()
 
 
 def _stamp_in(file: Path) -> bytes | None:
