@@ -9,6 +9,8 @@ P[t,k,c], and the sum over the first axis is the energy q[t,i].
 
 All sums have a fixed order and there are no atomics, so the same inputs give the same bits. Offsets that grow
 with the number of frames or with a stride are 64-bit.
+
+The file is long because the STA ops need a forward and a backward kernel each, all of which use this layout.
 """
 
 import triton
