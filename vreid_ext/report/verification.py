@@ -50,21 +50,21 @@ def _tradeoff(axes: Axes, figures: Verification, threshold: Mapping[str, float] 
     fpr, tpr = (100 * rate.numpy() for rate in figures.roc())
     # One false match is the least that a logarithmic axis can show.
     least = 100 / figures.impostors
-    shown = np.flatnonzero(np.diff(fpr, append=np.inf) + np.diff(tpr, append=np.inf) > 0)
-    axes.plot(np.maximum(fpr, least)[shown], (100 - tpr)[shown], **line_style(0))
-    axes.plot([least, 100], [least, 100], color="grey", linewidth=1, linestyle=":")
+    false, missed = np.maximum(fpr, least), 100 - tpr
+    # There may be a million corners: draw those that are apart in the picture.
+    place = np.stack([np.floor(200 * np.log10(false)), np.floor(10 * missed)])
+    shown = np.append(True, (np.diff(place) != 0).any(0))
+    shown[-1] = True
+    axes.plot(false[shown], missed[shown], **line_style(0))
+    equal = np.geomspace(least, 100, 200)
+    axes.plot(equal, equal, color="grey", linewidth=1, linestyle=":")
     eer = 100 * figures.eer.value
-    axes.annotate(
-        f"EER {eer:.2g} %", (eer, eer), xytext=(6, 6), textcoords="offset points",
-    )  # fmt: skip
+    axes.plot(eer, eer, "s", color="grey", label=f"EER {eer:.2g} %")
     if threshold is not None:
-        place = int((figures.thresholds <= threshold["value"]).sum()) - 1
-        if place >= 0:
-            false = max(least, 100 * int(figures.false_matches[place]) / figures.impostors)
-            missed = 100 - 100 * int(figures.true_matches[place]) / figures.genuine
-            color = line_style(1)["color"]
-            axes.plot(false, missed, "o", color=color, label=f"threshold {threshold['value']:.3f}")
-            axes.legend(loc="upper right")
+        corner = 2 * int((figures.thresholds <= threshold["value"]).sum())
+        label = f"threshold {threshold['value']:.3f}"
+        axes.plot(false[corner], missed[corner], "o", color=line_style(1)["color"], label=label)
+    axes.legend(loc="upper right")
     axes.set_xscale("log")
     axes.set_xlim(least, 100)
     axes.set_ylim(0, 100)
