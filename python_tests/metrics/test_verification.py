@@ -257,14 +257,14 @@ def test_a_sample_stands_for_many_pairs(monkeypatch):
         ({"pids": torch.arange(8)}, "pids: expected a genuine pair (two tracklets of one person, from"),
         ({"pids": torch.zeros(8, dtype=torch.int64)}, "pids: expected an impostor pair"),
         ({"camids": torch.zeros(8, dtype=torch.int64)}, "pids: expected a genuine pair"),
-        ({"fprs": (0.0,)}, "fprs[0]: expected a rate between 0 and 1, exclusive, got 0.0"),
+        ({"fprs": (0.0,)}, "fprs[0]: expected a rate between 0 and 1, exclusive, got 0"),
         ({"fpirs": (2,)}, "fpirs[0]: expected a rate between 0 and 1, exclusive, got 2"),
         ({"at": (float("nan"),)}, "at[0]: expected a finite number, got nan"),
         ({"metric": "dot"}, "metric: expected one of"),
         ({"exclude": torch.arange(8)}, "exclude: expected None without a gallery"),
         ({"gallery": torch.ones(2, 3)}, "g_pids: expected the labels of the gallery, got None"),
         ({"confidence": 1}, "confidence: expected a number between 0 and 1, exclusive, got 1"),
-        ({"pids": torch.zeros(7, dtype=torch.int64)}, "q_pids: expected shape (8,), got (7,)"),
+        ({"pids": torch.zeros(7, dtype=torch.int64)}, "pids: expected shape (8,), got (7,)"),
     ],
 )
 def test_wrong_arguments_are_named(change, says):

@@ -105,7 +105,7 @@ def _random_distances(query: Split, gallery: Split) -> list[float]:
     row = torch.arange(len(queries), device="cpu")
     if query.folder == gallery.folder:
         mine, theirs = (
-            torch.tensor(split.numbers or range(len(split.tracklets)), device="cpu")
+            torch.tensor(split.numbers or range(len(split.tracklets)), dtype=torch.int64, device="cpu")
             for split in (query, gallery)
         )
         other = mine != theirs[index]

@@ -65,7 +65,8 @@ def intervals(
     for first in range(0, resamples, block):
         weights = times_drawn(min(block, resamples - first), persons, generator)
         padded = torch.cat([weights, weights.new_ones(len(weights), 1)], 1)
-        false = _cumulated(padded[:, row] * padded[:, item] * sample.weight, sampled)
+        weight = padded[:, row].mul_(padded[:, item]).mul_(sample.weight)
+        false = _cumulated(weight, sampled)
         false = false / pairs.impostor_weight(weights)[:, None]
         true = _cumulated(weights[:, genuine], curve.true)
         true = true / true[:, -1:]  # NaN for a draw without genuine pairs
@@ -96,8 +97,8 @@ def _key(pairs: PairSet, distance: Tensor) -> Tensor:
 
 def _cumulated(weights: Tensor, counts: Tensor) -> Tensor:
     """(R,m): sum of the first counts[j] of the weights (R,n)."""
-    total = torch.cat([weights.new_zeros(len(weights), 1), weights.cumsum(1)], 1)
-    return total[:, counts]
+    total = weights.cumsum(1)[:, (counts - 1).clamp(min=0)]
+    return total.masked_fill_(counts == 0, 0)
 
 
 def _at(

@@ -21,7 +21,7 @@ ROUNDING = 1e-9  # relative, of a rate times a number of pairs: 0.29 * 100 is be
 
 _TILE = (1024, 4096)  # pairs of one tile: 32 MB of float64
 _CELLS = 2**20  # cells of the uniform grid that replaces a binary search for most pairs
-_SAMPLE = 2**18  # pairs in each part of a `PairSample`
+_SAMPLE = 2**17  # pairs in each part of a `PairSample`
 
 
 def distances(rows: Tensor, gallery: Features, row: Tensor, index: Tensor, metric: str) -> Tensor:
@@ -381,7 +381,8 @@ class Sampler:
             self._near = [(row[kept], item[kept], found[kept])]
         if self._rate < 1:
             wanted = len(keys) * self._rate
-            count = int(wanted + torch.rand((), generator=self._generator, device="cpu").double())
+            part = torch.rand((), dtype=torch.float64, generator=self._generator, device="cpu")
+            count = int(wanted + part)
             places = torch.randint(len(keys), (count,), generator=self._generator, device="cpu")
             self._drawn.append(self._impostors(first, index, keys, places.to(keys.device)))
 

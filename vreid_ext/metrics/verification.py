@@ -13,7 +13,7 @@ from vreid_ext.metrics.bootstrap import Interval
 from vreid_ext.metrics.open_set import searches
 from vreid_ext.metrics.pair_bootstrap import Figures, Resampled, intervals
 from vreid_ext.metrics.pairs import ROUNDING, PairSet, Progress, Sampler, Thresholds
-from vreid_ext.metrics.protocol import Labels
+from vreid_ext.metrics.protocol import Labels, labels
 from vreid_ext.metrics.ranking import pair
 
 LEAST = 10  # false matches, below which a rate is not resolved
@@ -186,8 +186,8 @@ def verification(
     Intervals are percentile intervals of a bootstrap over persons. A person that is drawn w times enters its
     genuine pairs w times, and an impostor pair of persons p and q counts w_p w_q times. Gallery persons
     without a query count once in every resample; the distractors of MARS share one pid. The gallery of
-    open-set identification is fixed. If there are more than 2^18 impostor pairs, the resamples use the 2^18
-    nearest and 2^18 drawn at random from the others; the figures themselves use all.
+    open-set identification is fixed. If there are more than 2^17 impostor pairs, the resamples use the 2^17
+    nearest and 2^17 drawn at random from the others; the figures themselves use all.
 
     Args:
         features: floating-point features (N,D) of the queries: a torch tensor, a NumPy or memory-mapped
@@ -217,7 +217,7 @@ def verification(
     Resampling both persons of a pair: Owen (2007), The pigeonhole bootstrap, Ann. Appl. Stat. 1(2).
     """
     fprs, fpirs = _rates("fprs", fprs), _rates("fpirs", fpirs)
-    at = [_checks.real(f"at[{number}]", value) for number, value in enumerate(at)]
+    at = _numbers("at", at)
     _checks.choice("metric", metric, ("cosine", "euclidean"))
     _checks.flag("junk", junk)
     _checks.flag("by_camera", by_camera)
@@ -294,12 +294,16 @@ def pair_set(
     Raises:
         TypeError, ValueError: as `verification`.
     """
+    given = Features("features", features)
+    pids, camids = (
+        labels(name, value, len(given), given.device) for name, value in (("pids", pids), ("camids", camids))
+    )
     if gallery is None:
         for name, value in (("g_pids", g_pids), ("g_camids", g_camids), ("exclude", exclude)):
             if value is not None:
                 raise ValueError(f"{name}: expected None without a gallery, got {type(value).__name__}")
-        queries = items = Features("features", features)
-        g_pids, g_camids, exclude = pids, camids, torch.arange(len(queries), device="cpu")
+        queries = items = given
+        g_pids, g_camids, exclude = pids, camids, torch.arange(len(given), device="cpu")
     else:
         if g_pids is None or g_camids is None:
             name = "g_pids" if g_pids is None else "g_camids"
@@ -322,13 +326,17 @@ def is_resolved(rate: float, trials: int) -> bool:
 
 
 def _rates(name: str, values: Any) -> list[float]:
-    rates = []
-    for number, value in enumerate(values):
-        rate = _checks.real(f"{name}[{number}]", value)
+    rates = _numbers(name, values)
+    for number, rate in enumerate(rates):
         if not 0 < rate < 1:
-            raise ValueError(f"{name}[{number}]: expected a rate between 0 and 1, exclusive, got {value}")
-        rates.append(rate)
+            raise ValueError(f"{name}[{number}]: expected a rate between 0 and 1, exclusive, got {rate:g}")
     return rates
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise TypeError(f"{name}: expected a sequence of numbers, got {type(values).__name__}")
+    return [_checks.real(f"{name}[{number}]", value) for number, value in enumerate(values)]
 
 
 def _points(drawn: Resampled, fprs: Sequence[float]) -> list[OperatingPoint]:
