@@ -11,7 +11,7 @@ from vreid_ext.engine.drift import scores, stored_scores
 from vreid_ext.engine.search import Split, read_split
 from vreid_ext.engine.threshold import NAME, model_of_identity, write_threshold
 from vreid_ext.features.format import digest
-from vreid_ext.metrics.verification import FPRS, LEAST, Verification, is_resolved, pair_set
+from vreid_ext.metrics.verify import FPRS, LEAST, Verification, is_resolved, pair_set
 
 _TABLE_OF_CAMERAS = 16  # more cameras give no table
 

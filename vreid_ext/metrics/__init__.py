@@ -9,7 +9,7 @@ from vreid_ext.metrics.bootstrap import Compared, Interval, compare
 from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
-from vreid_ext.metrics.verification import CameraPair, OperatingPoint, Verification, verification
+from vreid_ext.metrics.verify import CameraPair, OperatingPoint, Verification, verification
 
 if TYPE_CHECKING:
     from vreid_ext.metrics.torchmetric import ReIDMetric

@@ -10,7 +10,7 @@ from vreid_ext.metrics.bootstrap import Interval, times_drawn
 from vreid_ext.metrics.open_set import Searches, detection_rates
 from vreid_ext.metrics.pairs import ROUNDING, PairSample, PairSet, Thresholds
 
-_BLOCK_ELEMENTS = 2**23  # weights (resamples, pairs) in memory at once
+_BLOCK_ELEMENTS = 2**22  # weights (resamples, pairs) in memory at once
 
 
 class Figures(NamedTuple):
@@ -65,11 +65,13 @@ def intervals(
     for first in range(0, resamples, block):
         weights = times_drawn(min(block, resamples - first), persons, generator)
         padded = torch.cat([weights, weights.new_ones(len(weights), 1)], 1)
-        weight = padded[:, row].mul_(padded[:, item]).mul_(sample.weight)
-        false = _cumulated(weight, sampled)
-        false = false / pairs.impostor_weight(weights)[:, None]
-        true = _cumulated(weights[:, genuine], curve.true)
-        true = true / true[:, -1:]  # NaN for a draw without genuine pairs
+        weight = padded.index_select(1, row).mul_(padded.index_select(1, item)).mul_(sample.weight)
+        impostors = pairs.impostor_weight(weights)[:, None]
+        false = _cumulated(weight, sampled) / impostors
+        true = _cumulated(weights.index_select(1, genuine), curve.true)
+        # Few persons: a draw may have no genuine or no impostor pair, and so no rates.
+        usable = ((impostors > 0) & (true[:, -1:] > 0))[:, 0]
+        false, true, weights = false[usable], true[usable] / true[usable, -1:], weights[usable]
         drawn.append({
             **_at(curve, false, true, fprs, points),
             "detection": detection_rates(found, fpirs, weights),
@@ -97,7 +99,7 @@ def _key(pairs: PairSet, distance: Tensor) -> Tensor:
 
 def _cumulated(weights: Tensor, counts: Tensor) -> Tensor:
     """(R,m): sum of the first counts[j] of the weights (R,n)."""
-    total = weights.cumsum(1)[:, (counts - 1).clamp(min=0)]
+    total = weights.cumsum(1).index_select(1, (counts - 1).clamp(min=0))
     return total.masked_fill_(counts == 0, 0)
 
 
@@ -109,14 +111,10 @@ def _at(
     values = torch.cat([curve.values.new_full((1,), -torch.inf), curve.values])
     none = false.new_zeros(len(false), 1)
     padded_false, padded_true = torch.cat([none, false], 1), torch.cat([none, true], 1)
-    given = len(points) - len(fprs)
-    chosen = torch.stack(
-        [
-            *((false <= fpr * (1 + ROUNDING)).sum(1) for fpr in fprs),
-            *(points[len(fprs) :, None] + 1).expand(given, len(false)),
-        ],
-        1,
-    ) if len(points) else none.long()[:, :0]  # fmt: skip
+    limits = false.new_tensor(fprs) * (1 + ROUNDING)
+    below = torch.searchsorted(false, limits.expand(len(false), -1).contiguous(), right=True)
+    given = points[len(fprs) :] + 1
+    chosen = torch.cat([below, given.expand(len(false), -1)], 1)
     crossed = (padded_false >= 1 - padded_true).int().argmax(1, keepdim=True)
     before = (crossed - 1).clamp(min=0)
     return {
@@ -145,6 +143,8 @@ def _spread(values: Tensor, drawn: Tensor, between: tuple[float, float]) -> list
     """Values (F,) with quantiles over the resamples (R,F) or (R,1)."""
     if not values.numel():
         return []
+    if not len(drawn):
+        return [Interval(value, torch.nan, torch.nan) for value in values.tolist()]
     # "nearest": a threshold of a resample may be infinite, and interpolation would give NaN.
     low, high = (drawn.nanquantile(each, 0, interpolation="nearest") for each in between)
     return [Interval(*row) for row in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vreid_ext.metrics.verification import Verification
+from vreid_ext.metrics.verify import Verification
 from vreid_ext.report.style import STYLE, line_style, picture_path, save_figure
 
 _SHADE = 0.25  # opacity of the threshold's interval
@@ -86,6 +86,7 @@ def _histograms(axes: Axes, figures: Verification, threshold: Mapping[str, float
     if threshold is not None:
         axes.axvspan(threshold["low"], threshold["high"], color="grey", alpha=_SHADE, linewidth=0)
         axes.axvline(threshold["value"], color="grey", label="threshold")
-    axes.set_ylim(bottom=0)
+    highest = 100 * max(share.max() for share in counts.values())
+    axes.set_ylim(0, 1.45 * highest)  # the upper third is for the legend
     axes.set(xlabel="distance", ylabel="pairs (%)")
-    axes.legend()
+    axes.legend(loc="upper right")
