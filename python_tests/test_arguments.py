@@ -95,6 +95,12 @@ CALLS = [
         | {"exclude": None},
     ),
     (
+        metrics.verification,
+        {"features": EMBEDDINGS, "pids": LABELS, "camids": torch.arange(8), "metric": "cosine", "junk": True}
+        | {"fprs": (0.5,), "fpirs": (0.5,), "at": (0.7,), "by_camera": True, "confidence": 0.9}
+        | {"resamples": 2},
+    ),
+    (
         metrics.attribute_scores,
         {"logits": EMBEDDINGS, "targets": LABELS[:, None].expand(8, 2), "sizes": SIZES},
     ),

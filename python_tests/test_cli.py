@@ -181,6 +181,70 @@ def test_from_images_to_figures_and_features(vreid, tmp_path, monkeypatch):
     assert vreid(*shown, "--features", features_folder, "--lengths", "1")[0] == 1
 
 
+def test_from_features_to_answers(vreid, tmp_path):
+    from vreid_ext.features.write import store_features
+
+    generator = torch.Generator().manual_seed(0)
+    pids = torch.arange(240) // 6
+    rows = torch.randn(40, 8, generator=generator)[pids] + 0.5 * torch.randn(240, 8, generator=generator)
+    folders = tmp_path / "known", tmp_path / "shifted"
+    for folder, part in zip(folders, (rows, rows + 2), strict=True):
+        tracklets = [
+            {"name": f"t{n}", "pid": int(pid), "camid": n % 2, "frames": 1, "images": ""}
+            for n, pid in enumerate(pids)
+        ]
+        every = list(range(240))
+        store_features(
+            folder, {"weights": "a", "dataset.name": "own"}, tracklets,
+            lambda _, part=part: [{"features": part}],
+            splits={"query": every, "gallery": every}, shard_rows=240, metric="cosine", protocol="",
+        )  # fmt: skip
+    known, shifted = folders
+    code, _, errors = vreid("calibrate", known, "--fmr", "1e-5")
+    assert code == 1
+    assert errors.startswith("vreid: error: fmr: expected at least 0.00036 for 28080 impostor pairs")
+    assert errors.count("\n") == 1
+    assert vreid("calibrate", known, "--plot", "x.pdf")[2].count("expected a name that ends in .png") == 1
+    assert not (known / "threshold.json").exists()
+    plain = vreid("search", known, known, "--top", 3)[1]
+    assert "same" not in plain
+
+    asked = ("calibrate", known, "--fmr", "0.01", "--resamples", 50)
+    code, output, errors = vreid(*asked, "--plot", tmp_path / "rates.svg")
+    assert code == 0, errors
+    assert "not resolved, fewer than 10 false matches: FPR 0.01, 0.001, 0.0001 %" in output
+    assert "by pair of cameras" in output
+    assert "<!-- misses (% of pairs of one person) -->" in (tmp_path / "rates.svg").read_text()
+    saved = json.loads((known / "threshold.json").read_text())
+    assert f"distance {saved['threshold']['value']:.4f} [" in output
+    shown = json.loads(vreid(*asked, "--json")[1])
+    assert shown["threshold"] == saved["threshold"]
+    assert [point["fpr"] for point in shown["points"]] == [0.01, 0.001]
+    assert shown["cameras"][1]["cameras"] == [0, 1]
+    assert shown["cameras"][0]["fnmr"] == [None, None]  # pairs of one person and one camera are junk
+
+    code, output, errors = vreid("search", known, known, "--top", 3, "--json")
+    assert (code, errors) == (0, "")
+    band = saved["threshold"]
+    for item in (item for entry in json.loads(output) for item in entry["nearest"]):
+        said = "same" if item["distance"] <= band["low"] else "not"
+        said = "too close to say" if band["low"] < item["distance"] <= band["high"] else said
+        assert item["answer"] == said
+    assert "  same  " in vreid("search", known, known, "--top", 3)[1]
+    code, output, errors = vreid("search", shifted, shifted, "--threshold", known, "--json")
+    assert code == 0
+    assert errors.startswith("vreid: warning: distances to the nearest tracklet are not those of the calibr")
+    assert errors.count("\n") == 2
+    json.loads(output)
+
+    saved["model"]["weights"] = "b"
+    (shifted / "threshold.json").write_text(json.dumps(saved))
+    code, output, errors = vreid("search", shifted, shifted, "--out", tmp_path / "none.json")
+    assert (code, output, errors.count("\n")) == (1, "", 1)
+    assert 'threshold: expected one for features of weights "a", got one for "b" in ' in errors
+    assert not (tmp_path / "none.json").exists()
+
+
 @pytest.fixture
 def clip(tmp_path):
     """A video of twelve grey frames, and a file of two boxes' tracklets: one named person, one unknown."""
@@ -272,6 +336,7 @@ def test_an_error_is_one_line_and_a_traceback_only_with_debug(vreid, arguments, 
         "train",
         "eval",
         "compare",
+        "calibrate",
         "export",
         "extract",
         "joints",

@@ -97,6 +97,11 @@ CALLS = {
     "evaluate, re-ranked": lambda: metrics.evaluate(QUERY, GALLERY, *PROTOCOL, rerank={"k1": 3}).row(),
     "evaluate_distances": lambda: metrics.evaluate_distances(torch.cdist(QUERY, GALLERY), *PROTOCOL).row(),
     "rank": lambda: metrics.rank(QUERY, GALLERY, *PROTOCOL, top=3),
+    "verification": lambda: (
+        metrics.verification(
+            EMBEDDINGS, LABELS, PROTOCOL[1], resamples=3, fprs=(0.5,), at=(0.7,), by_camera=True
+        ).points
+    ),
     "ReIDMetric": metric,
     "attribute_scores": lambda: metrics.attribute_scores(EMBEDDINGS, LABELS[:, None] % 2, {"bag": 6}),
     "evaluate_rank": lambda: torchreid.evaluate_rank(torch.cdist(QUERY, GALLERY), *PROTOCOL),

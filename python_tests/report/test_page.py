@@ -76,9 +76,9 @@ def test_names_are_text_never_markup(page, read):
 def test_lists_hold_the_asked_ranks_and_their_thumbnails_alone(page, read):
     folder = page[0].parent / read.data["folder"]
     for query in read.data["queries"]:
-        kinds = [kind for _, _, kind in query["places"]]
+        kinds = [kind for _, _, kind, _ in query["places"]]
         assert len(kinds) - kinds.count("junk") == 3
-        distances = [distance for _, distance, _ in query["places"]]
+        distances = [distance for _, distance, *_ in query["places"]]
         assert distances == sorted(distances)
     strips = {strip for *_, strip, _ in read.data["tracklets"]}
     assert {path.name for path in folder.glob("*.jpg")} == strips
@@ -95,7 +95,7 @@ def test_recipe_environment_and_curves_are_there(read):
     drawn = [
         attributes["aria-label"] for tag, attributes, _ in read.elements if attributes.get("role") == "img"
     ]
-    assert len(drawn) == 2
+    assert len(drawn) == 3
     for word in ("queries matched (%)", "inter_frame", "triplet", "mAP (%)"):
         assert word in read.text
 
@@ -109,6 +109,55 @@ def test_a_run_under_other_rules_says_so(run, tmp_path, monkeypatch):
     text = Read(Path(page)).text
     assert "other (ap: precision)" in text
     assert "vtest_sta (beside) (ap: precision)" in text
+
+
+def calibrated(run, folder):
+    """A threshold for the features of the run, calibrated on its own data set."""
+    from vreid_ext.engine.calibrate import calibrate
+    from vreid_ext.engine.features import export_features
+
+    (features,) = export_features(run, folder / "features", ["eval.frames=2"])
+    return calibrate(features.folder, 0.2, out=folder / "own.json", resamples=20)[0]
+
+
+def test_a_threshold_answers_for_the_listed_tracklets(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vreid_ext.report.page.PICTURES", 2)
+    saved = calibrated(run, tmp_path)
+    result = report_checkpoint(
+        run, ["eval.frames=2"], figures=tmp_path / "r.json", threshold=Path(saved["file"])
+    )
+    read = Read(Path(result["page"]))
+    band = saved["threshold"]
+    answers = set()
+    for query in read.data["queries"]:
+        for _, distance, _, answer in query["places"]:
+            answers.add(answer)
+            wanted = "same" if distance <= band["low"] else "not"
+            if abs(distance - band["low"]) > 1e-5 and not band["low"] < distance <= band["high"] + 1e-5:
+                assert answer == wanted
+    assert answers <= {"same", "too close to say", "not"}
+    assert f"up to a distance of {band['low']:.4f}" in read.text
+    assert "chosen for a false-match rate of 20 %" in read.text
+    assert f"{saved['genuine']} pairs of one person" in read.text
+    for word in ("misses (% of pairs of one person)", "different persons", "threshold"):
+        assert word in read.text
+
+
+def test_a_threshold_of_another_model_gives_no_answers(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vreid_ext.report.page.PICTURES", 2)
+    saved = calibrated(run, tmp_path)
+    with pytest.raises(ValueError, match=r"^threshold: expected .* of eval.frames 3, got one for 2"):
+        report_checkpoint(run, ["eval.frames=3"], figures=tmp_path / "r.json", threshold=Path(saved["file"]))
+    assert not (tmp_path / "r.json").exists()
+    own = run / "threshold.json"  # found without being asked for: the page is still written
+    own.write_text(Path(saved["file"]).read_text())
+    try:
+        result = report_checkpoint(run, ["eval.frames=3"], figures=tmp_path / "r.json")
+    finally:
+        own.unlink()
+    read = Read(Path(result["page"]))
+    assert "threshold: expected one for features of eval.frames 3, got one for 2" in read.text
+    assert {answer for query in read.data["queries"] for *_, answer in query["places"]} == {None}
 
 
 def test_what_cannot_be_shown_is_refused_before_anything_is_computed(run, tmp_path):

@@ -13,6 +13,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
+from vreid_ext import metrics
 from vreid_ext.ops import sta_pool
 from vreid_ext.report import (
     fonts,
@@ -24,6 +25,7 @@ from vreid_ext.report import (
     plot_length_grid,
     plot_parts,
     plot_ranking,
+    plot_verification,
 )
 
 
@@ -257,3 +259,19 @@ def test_parts_are_drawn_and_checked(tmp_path):
         plot_parts(frames, joints, tmp_path / "bad.svg", scores=torch.rand(2, 5))
     with pytest.raises(TypeError, match=r"frames: expected .*, got torch"):
         plot_parts(frames.float(), joints, tmp_path / "bad.svg")
+
+
+def test_verification_shows_the_threshold_and_both_kinds_of_pairs(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    pids = torch.arange(40) // 4
+    rows = torch.randn(10, 8, generator=generator)[pids] + torch.randn(40, 8, generator=generator)
+    figures = metrics.verification(rows, pids, torch.arange(40) % 2, resamples=5)
+    band = {"value": 0.4, "low": 0.35, "high": 0.5}
+    path = plot_verification(figures, tmp_path / "new" / "v.svg", threshold=band, title="a title")
+    text = path.read_text()
+    labels = ("one person", "different persons", "threshold 0.400", f"EER {100 * figures.eer.value:.2g} %")
+    for label in ("a title", *labels):
+        assert f"<!-- {label} -->" in text
+    assert "threshold" not in plot_verification(figures, tmp_path / "v.svg").read_text()
+    with pytest.raises(ValueError, match=r"^path: expected a name that ends in .png or .svg"):
+        plot_verification(figures, tmp_path / "v.pdf")

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, Splits, app, with_root
-from vreid_ext.cli.output import RESUMES, bars, emit, emit_figures, emit_splits, prints, show
+from vreid_ext.cli.output import RESUMES, bars, emit, emit_figures, emit_splits, prints, show, warn
 
 
 @app.command(
@@ -127,19 +127,40 @@ def search(
     ],
     top: Annotated[int, typer.Option(help="Number of tracklets per query.")] = 10,
     out: Annotated[Path | None, typer.Option(help="JSON file for the lists.")] = None,
+    threshold: Annotated[
+        Path | None,
+        typer.Option(
+            help="A threshold of `vreid calibrate`, or its folder; default: that of GALLERY or QUERY, if any."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the nearest gallery tracklets of every query tracklet, with their distances."""
+    """List the nearest gallery tracklets of every query tracklet, with their distances.
+
+    With a threshold, each is marked as the same person, not, or too close to say. A warning on stderr tells
+    if the distances are not those of the calibration.
+    """
     from vreid_ext._files import write_json
+    from vreid_ext.engine.answers import answered, check_threshold
     from vreid_ext.engine.search import read_split
     from vreid_ext.engine.search import search as nearest
+    from vreid_ext.engine.threshold import find_threshold, read_threshold
 
-    lists = nearest(read_split(query, "query"), read_split(gallery, "gallery"), top)
+    known = find_threshold(gallery, query) if threshold is None else read_threshold(threshold)
+    splits = read_split(query, "query"), read_split(gallery, "gallery")
+    if known is not None:
+        check_threshold(known, *splits)
+    lists = nearest(*splits, top)
+    if known is not None:
+        lists, drifts = answered(lists, *splits, known)
+        for each in drifts:
+            warn(str(each))
     lines = []
     for entry in lists:
         lines.append(entry["query"])
         for place, item in enumerate(entry["nearest"], start=1):
-            lines.append(f"  {place:3d}  {item['distance']:.4f}  {item['name']}")
+            answer = f"  {item['answer']:16s}" if known is not None else ""
+            lines.append(f"  {place:3d}  {item['distance']:.4f}{answer}  {item['name']}")
     emit(as_json, lists, *lines)
     if out is not None:
         write_json(out, lists)

@@ -27,6 +27,12 @@ def show(table: Table) -> None:
         _console.print(table)
 
 
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    if prints():
+        typer.echo(f"vreid: warning: {text}", err=True)
+
+
 def emit(as_json: bool, value: Any, *lines: str) -> None:
     """Print the value as one line of JSON if `as_json`, otherwise the lines of text."""
     if not prints():

@@ -28,9 +28,15 @@ def report_command(
         list[Path] | None,
         typer.Option(help="Another run to compare with; the page also shows its metrics and curves."),
     ] = None,
+    threshold: Annotated[
+        Path | None,
+        typer.Option(help="A threshold of `vreid calibrate`; default: threshold.json in the run, if any."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluate a run and write an HTML report: metrics, curves, ranked lists of all queries, attention.
+
+    With a threshold, the page says which of the listed tracklets are the same person.
 
     The page is NAME.html. The pictures are written to NAME_files and the metrics to NAME.json next to it.
     """
@@ -45,7 +51,7 @@ def report_command(
     with bars("clips", "pictures") as (clips, pictures):
         result = report_checkpoint(
             checkpoint, with_root(overrides, dataset_root), figures=page.with_suffix(".json"),
-            ranks=ranks, beside=others, progress=clips, progress_pictures=pictures,
+            ranks=ranks, beside=others, threshold=threshold, progress=clips, progress_pictures=pictures,
         )  # fmt: skip
     emit_figures(result, as_json, *map(summary, result.get("differences", [])), f"report: {result['page']}")
 

@@ -24,6 +24,7 @@ class Split(NamedTuple):
         metric: metric for comparing the features.
         folder: folder from which they were read.
         numbers: row index of each feature in the folder; None: 0 .. N-1.
+        manifest: manifest of the folder; None: unknown.
     """
 
     features: Rows
@@ -31,6 +32,7 @@ class Split(NamedTuple):
     metric: str
     folder: Path
     numbers: Sequence[int] | None = None
+    manifest: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Split({len(self.tracklets)} rows of {str(self.folder)!r}, {self.metric} metric)"
@@ -53,7 +55,8 @@ def read_split(folder: str | Path, split: str) -> Split:
         )
     rows = stored.rows(split)
     stored.verify()
-    return Split(rows, stored.tracklets(split), metric, Path(folder).resolve(), stored.numbers(split))
+    where = Path(folder).resolve()
+    return Split(rows, stored.tracklets(split), metric, where, stored.numbers(split), stored.manifest)
 
 
 def search(query: Split, gallery: Split, top: int = 10) -> list[dict[str, Any]]:

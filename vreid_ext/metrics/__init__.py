@@ -9,23 +9,28 @@ from vreid_ext.metrics.bootstrap import Compared, Interval, compare
 from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
+from vreid_ext.metrics.verify import CameraPair, OperatingPoint, Verification, verification
 
 if TYPE_CHECKING:
     from vreid_ext.metrics.torchmetric import ReIDMetric
 
 __all__ = [
     "DVDP",
+    "CameraPair",
     "Compared",
     "Interval",
+    "OperatingPoint",
     "ReIDMetric",
     "ReIDResult",
     "Shard",
     "StoredFeatures",
+    "Verification",
     "attribute_scores",
     "compare",
     "evaluate",
     "evaluate_distances",
     "rank",
+    "verification",
 ]
 
 

@@ -138,12 +138,12 @@ def compare(
     drawn: list[tuple[Tensor, ...]] = []
     block = max(1, _BLOCK_ELEMENTS // len(persons))
     for first in range(0, resamples, block):
-        weights = _times_drawn(min(block, resamples - first), len(persons), generator)
+        weights = times_drawn(min(block, resamples - first), len(persons), generator)
         drawn.append(_figures(weights, size, sums))
     names = ["mAP", *(f"rank{k}" for k in ranks)]
     once = [size.new_ones(1, len(side)) for side in sides]
     means = _sides([_figures(torch.ones_like(size)[None], size, sums)], once)
-    spread = _sides(drawn, [_times_drawn(resamples, len(side), generator) for side in sides])
+    spread = _sides(drawn, [times_drawn(resamples, len(side), generator) for side in sides])
     bounds = size.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
     tables: list[dict[str, Interval]] = []
     for mean, resampled in zip(means, spread, strict=True):
@@ -194,7 +194,7 @@ def _sums(ap: Tensor, first_hit: Tensor, person: Tensor, persons: int, ranks: Se
     return values.new_zeros(persons, values.shape[1]).index_add_(0, person, values)
 
 
-def _times_drawn(rows: int, n: int, generator: torch.Generator) -> Tensor:
+def times_drawn(rows: int, n: int, generator: torch.Generator) -> Tensor:
     """(rows,n) float64, how often each of n is among n draws with replacement."""
     drawn = torch.randint(n, (rows, n), generator=generator, device="cpu")
     ones = torch.ones((), dtype=torch.float64, device="cpu").expand(rows, n)

@@ -21,11 +21,14 @@ from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.engine.figures import read_result
 from vreid_ext.engine.run_comparison import FIGURES, differences_or_reason, in_percent
+from vreid_ext.engine.threshold import Threshold
 from vreid_ext.report.attention import picture_attention
 from vreid_ext.report.curves import plot_cmc, plot_curves
+from vreid_ext.report.decision import Decision, Known, decide, interval_percent, known_threshold, percent
 from vreid_ext.report.figures import cmc_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
+from vreid_ext.report.verification import plot_verification
 
 RANKS = 20
 HARDEST = 12
@@ -47,6 +50,7 @@ def report_checkpoint(
     features: Path | None = None,
     ranks: int = RANKS,
     beside: Mapping[str, Path] | None = None,
+    threshold: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     progress_pictures: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def report_checkpoint(
         ranks: length of each ranked list, not counting junk.
         beside: label -> folder of another run; its metrics and curves are shown for comparison, and
             the difference to it with its interval (`compare_runs`).
+        threshold: a file of `vreid calibrate`; default: threshold.json in the run's folder, if there is one.
+            The page then says which listed tracklets are the same person.
         progress_pictures: called with (thumbnails done, total number of thumbnails).
 
     Returns:
@@ -69,13 +75,15 @@ def report_checkpoint(
         (`differences_or_reason`).
 
     Raises:
-        ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no metrics yet.
+        ValueError: as in `evaluate_checkpoint`; or ranks is below 1; or a run in `beside` has no metrics yet;
+            or `threshold` is for another model.
     """
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
     runs = dict(beside or {})
     others = {label: read_result(run) for label, run in runs.items()}
     overrides = list(overrides)
+    known = known_threshold(path, overrides, threshold)
     figures = figures or figures_file(path, overrides)
     with one_writer("out", figures):
         evaluations: list[Evaluated] = []
@@ -97,6 +105,7 @@ def report_checkpoint(
             ranks=ranks,
             beside=others,
             differences=differences,
+            known=known,
             logs={label: run / "log.jsonl" for label, run in logs.items() if (run / "log.jsonl").is_file()},
             progress=progress_pictures,
         )
@@ -111,6 +120,7 @@ def write_page(
     ranks: int = RANKS,
     beside: Mapping[str, Mapping[str, Any]] | None = None,
     differences: Sequence[Mapping[str, Any]] = (),
+    known: Known | None = None,
     logs: Mapping[str, Path] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -122,6 +132,7 @@ def write_page(
         ranks: length of each ranked list, not counting junk.
         beside: label -> metrics of another run.
         differences: differences to these runs, as `report_checkpoint` returns them.
+        known: the threshold of the run.
         logs: label -> log.jsonl of a run.
         progress: called with (thumbnails done, total number of thumbnails).
     """
@@ -136,6 +147,7 @@ def write_page(
     write_strips([*data.query, *listed], files, progress, **changes)
     hardest = _hardest(evaluated)
     attention = _picture(evaluated, hardest, files)
+    decision = decide(evaluated, known or Known())
     rows = [{"label": result["recipe"], **row} for row in result["rows"]]
     rows += [
         {"label": label + _other_rules(other, result), **row}
@@ -151,7 +163,8 @@ def write_page(
         ap=AP[result["ap"]],
         cmc=_inline(lambda path: plot_cmc(cmc_curves(rows, RANKS), path), "cmc"),
         training=_training(logs or {}),
-        data=_browsable(evaluated, lists, attention, files.name),
+        decision={**decision._asdict(), "plot": _decision_plot(decision)},
+        data=_browsable(evaluated, lists, attention, files.name, decision.threshold),
         ranks=ranks,
         hardest=hardest[:HARDEST],
         attention=attention,
@@ -174,7 +187,7 @@ def _other_rules(other: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _template() -> Any:
     loader = PackageLoader("vreid_ext.report", "template")
     jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    jinja.filters["in_percent"] = in_percent
+    jinja.filters |= {"in_percent": in_percent, "rate": percent, "rates": interval_percent}
     return jinja.get_template("page.html")
 
 
@@ -204,14 +217,18 @@ def _picture(evaluated: Evaluated, hardest: list[int], files: Path) -> dict[int,
 
 
 def _browsable(
-    evaluated: Evaluated, lists: list[list[Listed]], attention: Mapping[int, str], folder: str
+    evaluated: Evaluated,
+    lists: list[list[Listed]],
+    attention: Mapping[int, str],
+    folder: str,
+    threshold: Threshold | None,
 ) -> dict[str, Any]:
     """Data for the script of the page. Rows are lists instead of objects to keep
     the page small.
 
     tracklets: [name, pid, camid, frames, file of the strip, frames in the strip];
-    queries: index of the tracklet, ap, rank of the first hit, places as [tracklet, distance, kind], attention
-    picture.
+    queries: index of the tracklet, ap, rank of the first hit, places as [tracklet, distance, kind, answer],
+    attention picture.
     """
     data = evaluated.dataset
     numbers: dict[tuple[str, ...], int] = {}
@@ -233,13 +250,27 @@ def _browsable(
             "ap": round(ap[row], 4) if first[row] else None,
             "first": first[row],
             "places": [
-                [number(data.gallery[index]), round(distance, 5), kind] for index, distance, kind in places
+                [
+                    number(data.gallery[index]),
+                    round(distance, 5),
+                    kind,
+                    None if threshold is None else threshold.answer(distance),
+                ]
+                for index, distance, kind in places
             ],
             "attention": attention.get(row),
         }
         for row, (query, places) in enumerate(zip(data.query, lists, strict=True))
     ]
     return {"folder": folder, "tracklets": tracklets, "queries": queries}
+
+
+def _decision_plot(decision: Decision) -> Markup | None:
+    if decision.figures is None:
+        return None
+    figures, known = decision.figures, decision.threshold
+    threshold = None if known is None else known.content["threshold"]
+    return _inline(lambda path: plot_verification(figures, path, threshold=threshold), "decision")
 
 
 def _training(logs: Mapping[str, Path]) -> Markup | None:

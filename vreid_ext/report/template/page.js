@@ -36,15 +36,16 @@ function showFrames(number) {
   frames.hidden = false;
 }
 
-function card([number, distance, kind], rank) {
+function card([number, distance, kind, answer], rank) {
   const tracklet = tracklets[number];
   const label = make("span", "kind", rank === null ? kind : `${rank} · ${kind}`);
   const name = make("span", "name", tracklet.name);
   name.title = tracklet.name;
   const away = make("span", "", distance.toFixed(3));
-  const item = make("li", `place ${kind}`, thumbnail(number, kind), label, make("br", ""), away, name);
+  const said = answer === null ? [] : [make("span", "answer", `“${answer}”`)];
+  const item = make("li", `place ${kind}`, thumbnail(number, kind), label, make("br", ""), away, ...said, name);
   item.tabIndex = 0;
-  item.setAttribute("aria-label", `${label.textContent}, distance ${away.textContent}, ${tracklet.name}, ${place(tracklet)}`);
+  item.setAttribute("aria-label", `${label.textContent}, distance ${away.textContent}, ${answer === null ? "" : `answer ${answer}, `}${tracklet.name}, ${place(tracklet)}`);
   return item;
 }
 
