@@ -323,9 +323,12 @@ def _batch_hard_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
     distance, index = output
     ctx.save_for_backward(x, ref, index, distance)
     ctx.mark_non_differentiable(index)
+    ctx.set_materialize_grads(False)  # no zeros for the output without gradient
 
 
-def _batch_hard_grad(ctx: Any, grad: Tensor, _index: Any) -> tuple[Tensor | None, ...]:
+def _batch_hard_grad(ctx: Any, grad: Tensor | None, _index: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 6
     dx, dref = _gradients(ctx, grad, ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
     return dx, None, dref, None, None, None
 
@@ -349,9 +352,12 @@ def _triplet_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     _, slope, distance, index = output
     ctx.save_for_backward(x, ref, index, distance, slope)
     ctx.mark_non_differentiable(slope, distance, index)
+    ctx.set_materialize_grads(False)  # no zeros for the outputs without gradient
 
 
-def _triplet_grad(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _triplet_grad(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 8
     *saved, slope = ctx.saved_tensors
     dx, dref = _gradients(ctx, grad * slope, saved, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
     return dx, None, dref, None, None, None, None, None

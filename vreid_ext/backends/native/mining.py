@@ -13,8 +13,28 @@ from vreid_ext.precision import accumulator
 def batch_hard(
     x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, metric: str
 ) -> tuple[Tensor, Tensor]:
-    index = _mine(x, labels, ref, ref_labels, centre=metric != "cosine")
-    return mined_distance(x, ref, index, metric), index
+    """Distances and indices (2,n) of the hardest pairs, from centered or, for "cosine", normalized rows."""
+    x, ref = contiguous_rows(x), None if ref is None else contiguous_rows(ref)
+    labels, ref_labels = labels.contiguous(), dense(ref_labels)
+    acc = accumulator(x.dtype)
+    (n, d), m = x.shape, 0 if ref is None else len(ref)
+    # In a block of the size of the gradient, which takes the same block afterwards.
+    packed = memory.empty((product.packed_size(n, d, acc) + product.packed_size(m, d, acc),), acc)
+    numbers = torch.empty(d + 2 * (n + m), dtype=acc, device="cpu")
+    distance = torch.empty((2, n), dtype=acc, device="cpu")
+    index = torch.empty((2, n), dtype=torch.int64, device="cpu")
+    # One call for all steps: for a small batch, a call from Python takes as long as a step.
+    result = _native.batch_hard(
+        rows(x), rows(ref), address(labels), address(ref_labels), METRIC_CODES[metric], packed.data_ptr(),
+        numbers.data_ptr(), index.data_ptr(), distance.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    if result == _native.WIDE_LABELS:  # some labels do not fit into 32 bits
+        both = labels if ref_labels is None else torch.cat([labels, ref_labels])
+        small = torch.unique(both, return_inverse=True)[1].split([n, m])
+        return batch_hard(x, small[0], ref, None if ref is None else small[1], metric)
+    if result >= 0:
+        raise NotFiniteError("embeddings", result) if result < n else NotFiniteError("ref", result - n)
+    return distance, index
 
 
 def batch_hard_triplet(
@@ -75,56 +95,3 @@ def identity_hard(x: Tensor, labels: Tensor, metric: str, include_self: bool) ->
         torch.get_num_threads(),
     )  # fmt: skip
     return index
-
-
-def _mine(
-    x: Tensor, labels: Tensor, ref: Tensor | None, ref_labels: Tensor | None, *, centre: bool
-) -> Tensor:
-    """Index (2,n) of the hardest pairs, from centered rows (`centre`) or L2-normalized rows."""
-    acc = accumulator(x.dtype)
-    offset = torch.empty(x.shape[1], dtype=acc, device="cpu") if centre else None
-    anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
-    if ref is None or ref_labels is None:
-        candidates, column_square = product.NO_PANELS, row_square
-        row_id = column_id = _ids(labels, acc)
-    else:
-        packed, column_square = _prepare("ref", ref, offset, mean_first=False)
-        candidates = packed.description()
-        row_id, column_id = _ids(torch.cat([labels, ref_labels]), acc).split([len(x), len(ref)])
-    index = torch.empty((2, len(x)), dtype=torch.int64, device="cpu")
-    _native.mine(
-        DTYPE_CODES[acc], anchors.description(), candidates,
-        *map(address, (row_id, column_id, row_square, column_square, index)), torch.get_num_threads(),
-    )  # fmt: skip
-    return index
-
-
-def _prepare(
-    name: str, x: Tensor, offset: Tensor | None, *, mean_first: bool
-) -> tuple[product.Panels, Tensor]:
-    """Rows packed for the product, and their squared norms.
-
-    The rows are x - offset, or L2-normalized if `offset` is None. With `mean_first` the mean of x is first
-    written to `offset`.
-    """
-    x = contiguous_rows(x)
-    acc = accumulator(x.dtype)
-    n, d = x.shape
-    prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc, device="cpu")
-    bad = _native.prepare_rows(
-        rows(x), address(offset), mean_first and offset is not None, address(prepared.data), address(square),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    if bad >= 0:
-        raise NotFiniteError(name, bad)
-    return prepared, square
-
-
-def _ids(labels: Tensor, acc: torch.dtype) -> Tensor:
-    """Labels as integers of the width of `acc`; the kernel compares them in vectors of that width."""
-    if acc == torch.float64:
-        return labels.contiguous()
-    ids = labels.to(torch.int32)
-    if not torch.equal(ids.to(torch.int64), labels):  # some labels do not fit into 32 bits
-        ids = torch.unique(labels, return_inverse=True)[1].to(torch.int32)
-    return ids
