@@ -253,7 +253,7 @@ def in_kernel_dtype(x: Tensor) -> Tensor:
 
 
 def squared_norms(x: Tensor, tile: _Tile | None = None) -> Tensor:
-    """Squared norms of the rows; x are the items of `tile` if it is given, whose products are computed, too."""
+    """Squared norms of the rows x. `tile` has x as items; its products are computed in the same pass."""
     squares = torch.empty(len(x), dtype=torch.float64, device="cpu")
     queries, values = (product.NO_PANELS, None) if tile is None else (tile.queries.description(), tile.values)
     _native.squared_norms(
