@@ -44,11 +44,14 @@ struct RankCounts {
     int threads;
 };
 
+// Squared norms of the rows x and, in the same pass over x, their products with packed queries.
 struct SquaredNorms {
-    DType dtype;
+    DType dtype;  // f32 or f64; f32 with queries
     int64_t N, D;
     const void* x;
     double* squares;  // (N)
+    Panels queries;   // at most one panel; null data: no products
+    float* products;  // (queries,N)
     int threads;
 };
 

@@ -83,8 +83,12 @@ class PairGradient {
 
   private:
     void scales(const Rows& rows, A* scale) const {
+        if (op_.metric != Metric::cosine) {  // without the cost of a parallel region
+            for (int64_t i = 0; i < rows.N; ++i) scale[i] = 1;
+            return;
+        }
 #pragma omp parallel for num_threads(op_.threads) schedule(static)
-        for (int64_t i = 0; i < rows.N; ++i) scale[i] = row_scale(row<T>(rows, i), rows.D, op_.metric);
+        for (int64_t i = 0; i < rows.N; ++i) scale[i] = row_scale(row<T>(rows, i), rows.D, Metric::cosine);
     }
 
     // Calls f(anchor, candidate, factor, shrink) for every pair with a gradient.

@@ -283,14 +283,19 @@ Status mine_all(const Mine& op) {
 #pragma omp for schedule(dynamic)
         for (int64_t t = 0; t < tiles.size(); ++t) {
             const Cut cut = tiles.cut(t);
-            // The upper triangle of a symmetric product is enough, from the panel of the tile's first row on.
-            const int64_t diagonal = cut.top / Panel<A>::kRows * Panel<A>::kRows;
-            const int64_t left = op.ref.data || cut.left > diagonal ? cut.left : diagonal;
-            const int64_t columns = cut.left + cut.columns - left;
-            if (columns <= 0) continue;
-            multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
-                     static_cast<const A*>(ref.data) + left * D, columns, D, tile, tiles.width);
-            MineTile<A>{op, tile, tiles.width, cut.top, cut.rows, left, columns, found}.search();
+            const int64_t bottom = cut.top + cut.rows, right = cut.left + cut.columns;
+            // The upper triangle of a symmetric product is enough. A tile on the diagonal is computed in
+            // strips, each from the column of its first row on.
+            const bool crossed = !op.ref.data && cut.left < bottom;
+            const int64_t height = crossed ? tiles.kUnit : cut.rows;
+            for (int64_t top = cut.top; top < bottom; top += height) {
+                const int64_t rows = smaller(height, bottom - top);
+                const int64_t left = crossed && cut.left < top ? top : cut.left, columns = right - left;
+                if (columns <= 0) break;
+                multiply(PackedRows<A>{static_cast<const A*>(op.x.data), top, D}, rows,
+                         static_cast<const A*>(ref.data), left, columns, D, tile, tiles.width);
+                MineTile<A>{op, tile, tiles.width, top, rows, left, columns, found}.search();
+            }
         }
     }
     const Found<A> found(memory, 0, N);

@@ -10,8 +10,8 @@ namespace VREID_ISA {
 namespace {
 
 template <class A>
-const A* panel(const PartSide& side, int64_t part, int64_t rows, int64_t D, int64_t first) {
-    return static_cast<const A*>(side.panels) + (part * Panel<A>::count(rows) * Panel<A>::kRows + first) * D;
+const A* panel(const PartSide& side, int64_t part, int64_t rows, int64_t D) {
+    return static_cast<const A*>(side.panels) + part * Panel<A>::count(rows) * Panel<A>::kRows * D;
 }
 
 // Row i of a tile in one part, `cols` columns from `left` on; `values` holds their products.
@@ -66,8 +66,8 @@ struct Row {
 template <class A>
 void part_products(const PartTile& tile, int64_t part, int64_t top, int64_t left, int64_t rows, int64_t cols,
                    A* out, int64_t stride) {
-    multiply(PackedRows<A>{panel<A>(tile.query, part, tile.rows, tile.D, 0), top, tile.D}, rows,
-             panel<A>(tile.gallery, part, tile.cols, tile.D, left), cols, tile.D, out, stride);
+    multiply(PackedRows<A>{panel<A>(tile.query, part, tile.rows, tile.D), top, tile.D}, rows,
+             panel<A>(tile.gallery, part, tile.cols, tile.D), left, cols, tile.D, out, stride);
 }
 
 template <class A>
@@ -210,8 +210,8 @@ class Backward {
     void subtract_products(int64_t part, const Tiling<A>& tiles, int64_t t, const A* slope_panels,
                            const A* feature_panels, int64_t n, A* products, void* gradient) const {
         const Cut cut = tiles.cut(t);
-        const A* features = feature_panels + (part * dim_panels_ * kPanel + cut.left) * n;
-        multiply(PackedRows<A>{slope_panels, cut.top, n}, cut.rows, features, cut.columns, n, products,
+        multiply(PackedRows<A>{slope_panels, cut.top, n}, cut.rows,
+                 feature_panels + part * dim_panels_ * kPanel * n, cut.left, cut.columns, n, products,
                  tiles.width);
         for (int64_t i = 0; i < cut.rows; ++i) {
             A* out = target(gradient, part, cut.top + i) + cut.left;

@@ -92,7 +92,7 @@ Status all_products(const Products& op) {
         const Cut cut = tiles.cut(t);
         A* tile = memory.of<A>(omp_get_thread_num());
         multiply(PackedRows<A>{static_cast<const A*>(op.x.data), cut.top, D}, cut.rows,
-                 static_cast<const A*>(op.y.data) + cut.left * D, cut.columns, D, tile, tiles.width);
+                 static_cast<const A*>(op.y.data), cut.left, cut.columns, D, tile, tiles.width);
         for (int64_t r = 0; r < cut.rows; ++r)
             memcpy(static_cast<A*>(op.out) + (cut.top + r) * op.stride + cut.left, tile + r * tiles.width,
                    size_t(cut.columns) * sizeof(A));
@@ -103,7 +103,8 @@ Status all_products(const Products& op) {
 }  // namespace
 
 template <class Side, class A>
-void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride) {
+void multiply(Side x, int64_t rows, const A* y, int64_t left, int64_t columns, int64_t D, A* out,
+              int64_t stride) {
     using P = Panel<A>;
     if (D == 0) {
         for (int64_t r = 0; r < rows; ++r) memset(out + r * stride, 0, size_t(columns) * sizeof(A));
@@ -114,14 +115,16 @@ void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* o
     const int64_t group = columns > P::kRows ? rows : P::kMicro;
     for (int64_t top = 0; top < rows; top += group)
         for (int64_t d = 0; d < D; d += kDepth)
-            for (int64_t c = 0; c < columns; c += P::kRows)
-                multiply_panel<P::kVectors>(x, top, smaller(top + group, rows), y + c * D, columns - c, d,
-                                            smaller(kDepth, D - d), out + c, stride);
+            for (int64_t c = 0, size; c < columns; c += size) {
+                size = smaller(P::kRows - (left + c) % P::kRows, columns - c);
+                multiply_panel<P::kVectors>(x, top, smaller(top + group, rows), y + P::offset(left + c, D),
+                                            size, d, smaller(kDepth, D - d), out + c, stride);
+            }
 }
 
-template void multiply(PackedRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-template void multiply(PackedRows<double>, int64_t, const double*, int64_t, int64_t, double*, int64_t);
-template void multiply(PlainRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+VREID_MULTIPLY(PackedRows, float);
+VREID_MULTIPLY(PackedRows, double);
+VREID_MULTIPLY(PlainRows, float);
 
 int64_t panel_rows(DType dtype) {
     return dtype == DType::f64 ? Panel<double>::kRows : Panel<float>::kRows;

@@ -63,11 +63,11 @@ struct Tiling {
 
     // Elements of the memory of a tile, which `multiply` fills by whole panels.
     static constexpr int64_t kNumbers = kTileRows * kTileColumns;
-
-  private:
+    // The least height of a tile: whole vectors and micro-tiles.
     static constexpr int64_t kUnit =
         Panel<A>::kLanes > Panel<A>::kMicro ? Panel<A>::kLanes : Panel<A>::kMicro;
 
+  private:
     // size / parts, rounded up to a multiple of `unit`: at least `unit`, at most `largest`.
     static int64_t part(int64_t size, int64_t parts, int64_t unit, int64_t largest) {
         static_assert(kTileRows % Panel<A>::kRows == 0 && kTileColumns % Panel<A>::kRows == 0,
@@ -102,14 +102,18 @@ struct PlainRows {
     }
 };
 
-// out (rows, columns) = the products of rows x and packed rows y; y starts at the first row of a panel. `out`
-// has room for whole panels; its rows start `stride` elements apart.
+// out (rows, columns) = the products of rows x and of `columns` rows of y, from row `left` on, a whole number
+// of vectors; y starts at the first row of a panel. `out` has room for whole panels; its rows start `stride`
+// elements apart.
 template <class Side, class A>
-void multiply(Side x, int64_t rows, const A* y, int64_t columns, int64_t D, A* out, int64_t stride);
+void multiply(Side x, int64_t rows, const A* y, int64_t left, int64_t columns, int64_t D, A* out,
+              int64_t stride);
 
-extern template void multiply(PackedRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
-extern template void multiply(PackedRows<double>, int64_t, const double*, int64_t, int64_t, double*, int64_t);
-extern template void multiply(PlainRows<float>, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+#define VREID_MULTIPLY(Side, A) \
+    template void multiply(Side<A>, int64_t, const A*, int64_t, int64_t, int64_t, A*, int64_t)
+extern VREID_MULTIPLY(PackedRows, float);
+extern VREID_MULTIPLY(PackedRows, double);
+extern VREID_MULTIPLY(PlainRows, float);
 
 }  // namespace VREID_ISA
 }  // namespace vreid

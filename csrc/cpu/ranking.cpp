@@ -154,9 +154,31 @@ Status norms(const SquaredNorms& op) {
     return Status::ok;
 }
 
+Status norms_and_products(const SquaredNorms& op) {
+    constexpr int64_t kItems = Lanes<float>::N;  // whose rows stay in the L2 cache
+    constexpr int64_t kNumbers = kItems * Panel<float>::kRows;
+    const float* x = static_cast<const float*>(op.x);
+    Tile tile{};
+    tile.x = op.queries;
+    tile.y = {x, DType::f32, op.N, op.D, op.D};
+    const Scratch memory(op.threads, 2 * kNumbers * int64_t(sizeof(float)));
+    if (!memory) return Status::out_of_memory;
+#pragma omp parallel for num_threads(op.threads) schedule(static)
+    for (int64_t first = 0; first < op.N; first += kItems) {
+        const int64_t items = smaller(kItems, op.N - first);
+        float *own = memory.of<float>(omp_get_thread_num()), *values = own + kNumbers;
+        item_products(tile, {0, first, op.queries.N, items}, own, values, kItems);
+        for (int64_t q = 0; q < op.queries.N; ++q)
+            memcpy(op.products + q * op.N + first, values + q * kItems, size_t(items) * sizeof(float));
+        for (int64_t i = first; i < first + items; ++i) op.squares[i] = squared_norm(x + i * op.D, op.D);
+    }
+    return Status::ok;
+}
+
 }  // namespace
 
 Status squared_norms(const SquaredNorms& op) {
+    if (op.queries.data) return norms_and_products(op);
     return op.dtype == DType::f64 ? norms<double>(op) : norms<float>(op);
 }
 

@@ -72,7 +72,7 @@ inline void item_products(const Tile& tile, const Cut& cut, float* memory, float
     using P = Panel<float>;
     const int64_t D = tile.x.D, width = P::count(cut.rows) * P::kRows;
     multiply(PlainRows<float>{row<float>(tile.y, cut.left), tile.y.stride}, cut.columns,
-             static_cast<const float*>(tile.x.data) + cut.top * D, cut.rows, D, memory, width);
+             static_cast<const float*>(tile.x.data), cut.top, cut.rows, D, memory, width);
     const Rows columns{memory, DType::f32, cut.columns, cut.rows, width};
     for (int64_t first = 0; first < cut.columns; first += P::kLanes)
         pack_lanes<float>(columns, first, values + first, stride, [](int64_t, FloatVector v) { return v; });

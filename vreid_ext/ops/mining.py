@@ -272,9 +272,12 @@ def _batch_hard_context(ctx: Any, args: signatures.BatchHard, output: tuple[Tens
     distance, index = output
     ctx.save_for_backward(args.x, args.ref, index, distance)
     ctx.mark_non_differentiable(index)
+    ctx.set_materialize_grads(False)  # no zeros for the output without gradient
 
 
-def _batch_hard_grad(ctx: Any, grad: Tensor, _index: Any) -> tuple[Tensor | None, ...]:
+def _batch_hard_grad(ctx: Any, grad: Tensor | None, _index: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 6
     dx, dref = _gradients(ctx, grad, ctx.saved_tensors, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
     return dx, None, dref
 
@@ -284,9 +287,12 @@ def _triplet_context(ctx: Any, args: signatures.BatchHardTriplet, output: tuple[
     _, slope, distance, index = output
     ctx.save_for_backward(args.x, args.ref, index, distance, slope)
     ctx.mark_non_differentiable(slope, distance, index)
+    ctx.set_materialize_grads(False)  # no zeros for the outputs without gradient
 
 
-def _triplet_grad(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _triplet_grad(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 8
     *saved, slope = ctx.saved_tensors
     dx, dref = _gradients(ctx, grad * slope, saved, ctx.needs_input_grad[0], ctx.needs_input_grad[2])
     return dx, None, dref

@@ -4,35 +4,66 @@
 namespace vreid {
 namespace {
 
-int64_t prepare_rows(const RowsTuple& x, int64_t offset, bool centre, int64_t panels, int64_t square,
-                     int threads) {
-    const Rows given = rows("x", x);
-    PrepareRows op{given,
-                   pointer("offset", offset, centre ? given.D : 0),
-                   centre,
-                   pointer("panels", panels, given.N * given.D),
-                   pointer("square", square, given.N),
-                   -1,
-                   check_threads(threads)};
-    run(&Table::prepare_rows, op);
-    return op.bad_row;
+// The labels as ids of the type that `mine` compares: int64 for double, otherwise int32, written to `ids`.
+// Null if some label does not fit.
+const void* ids_of(const int64_t* labels, int64_t N, DType sums, void* ids) {
+    if (sums == DType::f64) return labels;
+    int32_t* narrow = static_cast<int32_t*>(ids);
+    for (int64_t i = 0; i < N; ++i) {
+        narrow[i] = int32_t(labels[i]);
+        if (narrow[i] != labels[i]) return nullptr;
+    }
+    return ids;
 }
 
-void mine(int64_t code, const PanelsTuple& x, const PanelsTuple& ref, int64_t row_id, int64_t column_id,
-          int64_t row_square, int64_t column_square, int64_t index, int threads) {
-    const Panels anchors = panels("x", x), others = panels("ref", ref);
-    if (others.data && others.D != anchors.D) fail("ref", "D = ", anchors.D, ", got ", others.D);
-    const int64_t candidates = others.data ? others.N : anchors.N;
-    const Mine op{dtype(code),
-                  anchors,
-                  others,
-                  pointer("row_id", row_id, anchors.N),
-                  pointer("column_id", column_id, candidates),
-                  pointer("row_square", row_square, anchors.N),
-                  pointer("column_square", column_square, candidates),
-                  pointer<int64_t>("index", index, 2 * anchors.N),
-                  check_threads(threads)};
+constexpr int64_t kFinite = -1, kWideLabels = -2;
+
+// Finds the hardest pairs and their distances. In the dtype of the sums, `packed` has room for the packed
+// rows of x and ref, and `numbers` for D + 2 (N + M) numbers. Returns kFinite, kWideLabels if a label does
+// not fit into the ids, or the first row that is not finite; rows of ref are counted after those of x.
+int64_t batch_hard(const RowsTuple& x, const RowsTuple& ref, int64_t labels, int64_t ref_labels,
+                   int64_t metric, int64_t packed, int64_t numbers, int64_t index, int64_t distance,
+                   int threads) {
+    const Rows anchors = rows("x", x), others = rows("ref", ref);
+    if (others.data && (others.D != anchors.D || others.dtype != anchors.dtype))
+        fail("ref", "the dtype of x and D = ", anchors.D, ", got D = ", others.D);
+    const Metric kind = vreid::metric(metric);
+    const DType sums = anchors.dtype == DType::f64 ? DType::f64 : DType::f32;
+    const int64_t N = anchors.N, M = others.data ? others.N : 0, D = anchors.D;
+    const int64_t step = kernels().table->panel_rows(sums), size = sums == DType::f64 ? 8 : 4;
+    const int64_t own = (N + step - 1) / step * step * D, all = own + (M + step - 1) / step * step * D;
+    char* panels = pointer<char>("packed", packed, all);
+    char* next = pointer<char>("numbers", numbers, D + 2 * (N + M));
+    const int64_t* label = pointer<const int64_t>("labels", labels, N);
+    const int64_t* ref_label = pointer<const int64_t>("ref_labels", ref_labels, M);
+    int64_t* indices = pointer<int64_t>("index", index, 2 * N);
+    void* distances = pointer("distance", distance, 2 * N);
+    const auto take = [&](int64_t count) {
+        char* taken = next;
+        next += count * size;
+        return static_cast<void*>(taken);
+    };
+    check_threads(threads);
+    PrepareRows prepared{anchors, nullptr, false, panels, nullptr, -1, threads};
+    PrepareRows other{others, nullptr, false, panels + own * size, nullptr, -1, threads};
+    if (kind != Metric::cosine) prepared.offset = other.offset = take(D);
+    prepared.centre = prepared.offset != nullptr;
+    prepared.square = take(N);
+    other.square = take(M);
+    const void* row_id = ids_of(label, N, sums, take(N));
+    const void* column_id = M > 0 ? ids_of(ref_label, M, sums, take(M)) : row_id;
+    if (!row_id || !column_id) return kWideLabels;
+    run(&Table::prepare_rows, prepared);
+    if (prepared.bad_row >= 0) return prepared.bad_row;
+    if (M > 0) run(&Table::prepare_rows, other);
+    if (other.bad_row >= 0) return N + other.bad_row;
+    const Mine op{sums,      {prepared.panels, N, D}, {M > 0 ? other.panels : nullptr, M, D}, row_id,
+                  column_id, prepared.square,         M > 0 ? other.square : prepared.square, indices,
+                  threads};
     run(&Table::mine, op);
+    const MinedDistance selected{anchors, others, indices, 2, kind, distances, threads};
+    run(&Table::mined_distance, selected);
+    return kFinite;
 }
 
 // index (M,N) of rows of `others` or, if there are none, of `anchors`; -1 for no row.
@@ -100,7 +131,8 @@ void identity_hard(const RowsTuple& x, int64_t labels, int64_t order, int64_t me
 }  // namespace
 
 void bind_mining(pybind11::module_& m) {
-    VREID_DEFINE(m, prepare_rows, mine, mined_distance, mined_distance_backward, triplet, identity_hard);
+    m.attr("WIDE_LABELS") = kWideLabels;
+    VREID_DEFINE(m, batch_hard, mined_distance, mined_distance_backward, triplet, identity_hard);
 }
 
 }  // namespace vreid

@@ -43,10 +43,21 @@ Features features(const FeaturesTuple& f) {
     return optional_features(f);
 }
 
-void squared_norms(int64_t code, int64_t N, int64_t D, int64_t x, int64_t squares, int threads) {
-    const SquaredNorms op{
-        float_dtype(code),     N, D, pointer("x", x, N * D), pointer<double>("squares", squares, N),
-        check_threads(threads)};
+void squared_norms(int64_t code, int64_t N, int64_t D, int64_t x, int64_t squares, const PanelsTuple& queries,
+                   int64_t products, int threads) {
+    const Panels few = panels("queries", queries);
+    const DType type = float_dtype(code);
+    if (few.data && (few.D != D || type != DType::f32 || few.N > kernels().table->panel_rows(type)))
+        fail("queries", "at most one panel of float32 rows with D = ", D, ", got ", few.N,
+             " with D = ", few.D);
+    const SquaredNorms op{type,
+                          N,
+                          D,
+                          pointer("x", x, N * D),
+                          pointer<double>("squares", squares, N),
+                          few,
+                          pointer<float>("products", products, few.data ? few.N * N : 0),
+                          check_threads(threads)};
     run(&Table::squared_norms, op);
 }
 

@@ -115,7 +115,7 @@ std::vector<int64_t> counts(const Input& input, const Positives& positives,
 void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, int64_t D, Random& random) {
     Input input(dtype, metric, Q, G, D, random);
     std::vector<double> norms(size_t(Q), 0), distances(size_t(Q * G), 0);
-    vreid::SquaredNorms squared{dtype, Q, D, input.query.data(), norms.data(), 2};
+    vreid::SquaredNorms squared{dtype, Q, D, input.query.data(), norms.data(), {}, nullptr, 2};
     context.run(&vreid::Table::squared_norms, squared);
     context.near("squared norms", norms, input.query_squares, 1e-13);
 
@@ -155,6 +155,27 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     for (int64_t i = 0; i < Q * D; ++i) queries[size_t(i)] /= input.lengths[size_t(i / D)];
     Packed packed_queries(context, DType::f32, queries, Q, D);
     Array rows(DType::f32, input.gallery.values());
+    const int64_t few = std::min(Q, context.kernels.panel_rows(DType::f32));
+    std::vector<double> with_queries(size_t(G), 0), squares, dots;
+    Array products(DType::f32, few * G);
+    squared = {DType::f32,
+               G,
+               D,
+               rows.data(),
+               with_queries.data(),
+               {packed_queries.view().data, few, D},
+               static_cast<float*>(products.data()),
+               2};
+    context.run(&vreid::Table::squared_norms, squared);
+    for (int64_t n = 0; n < (few + 1) * G; ++n) {
+        const int64_t q = n / G - 1, j = n % G;  // first the items with themselves
+        double sum = 0;
+        for (int64_t d = 0; d < D; ++d)
+            sum += rows[j * D + d] * (q < 0 ? rows[j * D + d] : queries[size_t(q * D + d)]);
+        (q < 0 ? squares : dots).push_back(sum);
+    }
+    context.near("squared norms beside products", with_queries, squares, 1e-13);
+    context.near("products beside squared norms", products, dots);
     std::fill(before.begin(), before.end(), 0);
     op.tile.values = nullptr;
     op.tile.x = packed_queries.view();

@@ -12,8 +12,28 @@ from vreid_ext.precision import accumulator
 
 
 def batch_hard(args: signatures.BatchHard) -> tuple[Tensor, Tensor]:
-    index = _mine(args)
-    return mined_distance(signatures.MinedDistance(args.x, args.ref, index, args.metric)), index
+    """Distances and indices (2,n) of the hardest pairs, from centered or, for "cosine", normalized rows."""
+    x, ref = contiguous_rows(args.x), contiguous_rows(args.ref)
+    labels, ref_labels = args.labels.contiguous(), dense(args.ref_labels)
+    acc = accumulator(x.dtype)
+    (n, d), m = x.shape, 0 if ref is None else len(ref)
+    # In a block of the size of the gradient, which takes the same block afterwards.
+    packed = memory.empty((product.packed_size(n, d, acc) + product.packed_size(m, d, acc),), acc)
+    numbers = torch.empty(d + 2 * (n + m), dtype=acc, device="cpu")
+    distance = torch.empty((2, n), dtype=acc, device="cpu")
+    index = torch.empty((2, n), dtype=torch.int64, device="cpu")
+    # One call for all steps: for a small batch, a call from Python takes as long as a step.
+    result = _native.batch_hard(
+        rows(x), rows(ref), address(labels), address(ref_labels), METRIC_CODES[args.metric],
+        packed.data_ptr(), numbers.data_ptr(), index.data_ptr(), distance.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    if result == _native.WIDE_LABELS:  # some labels do not fit into 32 bits
+        both = labels if ref_labels is None else torch.cat([labels, ref_labels])
+        small = torch.unique(both, return_inverse=True)[1].split([n, m])
+        return batch_hard(args._replace(labels=small[0], ref_labels=None if ref is None else small[1]))
+    if result >= 0:
+        raise NotFiniteError("embeddings", result) if result < n else NotFiniteError("ref", result - n)
+    return distance, index
 
 
 def batch_hard_triplet(args: signatures.BatchHardTriplet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -57,55 +77,3 @@ def identity_hard(args: signatures.IdentityHard) -> Tensor:
         address(index), torch.get_num_threads(),
     )  # fmt: skip
     return index
-
-
-def _mine(args: signatures.BatchHard) -> Tensor:
-    """Index (2,n) of the hardest pairs, from L2-normalized rows for "cosine", else from centered rows."""
-    x, labels, ref, ref_labels, metric = args
-    acc = accumulator(x.dtype)
-    offset = None if metric == "cosine" else torch.empty(x.shape[1], dtype=acc, device="cpu")
-    anchors, row_square = _prepare("embeddings", x, offset, mean_first=True)
-    if ref is None or ref_labels is None:
-        candidates, column_square = product.NO_PANELS, row_square
-        row_id = column_id = _ids(labels, acc)
-    else:
-        packed, column_square = _prepare("ref", ref, offset, mean_first=False)
-        candidates = packed.description()
-        row_id, column_id = _ids(torch.cat([labels, ref_labels]), acc).split([len(x), len(ref)])
-    index = torch.empty((2, len(x)), dtype=torch.int64, device="cpu")
-    _native.mine(
-        DTYPE_CODES[acc], anchors.description(), candidates,
-        *map(address, (row_id, column_id, row_square, column_square, index)), torch.get_num_threads(),
-    )  # fmt: skip
-    return index
-
-
-def _prepare(
-    name: str, x: Tensor, offset: Tensor | None, *, mean_first: bool
-) -> tuple[product.Panels, Tensor]:
-    """Rows packed for the product, and their squared norms.
-
-    The rows are x - offset, or L2-normalized if `offset` is None. With `mean_first` the mean of x is first
-    written to `offset`.
-    """
-    x = contiguous_rows(x)
-    acc = accumulator(x.dtype)
-    n, d = x.shape
-    prepared, square = product.panels(n, d, acc), torch.empty(n, dtype=acc, device="cpu")
-    bad = _native.prepare_rows(
-        rows(x), address(offset), mean_first and offset is not None, address(prepared.data), address(square),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    if bad >= 0:
-        raise NotFiniteError(name, bad)
-    return prepared, square
-
-
-def _ids(labels: Tensor, acc: torch.dtype) -> Tensor:
-    """Labels as integers of the width of `acc`; the kernel compares them in vectors of that width."""
-    if acc == torch.float64:
-        return labels.contiguous()
-    ids = labels.to(torch.int32)
-    if not torch.equal(ids.to(torch.int64), labels):  # some labels do not fit into 32 bits
-        ids = torch.unique(labels, return_inverse=True)[1].to(torch.int32)
-    return ids

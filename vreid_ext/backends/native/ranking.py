@@ -126,15 +126,17 @@ def top_k(args: signatures.TopK) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Tile(NamedTuple):
-    """A block of packed queries and a block of gallery items in float32."""
+    """A block of packed queries and a block of gallery items in float32, and their products if computed."""
 
     rows: slice
     columns: slice
     queries: product.Panels
     items: Tensor
+    values: Tensor | None = None
 
     def sides(self) -> tuple[Panels, Rows]:
-        return self.queries.description(), rows(self.items)
+        """What the kernel computes the products from."""
+        return (self.queries.description(), rows(self.items)) if self.values is None else _NO_SIDES
 
 
 class _Products:
@@ -146,17 +148,25 @@ class _Products:
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: str) -> None:
         self.query, self.gallery, self.metric = in_kernel_dtype(query), in_kernel_dtype(gallery), metric
-        self.query_squares, squares = squared_norms(self.query), squared_norms(self.gallery)
+        self.query_squares = squared_norms(self.query)
         finite_rows("query", self.query_squares, metric)
+        lengths = self.query_squares.sqrt()
+        self.lengths = _divisor(lengths) if metric == "cosine" else None
+        self.computed = None
+        if len(query) <= product.PANEL_ROWS[torch.float32] and self.gallery.dtype == torch.float32:
+            # Few queries take less time than a read of the gallery: it is read once for norms and products.
+            values = torch.empty(len(query), len(gallery), dtype=torch.float32, device="cpu")
+            block = slice(0, len(query)), slice(0, len(gallery))
+            self.computed = _Tile(*block, _pack(self.query, self.lengths), self.gallery, values)
+        squares = squared_norms(self.gallery, self.computed)
         finite_rows("gallery", squares, metric)
         rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # error bound for the product of unit vectors
-        lengths, norms = self.query_squares.sqrt(), squares.sqrt()
-        self.lengths = self.divisor = None
+        norms = squares.sqrt()
+        self.divisor = None
         if metric == "cosine":
-            self.lengths = _divisor(lengths)
             shortest, longest = _divisor(norms).aminmax()
             if shortest < 1e-10 or longest > 1e10:  # a product in float32 could under- or overflow
-                self.divisor, norms = _divisor(norms), norms.sign()
+                self.divisor, norms, self.computed = _divisor(norms), norms.sign(), None
             self.scale, self.shift = -norms.sign() / _divisor(norms), torch.ones_like(norms)
             self.error = torch.full_like(lengths, rounding)
         else:
@@ -174,6 +184,9 @@ class _Products:
         return key.double() if self.metric == "cosine" else (key + self.query_squares).clamp(min=0).sqrt()
 
     def tiles(self) -> Iterator[_Tile]:
+        if self.computed is not None:
+            yield self.computed
+            return
         several = len(self.query) > _ROWS
         for columns in _slices(len(self.gallery)):
             items = self.gallery[columns]
@@ -192,8 +205,8 @@ class _Products:
         kept = None if kept is None else kept[first:]
         left_start = None if left_start is None else left_start[tile.rows.start :]
         return Tile(
-            DTYPE_CODES[torch.float32], tile.queries.n, len(tile.items), offset + first, 0, address(scale),
-            address(shift), address(kept), address(left_start), address(left),
+            DTYPE_CODES[torch.float32], tile.queries.n, len(tile.items), offset + first, address(tile.values),
+            address(scale), address(shift), address(kept), address(left_start), address(left),
         )  # fmt: skip
 
     def view(self, tile: _Tile, *, whole_gallery: bool = False) -> Features:
@@ -212,11 +225,14 @@ def in_kernel_dtype(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
-def squared_norms(x: Tensor) -> Tensor:
+def squared_norms(x: Tensor, tile: _Tile | None = None) -> Tensor:
+    """Squared norms of the rows x. `tile` has x as items; its products are computed in the same pass."""
     squares = torch.empty(len(x), dtype=torch.float64, device="cpu")
+    queries, values = (product.NO_PANELS, None) if tile is None else (tile.queries.description(), tile.values)
     _native.squared_norms(
-        DTYPE_CODES[x.dtype], *x.shape, address(x), address(squares), torch.get_num_threads()
-    )
+        DTYPE_CODES[x.dtype], *x.shape, address(x), address(squares), queries, address(values),
+        torch.get_num_threads(),
+    )  # fmt: skip
     return squares
 
 
