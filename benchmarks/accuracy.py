@@ -92,7 +92,7 @@ def train(name: str, seed: int, root: Path, weights: Path, out: Path) -> None:
         # A resumed run does not know how long its first part took, so the time is extrapolated.
         hours = (time.process_time() - start) * steps / (steps - before) / 3600
         (run / "cost.json").write_text(json.dumps({"steps": steps, "cpu_hours": hours}))
-    for other in [each for each in ROWS if name in (each, ROWS[each].trained)]:
+    for other in _of_models(name):
         for condition, changes in CONDITIONS.items():
             file = _figures_of(run, other, condition)
             if not file.is_file():
@@ -124,7 +124,8 @@ def _compared(name: str, condition: str, runs: dict[str, list[Path]]) -> dict[st
     others = [each for each in BASELINES if each in files and each != name]
     found: dict[str, Any] = {"minus": {}}
     for other in others or [each for each in files if each != name][:1]:
-        compared = compare_runs({other: files[other], name: files[name]})
+        paired = ROWS[name].trained == other
+        compared = compare_runs({other: files[other], name: files[name]}, paired=paired)
         of_row = next(each for each in compared["rows"] if each["label"] == name)
         found |= {each: of_row[each] for each in (*FIGURES, "queries", "persons")}
         if other in BASELINES:
@@ -138,10 +139,17 @@ def _figures_of(run: Path, name: str, condition: str) -> Path:
     return run / ("result.json" if by_training else f"{name}-{condition}.json")
 
 
+def _of_models(name: str) -> list[str]:
+    """All rows that use the models of a row."""
+    return [each for each in ROWS if name in (each, ROWS[each].trained)]
+
+
 def _finished(out: Path, name: str) -> list[Path]:
-    """The runs that have been evaluated for a row."""
-    runs = sorted(out.glob(f"{ROWS[name].trained or name}-[0-9]*"))
-    return [run for run in runs if all(_figures_of(run, name, each).is_file() for each in CONDITIONS)]
+    """The runs of a row that have been evaluated for all rows that use their models."""
+    trained = ROWS[name].trained or name
+    files = [(each, condition) for each in _of_models(trained) for condition in CONDITIONS]
+    runs = sorted(out.glob(f"{trained}-[0-9]*"))
+    return [run for run in runs if all(_figures_of(run, *file).is_file() for file in files)]
 
 
 def _steps(run: Path) -> int:

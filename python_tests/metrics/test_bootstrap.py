@@ -131,6 +131,19 @@ def test_runs_are_a_second_level():
     assert several.difference["mAP"].low == pytest.approx(0.05 - 0.1 - 0.2 / 3, abs=1e-9)
 
 
+def test_paired_runs_cancel():
+    """Runs that differ for all queries alike, each evaluated twice: no draw changes the difference."""
+    ap = 0.3 + 0.4 * torch.rand(300, generator=seeded(0), dtype=torch.float64)
+    pids = torch.arange(300) // 3
+    a, b = ([per_query(ap + d + gain) for d in (-0.1, 0.0, 0.1)] for gain in (0.0, 0.05))
+    paired, independent = (
+        metrics.compare(a, b, pids, paired=each).difference["mAP"] for each in (True, False)
+    )
+    assert paired.value == pytest.approx(independent.value)
+    assert (paired.low, paired.high) == (pytest.approx(0.05), pytest.approx(0.05))
+    assert independent.low < 0 < independent.high
+
+
 def test_draws_do_not_depend_on_the_other_side():
     pids = torch.arange(40) // 2
     first, *others = (per_query(torch.rand(40, generator=seeded(n), dtype=torch.float64)) for n in range(4))
@@ -165,6 +178,8 @@ def test_draws_do_not_depend_on_the_other_side():
         ({"ranks": (0,)}, ValueError, r"ranks\[0\]: expected an int >= 1"),
         ({"confidence": 95}, ValueError, "confidence: expected a number between 0 and 1, exclusive, got 95"),
         ({"resamples": 0}, ValueError, "resamples: expected an int >= 1"),
+        ({"paired": 1}, TypeError, "paired: expected"),
+        ({"b": [per_query([0.5] * 4)] * 2, "paired": True}, ValueError, "b: expected 1 runs as in a"),
         ({"generator": 0}, TypeError, "generator: expected None or a torch.Generator of the CPU, got int"),
     ],
 )

@@ -21,13 +21,18 @@ def compare(
         ),
     ],
     plot: Annotated[Path | None, typer.Option(help="Draw mAP with intervals, NAME.png or NAME.svg.")] = None,
+    paired: Annotated[
+        bool,
+        typer.Option("--paired", help="The runs of all rows are evaluations of the same models, in order."),
+    ] = False,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 10_000,
     as_json: Json = False,
 ) -> None:
     """Print figures with 95 % intervals and the difference of every later run to the first.
 
     Intervals are from a bootstrap over persons, with the same persons for both runs, and over the seeds where
-    a row has several. A difference is not decided if its interval contains zero.
+    a row has several, with --paired the same for both. A difference is not decided if its interval contains
+    zero.
     """
     from vreid_ext.engine.run_comparison import compare_runs, runs_of
 
@@ -40,7 +45,7 @@ def compare(
         from vreid_ext.report.style import picture_path
 
         picture_path(plot)
-    result = compare_runs(rows, resamples=resamples)
+    result = compare_runs(rows, resamples=resamples, paired=paired)
     if not as_json:
         _show(result)
     if plot is not None:

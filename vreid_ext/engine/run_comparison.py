@@ -28,14 +28,16 @@ def runs_of(argument: str) -> tuple[str, list[Path]]:
     return label, [run for path in paths.split(",") for run in _expanded(Path(path))]
 
 
-def compare_runs(rows: Mapping[str, Sequence[Path]], *, resamples: int = 10_000) -> dict[str, Any]:
+def compare_runs(
+    rows: Mapping[str, Sequence[Path]], *, resamples: int = 10_000, paired: bool = False
+) -> dict[str, Any]:
     """Figures of each row with intervals, and the difference of every later row to the first.
 
     Args:
         rows: label -> runs that differ in their seed only; at least two labels. A run is a finished run's
             folder or the JSON of `vreid eval`. If an evaluation has several rows (test lengths, data sets),
             the first rows are compared with each other, the second ones, and so on.
-        resamples: as in `metrics.compare`, which also describes the intervals.
+        resamples, paired: as in `metrics.compare`, which also describes the intervals.
 
     Returns:
         A JSON-ready dict: confidence, resamples, `rows` (label, runs, frames, `dataset` where a result has
@@ -59,7 +61,7 @@ def compare_runs(rows: Mapping[str, Sequence[Path]], *, resamples: int = 10_000)
     for number, queries in enumerate(reference.queries):
         for other in others:
             a, b = ([each.queries[number] for each in evaluations[label]] for label in (first, other))
-            compared = metrics.compare(a, b, queries["pid"], resamples=resamples)
+            compared = metrics.compare(a, b, queries["pid"], resamples=resamples, paired=paired)
             counts = {"queries": compared.queries, "persons": compared.persons}
             sides = {first: compared.a} if other == others[0] else {}
             for label, figures in {**sides, other: compared.b}.items():
