@@ -43,6 +43,7 @@ def test_the_report_has_both_poolings(demo):
     page = (demo[0] / "report.html").read_text()
     assert "average pooling" in page
     assert "synth_frame minus the other run" in page
+    assert "33.3 % of the frames of query and gallery" in page
 
 
 def test_a_second_demo_prints_the_rows_without_training_again(demo, capsys):
