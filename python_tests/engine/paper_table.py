@@ -412,7 +412,7 @@ RECIPES: dict[str, Row] = {
     "asta_dukev_baseline": Row((("ASTA 4", "Baseline"),), _ASTA["_baseline"].otherwise),
 }
 # Recipes of no table: sets that are rendered or cut from a video, and the form of DRSTA's released code.
-OTHERS = ("synth_", "vtest_", "drsta_mars_released", "drsta_images")
+OTHERS = ("consensus_", "synth_", "vtest_", "drsta_mars_released", "drsta_images")
 
 
 def stated(recipe: str) -> list[Stated]:
