@@ -92,7 +92,7 @@ def test_bfloat16_trains_after_float32_in_one_process(tiny_recipe, tmp_path):
     # oneDNN of torch 2.14 computes wrong bfloat16 convolutions with stride 2 and an output of width 1 on CPUs
     # with AMX, so the images are wider than in the other tests.
     for precision in ("no", "bf16"):
-        recipe = tiny_recipe(f"train.precision={precision}", "input.width=32")
+        recipe = tiny_recipe(f"train.precision={precision}", "input.width=64")
         engine.train(recipe, tmp_path / precision, quiet=True)
     first, second = (lines(tmp_path / precision, "step")[0]["loss"] for precision in ("no", "bf16"))
     assert first != second
