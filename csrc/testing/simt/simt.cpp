@@ -25,8 +25,9 @@ namespace {
 constexpr size_t kStack = 128 * 1024;
 
 #ifdef __x86_64__
-// Pushes the callee-saved registers and switches to another stack. Boost.Context has the same function, but it
-// is a system package that each of these builds would need. `swapcontext` makes a system call at each switch.
+// Pushes the callee-saved registers and switches to another stack. Boost.Context has the same function, but
+// it is a system package that each of these builds would need. `swapcontext` makes a system call at each
+// switch.
 extern "C" void vreid_simt_switch(void** save, void* resume);
 asm(R"(
 .text

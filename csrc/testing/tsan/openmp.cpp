@@ -2,8 +2,8 @@
 // does not see the synchronization in libgomp and would report every parallel region. Here threads
 // synchronize only where OpenMP guarantees it: at the start and the end of a region, at barriers and in
 // atomic sections. The chunks of a dynamic loop are assigned round-robin, which needs no synchronization and
-// gives chunks to every thread even in a short loop. Archer annotates LLVM's runtime in this way; it needs clang
-// and libomp, so it would test another compiler's code on another runtime than the module's.
+// gives chunks to every thread even in a short loop. Archer annotates LLVM's runtime in this way; it needs
+// clang and libomp, so it would test another compiler's code on another runtime than the module's.
 #include <omp.h>
 
 #include <algorithm>
