@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms.v2.functional import to_pil_image
 
 from vreid_ext._files import whole_file
-from vreid_ext.data import BlackBox, Corruption, Tracklet, read_image, sample_clip
+from vreid_ext.data import BlackBox, Corruption, Tracklet, sample_clip
+from vreid_ext.data.clips.dataset import read_frame
 
 FRAMES = 8
 CELL = (64, 128)  # width, height; must agree with .thumb in page.css
@@ -66,11 +67,7 @@ def _write(
     width, height = CELL
     strip = Image.new("RGB", (count * width, height))
     for place, frame in enumerate(frames):
-        image = read_image(tracklet.paths[frame])
-        if black_box is not None:
-            image = black_box(image, tracklet.name, frame)
-        if corruption is not None:
-            image = corruption(image, tracklet, frame)
+        image = read_frame(tracklet, frame, black_box=black_box, corruption=corruption)
         strip.paste(ImageOps.pad(to_pil_image(image), CELL, color=_BORDER), (place * width, 0))
     with whole_file(file) as temporary:
         strip.save(temporary, "JPEG", quality=80, comment=stamp)

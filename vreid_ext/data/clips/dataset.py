@@ -19,6 +19,24 @@ from vreid_ext.data.clips.transforms import ClipTransform
 from vreid_ext.data.records import Tracklet
 
 
+def read_frame(
+    tracklet: Tracklet,
+    frame: int,
+    *,
+    black_box: BlackBox | None = None,
+    corruption: Corruption | None = None,
+) -> Tensor:
+    """Frame number `frame` of a tracklet (3,h,w) uint8, with the black box and then the corruption applied.
+
+    Raises:
+        DatasetError: the image cannot be read. The message names the file.
+    """
+    image = read_image(tracklet.paths[frame])
+    if black_box is not None:
+        image = black_box(image, tracklet.name, frame)
+    return image if corruption is None else corruption(image, tracklet, frame)
+
+
 class ClipDataset(Dataset[dict[str, Any]]):
     """A data set with one clip per tracklet, or all clips of all tracklets with sampling="dense".
 
@@ -120,7 +138,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
             extras["label"] = self.labels[tracklet.pid]
         if self.attributes is not None:
             extras["attributes"] = attribute_labels(tracklet.attributes, self.attributes)
-        images = {i: self._image(tracklet, i) for i in dict.fromkeys(chosen.tolist())}
+        images = {
+            i: read_frame(tracklet, i, black_box=self.black_box, corruption=self.corruption)
+            for i in dict.fromkeys(chosen.tolist())
+        }
         frames = [images[i] for i in chosen.tolist()]
         clip = stack_images(frames, getattr(self.transform, "size", None))
         if tracklet.joints is not None:
@@ -133,12 +154,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
         elif self.transform is not None:
             clip = self.transform(clip)
         return {"clip": clip, "pid": tracklet.pid, "camid": tracklet.camid, "index": index, **extras}
-
-    def _image(self, tracklet: Tracklet, frame: int) -> Tensor:
-        image = read_image(tracklet.paths[frame])
-        if self.black_box is not None:
-            image = self.black_box(image, tracklet.name, frame)
-        return image if self.corruption is None else self.corruption(image, tracklet, frame)
 
 
 @contextmanager
