@@ -79,7 +79,7 @@ Status prepare(PrepareRows& op) {
     {
         if (op.centre) mean<T>(op);
 #pragma omp for schedule(static)
-        for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
+        for (int64_t first = 0; first < op.x.N; first += N) {
             A* out = static_cast<A*>(op.panels) + P::offset(first, D);
             const Prepared<A> result = op.offset
                                            ? subtract<T>(op.x, first, static_cast<const A*>(op.offset), out)

@@ -9,21 +9,28 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Computes the products of kMicro rows and the first V vectors of a panel, and adds them to `out` (`add`) or
-// overwrites `out`. The elements of a row are Step apart.
-template <int V, int64_t Step, class A>
-VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, int64_t depth, A* out,
-                             int64_t stride, bool add) {
+// Computes the products of the rows of a micro-tile and the first V vectors of a panel, and adds them to `out`
+// (`add`) or overwrites `out`. Prefetches what is multiplied next, because hardware prefetchers stop at page
+// boundaries: the next block of packed rows, and `next`, `pace` elements per term. Not inlined, so that all
+// pointers fit into registers.
+template <int V, class Micro, class A>
+__attribute__((noinline)) void micro_tile(const Micro& given, const A* y, int64_t depth, A* out,
+                                          int64_t stride, bool add, const A* next, int64_t pace) {
     using P = Panel<A>;
     constexpr int N = P::kLanes;
+    const Micro x = given;
     Vec<A> sum[P::kMicro][V] = {};
-    for (int64_t d = 0; d < depth; ++d, y += P::kRows) {
+    for (int64_t d = 0; d < depth; ++d, y += P::kRows, next += pace) {
+        if constexpr (V > 1) {  // a tile of one vector is limited by its loads
+            x.prefetch(depth + d);
+            __builtin_prefetch(next, 0, 2);
+        }
         Vec<A> column[V];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) column[v] = load(y + v * N);
 #pragma GCC unroll 8
         for (int r = 0; r < P::kMicro; ++r) {
-            const Vec<A> row = broadcast<A>(x[r][d * Step]);
+            const Vec<A> row = broadcast<A>(x.element(r, d));
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) sum[r][v] += row * column[v];
         }
@@ -38,23 +45,19 @@ VREID_INLINE void micro_tile(const A* const (&x)[Panel<A>::kMicro], const A* y, 
 }
 
 // Multiplies rows `top` to `end` by the first `columns` columns of a panel, with as few vectors as hold them,
-// at most V.
+// at most V. Results are also written beyond the last row, up to a whole micro-tile.
 template <int V, class Side, class A>
 void multiply_panel(Side x, int64_t top, int64_t end, const A* y, int64_t columns, int64_t d, int64_t depth,
-                    A* out, int64_t stride) {
+                    A* out, int64_t stride, int64_t pace) {
     using P = Panel<A>;
     if constexpr (V > 1) {
         if (columns <= (V - 1) * P::kLanes)
-            return multiply_panel<V - 1>(x, top, end, y, columns, d, depth, out, stride);
+            return multiply_panel<V - 1>(x, top, end, y, columns, d, depth, out, stride, pace);
     }
-    for (int64_t r = top; r < end; r += P::kMicro) {
-        const A* from[P::kMicro];  // beyond the last row, results are written but no row is read
-        for (int i = 0; i < P::kMicro; ++i) {
-            from[i] = x.row(smaller(r + i, end - 1)) + d * Side::kStep;
-            x.expect(r + P::kMicro + i, d, depth);
-        }
-        micro_tile<V, Side::kStep>(from, y + d * P::kRows, depth, out + r * stride, stride, d > 0);
-    }
+    const A* next = y + (d + depth) * P::kRows;
+    for (int64_t r = top; r < end; r += P::kMicro, next += pace * depth)
+        micro_tile<V>(x.micro(r, end, d, depth), y + d * P::kRows, depth, out + r * stride, stride, d > 0,
+                      next, pace);
 }
 
 template <class T>
@@ -64,7 +67,7 @@ Status pack(const PackRows& op) {
     constexpr int N = P::kLanes;
     const A* scale = static_cast<const A*>(op.scale);
 #pragma omp parallel for num_threads(op.threads) schedule(static)
-    for (int64_t first = 0; first < P::count(op.x.N) * P::kRows; first += N) {
+    for (int64_t first = 0; first < op.x.N; first += N) {
         A* out = static_cast<A*>(op.panels) + P::offset(first, op.x.D);
         Vec<A> factor = broadcast<A>(1);
         for (int i = 0; scale && i < N && first + i < op.x.N; ++i) factor[i] = scale[first + i];
@@ -113,12 +116,14 @@ void multiply(Side x, int64_t rows, const A* y, int64_t left, int64_t columns, i
     // Rows that are multiplied by one panel only are read from memory, each from its first element to its
     // last.
     const int64_t group = columns > P::kRows ? rows : P::kMicro;
+    // The micro-tiles of a group share the prefetches of the next block of a panel.
+    const int64_t pace = group > P::kMicro ? (P::kRows * P::kMicro + group - 1) / group : 0;
     for (int64_t top = 0; top < rows; top += group)
         for (int64_t d = 0; d < D; d += kDepth)
             for (int64_t c = 0, size; c < columns; c += size) {
                 size = smaller(P::kRows - (left + c) % P::kRows, columns - c);
                 multiply_panel<P::kVectors>(x, top, smaller(top + group, rows), y + P::offset(left + c, D),
-                                            size, d, smaller(kDepth, D - d), out + c, stride);
+                                            size, d, smaller(kDepth, D - d), out + c, stride, pace);
             }
 }
 

@@ -11,15 +11,16 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kRows rows, [panel][d][row]; the last panel is padded with zeros. Both sides
-// of a product have this layout. kMicro rows of one panel are multiplied by all rows of another in registers.
+// Rows are packed into panels of kRows rows, [panel][d][row]; the last vector of rows is padded with zeros, and
+// the vectors after it are not used. Both sides of a product have this layout. kMicro rows of one panel are
+// multiplied by all rows of another in registers.
 namespace {
 
 template <class A>
 struct Panel {
     static constexpr int kLanes = Lanes<A>::N;
     static constexpr int kMicro = kRegisters == 32 ? 8 : 4;
-    static constexpr int kVectors = kRegisters == 32 || kLanes == 2 ? 2 : 3;
+    static constexpr int kVectors = kLanes == 2 ? 2 : 3;
     static constexpr int kRows = kVectors * kLanes;
     static_assert(kRows % kMicro == 0, "a panel consists of whole micro-tiles");
 
@@ -79,26 +80,44 @@ struct Tiling {
 
 }  // namespace
 
-// A left side of a product, whose elements are read one at a time: packed rows from `top` on.
+// A left side of a product, whose elements are read one at a time: packed rows from `top` on, a multiple of
+// kMicro.
 template <class A>
 struct PackedRows {
-    static constexpr int64_t kStep = Panel<A>::kRows;  // from one element of a row to the next
     const A* data;
     int64_t top, D;
-    const A* row(int64_t r) const { return data + Panel<A>::offset(top + r, D); }
-    void expect(int64_t, int64_t, int64_t) const {}
+
+    // The rows of a micro-tile, from element `d` on.
+    struct Micro {
+        const A* first;
+        A element(int row, int64_t d) const { return first[d * Panel<A>::kRows + row]; }
+        void prefetch(int64_t d) const { __builtin_prefetch(first + d * Panel<A>::kRows, 0, 2); }
+    };
+    Micro micro(int64_t r, int64_t, int64_t d, int64_t) const {
+        return {data + Panel<A>::offset(top + r, D) + d * Panel<A>::kRows};
+    }
 };
 // A left side of a product: rows that are not packed. No other thread may write to them.
 template <class A>
 struct PlainRows {
-    static constexpr int64_t kStep = 1;
     const A* data;
     int64_t stride;
-    const A* row(int64_t r) const { return data + r * stride; }
-    // Prefetches elements of a row, which may be beyond the last row.
-    void expect(int64_t r, int64_t d, int64_t depth) const {
+
+    struct Micro {
+        const A* rows[Panel<A>::kMicro];
+        A element(int row, int64_t d) const { return rows[row][d]; }
+        void prefetch(int64_t) const {}
+    };
+    // Rows from `end` on are replaced by the last one. Prefetches the next micro-tile, which may be beyond it.
+    Micro micro(int64_t r, int64_t end, int64_t d, int64_t depth) const {
         constexpr int64_t kLine = 64 / sizeof(A);
-        for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(row(r) + d + n, 0, 2);
+        Micro part;
+        for (int i = 0; i < Panel<A>::kMicro; ++i) {
+            part.rows[i] = data + smaller(r + i, end - 1) * stride + d;
+            const A* next = data + (r + Panel<A>::kMicro + i) * stride + d;
+            for (int64_t n = 0; n < depth; n += kLine) __builtin_prefetch(next + n, 0, 2);
+        }
+        return part;
     }
 };
 
