@@ -3,6 +3,8 @@
 //
 // Each key is compared with an interval around the positive's key. Outside of it the comparison is certain;
 // for the few items inside, the distances in double decide, and the indices if these are equal.
+#include <algorithm>
+
 #include "cpu/double_distance.h"
 #include "cpu/kernels.h"
 #include "cpu/tile.h"
@@ -65,22 +67,28 @@ struct Near {
     }
     // Whether the next piece may not fit.
     bool full(int64_t begin) const { return size > 3 * kPiece || begin - base > (1 << 30); }
+    // Whether the list has item `column` of the tile with a key from `low` to `high`. Its columns are in
+    // ascending order.
+    bool has(int64_t column, K low, K high) const {
+        const int64_t n = std::lower_bound(columns, columns + size, column - base) - columns;
+        return n < size && columns[n] == column - base && keys[n] >= low && keys[n] <= high;
+    }
     // Pads to whole vectors.
     void pad() {
         for (int n = size; n % Lanes<K>::N; ++n) keys[n] = kNone<K>;
     }
 };
 
-// The number of keys below `low`; sets `open` if there are keys from `low` to `high`.
+// The number of keys below `low`, and in `between` that of the keys from `low` to `high`.
 template <class K>
-inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, bool& open) {
-    typename Mask<K>::V below{}, between{};
+inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, int64_t& between) {
+    typename Mask<K>::V below{}, inside{};
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
         below -= key < low;
-        between |= (key >= low) & (key <= high);
+        inside -= (key >= low) & (key <= high);
     }
-    open = any(between);
+    between = sum_lanes(inside);
     return sum_lanes(below);
 }
 
@@ -121,11 +129,13 @@ void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& ne
     if (near.size == 0) return;
     near.pad();
     for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
-        const Vec<K> from = broadcast<K>(static_cast<const K*>(op.low)[p]);
-        const Vec<K> to = broadcast<K>(static_cast<const K*>(op.high)[p]);
-        bool open;
-        op.counts[p] += count_below(near, from, to, open);
-        if (open) op.counts[p] += settle(op, tile, row, p, near, from, to);
+        const K low = static_cast<const K*>(op.low)[p], high = static_cast<const K*>(op.high)[p];
+        const Vec<K> from = broadcast<K>(low), to = broadcast<K>(high);
+        int64_t between;
+        op.counts[p] += count_below(near, from, to, between);
+        // In most cases there is only the positive itself, which does not rank before itself.
+        if (between > 1 || (between == 1 && !near.has(op.index[p] - tile.offset, low, high)))
+            op.counts[p] += settle(op, tile, row, p, near, from, to);
     }
     near.size = 0;
 }
