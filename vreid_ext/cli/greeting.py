@@ -1,0 +1,22 @@
+"""What `vreid` prints without arguments. It needs no further package."""
+
+from vreid_ext import __version__
+
+GREETING = f"""\
+vreid_ext {__version__}: video person re-identification. Four ways to start:
+
+  vreid demo                  A whole system on rendered people, in minutes on a CPU. Then, on your own crops:
+  vreid init FOLDER           looks at a folder of tracklets and writes a recipe for `vreid train`.
+                              docs/quickstart_system.md
+
+  vreid tracklets VIDEO OUT   Your own video: finds and tracks people, and cuts them out as tracklets.
+                              docs/quickstart_video.md
+
+  import vreid_ext            Parts in your own PyTorch code: layers, losses, exact CMC and mAP.
+                              docs/quickstart_drop_in.md
+
+  vreid info                  The kernels: which backends run on this machine, and why others do not.
+                              docs/quickstart_kernels.md
+
+All commands: vreid --help. Each command: vreid COMMAND --help.
+"""
