@@ -12,7 +12,8 @@ from PIL import Image
 
 from vreid_ext import engine
 from vreid_ext.data import DatasetError, PKBatchSampler, TrackletDataset
-from vreid_ext.engine.propose import Survey, propose, survey, write_proposal
+from vreid_ext.engine.propose import propose, write_proposal
+from vreid_ext.engine.survey import Survey, survey
 
 
 def tracklet(root, place, frames=4, size=(8, 16), grey=0):
@@ -55,7 +56,7 @@ def test_the_recipe_has_the_proposed_settings(people, tmp_path, gpu):
     assert recipe.model["pooling"] == "consensus"
     assert recipe.train.epochs == proposal.epochs
     text = out.read_text()
-    assert "root: \"people\"" in text  # relative to the recipe
+    assert 'root: "people"' in text  # relative to the recipe
     assert f"{found.matched} of 9 queries" in text
     assert all(len(line) <= 120 for line in text.splitlines() if str(tmp_path) not in line)
     assert re.search(r"# P: 3 persons", text)
@@ -91,7 +92,8 @@ def test_few_persons_train_and_test(tmp_path):
     found, _ = write_proposal(tmp_path / "set", tmp_path / "set.yaml", gpu=False)
     assert found.options == {}
     assert found.persons == 3
-    assert "The same persons train and test" in (tmp_path / "set.yaml").read_text()
+    assert [note.partition(",")[0] for note in found.notes] == ["The same persons train and test"]
+    assert engine.load_recipe(tmp_path / "set.yaml").batch.p == 3
 
 
 def test_one_camera(tmp_path):
@@ -99,8 +101,9 @@ def test_one_camera(tmp_path):
         for number in (1, 2):
             tracklet(tmp_path / "set", f"{person}/cam1/{number}", grey=number)
     found, _ = write_proposal(tmp_path / "set", tmp_path / "set.yaml", gpu=False)
-    assert (found.cameras, found.matched) == (0, 4)
-    assert "other tracklets of the same camera" in (tmp_path / "set.yaml").read_text()
+    assert (found.cameras, found.matched) == (1, 4)
+    assert "other tracklets of the same camera" in found.notes[0]
+    assert "(one camera)" in (tmp_path / "set.yaml").read_text()
 
 
 def test_short_tracklets_have_shorter_clips(tmp_path):
@@ -109,7 +112,7 @@ def test_short_tracklets_have_shorter_clips(tmp_path):
             tracklet(tmp_path / "set", f"{person}/{camera}/1", frames=1)
     _, proposal = write_proposal(tmp_path / "set", tmp_path / "set.yaml", gpu=False)
     assert (proposal.frames, proposal.pooling) == (1, "frame")
-    assert "nothing to weight" in (tmp_path / "set.yaml").read_text()
+    assert "too short to weight" in (tmp_path / "set.yaml").read_text()
 
 
 def test_a_single_person_is_an_error(tmp_path):
@@ -130,7 +133,7 @@ def test_persons_in_one_of_several_cameras_are_an_error(tmp_path):
     for person, camera in zip("abcd", ("cam1", "cam1", "cam2", "cam2")):
         for number in (1, 2):
             tracklet(tmp_path, f"{person}/{camera}/{number}")
-    with pytest.raises(DatasetError, match="expected persons in more than one camera, got none"):
+    with pytest.raises(DatasetError, match="expected queries with a match from another camera, got none"):
         survey(tmp_path)
 
 
