@@ -95,7 +95,9 @@ def test_the_newest_row_of_each_machine_is_shown(tables, tmp_path):
 def test_the_best_and_the_worst_case_over_all_cpus(tables, tmp_path):
     content = {
         "mining_a": rows("A", "2020-01-01", "c", {"n = 1": (1.0, {"cdist": 2.0, "other": 3.0})}),
-        "mining_b": rows("B", "2020-01-01", "c", {"n = 1": (1.0, {"cdist": 0.5}), "n = 2": (1.0, {"cdist": 4})}),
+        "mining_b": rows(
+            "B", "2020-01-01", "c", {"n = 1": (1.0, {"cdist": 0.5}), "n = 2": (1.0, {"cdist": 4})}
+        ),
         "mining_gpu": rows("A", "2020-01-01", "c", {"n = 3": (1.0, {"cdist": 9.0})}, {"gpu": "G"}.items()),
     }
     for name, each in content.items():

@@ -28,7 +28,13 @@ def vreid(monkeypatch, capsys):
 def test_vreid_alone_names_four_ways_to_start(vreid):
     code, output, _ = vreid()
     assert code == 0
-    for start in ("vreid demo", "vreid init FOLDER", "vreid tracklets VIDEO", "import vreid_ext", "vreid info"):
+    for start in (
+        "vreid demo",
+        "vreid init FOLDER",
+        "vreid tracklets VIDEO",
+        "import vreid_ext",
+        "vreid info",
+    ):
         assert start in output
     assert max(map(len, output.splitlines())) <= 100
 

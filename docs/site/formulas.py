@@ -42,9 +42,8 @@ def block(text: str) -> str | None:
     divided = [re.split(r" {3,}", re.sub(r" {3,}= ", " = ", row)) for row in rows]
     if not any(is_formula(cell) for cells in divided for cell in cells):
         return None
-    lines = "".join(
-        f'<div class="row">{"".join(f"<span>{_cell(cell)}</span>" for cell in cells)}</div>' for cells in divided
-    )
+    spans = ("".join(f"<span>{_cell(cell)}</span>" for cell in cells) for cells in divided)
+    lines = "".join(f'<div class="row">{row}</div>' for row in spans)
     return f'<div class="formula">{lines}</div>'
 
 
@@ -99,7 +98,7 @@ class _Parser:
                 break
             if kind == "space":
                 self.place += 1
-            elif token == "/" and elements and "space" not in (self.tokens[self.place - 1][0], self.peek(1)[0]):
+            elif token == "/" and elements and "space" not in (self.peek(-1)[0], self.peek(1)[0]):
                 self.place += 1
                 elements[-1] = _made("mfrac", elements[-1], self.scripted())
             else:
@@ -135,9 +134,9 @@ class _Parser:
             script = _made("mrow", *(_leaf("mi", letter) for letter in token))
         else:
             script = self.atom()
-        if sign == "_" and kind == "word" and self.peek()[1] == "(" and not token[0].isdigit():
-            if token in ("p", "n") or token.isupper():  # x_p(a): the index of a hardest sample of a
-                script = _made("mrow", script, self.atom())
+        # x_p(a), x_AN(a): the index of a hardest sample of a
+        if sign == "_" and self.peek()[1] == "(" and (token in ("p", "n") or token.isupper()):
+            script = _made("mrow", script, self.atom())
         return script
 
     def atom(self) -> Element:

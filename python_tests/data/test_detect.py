@@ -15,7 +15,7 @@ def tracklet(root, place, frames=2):
 
 @pytest.mark.parametrize(("layout", "frames"), [("mars", 2), ("ilids", 2), ("prid", 28)])
 def test_a_published_layout_is_found(tmp_path, layout, frames):
-    synthesize(tmp_path / "set", layout=layout, ids=4, frames=frames, size=(16, 8))
+    synthesize(tmp_path / "set", layout=layout, ids=4, frames=frames, size=(32, 16))
     assert detect_dataset(tmp_path / "set").name == layout
 
 
@@ -34,7 +34,7 @@ def test_unusable_tracklets_are_skipped(tmp_path):
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(DatasetError, match="root: expected a folder of tracklets, got .*does not exist"):
+    with pytest.raises(DatasetError, match=r"root: expected a folder of tracklets, got .*does not exist"):
         detect_dataset(tmp_path / "none")
 
 

@@ -5,7 +5,7 @@ from vreid_ext import __version__
 GREETING = f"""\
 vreid_ext {__version__}: video person re-identification. Four ways to start:
 
-  vreid demo                  A whole system on rendered people, in minutes on a CPU. Then, on your own crops:
+  vreid demo                  A whole system on rendered people, in minutes on a CPU. For your own crops:
   vreid init FOLDER           looks at a folder of tracklets and writes a recipe for `vreid train`.
                               docs/quickstart_system.md
 

@@ -20,7 +20,7 @@ def init(
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="Initial weights: imagenet (downloaded by the training), the path of a file, or none."),
+        typer.Option(help="Initial weights: imagenet (`vreid train` downloads them), a file, or none."),
     ] = "imagenet",
     gpu: Annotated[
         bool | None,

@@ -148,6 +148,7 @@ def _recipe(found: Survey, proposal: Proposal, root: str, weights: str, gpu: boo
             "\n# The first blocks keep their initial weights, which saves time and suits small sets."
             f"\nstages: [{{epochs: {chosen.epochs}, freeze: [{parts}]}}]"
         )
+    warmup = max(1, chosen.epochs // 20)
     passes = chosen.steps * chosen.p * chosen.k / len(data.train)
     return f"""\
 # A proposal of `vreid init`. Change any setting here, or on the command line: vreid train FILE optim.lr=1e-4
@@ -187,7 +188,7 @@ batch:
 
 loss: {{softmax: 1.0, triplet: 1.0, margin: 0.3}}
 {optim}
-schedule: {{name: cosine, milestones: [], warmup_epochs: {max(1, chosen.epochs // 20)}, warmup_factor: 0.1}}{frozen}
+schedule: {{name: cosine, milestones: [], warmup_epochs: {warmup}, warmup_factor: 0.1}}{frozen}
 
 train:
   # {chosen.steps} steps: every training tracklet is used about {passes:.0f} times.
