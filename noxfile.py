@@ -35,7 +35,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site in build/site, without warnings. It is built from the sources and does not need torch."""
+    """Build the site in build/site, without warnings. It reads the sources and does not need torch."""
     session.install(*nox.project.dependency_groups(PROJECT, "docs"))
     session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("python", "docs/site/check.py", "build/site")

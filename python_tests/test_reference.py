@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGES = (
     "vreid_ext", "vreid_ext.ops", "vreid_ext.nn", "vreid_ext.losses", "vreid_ext.metrics", "vreid_ext.models",
-    "vreid_ext.data", "vreid_ext.data.synth", "vreid_ext.data.video", "vreid_ext.engine", "vreid_ext.features",
-    "vreid_ext.report",
+    "vreid_ext.data", "vreid_ext.data.synth", "vreid_ext.data.video", "vreid_ext.engine",
+    "vreid_ext.features", "vreid_ext.report",
 )  # fmt: skip
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in sorted(REFERENCE.glob("*.md"))}
 ENTRIES = [

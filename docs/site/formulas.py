@@ -178,7 +178,7 @@ class _Parser:
         if letters in _GREEK or len(letters) == 1:
             element = _leaf("mi", _GREEK.get(letters, letters))
         elif letters in _OPERATORS:
-            element = _leaf("mi", letters, lspace="0.17em")
+            element = _leaf("mo", letters, form="prefix", lspace="0.17em", rspace="0.17em")
         elif letters[0] == "d" and letters[1:].isupper():  # the d of dQ / dx
             element = _made("mrow", _leaf("mi", "d"), _leaf("mi", letters[1:]))
         else:
@@ -192,15 +192,19 @@ class _Parser:
 
 
 def _joined(elements: list[Element]) -> list[Element]:
-    """Join neighbouring words, and put a space between words and symbols."""
+    """Join neighbouring words, and put a space between words and symbols other than operators."""
     joined: list[Element] = []
-    for words, group in groupby(elements, key=lambda each: each.tag == "mtext"):
-        if not words:
-            joined += group
-            continue
-        text = " ".join(str(each.text) for each in group)
-        first, last = not joined, text  # no space before the first element
-        joined.append(_leaf("mtext", f"{'' if first else chr(160)}{last}{chr(160)}"))
+    groups = [
+        (words, list(group)) for words, group in groupby(elements, key=lambda each: each.tag == "mtext")
+    ]
+    for (_, before), (words, group), (_, after) in zip(
+        [(False, []), *groups], groups, [*groups[1:], (False, [])], strict=False
+    ):
+        if words:
+            left = "\N{NO-BREAK SPACE}" if before and before[-1].tag != "mo" else ""
+            right = "\N{NO-BREAK SPACE}" if after and after[0].tag != "mo" else ""
+            group = [_leaf("mtext", left + " ".join(str(each.text) for each in group) + right)]
+        joined += group
     return joined
 
 
