@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,14 @@ def test_an_entry_is_described_and_used_in_an_example(page, name):
         assert (inspect.getdoc(described) or "").strip()
     examples = "\n".join(re.findall(r"^```python\n(.*?)^```", TEXTS[page], re.DOTALL | re.MULTILINE))
     assert re.search(rf"\b{name.rpartition('.')[2]}\b", examples)
+
+
+def test_the_page_of_the_commands_is_that_of_their_help():
+    """If this fails: python docs/make_commands_page.py."""
+    pytest.importorskip("typer")
+    page = runpy.run_path(str(ROOT / "docs" / "make_commands_page.py"))["page"]()
+    assert page == TEXTS["commands.md"]
+    assert "vreid init ROOT [OPTIONS]" in page
 
 
 def test_an_entry_occurs_once():

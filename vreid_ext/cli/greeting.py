@@ -5,8 +5,8 @@ from vreid_ext import __version__
 GREETING = f"""\
 vreid_ext {__version__}: video person re-identification. Four ways to start:
 
-  vreid demo                  A whole system on rendered people, in minutes on a CPU. For your own crops:
-  vreid init FOLDER           looks at a folder of tracklets and writes a recipe for `vreid train`.
+  vreid demo                  A whole system on rendered people, in minutes on a CPU.
+  vreid init FOLDER           The same on your own crops: writes a recipe for `vreid train`.
                               docs/quickstart_system.md
 
   vreid tracklets VIDEO OUT   Your own video: finds and tracks people, and cuts them out as tracklets.

@@ -39,7 +39,7 @@ def propose(found: Survey, *, gpu: bool, weights: str = "imagenet") -> Proposal:
     and the network are larger.
     """
     tall, wide = found.heights[1], found.widths[1]
-    height = int(np.clip(64 * round(tall / 64), 64, 256 if gpu else 128))
+    height = int(np.clip(64 * -(-tall // 64), 64, 256 if gpu else 128))
     width = int(np.clip(16 * round(height * wide / tall / 16), 16, height))
     frames = max(1, min(4, found.lengths[1]))
     p = min(16 if gpu else 8, found.persons)
@@ -149,6 +149,10 @@ def _recipe(found: Survey, proposal: Proposal, root: str, weights: str, gpu: boo
             f"\nstages: [{{epochs: {chosen.epochs}, freeze: [{parts}]}}]"
         )
     warmup = max(1, chosen.epochs // 20)
+    clips = (
+        f"T: of the training tracklets, three of four have at least {lengths[1]} frames, all {lengths[0]} to "
+        f"{lengths[3]}. STA's paper uses 4."
+    )
     passes = chosen.steps * chosen.p * chosen.k / len(data.train)
     return f"""\
 # A proposal of `vreid init`. Change any setting here, or on the command line: vreid train FILE optim.lr=1e-4
@@ -171,10 +175,9 @@ model:
   regularizer: false
 
 input:
-  height: {chosen.height}  # images are {_range(found.heights)} pixels high; a multiple of 64
+  height: {chosen.height}  # images are {_range(found.heights)} pixels high; up to the next multiple of 64
   width: {chosen.width}  # and {_range(found.widths)} pixels wide; this keeps the shape of the median
-  # T: three of four training tracklets have at least {lengths[1]} frames (all: {lengths[0]} to {lengths[3]}).
-  # STA's paper uses 4.
+{_comment(clips, "  ")}
   frames: {chosen.frames}
   sampling: restricted  # one random frame from each of T equal parts
   flip: 0.5
