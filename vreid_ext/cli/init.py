@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,12 @@ def init(
     found, proposal = write_proposal(root, file, weights=weights, gpu=gpu, force=force)
     data = found.data
     settings = dataclasses.asdict(proposal)
-    result = {"recipe": str(file), "dataset": data.name, **data.counts(), "protocol": data.protocol}
+    result: dict[str, Any] = {
+        "recipe": str(file),
+        "dataset": data.name,
+        **data.counts(),
+        "protocol": data.protocol,
+    }
     result |= {"queries": len(data.query), "matched": found.matched, "heights": found.heights}
     result |= {"widths": found.widths, "lengths": found.lengths, "notes": found.notes, "proposal": settings}
     emit(
