@@ -202,7 +202,7 @@ def _joined(elements: list[Element]) -> list[Element]:
     ):
         if words:
             left = "\N{NO-BREAK SPACE}" if before and before[-1].tag != "mo" else ""
-            right = "\N{NO-BREAK SPACE}" if after and after[0].tag != "mo" else ""
+            right = "\N{NO-BREAK SPACE}" if after and after[0].tag not in ("mo", "mrow") else ""
             group = [_leaf("mtext", left + " ".join(str(each.text) for each in group) + right)]
         joined += group
     return joined
