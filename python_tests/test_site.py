@@ -99,7 +99,7 @@ def docstring_blocks():
     for file in sorted((ROOT / "vreid_ext").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and (doc := ast.get_docstring(node)):
-                for block in re.findall(r"(?<=\n\n)(?: {4}\S.*(?:\n|$))+", doc):
+                for block in re.findall(r"(?<=\n\n) {4}\S.*(?:\n|$)(?: {4}.*(?:\n|$))*", doc):
                     yield file.name, node.name, re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
 
 

@@ -193,19 +193,16 @@ class _Parser:
 
 def _joined(elements: list[Element]) -> list[Element]:
     """Join neighbouring words, and put a space between words and symbols other than operators."""
-    joined: list[Element] = []
-    groups = [
-        (words, list(group)) for words, group in groupby(elements, key=lambda each: each.tag == "mtext")
-    ]
-    for (_, before), (words, group), (_, after) in zip(
-        [(False, []), *groups], groups, [*groups[1:], (False, [])], strict=False
-    ):
-        if words:
-            left = "\N{NO-BREAK SPACE}" if before and before[-1].tag != "mo" else ""
-            right = "\N{NO-BREAK SPACE}" if after and after[0].tag not in ("mo", "mrow") else ""
-            group = [_leaf("mtext", left + " ".join(str(each.text) for each in group) + right)]
-        joined += group
-    return joined
+    groups = [list(group) for _, group in groupby(elements, key=lambda each: each.tag == "mtext")]
+    for place, group in enumerate(groups):
+        if group[0].tag == "mtext":
+            text = " ".join(str(each.text) for each in group)
+            if place and groups[place - 1][-1].tag != "mo":
+                text = f"\N{NO-BREAK SPACE}{text}"
+            if place + 1 < len(groups) and groups[place + 1][0].tag not in ("mo", "mrow"):
+                text += "\N{NO-BREAK SPACE}"
+            groups[place] = [_leaf("mtext", text)]
+    return [each for group in groups for each in group]
 
 
 def _signed(number: str) -> list[Element]:

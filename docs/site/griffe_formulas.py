@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from formulas import block
 from links import linked
 
-_INDENTED = re.compile(r"(?:(?<=\n\n)|\A)(?: {4}\S.*(?:\n|\Z)(?:\n(?= {4}))?)+")
+_INDENTED = re.compile(r"(?:(?<=\n\n)|\A) {4}\S.*(?:\n|\Z)(?: {4}.*(?:\n|\Z))*")
 
 
 class Formulas(griffe.Extension):
