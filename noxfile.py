@@ -1,4 +1,5 @@
-"""`nox` checks format, lint and types; `nox -s versions` runs the tests with all supported torch and Python.
+"""`nox` checks format, lint and types; `nox -s docs` builds the site; `nox -s versions` runs the tests with
+all supported torch and Python.
 
 To run one combination: `nox -s "versions-3.12(torch='2.14')" -- -x python_tests/ops`. Its environment takes
 about 6 GB and is removed after the tests have passed.
@@ -30,6 +31,14 @@ def lint(session: nox.Session) -> None:
     active = str(shutil.which("python3"))
     session.run(active, "-c", "import torch", external=True)  # without torch, mypy reports wrong errors
     session.run("mypy", "--python-executable", active, "vreid_ext")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site in build/site, without warnings. It reads the sources and does not need torch."""
+    session.install(*nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/site/check.py", "build/site")
 
 
 def _wheels(session: nox.Session) -> Path:

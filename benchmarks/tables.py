@@ -249,6 +249,25 @@ def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[st
     return markdown(heading, lines)
 
 
+def best_and_worst(shown: dict[str, list[Run]]) -> list[str]:
+    """For each op: the fastest competitor in the best and in the worst case over all CPUs."""
+    lines = []
+    for name, table in TABLES.items():
+        times = sorted(
+            (time, NAMES.get(competitor, competitor), case, run.device)
+            for run in shown[name]
+            if table.summary and "gpu" not in run.machine
+            for case, rows in run.cases.items()
+            if (found := competitors(table, rows))
+            for time, competitor in [min((time, competitor) for competitor, time in found.items())]
+        )
+        if times:
+            best, worst = (f"{_times(time)} {what} ({case})" for time, what, case, _ in (times[-1], times[0]))
+            cpus = len({device for *_, device in times})
+            lines.append([table.op, best, worst, f"{len(times)} on {cpus} CPU{'s' if cpus > 1 else ''}"])
+    return markdown(["", "best case", "worst case", "cases"], lines)
+
+
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
 
@@ -324,12 +343,15 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     def block(name: str) -> list[str]:
         if name == "summary":
             return summary(shown, link)
+        if name == "best and worst":
+            return best_and_worst(shown)
         if name == "plan":
             return plan(shown)
         if name.startswith("accuracy "):
             return accuracy(*name.split()[1:], link)
         if name not in TABLES:
-            raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan']}, got {name!r}")
+            known = [*TABLES, "summary", "best and worst", "plan"]
+            raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")
         lines = []
         for run in shown[name]:
             lines += [f"{_machine(run)}; {run.version} ([rows]({link(run.file)})).", ""]

@@ -24,7 +24,7 @@ _EXTRAS = {
     "h5py": "hdf5",
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
-_GROUPS = ("train", "evaluate", "compare", "decide", "pictures", "data", "tools", "demo")
+_GROUPS = ("init", "train", "evaluate", "compare", "decide", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:
@@ -35,6 +35,11 @@ def main() -> None:
     An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
     arguments = [_expand_user(argument) for argument in sys.argv[1:]]
+    if not arguments:
+        from vreid_ext.cli.greeting import GREETING
+
+        print(GREETING, end="")
+        return
     debug = arguments[:1] == ["--debug"]
     try:
         application()(args=arguments[debug:], prog_name="vreid")

@@ -9,8 +9,20 @@ from vreid_ext._registry import Factory, Registry
 from vreid_ext.data.records import TrackletDataset
 
 _datasets = Registry[TrackletDataset]("data set")
-dataset_names = _datasets.names
-dataset_builder = _datasets.factory
+
+
+def dataset_names() -> list[str]:
+    """Names of the registered data sets, sorted."""
+    return _datasets.names()
+
+
+def dataset_builder(name: str) -> Callable[..., TrackletDataset]:
+    """The function that is registered under a name.
+
+    Raises:
+        ValueError: unknown name; the message suggests the nearest known one.
+    """
+    return _datasets.factory(name)
 
 
 def register_dataset(name: str) -> Callable[[Factory], Factory]:

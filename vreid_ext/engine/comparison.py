@@ -43,14 +43,7 @@ class Comparison:
         Raises:
             ValueError: no query has a match, so that no metric is defined.
         """
-        sizes = len(self.dataset.query), len(self.dataset.gallery)
-        protocol = Protocol(
-            *ids(self.dataset),
-            sizes=sizes,
-            junk=self.dataset.junk,
-            exclude=self.itself,
-            device=torch.device("cpu"),
-        )
+        protocol = self._protocol()
         if not len(protocol.row):
             name = self.dataset.name
             raise ValueError(
@@ -58,6 +51,20 @@ class Comparison:
                 "persons (`vreid tracklets --boxes`), or use `vreid extract` and `vreid search`"
             )
         return int(protocol.row[0]), int(protocol.index[0])
+
+    def count_matched(self) -> int:
+        """Number of queries that have a valid match in the gallery."""
+        return len(self._protocol().row.unique())
+
+    def _protocol(self) -> Protocol:
+        sizes = len(self.dataset.query), len(self.dataset.gallery)
+        return Protocol(
+            *ids(self.dataset),
+            sizes=sizes,
+            junk=self.dataset.junk,
+            exclude=self.itself,
+            device=torch.device("cpu"),
+        )
 
     def evaluate(
         self,

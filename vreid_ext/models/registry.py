@@ -9,8 +9,20 @@ from vreid_ext._options import check_options
 from vreid_ext._registry import Factory, Registry
 
 _models = Registry[nn.Module]("model")
-model_names = _models.names
-model_factory = _models.factory
+
+
+def model_names() -> list[str]:
+    """Names of the registered models, sorted."""
+    return _models.names()
+
+
+def model_factory(name: str) -> Callable[..., nn.Module]:
+    """The class or function that is registered under a name.
+
+    Raises:
+        ValueError: unknown name; the message suggests the nearest known one.
+    """
+    return _models.factory(name)
 
 
 def register_model(name: str) -> Callable[[Factory], Factory]:

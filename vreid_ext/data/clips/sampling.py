@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Sampling = Literal["random", "evenly", "restricted", "consecutive", "first_of_chunk"]
+"""How the frames of a clip are chosen, see `sample_clip`."""
 
 
 def sample_clip(

@@ -26,7 +26,6 @@ from vreid_ext._files import whole_file
 from vreid_ext.data.names import nfc
 from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
 
-# J1 to J14 of STAL (Chen et al., TIP 2019, Fig. 3). Left and right as seen by the person.
 JOINTS = (
     "head", "neck",
     "right_shoulder", "right_elbow", "right_wrist",
@@ -34,6 +33,8 @@ JOINTS = (
     "left_hip", "left_knee", "left_ankle",
     "right_hip", "right_knee", "right_ankle",
 )  # fmt: skip
+"""J1 to J14 of STAL (Chen et al., TIP 2019, Fig. 3). Left and right as seen by the person."""
+
 FILES = ("joints.json", "joints.jsonl")
 
 # For each joint, the index of its mirror image (left <-> right).
