@@ -46,7 +46,10 @@ def synth(
 def tracklets(
     video: Annotated[
         Path,
-        typer.Argument(metavar="VIDEO", help="A video file, or a folder of videos, one per camera."),
+        typer.Argument(
+            metavar="VIDEO",
+            help="A video file, the folder of a video's images, or a folder of videos, one per camera.",
+        ),
     ],
     out: Annotated[
         Path,
@@ -55,7 +58,8 @@ def tracklets(
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Labeled boxes, used instead of detections: a JSON file, or a folder if VIDEO is a folder."
+            help="Labeled boxes, used instead of detections: a JSON file, MOT text (.txt), or a folder of "
+            "them for a folder of videos."
         ),
     ] = None,
     split: Annotated[
@@ -75,14 +79,17 @@ def tracklets(
     ] = "cam1",
     as_json: Json = False,
 ) -> None:
-    """Detect people in a video, track them and crop them into tracklets."""
-    from vreid_ext.data.video.extract import extract_tracklets, extract_videos
+    """Detect people in a video, track them and crop them into tracklets.
+
+    The boxes are written as JSON, in which persons can be named, and as MOT text (frame,id,x,y,w,h,...).
+    """
+    from vreid_ext.data.video.extract import extract_tracklets, extract_videos, is_image_folder
 
     for_one_video: dict[str, Any] = {"split": split, "camera": camera}
     options: dict[str, Any] = {"start": start, "stop": stop, "stride": stride, "min_frames": min_frames}
     options["boxes"] = boxes
     with bars("frames") as (read,):  # two passes over the video: detection, cropping
-        if video.is_dir():
+        if video.is_dir() and not is_image_folder(video):
             for name, value in for_one_video.items():
                 if value not in (None, "cam1"):
                     raise ValueError(f"--{name}: expected no value for a folder of videos, got {value}")

@@ -28,6 +28,8 @@ class Tracklet:
         attributes: class index of each attribute (`read_attributes`), or None if unlabeled.
         joints: (n,14,3) x and y in pixels and confidence of the joints in each of the n frames
             (`attach_joints`), or None.
+        images: for each frame, its image (3,h,w) uint8 RGB in memory, or None to read the file. `paths` then
+            only names the frames that are in memory. None: read all files.
     """
 
     paths: tuple[str, ...]
@@ -36,12 +38,18 @@ class Tracklet:
     name: str
     attributes: Mapping[str, int] | None = None
     joints: Tensor | None = field(default=None, repr=False, compare=False)
+    images: tuple[Tensor | None, ...] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str):
             raise TypeError(f"paths: expected a tuple of image files, got the string {self.paths!r:.80}")
         if not self.paths:
             raise ValueError(f"paths: expected at least one image, got none (tracklet {self.name!r:.80})")
+        if self.images is not None and len(self.images) != len(self.paths):
+            raise ValueError(
+                f"images: expected one entry for each of {len(self.paths)} paths, got {len(self.images)} "
+                f"(tracklet {self.name!r:.80})"
+            )
         for key in ("pid", "camid"):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, Integral):

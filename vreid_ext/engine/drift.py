@@ -1,6 +1,8 @@
 """Whether distances still have the distribution they had when a threshold was calibrated."""
 
 import math
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,15 +60,45 @@ class Scores(NamedTuple):
     random: list[float]
 
 
-def scores(query: Split, gallery: Split, lists: Sequence[Mapping[str, Any]] | None = None) -> Scores:
+class DriftMonitor:
+    """Compares the scores of the last 1,000 queries of successive searches with stored ones. Thread-safe.
+
+    Args:
+        stored, persons: see `drift`.
+    """
+
+    def __init__(self, stored: Mapping[str, Sequence[float]], persons: int) -> None:
+        self._stored, self._persons = stored, persons
+        self._recent = {kind: deque[float](maxlen=_STORED) for kind in Scores._fields}
+        self._drifted: set[str] = set()
+        self._lock = threading.Lock()
+        self.queries = 0
+
+    def add(self, found: Scores) -> list[Drift]:
+        """Add the scores of a search. Returns what has drifted and had not before this search."""
+        with self._lock:
+            for kind, values in found._asdict().items():
+                self._recent[kind].extend(values)
+            self.queries += len(found.best)
+            recent = Scores(*(list(self._recent[kind]) for kind in Scores._fields))
+            now = [each for each in drift(recent, self._stored, self._persons) if each.drifted]
+            new = [each for each in now if each.kind not in self._drifted]
+            self._drifted = {each.kind for each in now}
+        return new
+
+
+def scores(
+    query: Split, gallery: Split, lists: Sequence[Mapping[str, Any]] | None = None, *, seed: int = 0
+) -> Scores:
     """The scores of a search.
 
     Args:
         lists: the result of `search` with `top` of at least 1; None: search.
+        seed: seed of the random gallery tracklets.
     """
     lists = search(query, gallery, 1) if lists is None else lists
     best = [entry["nearest"][0]["distance"] for entry in lists if entry["nearest"]]
-    return Scores(best, _random_distances(query, gallery))
+    return Scores(best, _random_distances(query, gallery, seed))
 
 
 def stored_scores(found: Scores) -> dict[str, list[float]]:
@@ -98,9 +130,9 @@ def drift(found: Scores, stored: Mapping[str, Sequence[float]], persons: int) ->
     return result
 
 
-def _random_distances(query: Split, gallery: Split) -> list[float]:
+def _random_distances(query: Split, gallery: Split, seed: int) -> list[float]:
     queries, items = pair(query.features, gallery.features)
-    generator = torch.Generator("cpu").manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(seed)
     index = torch.randint(len(items), (len(queries),), generator=generator, device="cpu")
     row = torch.arange(len(queries), device="cpu")
     if query.folder == gallery.folder:

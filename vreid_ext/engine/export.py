@@ -16,10 +16,13 @@ from vreid_ext.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, Normali
 from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine.build import takes
 from vreid_ext.engine.comparison import metric_of
+from vreid_ext.engine.features import identity_of
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.threshold import model_of_identity
 
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 TOLERANCE = 1e-4
+_METADATA = "vreid_ext.json"  # extra file of an exported program
 _TRACED = (2, 3)  # numbers of clips and frames; torch.export specializes on the sizes 0 and 1
 _CHECKED = (_TRACED, (1, 1), (3, 5))
 
@@ -55,7 +58,8 @@ def export_model(
     are replaced by their reference in standard operators, so the file does not depend on this package. A
     torch.export file of a model with ROI pooling (STAL) requires torchvision to be imported.
 
-    The metadata describe the input and the metric for comparing features. They are stored in
+    The metadata describe the input, the metric for comparing features and, for each test length of the
+    recipe, what determines the features (`features`, as in `engine.threshold`). They are stored in
     `metadata_props["vreid_ext"]` of the ONNX model or in the extra file `vreid_ext.json` of the exported
     program.
 
@@ -91,6 +95,9 @@ def export_model(
         "clips": f"uint8 RGB (clips, frames, 3, {size[0]}, {size[1]})",
         "dimensions": expected[0].shape[1],
         "metric": "the model's `distance`" if callable(metric) else metric,
+        "features": [
+            model_of_identity(identity_of(model, recipe, frames, [])) for frames in recipe.eval.frames
+        ],
     }
     if with_joints:
         about["joints"] = (
@@ -100,6 +107,62 @@ def export_model(
     with one_writer("out", file):
         difference = _write(deployed, cases, expected, file, format, about)
     return about | {"file": str(file), "largest_difference": difference}
+
+
+def open_export(
+    file: Path, device: torch.device | None = None
+) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    """Open a file written by `export_model`: a function (inputs of `Deployed`) -> (B,D), and its metadata.
+
+    A torch.export file can execute code when it is opened; open only files from a trusted source.
+
+    Args:
+        file: an ONNX model, or an exported program with the suffix `.pt2`.
+        device: device of the inputs and the features; an ONNX model runs on the CPU only. None: the CPU.
+
+    Raises:
+        ValueError: the file is damaged, has no metadata of this package, or cannot run on the device.
+    """
+    device = torch.device("cpu") if device is None else device
+    opened = _open_torch if file.suffix == Path(FORMATS["torch"]).suffix else _open_onnx
+    if opened is _open_onnx and device.type != "cpu":
+        raise ValueError(f"device: expected 'cpu' for an ONNX model, got {str(device)!r}")
+    try:
+        run, text = opened(file, device)
+        about = json.loads(text)
+    except ImportError:
+        raise
+    except Exception as error:  # damaged files raise many exception types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"source: expected a file of `vreid export`, got {str(file)!r}, which cannot be opened: {reason}"
+        ) from error
+    if not isinstance(about, dict) or not isinstance(about.get("features"), list):
+        raise ValueError(
+            f"source: expected a file of `vreid export` with its `features`, got {str(file)!r}; export it "
+            "again"
+        )
+    return run, about
+
+
+def _open_onnx(file: Path, device: torch.device) -> tuple[Callable[..., Tensor], str]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file)
+    return _onnx_function(session), session.get_modelmeta().custom_metadata_map.get("vreid_ext", "{}")
+
+
+def _open_torch(file: Path, device: torch.device) -> tuple[Callable[..., Tensor], str]:
+    import torchvision  # registers the operator of ROI pooling
+    from torch.export.passes import move_to_device_pass
+
+    assert torchvision.ops
+    about = {_METADATA: ""}
+    with file.open("rb") as stream:
+        program = torch.export.load(stream, extra_files=about)
+    if device.type != "cpu":
+        program = move_to_device_pass(program, device)
+    return program.module(), about[_METADATA]
 
 
 def _write(
@@ -177,8 +240,10 @@ def _write_onnx(
     assert program is not None
     program.model.metadata_props["vreid_ext"] = json.dumps(about)
     program.save(file)
-    session = onnxruntime.InferenceSession(file)
+    return _onnx_function(onnxruntime.InferenceSession(file))
 
+
+def _onnx_function(session: Any) -> Callable[..., Tensor]:
     def run(*inputs: Tensor) -> Tensor:
         feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
         return torch.from_numpy(session.run(None, feed)[0])
@@ -192,7 +257,7 @@ def _write_torch(
     with _plain(deployed):
         program = torch.export.export(deployed, case, dynamic_shapes=_dynamic(case))
     with file.open("wb") as stream:
-        torch.export.save(program, stream, extra_files={"vreid_ext.json": json.dumps(about)})
+        torch.export.save(program, stream, extra_files={_METADATA: json.dumps(about)})
     with file.open("rb") as stream:
         run: Callable[..., Tensor] = torch.export.load(stream).module()
     return run

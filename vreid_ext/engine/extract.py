@@ -1,7 +1,7 @@
 """Extraction of tracklet features. The chunk size bounds the memory use, also for long tracklets."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vreid_ext.data.clips.corruption import Corruption
 from vreid_ext.data.clips.dataset import ClipDataset
 from vreid_ext.data.clips.occlusion import BlackBox
+from vreid_ext.data.clips.sampling import count_clips
 from vreid_ext.data.records import Tracklet
 from vreid_ext.distributed import interleave, world
 from vreid_ext.engine.loader import load
@@ -93,12 +94,14 @@ def extract_blocks(
     selected = [tracklets[index] for block in blocks for index in block]
     dataset = ClipDataset(selected, frames, sampling, transform, black_box=black_box, corruption=corruption)
 
-    def clips_of(index: int) -> range:
-        return range(-(-len(tracklets[index]) // frames) if sampling == "dense" else 1)
-
     number = itertools.count()
     items = [
-        [(next(number), seed_of(seed, index)) for index in block for _ in clips_of(index)] for block in blocks
+        [
+            (next(number), seed_of(seed, index))
+            for index in block
+            for _ in range(count_clips(len(tracklets[index]), frames, sampling))
+        ]
+        for block in blocks
     ]
     batches = [[part[i : i + chunk] for i in range(0, len(part), chunk)] for part in items]
     loader = load(dataset, list(itertools.chain(*batches)), workers)
@@ -110,11 +113,7 @@ def extract_blocks(
             total: Tensor | None = None
             count = torch.zeros(len(block), 1, dtype=torch.float32, device="cpu")
             for batch in (next(loader) for _ in part):
-                valid = batch["valid"].to(device) if "valid" in batch else None
-                inputs = {
-                    name: batch[name].to(device) for name in getattr(model, "takes", ()) if name in batch
-                }
-                feature = (forward or model)(batch["clip"].to(device), valid, **inputs).float().cpu()
+                feature = features_of(batch, forward or model, getattr(model, "takes", ()), device)
                 if total is None:
                     total = feature.new_zeros(len(block), feature.shape[1])
                 row = batch["index"] - first
@@ -128,3 +127,19 @@ def extract_blocks(
             first += len(block)
     finally:
         model.train(was_training)
+
+
+def features_of(
+    batch: Mapping[str, Tensor],
+    forward: Callable[..., Tensor],
+    takes: Sequence[str],
+    device: torch.device | str,
+) -> Tensor:
+    """Features (n,D) float32 on the CPU of a batch of clips of `ClipDataset`.
+
+    Args:
+        forward: called with the clips, `valid` and the entries of the batch named in `takes`.
+    """
+    valid = batch["valid"].to(device) if "valid" in batch else None
+    inputs = {name: batch[name].to(device) for name in takes if name in batch}
+    return forward(batch["clip"].to(device), valid, **inputs).float().cpu()

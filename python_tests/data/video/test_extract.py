@@ -301,7 +301,7 @@ def test_a_video_that_does_not_decode(tmp_path):
         ValueError, match=r"expected a video that OpenCV .* can decode, got no frame from .*broken.avi"
     ):
         extract_tracklets(broken, tmp_path / "out")
-    with pytest.raises(ValueError, match="expected an existing file, got "):
+    with pytest.raises(ValueError, match="expected an existing file or folder of images, got "):
         extract_tracklets(tmp_path / "absent.avi", tmp_path / "out")
 
 

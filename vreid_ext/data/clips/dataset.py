@@ -14,7 +14,7 @@ from vreid_ext.attributes import attribute_labels
 from vreid_ext.data.clips.corruption import Corruption
 from vreid_ext.data.clips.images import read_image, stack_images
 from vreid_ext.data.clips.occlusion import BlackBox
-from vreid_ext.data.clips.sampling import Sampling, dense_clips, sample_clip
+from vreid_ext.data.clips.sampling import Sampling, count_clips, dense_clips, sample_clip
 from vreid_ext.data.clips.transforms import ClipTransform
 from vreid_ext.data.records import Tracklet
 
@@ -31,7 +31,8 @@ def read_frame(
     Raises:
         DatasetError: the image cannot be read. The message names the file.
     """
-    image = read_image(tracklet.paths[frame])
+    in_memory = None if tracklet.images is None else tracklet.images[frame]
+    image = read_image(tracklet.paths[frame]) if in_memory is None else in_memory
     if black_box is not None:
         image = black_box(image, tracklet.name, frame)
     return image if corruption is None else corruption(image, tracklet, frame)
@@ -107,7 +108,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.attributes, self.black_box, self.corruption = attributes, black_box, corruption
         self._clips: list[tuple[int, int]] | None = None
         if sampling == "dense":
-            self._clips = [(i, c) for i, t in enumerate(tracklets) for c in range(-(-len(t) // frames))]
+            self._clips = [
+                (i, c) for i, t in enumerate(tracklets) for c in range(count_clips(len(t), frames, sampling))
+            ]
 
     def __repr__(self) -> str:
         clips = f"{len(self)} clips" if self._clips is not None else "one clip per tracklet"

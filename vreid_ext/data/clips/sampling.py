@@ -75,6 +75,11 @@ def dense_clips(num_frames: int, frames: int) -> tuple[Tensor, Tensor]:
     return index.clamp(max=n - 1), index < n
 
 
+def count_clips(num_frames: int, frames: int, how: Sampling | Literal["dense"]) -> int:
+    """Number of clips of a tracklet: ceil(n / T) with "dense", otherwise 1."""
+    return -(-num_frames // frames) if how == "dense" else 1
+
+
 def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name}: expected at least 1, got {value}")

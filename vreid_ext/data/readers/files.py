@@ -26,7 +26,7 @@ OnError = Literal["raise", "skip"]
 _SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 
 # Files in the data set's folder that other parts of this package read and write.
-_SIDE_FILES = re.compile(r"joints\.jsonl?|tracklets(-.*)?\.json|splits_.*\.json|\w+_attributes\.csv")
+_SIDE_FILES = re.compile(r"joints\.jsonl?|tracklets(-.*)?\.(json|txt)|splits_.*\.json|\w+_attributes\.csv")
 
 
 class Listing(NamedTuple):

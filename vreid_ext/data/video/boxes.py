@@ -3,9 +3,12 @@
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vreid_ext.data.names import is_folder_name, nfc
 
@@ -91,6 +94,24 @@ def write_boxes(
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
+def check_box(name: str, box: Sequence[float], size: tuple[int, int] | None) -> None:
+    """Check that a box (x, y, w, h) is not empty and overlaps a frame of `size` = (width, height) pixels."""
+    x, y, w, h = box
+    if w <= 0 or h <= 0:
+        raise ValueError(f"{name}: expected positive width and height, got {list(box)}")
+    if size is not None and (x + w <= 0 or y + h <= 0 or x >= size[0] or y >= size[1]):
+        raise ValueError(
+            f"{name}: expected overlap with the frame of {size[0]} x {size[1]} pixels, got {list(box)}"
+        )
+
+
+def crop_box(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """The pixels (h,w,3) of a picture that a box (x, y, w, h) touches, as a view. See `check_box`."""
+    x, y, w, h = box
+    top, left = max(math.floor(y), 0), max(math.floor(x), 0)
+    return picture[top : math.ceil(y + h), left : math.ceil(x + w)]
+
+
 def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
     if not isinstance(entry, Mapping) or not {"id", "frames", "boxes"} <= entry.keys():
         raise ValueError(f"{where}: expected id, person, frames and boxes")
@@ -108,13 +129,7 @@ def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
     for box in boxes:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
             raise ValueError(f"{where}: box: expected [x, y, w, h] in pixels, got {box!r:.60}")
-        x, y, w, h = box
-        if w <= 0 or h <= 0:
-            raise ValueError(f"{where}: box: expected positive width and height, got {box}")
-        if size is not None and (x + w <= 0 or y + h <= 0 or x >= size[0] or y >= size[1]):
-            raise ValueError(
-                f"{where}: box: expected overlap with the frame of {size[0]} x {size[1]} pixels, got {box}"
-            )
+        check_box(f"{where}: box", box, size)
     as_floats = tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in boxes)
     return Track(number, tuple(frames), as_floats, person if person is None else nfc(person))
 

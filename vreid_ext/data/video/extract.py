@@ -1,7 +1,9 @@
-"""Extraction of tracklets from videos: detect and link people, or read labeled boxes, and crop the boxes."""
+"""Extraction of tracklets from videos: detect and link people, or read labeled boxes, and crop the boxes.
+
+A folder of images is a video too: its images are the frames, in natural order of their names.
+"""
 
 import hashlib
-import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +17,9 @@ from numpy.typing import NDArray
 from vreid_ext._files import check_new_folder, new_folder
 from vreid_ext._lock import alone
 from vreid_ext.data.names import is_folder_name, nfc
-from vreid_ext.data.video.boxes import Box, Track, read_boxes, write_boxes
+from vreid_ext.data.readers.files import list_folder
+from vreid_ext.data.video.boxes import Box, Track, crop_box, read_boxes, write_boxes
+from vreid_ext.data.video.mot import read_mot, write_mot
 from vreid_ext.data.video.people import Boxes, PeopleDetector, link_boxes
 
 Progress = Callable[[int, int], None]
@@ -86,7 +90,8 @@ def extract_tracklets(
 ) -> Extraction:
     """Detect, link and crop the people of a video. Writes the layout of `data.tracklet_folder` to `out`.
 
-    Writes `out/<person>/<camera>/<tracklet>/<frame>.jpg`, and `out/tracklets.json` in the format of `boxes`.
+    Writes `out/<person>/<camera>/<tracklet>/<frame>.jpg`, and all boxes as `out/tracklets.json` in the format
+    of `boxes` and as `out/tracklets.txt` in MOT text (`data.video.mot`), which has no names of persons.
     Without a boxes file the identities are unknown and each tracklet counts as one person. To sort the
     tracklets by person, enter the names in `tracklets.json` and pass it as `boxes` in a second call. With
     `split`, tracklets that end before that frame are written to `out/train`, all others to both `out/query`
@@ -98,9 +103,10 @@ def extract_tracklets(
     is created only when it is complete.
 
     Args:
-        video: a file that OpenCV can decode.
+        video: a file that OpenCV can decode, or a folder with the images of one video.
         out: a folder that does not exist or is empty.
-        boxes: boxes file (`read_boxes`) to crop instead of detecting people; `stride` is then ignored.
+        boxes: boxes to crop instead of detecting people: a boxes file (`read_boxes`), or a `.txt` file with
+            MOT text; `stride` is then ignored.
         start: first frame, counted from 0.
         stop: frame after the last one; None: the end of the video.
         split: first frame of the test period.
@@ -130,12 +136,17 @@ def extract_tracklets(
         found = link_boxes(clip.detect(detector, range(start, stop, stride), progress), times=clip.times)
     else:
         assert boxes is not None
-        labelled = read_boxes(boxes, sha256=clip.sha256, size=clip.size)
+        labelled, left_out = _read_labels(Path(boxes), clip)
+        if left_out:
+            notes = (
+                *notes,
+                f"{Path(boxes).name}: {left_out} boxes are left out (confidence 0, or no pedestrian)",
+            )
         last = max((t.frames[-1] for t in labelled), default=0)
         if last >= clip.length:
             raise ValueError(
-                f"boxes: expected frame numbers below {clip.length} (length of {video}), got {last} in "
-                f"{boxes}"
+                f"boxes: expected frame numbers below {clip.length} (length of {video}, counted from 0), got "
+                f"{last} in {boxes}"
             )
         within = [_of_frames(t, set(range(start, stop))) for t in labelled]
         found = [_of_frames(t, set(clip.numbers)) for t in within]
@@ -172,6 +183,7 @@ def extract_tracklets(
             fps=clip.fps,
             size=clip.size,
         )
+        write_mot(root / "tracklets.txt", tracks)
     crops = sum(len(t.frames) for t in tracks)
     return Extraction(out, tuple(tracks), len(train), crops, len(found) - len(tracks), notes)
 
@@ -191,15 +203,16 @@ def extract_videos(
     """Call `extract_tracklets` for each video in a folder and merge the results into one data set.
 
     Each video is one camera, named after the file without its suffix. The person folders of all cameras and
-    one `tracklets-<camera>.json` per camera are written to `out`. A video is skipped with a warning and a
-    note if it cannot be decoded, contains no people, has no boxes file or does not match it. Files that are
-    not videos are skipped with a note.
+    one `tracklets-<camera>.json` and `.txt` per camera are written to `out`. A video is skipped with a
+    warning and a note if it cannot be decoded, contains no people, has no boxes file or does not match it.
+    Files that are not videos are skipped with a note.
 
     Args:
         videos: folder with the videos.
         out: a folder that does not exist or is empty.
         boxes: folder with a boxes file `tracklets-<camera>.json` for each video, e.g. the `out` of an earlier
-            call after entering names. Equal names in several files are the same person.
+            call after entering names, or else with MOT text `tracklets-<camera>.txt`. Equal names in several
+            files are the same person.
         start, stop, stride, min_frames, progress: see `extract_tracklets`.
 
     Raises:
@@ -224,7 +237,7 @@ def extract_videos(
     labels = {file: _boxes_of(file, boxes) for file in files}
     for path in labels.values():
         if path is not None and path.is_file():
-            read_boxes(path)  # report malformed files before the first video is processed
+            _read_labels(path)  # report malformed files before the first video is processed
     cv2 = _opencv()
     found: list[Extraction] = []
     notes: list[str] = []
@@ -242,7 +255,8 @@ def extract_videos(
                 continue
             found.append(extraction)
             notes += extraction.notes
-            (part / "tracklets.json").rename(root / f"tracklets-{file.stem}.json")
+            for suffix in ("json", "txt"):
+                (part / f"tracklets.{suffix}").rename(root / f"tracklets-{file.stem}.{suffix}")
             for person in part.iterdir():
                 (root / person.name).mkdir(exist_ok=True)
                 (person / file.stem).rename(root / person.name / file.stem)
@@ -269,8 +283,24 @@ def is_video(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
+def is_image_folder(path: Path) -> bool:
+    """Whether a path is a folder with images and without videos."""
+    return path.is_dir() and bool(list_folder(path).images) and not any(map(is_video, path.iterdir()))
+
+
 def _boxes_of(video: Path, boxes: str | Path | None) -> Path | None:
-    return None if boxes is None else Path(boxes, f"tracklets-{video.stem}.json")
+    if boxes is None:
+        return None
+    named, mot = (Path(boxes, f"tracklets-{video.stem}.{suffix}") for suffix in ("json", "txt"))
+    return mot if mot.is_file() and not named.is_file() else named
+
+
+def _read_labels(boxes: Path, clip: "_Clip | None" = None) -> tuple[list[Track], int]:
+    """Read a boxes file or MOT text, and check that it fits the video. Also returns the lines left out."""
+    size = None if clip is None else clip.size
+    if boxes.suffix.lower() == ".txt":
+        return read_mot(boxes, size=size)
+    return read_boxes(boxes, sha256=None if clip is None else clip.sha256, size=size), 0
 
 
 def _check_range(start: int, stop: int | None, stride: int, min_frames: int) -> None:
@@ -283,7 +313,7 @@ def _check_range(start: int, stop: int | None, stride: int, min_frames: int) -> 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A video with at least one frame that can be decoded.
+    """A video, or a folder of images, with at least one frame that can be decoded.
 
     Attributes:
         size: (width, height) of the first decoded frame.
@@ -308,11 +338,11 @@ class _Clip:
 
     @classmethod
     def open(cls, cv2: ModuleType, path: Path) -> "_Clip":
-        if not path.is_file():
-            raise ValueError(f"video: expected an existing file, got {path}")
+        of_images = path.is_dir()
+        if not of_images and not path.is_file():
+            raise ValueError(f"video: expected an existing file or folder of images, got {path}")
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = _digest(_images(path) if of_images else [path])
         except OSError as error:
             raise ValueError(f"video: {path} cannot be read ({error.strerror})") from error
         misses, seconds, shapes = [], [], []
@@ -324,14 +354,12 @@ class _Clip:
             raise ValueError(
                 f"video: expected a video that OpenCV {cv2.__version__} can decode, got no frame from {path}"
             )
-        capture = cv2.VideoCapture(str(path))
-        fps, announced = (float(capture.get(key)) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
+        fps, announced = (0.0, 0.0) if of_images else _announced(cv2, path)
         # OpenCV reports time 0 for frames without a timestamp, e.g. the last frame of some MPEG files.
         for i in range(1, len(seconds)):
             if seconds[i] == 0 < fps:
                 seconds[i] = seconds[i - 1] + 1 / fps
-        numbers, even = number_frames(misses, seconds, fps)
+        numbers, even = ([*map(int, seconds)], True) if of_images else number_frames(misses, seconds, fps)
         rising = all(np.diff(seconds) > 0)
         notes = []
         if lost := numbers[-1] + 1 - len(numbers):
@@ -382,12 +410,11 @@ class _Clip:
                 on_frame.setdefault(frame, []).append((box, places[track.id]))
         selection = range(min(on_frame), max(on_frame) + 1)
         for number, picture in self.frames(selection):
-            for (x, y, w, h), folders in on_frame.get(number, ()):
-                top, left = max(math.floor(y), 0), max(math.floor(x), 0)
-                crop = picture[top : math.ceil(y + h), left : math.ceil(x + w)]
+            for box, folders in on_frame.get(number, ()):
+                crop = crop_box(picture, box)
                 ok, jpeg = self.cv2.imencode(".jpg", crop, [self.cv2.IMWRITE_JPEG_QUALITY, 95])
                 if not ok:
-                    raise RuntimeError(f"OpenCV could not encode box {x, y, w, h} of frame {number}")
+                    raise RuntimeError(f"OpenCV could not encode box {box} of frame {number}")
                 for folder in folders:
                     (folder / f"{number:06d}.jpg").write_bytes(jpeg.tobytes())
             _report(progress, number - selection.start + 1, len(selection))
@@ -413,6 +440,29 @@ def number_frames(misses: Sequence[int], seconds: Sequence[float], fps: float) -
     return counted.tolist(), len(steps) == 0
 
 
+def _images(folder: Path) -> list[Path]:
+    return [folder / name for name in list_folder(folder).images]
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of the contents of the files, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+def _announced(cv2: ModuleType, video: Path) -> tuple[float, float]:
+    """Frames per second and number of frames according to the container."""
+    capture = cv2.VideoCapture(str(video))
+    try:
+        return float(capture.get(cv2.CAP_PROP_FPS)), float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
+        capture.release()
+
+
 def _opencv() -> ModuleType:
     try:
         import cv2
@@ -431,7 +481,18 @@ def _people_detector(cv2: ModuleType) -> PeopleDetector:
 
 
 def _pictures(cv2: ModuleType, path: Path) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-    """Yield (number of failed reads before it, time in seconds, picture) for each frame that is decoded."""
+    """Yield (number of failed reads before it, time in seconds, picture) for each frame that is decoded.
+
+    Images have no time; their number takes its place.
+    """
+    if path.is_dir():
+        missed = 0
+        for number, image in enumerate(_images(path)):
+            picture = cv2.imread(str(image))
+            if picture is not None:
+                yield missed, float(number), picture
+            missed = 0 if picture is not None else missed + 1
+        return
     capture = cv2.VideoCapture(str(path))
     try:
         missed = 0
