@@ -24,7 +24,7 @@ _EXTRAS = {
     "h5py": "hdf5",
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
-_GROUPS = ("init", "train", "evaluate", "compare", "decide", "pictures", "data", "tools", "demo")
+_GROUPS = ("init", "train", "evaluate", "compare", "decide", "doctor", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:
