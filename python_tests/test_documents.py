@@ -165,7 +165,7 @@ def test_a_size_is_no_time(text):
     assert not TIMES.search(text)
 
 
-_PATH = re.compile(r"(?<![\w/.-])(?:csrc|vreid_ext|python_tests|benchmarks|docs)/[\w/.-]*\w")
+_PATH = re.compile(r"(?<![\w/.-])(?:csrc|vreid_ext|python_tests|benchmarks|docs|release)/[\w/.-]*\w")
 _MODULE = re.compile(r"`(\w+/[\w/]+\.py)`")
 
 

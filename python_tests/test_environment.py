@@ -86,3 +86,33 @@ def test_build(variable, value):
     error = error_of("setup.py", "--name", **{variable: value})
     assert error.startswith(f"{variable}: expected ")
     assert error.endswith(f"got '{value}'")
+
+
+@pytest.mark.parametrize(
+    ("answer", "value", "expected"),
+    [
+        ("echo 9.0; echo 8.0; echo 9.0", "", "80;90"),
+        ("echo 7.5; echo 12.0", "", "120"),  # the kernels need 8.0
+        ("echo 7.5", "", "None"),
+        ("echo '[N/A]'", "", "None"),
+        ("exit 9", "", "None"),  # no driver
+        ("echo 9.0", "80;120", "80;120"),
+        ("echo 9.0", "release", "None"),
+    ],
+)
+def test_cuda_kernels_are_built_for_the_gpus_of_this_machine(answer, value, expected, tmp_path):
+    """None stands for the list in CMakeLists.txt."""
+    if not (ROOT / "setup.py").exists():
+        pytest.skip("needs the source tree")
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{answer}\n")
+    program.chmod(0o755)
+    code = (
+        "import runpy, sys; sys.argv = ['setup.py', '--name']\n"
+        "print(runpy.run_path('setup.py')['cuda_architectures']())"
+    )
+    variables = {"VREID_CUDA_ARCHS": value, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1:] == [expected], done.stderr

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,6 +103,8 @@ def array(name: str, value: Any) -> Tensor:
         if value.layout != torch.strided:
             raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
         return value
+    import numpy as np  # here, since a tensor does not need it
+
     try:
         value = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # e.g. lists of different lengths

@@ -116,7 +116,7 @@ def empty_cache() -> None:
     Torch itself does not cache CPU memory. For GPU memory see `torch.cuda.empty_cache`.
     """
     # If the module has not been imported, nothing is cached.
-    if (memory := sys.modules.get("vreid_ext.backends.native.memory")) is not None:
+    if (memory := sys.modules.get(f"{__name__}.native.memory")) is not None:
         memory.empty_cache()
 
 

@@ -63,7 +63,7 @@ def names() -> tuple[str, ...]:
 def load(backend: str) -> ModuleType:
     """The module of a backend, imported on first use."""
     if backend in BUILT_IN:
-        return import_module(f"vreid_ext.backends.{backend}")
+        return import_module(f"{__package__}.{backend}")
     module: ModuleType = next(point for point in _others() if point.name == backend).load()
     return module
 

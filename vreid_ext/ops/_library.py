@@ -31,7 +31,9 @@ _SCHEMA_TYPES = {
     Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", int: "int", float: "float", str: "str"
 }  # fmt: skip
 
-_library = Library("vreid_ext", "FRAGMENT")
+# "vreid_ext". A copy of the package under another name has operators of its own (release/hub.py).
+_NAMESPACE = __name__.partition(".")[0]
+_library = Library(_NAMESPACE, "FRAGMENT")
 
 
 def register(
@@ -133,21 +135,21 @@ def _operator(
     _library.impl(
         name, lambda *inputs: kernel(inputs[-1], instance(inputs[:-1])), "CompositeExplicitAutograd"
     )
-    register_fake(f"vreid_ext::{name}", lambda *inputs: instance(inputs[:-1]).results(), lib=_library)
+    register_fake(f"{_NAMESPACE}::{name}", lambda *inputs: instance(inputs[:-1]).results(), lib=_library)
     gradient = name.endswith("_backward")
     apply: Callable[..., Any] | None = None
     if gradient:
-        register_autograd(f"vreid_ext::{name}", _second_derivative, lib=_library)
+        register_autograd(f"{_NAMESPACE}::{name}", _second_derivative, lib=_library)
     elif backward is not None:
         register_autograd(
-            f"vreid_ext::{name}",
+            f"{_NAMESPACE}::{name}",
             gradients,
             setup_context=lambda ctx, inputs, output: save(ctx, instance(inputs[:-1]), inputs[-1], output),
             lib=_library,
         )
         members = {"forward": staticmethod(forward), "backward": staticmethod(gradients)}
         apply = type(f"{name}_function", (torch.autograd.Function,), members).apply  # type: ignore[attr-defined]
-    overload = getattr(torch.ops.vreid_ext, name).default
+    overload = getattr(getattr(torch.ops, _NAMESPACE), name).default
 
     def run(backend: str, inputs: tuple[Any, ...]) -> Any:
         # Gradient mode is enabled during a backward only for create_graph=True (double backward).

@@ -65,4 +65,4 @@ def _missing() -> str | None:
 
 
 def _module() -> Any:
-    return import_module("vreid_ext._cuda")
+    return import_module("..._cuda", __package__)
