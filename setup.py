@@ -88,7 +88,7 @@ class CMakeBuild(build_ext):
             f"-DVREID_MODULE={module}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DPYTHON_MODULE_EXTENSION={output.name.removeprefix(module)}",  # another one for a cross compiler
+            f"-DPYTHON_MODULE_EXTENSION={output.name.removeprefix(module)}",  # differs if cross-compiled
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output.parent}",
         ]  # fmt: skip
         if nvcc is not None:
