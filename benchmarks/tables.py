@@ -76,6 +76,7 @@ TABLES = {
         yardsticks=("the matrix product, from the file",),
         summary=False,
     ),
+    "cluster": Table("`metrics.cluster`", ("clustering",), limits=("products and top-k",), summary=False),
     "drop-in": Table("the examples", ("drop_in",), yardsticks=("import changed",), summary=False),
 }
 
