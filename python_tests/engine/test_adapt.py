@@ -208,7 +208,7 @@ def test_noise_is_dropped_or_its_own_class(source, people, tmp_path):
         (["adapt.eps=0.999", "adapt.min_samples=1", "adapt.k1=20"], r"at least batch.p = 2 clusters, got 1 "),
         (["adapt.method=kmeans"], r"adapt.method"),
         (["adapt.epsilon=1"], r"unknown key 'adapt.epsilon'; nearest known key: 'adapt.eps'"),
-        (["eval.rerank=true", "dataset.root=null"], r"^dataset.root: "),
+        (["dataset.root=null"], r"^dataset.root: "),
     ],
 )
 def test_bad_settings_write_no_run(source, people, tmp_path, changes, message):

@@ -104,21 +104,38 @@ def cluster(
     (HDBSCAN). The defaults are those of SpCL (Ge et al., NeurIPS 2020), with which DBSCAN on this distance
     has become usual in unsupervised re-identification.
     """
-    graph = build_graph(
-        features, method=method, metric=metric, eps=eps, min_samples=min_samples,
-        min_cluster_size=min_cluster_size, k1=k1, k2=k2,
-    )  # fmt: skip
-    true = None if pids is None else labels("pids", pids, len(graph.start) - 1, torch.device("cpu"))
-    found = _numbered(
-        _dbscan(graph, eps, min_samples)
-        if method == "dbscan"
-        else _hdbscan(graph, min_samples, min_cluster_size)
-    )
+    check_installed()
+    given = Features("features", features)
+    _checks.choice("method", method, ("dbscan", "hdbscan"))
+    _checks.choice("metric", metric, ("cosine", "euclidean"))
+    dbscan = method == "dbscan"
+    if not 0 < _checks.real("eps", eps) < 1:
+        raise ValueError(f"eps: expected a distance between 0 and 1, exclusive, got {eps}")
+    _checks.integer("min_samples", min_samples, 1)
+    _checks.integer("min_cluster_size", min_cluster_size, 2)
+    if _checks.integer("k1", k1, 1) >= len(given):
+        raise ValueError(
+            f"features: expected more than k1 = {k1} rows, got {len(given)}; lower k1, or add items"
+        )
+    if min_samples >= len(given):
+        raise ValueError(f"min_samples: expected a number below the {len(given)} items, got {min_samples}")
+    _checks.integer("k2", k2, 1)
+    known = None if pids is None else _known("pids", pids, len(given))
+    rows = given[:].cpu()
+    if metric == "cosine":
+        rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+    graph = ops.jaccard_graph(rows, k1, k2, eps if dbscan else 1.0)
+    found = _dbscan(graph, eps, min_samples) if dbscan else _hdbscan(graph, min_samples, min_cluster_size)
     if not (found >= 0).any():
-        if method == "dbscan":
-            graph = build_graph(features, metric=metric, k1=k1, k2=k2)
-        raise ValueError(_all_noise(graph, method, eps, min_samples, min_cluster_size))
-    scores = None if true is None else cluster_scores(found, true)
+        graph = ops.jaccard_graph(rows, k1, k2)
+        name, value = ("eps", eps) if dbscan else ("min_cluster_size", min_cluster_size)
+        raise ValueError(
+            f"{name}: expected a value with at least one cluster, got {value}, with which all "
+            f"{len(rows)} items are noise; {_distances(graph, min_samples)}; "
+            f"{'raise eps' if dbscan else 'lower min_cluster_size'} or lower min_samples"
+        )
+    found = _numbered(found)
+    scores = None if known is None else cluster_scores(found, known)
     return Clusters(found, int(found.max()) + 1, int((found < 0).sum()), scores)
 
 
@@ -128,8 +145,6 @@ def cluster_scores(found: Tensor, pids: Tensor) -> ClusterScores:
 
     known = pids >= 0
     found, pids = found[known].clone(), pids[known]
-    if not len(pids):
-        raise ValueError("pids: expected at least one known person (not -1), got none")
     alone = found < 0
     found[alone] = found.max() + 1 + torch.arange(int(alone.sum()), device="cpu")
     (_, only_found), (only_true, both) = pair_confusion_matrix(pids.numpy(), found.numpy()).tolist()
@@ -147,38 +162,11 @@ def cluster_scores(found: Tensor, pids: Tensor) -> ClusterScores:
     )
 
 
-def build_graph(
-    features: Rows,
-    *,
-    method: Literal["dbscan", "hdbscan"] | None = None,
-    metric: str = "cosine",
-    eps: float = 1.0,
-    min_samples: int = 1,
-    min_cluster_size: int = 2,
-    k1: int = 30,
-    k2: int = 6,
-) -> JaccardGraph:
-    """Check the arguments of `cluster` and compute the distances that it needs; all of them if not `method`.
-
-    The graph is on the CPU and contains no distances that are 1.
-    """
-    check_installed()
-    given = Features("features", features)
-    _checks.choice("metric", metric, ("cosine", "euclidean"))
-    _checks.integer("min_samples", min_samples, 1)
-    _checks.integer("min_cluster_size", min_cluster_size, 2)
-    if _checks.integer("k1", k1, 1) >= len(given):
-        raise ValueError(
-            f"features: expected more than k1 = {k1} rows, got {len(given)}; lower k1, or add items"
-        )
-    if method is not None:
-        _checks.choice("method", method, ("dbscan", "hdbscan"))
-        if method == "dbscan" and not 0 < _checks.real("eps", eps) < 1:
-            raise ValueError(f"eps: expected a distance between 0 and 1, exclusive, got {eps}")
-    rows = given[:].cpu()
-    if metric == "cosine":
-        rows = F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
-    return ops.jaccard_graph(rows, k1, k2, eps if method == "dbscan" else 1.0)
+def _known(name: str, value: Labels, length: int) -> Tensor:
+    pids = labels(name, value, length, torch.device("cpu"))
+    if not (pids >= 0).any():
+        raise ValueError(f"{name}: expected at least one known person (not -1), got none")
+    return pids
 
 
 def _dbscan(graph: JaccardGraph, eps: float, min_samples: int) -> Tensor:
@@ -198,8 +186,6 @@ def _hdbscan(graph: JaccardGraph, min_samples: int, min_cluster_size: int) -> Te
     from sklearn.cluster import HDBSCAN
 
     n = len(graph.start) - 1
-    if min_samples >= n:
-        raise ValueError(f"min_samples: expected a number below the {n} items, got {min_samples}")
     few = (graph.start.diff() < min_samples).nonzero()[:, 0]
     beside = (few[:, None] + torch.arange(1, min_samples + 1, device="cpu")) % n
     pairs = [torch.stack([few.repeat_interleave(min_samples), beside.flatten()])]
@@ -247,29 +233,21 @@ def _numbered(found: Tensor) -> Tensor:
     return number[inverse]
 
 
-def _all_noise(graph: JaccardGraph, method: str, eps: float, min_samples: int, min_cluster_size: int) -> str:
-    """The message for clusters that are all noise, with quantiles of the distances that decide it."""
-    n = len(graph.start) - 1
+def _distances(graph: JaccardGraph, min_samples: int) -> str:
+    """Quantiles of the distance within which an item is a core item, as text."""
     row = torch.repeat_interleave(graph.start.diff(), output_size=len(graph.index))
-    ordered = graph.distance[np.lexsort((graph.distance.numpy(), row.numpy()))]
+    ordered = graph.distance[torch.from_numpy(np.lexsort((graph.distance.numpy(), row.numpy())))]
     place = graph.start[:-1] + min_samples - 1
     inside = place < graph.start[1:]
-    core = torch.ones(n, dtype=torch.float64, device="cpu")
+    core = torch.ones(len(place), dtype=torch.float64, device="cpu")
     core[inside] = ordered[place[inside]].double()
     levels = torch.tensor(_QUANTILES, dtype=torch.float64, device="cpu")
     quantiles = ", ".join(
         f"{100 * level:.0f} %: {value:.3f}"
         for level, value in zip(_QUANTILES, core.quantile(levels).tolist(), strict=True)
     )
-    within = f"quantiles of the distance within which an item has min_samples = {min_samples} items"
-    if method == "dbscan":
-        return (
-            f"eps: expected a distance with at least one cluster, got {eps}, with which all {n} items are "
-            f"noise; {within}: {quantiles}; raise eps or lower min_samples"
-        )
     return (
-        f"min_cluster_size: expected a size with at least one cluster, got {min_cluster_size}, with which "
-        f"all {n} items are noise; {within}: {quantiles}; lower min_cluster_size or min_samples"
+        f"quantiles of the distance within which an item has min_samples = {min_samples} items: {quantiles}"
     )
 
 
