@@ -75,7 +75,7 @@ def adapt_to(name: str, root: Path, out: Path) -> None:
     print(json.dumps(result["differences"]), f"{(time.process_time() - start) / 60:.1f} CPU minutes")
 
 
-def summarize(out: Path) -> dict[str, Any]:
+def summarize(out: Path, results: Path = RESULTS) -> dict[str, Any]:
     content: dict[str, Any] = {"machine": machine(), "recipe": RECIPE, "common": COMMON, "rows": []}
     for name, target in TARGETS.items():
         if (out / name / "result.json").is_file():
@@ -85,7 +85,7 @@ def summarize(out: Path) -> dict[str, Any]:
                 "target": name, **asdict(target), "trained": SOURCES[target.source],
                 **figures,
             })  # fmt: skip
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n")
+    results.write_text(json.dumps(content, indent=1) + "\n")
     return content
 
 

@@ -62,7 +62,7 @@ def source(mars_root, tmp_path_factory):
     recipe = engine.load_recipe(
         "synth_frame",
         [
-            *("model.backbone=resnet18", "model.neck=bn", "input.height=64", "input.width=32"),
+            *("model.backbone=resnet18", "model.feature_dim=16", "input.height=64", "input.width=32"),
             *("input.frames=2", "batch.p=2", "batch.k=2", "train.epochs=2"),
             *("train.workers=0", "schedule.warmup_epochs=0"),
             f"dataset.root={mars_root}",

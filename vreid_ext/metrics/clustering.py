@@ -81,7 +81,8 @@ def cluster(
     least `min_samples` items, itself included, are within `eps`. A cluster consists of core items that are
     connected by distances up to `eps`, and of the items within `eps` of them. With "hdbscan", the clusters
     are those that persist longest when eps decreases from 1 to 0, so no `eps` is needed. Both are computed by
-    scikit-learn and are equal to the clusters of the dense matrix J.
+    scikit-learn. DBSCAN gives the clusters of the dense matrix J, and HDBSCAN its hierarchy. Where distances
+    are equal, HDBSCAN may choose other clusters of this hierarchy, because they depend on the order of pairs.
 
     Args:
         features: floating-point features (N,D): a torch tensor, a NumPy or memory-mapped array, or the path
@@ -177,13 +178,21 @@ def _dbscan(graph: JaccardGraph, eps: float, min_samples: int) -> Tensor:
 
 
 def _hdbscan(graph: JaccardGraph, min_samples: int, min_cluster_size: int) -> Tensor:
-    """HDBSCAN of the complete graph: pairs at distance 1 are added until the graph is connected.
+    from sklearn.cluster import HDBSCAN
+
+    clusterer = HDBSCAN(
+        min_cluster_size=min_cluster_size, min_samples=min_samples, metric="precomputed", copy=False
+    )
+    return torch.from_numpy(clusterer.fit(_connected(graph, min_samples)).labels_)
+
+
+def _connected(graph: JaccardGraph, min_samples: int) -> Any:
+    """A connected matrix with `min_samples` distances in each row, by pairs at distance 1 that are added.
 
     Between components all distances are 1, the largest value that a mutual reachability distance can have. A
     spanning tree therefore has the same lengths whichever of these pairs it uses.
     """
     from scipy.sparse.csgraph import connected_components
-    from sklearn.cluster import HDBSCAN
 
     n = len(graph.start) - 1
     few = (graph.start.diff() < min_samples).nonzero()[:, 0]
@@ -194,11 +203,7 @@ def _hdbscan(graph: JaccardGraph, min_samples: int, min_cluster_size: int) -> Te
     members = torch.from_numpy(first)
     pairs.append(torch.stack([members[:1].expand(len(members) - 1), members[1:]]))
     whole = _with_pairs(graph, torch.cat(pairs, 1))
-    whole = whole._replace(distance=whole.distance.double().clamp(min=_LEAST))
-    clusterer = HDBSCAN(
-        min_cluster_size=min_cluster_size, min_samples=min_samples, metric="precomputed", copy=False
-    )
-    return torch.from_numpy(clusterer.fit(_matrix(whole)).labels_)
+    return _matrix(whole._replace(distance=whole.distance.double().clamp(min=_LEAST)))
 
 
 def _with_pairs(graph: JaccardGraph, pairs: Tensor) -> JaccardGraph:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vreid_ext.backends.errors import finite_rows
 from vreid_ext.backends.reference.ranking import check_finite, pair_distances
 
 
@@ -22,7 +23,8 @@ def k_reciprocal_distances(distances: Tensor, queries: int, k1: int, k2: int, la
 
 def jaccard_graph(features: Tensor, k1: int, k2: int, limit: float) -> tuple[Tensor, Tensor, Tensor]:
     """The start, index and distance (float64) of each row's Jaccard distances up to `limit`."""
-    check_finite(features, features, "euclidean")
+    norms = torch.linalg.vector_norm(features, dim=1, dtype=torch.float64)
+    finite_rows("features", norms.square(), "euclidean")
     weights, _ = _encoded(_pairwise(features), k1, k2)
     jaccard = _jaccard(weights, weights).clamp(min=0).fill_diagonal_(0)
     # Pairs without a common non-zero weight have the distance 1 and are left out.
