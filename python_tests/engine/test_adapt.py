@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from vreid_ext import engine
 from vreid_ext.data import TrackletDataset, mars, register_dataset, write_labels
@@ -16,6 +17,7 @@ from vreid_ext.engine import adapt as module
 from vreid_ext.engine.adapt import adapt
 from vreid_ext.engine.checkpoint import checkpoints
 from vreid_ext.engine.runlog import RunLog
+from vreid_ext.models import TrainingOutput, register_model
 
 pytest.importorskip("sklearn")
 
@@ -56,20 +58,41 @@ def people(tmp_path_factory):
     )
 
 
+@register_model("two_layers")
+class TwoLayers(nn.Module):
+    """Batch statistics, and a feature of the evaluation that is not that of the triplet loss."""
+
+    feature_dim = 16
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.embed = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 16, 2))
+        self.bn = nn.BatchNorm1d(16)
+        self.classifier = nn.Linear(16, num_classes)
+
+    def forward(self, clips, valid=None):
+        feature = self.embed(clips.flatten(0, 1)).mean((2, 3)).unflatten(0, clips.shape[:2]).mean(1)
+        compared = self.bn(feature)
+        if self.training:
+            return TrainingOutput(self.classifier(compared), feature, {}, {}, compared)
+        return compared
+
+
 @pytest.fixture(scope="module")
 def source(mars_root, tmp_path_factory):
-    run = tmp_path_factory.mktemp("source") / "run"
-    recipe = engine.load_recipe(
-        "synth_frame",
-        [
-            *("model.backbone=resnet18", "model.feature_dim=16", "input.height=64", "input.width=32"),
-            *("input.frames=2", "batch.p=2", "batch.k=2", "train.epochs=2"),
-            *("train.workers=0", "schedule.warmup_epochs=0"),
-            f"dataset.root={mars_root}",
-        ],
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "recipe.yaml").write_text(
+        f"""
+        dataset: {{name: mars, root: "{mars_root}", options: {{gallery: with_query}}}}
+        model: {{name: two_layers}}
+        input: {{height: 32, width: 16, frames: 2}}
+        batch: {{p: 2, k: 2}}
+        train: {{epochs: 2, workers: 0}}
+        eval: {{frames: [2]}}
+        """
     )
-    engine.train(recipe, run, quiet=True)
-    return run
+    engine.train(engine.load_recipe(folder / "recipe.yaml"), folder / "run", quiet=True)
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +131,8 @@ def test_a_model_is_adapted_and_compared(adapted, source, people):
     after = engine.evaluate_checkpoint(out, out=out.parent / "after.json")
     assert after["rows"][0]["mAP"] == result["rows"][0]["mAP"]
     weights = [load_file(checkpoints(run)[-1] / "weights.safetensors") for run in (source, out)]
-    assert not torch.equal(weights[0]["backbone.conv1.weight"], weights[1]["backbone.conv1.weight"])
+    assert not torch.equal(weights[0]["embed.0.weight"], weights[1]["embed.0.weight"])
+    assert weights[0]["classifier.weight"].shape == (4, 16)
     assert not list(out.glob("rounds/*/checkpoints"))
 
 
@@ -202,7 +226,7 @@ def test_noise_is_dropped_or_its_own_class(source, people, tmp_path):
         (["adapt.eps=1"], r"adapt.eps: expected above 0 and below 1, got 1"),
         (["adapt.eps=0"], r"adapt.eps: expected above 0 and below 1, got 0"),
         (
-            ["adapt.eps=1e-6"],
+            ["adapt.eps=1e-6", "adapt.min_samples=9"],
             r"^round 0: adapt.eps: expected .* all 24 items are noise; quantiles of",
         ),
         (["adapt.eps=0.999", "adapt.min_samples=1", "adapt.k1=20"], r"at least batch.p = 2 clusters, got 1 "),
@@ -232,20 +256,14 @@ def test_another_adaptation_in_the_folder_is_an_error(adapted, source, people, m
         adapt(source, SETTINGS, tmp_path / "file")
 
 
-def test_models_that_cannot_be_adapted(mars_root, tmp_path):
-    from vreid_ext.models import register_model
-    from vreid_ext.models.sta import STA
-
+def test_models_that_cannot_be_adapted(source, tmp_path):
     @register_model("with_a_distance")
-    class WithADistance(STA):
+    class WithADistance(TwoLayers):
         def distance(self, a, b):
             return torch.cdist(a, b)
 
-    small = ["train.epochs=1", "batch.p=2", "train.workers=0", "input.height=64", "input.width=16"]
-    recipe = engine.load_recipe(
-        "synth_sta",
-        ["model={name: with_a_distance, backbone: resnet18}", *small, f"dataset.root={mars_root}"],
-    )
+    changes = ["model.name=with_a_distance", "train.epochs=1"]
+    recipe = engine.load_recipe(source.parent / "recipe.yaml", changes)
     engine.train(recipe, tmp_path / "run", quiet=True)
     with pytest.raises(ValueError, match=r"^checkpoint: .*'with_a_distance' with its own distance function"):
         adapt(tmp_path / "run", SETTINGS, tmp_path / "out")
@@ -288,15 +306,19 @@ def test_damaged_labels(people, tmp_path, content, message):
         relabeled(mars(people), path)
 
 
-def test_a_training_without_evaluation(tiny_recipe, people, tmp_path):
+def test_a_training_without_evaluation(source, people, tmp_path):
     """For tracklets of unknown persons there is nothing to evaluate."""
     write_labels(
         tmp_path / "labels.json", {t.name: n // 2 for n, t in enumerate(unknown_persons(people).train)}
     )
-    recipe = tiny_recipe(
-        "dataset.name=mars_of_unknown_persons", "dataset.options.gallery=null", f"dataset.root={people}",
-        f"dataset.labels={tmp_path / 'labels.json'}", "train.evaluate=false", "train.eval_every=1",
-    )  # fmt: skip
+    settings = ["dataset.name=mars_of_unknown_persons", "dataset.options.gallery=null", "train.eval_every=1"]
+    recipe = engine.load_recipe(
+        source.parent / "recipe.yaml",
+        [
+            *(*settings, "train.evaluate=false", f"dataset.root={people}"),
+            f"dataset.labels={tmp_path / 'labels.json'}",
+        ],
+    )
     result = engine.train(recipe, tmp_path / "run", quiet=True)
     assert result["rows"] == []
     assert engine.train(recipe, tmp_path / "run", quiet=True) == result
