@@ -49,9 +49,19 @@ SOURCES = {
 TARGETS = {
     "cuhk03": Target(
         "market1501",
-        ("dataset.name=cuhk03", *CAMERA, "adapt.k1=4", "adapt.k2=2", "adapt.min_samples=2", "adapt.rounds=3"),
+        (
+            "dataset.name=cuhk03",
+            *CAMERA,
+            "adapt.k1=4",
+            "adapt.k2=2",
+            "adapt.min_samples=2",
+            "adapt.rounds=2",
+            "adapt.noise=drop",
+        ),
     ),
-    "mars_copy": Target("rendered", ("dataset.name=mars", "adapt.k1=18", "adapt.k2=6", "adapt.rounds=3")),
+    "mars_copy": Target(
+        "rendered", ("dataset.name=mars", "adapt.k1=18", "adapt.k2=6", "adapt.rounds=2", "adapt.noise=drop")
+    ),
 }
 # All but the last five blocks of the network keep their ImageNet weights, in the adaptation, too.
 FIXED = ["stages=[{epochs: 100, freeze: [" + ", ".join(f"backbone.features.{n}" for n in range(14)) + "]}]"]

@@ -46,9 +46,9 @@ def test_dbscan_equals_that_of_the_dense_matrix(noise, k1, k2, eps, samples):
         return
     got = metrics.cluster(features, eps=eps, min_samples=samples, k1=k1, k2=k2)
     assert same_partition(got.labels.numpy(), wanted)
-    assert got.count == wanted.max() + 1
+    assert got.clusters == wanted.max() + 1
     assert got.noise == (wanted < 0).sum()
-    firsts = [got.labels.tolist().index(label) for label in range(got.count)]
+    firsts = [got.labels.tolist().index(label) for label in range(got.clusters)]
     assert firsts == sorted(firsts)
 
 
@@ -73,7 +73,7 @@ def test_the_hierarchy_of_hdbscan_equals_that_of_the_dense_matrix(noise, k1, k2,
 def test_persons_that_are_apart_are_found(method):
     features, pids = people(noise=0.1)
     result = metrics.cluster(features, method=method, k1=7, k2=2, pids=pids)
-    assert result.count == 12
+    assert result.clusters == 12
     assert result.noise == 0
     assert result.scores == (1.0, 1.0, 1.0, 1.0, 96, 12)
     assert "12 clusters of 96 items, 0 noise; 12 persons, ARI 1.000, pairwise F 1.000" in str(result)
@@ -121,7 +121,7 @@ def test_files_and_arrays(tmp_path):
 def test_features_of_one_person_are_one_cluster():
     features, pids = people(ids=1, each=40)
     result = metrics.cluster(features, k1=10, k2=3, eps=0.9, pids=pids)
-    assert result.count == 1
+    assert result.clusters == 1
     assert result.scores.precision == 1.0
 
 

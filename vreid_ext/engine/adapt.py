@@ -251,17 +251,17 @@ class _Adaptation:
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"round {number}: adapt.{error}") from error
-        if found.count < self.recipe.batch.p:
+        if found.clusters < self.recipe.batch.p:
             raise ValueError(
                 f"round {number}: adapt.eps: expected at least batch.p = {self.recipe.batch.p} clusters, got "
-                f"{found.count} clusters and {found.noise} noise of {len(features)} tracklets; change "
+                f"{found.clusters} clusters and {found.noise} noise of {len(features)} tracklets; change "
                 "adapt.eps or adapt.min_samples, or lower batch.p"
             )
         labels = found.labels.clone()
         if settings.noise == "own":
             alone = labels < 0
-            labels[alone] = found.count + torch.arange(found.noise, device="cpu")
-        facts: dict[str, Any] = {"clusters": found.count, "noise": found.noise, "tracklets": len(features)}
+            labels[alone] = found.clusters + torch.arange(found.noise, device="cpu")
+        facts: dict[str, Any] = {"clusters": found.clusters, "noise": found.noise, "tracklets": len(features)}
         if found.scores is not None:
             scores = found.scores._asdict()
             facts["scores"] = {name: None if math.isnan(value) else value for name, value in scores.items()}

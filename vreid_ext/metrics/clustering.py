@@ -43,19 +43,19 @@ class Clusters(NamedTuple):
     """Result of `cluster`.
 
     Attributes:
-        labels: (N,) int64 on the CPU, 0 to `count` - 1 in the order of first occurrence, -1 for noise.
-        count: number of clusters.
+        labels: (N,) int64 on the CPU, 0 to `clusters` - 1 in the order of first occurrence, -1 for noise.
+        clusters: number of clusters.
         noise: number of noise items.
         scores: agreement with the true persons, or None if they were not given.
     """
 
     labels: Tensor
-    count: int
+    clusters: int
     noise: int
     scores: ClusterScores | None
 
     def __str__(self) -> str:
-        text = f"{self.count} clusters of {len(self.labels) - self.noise} items, {self.noise} noise"
+        text = f"{self.clusters} clusters of {len(self.labels) - self.noise} items, {self.noise} noise"
         if self.scores is None:
             return text
         scores = self.scores

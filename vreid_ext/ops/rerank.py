@@ -100,7 +100,7 @@ class JaccardGraph(NamedTuple):
     """
 
     start: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     distance: Tensor
 
 
