@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vreid_ext import engine
+from vreid_ext import cli, engine
 from vreid_ext.data import TrackletDataset, mars, register_dataset, write_labels
 from vreid_ext.data.labels import relabeled
 from vreid_ext.data.records import DatasetError
@@ -204,6 +205,44 @@ def test_an_adaptation_stopped_over_and_over_ends_with_the_same_bits(
     wanted = written(adapted[0])
     assert written(out).keys() == wanted.keys()
     assert [name for name, value in written(out).items() if value != wanted[name]] == []
+
+
+@pytest.fixture
+def vreid(monkeypatch, capsys):
+    """Run the command in this process: (exit code, output, errors)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        else:
+            code = 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_prints_rounds_and_gain(vreid, adapted, source, people, tmp_path, monkeypatch):
+    out, result, _ = adapted
+    arguments = ("adapt", source, *SETTINGS, f"dataset.root={people}", "--out")
+    code, output, errors = vreid(*arguments, tmp_path / "new")
+    assert code == 0, errors
+    facts = result["rounds"][0]
+    assert f"round 0: {facts['clusters']} clusters, {facts['noise']} of 24 tracklets in none" in output
+    assert "6 persons, ARI" in output
+    assert "after minus before: mAP" in output
+    code, output, errors = vreid(*arguments, out, "--json")
+    assert code == 0, errors
+    assert json.loads(output) == result | {"run": str(out)}
+    code, _, errors = vreid(*arguments, tmp_path / "other", "adapt.eps=2")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "adapt.eps: expected above 0 and below 1, got 2" in errors
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    code, _, errors = vreid(*arguments, tmp_path / "other")
+    assert code == 1
+    assert "clusters need scikit-learn: pip install 'vreid-ext[cluster]'" in errors
 
 
 def test_noise_is_dropped_or_its_own_class(source, people, tmp_path):
