@@ -313,6 +313,8 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
 def adaptation(part: str, link: Callable[[Path], str]) -> list[str]:
     """The figures before and after adaptations ("gain"), or the clusters of each round ("rounds")."""
     file = RESULTS / "accuracy" / "adaptation.json"
+    if not file.is_file():
+        return ["Not measured yet."]
     content = json.loads(file.read_text())
     lines, machine = [], content["machine"]
     for row in content["rows"]:
