@@ -9,7 +9,8 @@ The name of a file with times contains the benchmark: FAMILY.json or FAMILY_ANYT
 files of several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its
 run (for equal dates, by file name).
 
-The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py.
+The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
+`adaptation gain` and `adaptation rounds` show adaptation.json of benchmarks/adaptation.py.
 """
 
 import argparse
@@ -77,6 +78,7 @@ TABLES = {
         summary=False,
     ),
     "product": Table("the matrix product", ("product",), summary=False),
+    "cluster": Table("`metrics.cluster`", ("clustering",), limits=("products and top-k",), summary=False),
     "drop-in": Table("the examples", ("drop_in",), yardsticks=("import changed",), summary=False),
 }
 
@@ -328,6 +330,49 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
     ]
 
 
+def adaptation(part: str, link: Callable[[Path], str]) -> list[str]:
+    """The figures before and after adaptations ("gain"), or the clusters of each round ("rounds")."""
+    file = RESULTS / "accuracy" / "adaptation.json"
+    if not file.is_file():
+        return ["Not measured yet."]
+    content = json.loads(file.read_text())
+    lines, machine = [], content["machine"]
+    for row in content["rows"]:
+        names = [row["source"], row["target"]]
+        if part == "rounds":
+            for each in row["rounds"]:
+                scores = each["scores"]
+                counts = [str(each[name]) for name in ("round", "clusters", "noise")]
+                kept = [f"{scores[name]:.3f}" for name in ("ari", "precision", "recall", "f")]
+                lines.append([*names, *counts, f"{scores['persons']} in {each['tracklets']}", *kept])
+        else:
+            (difference,) = row["differences"]
+            cells = [
+                f"{100 * side[0][figure]:.1f}"
+                for figure in ("mAP", "rank1")
+                for side in (row["before"], row["rows"])
+            ]
+            cells += [_interval(difference[figure]) for figure in ("mAP", "rank1")]
+            lines.append([*names, *cells, f"{difference['queries']} of {difference['persons']}"])
+    heading = {
+        "gain": [
+            "mAP before",
+            "after",
+            "rank-1 before",
+            "after",
+            "mAP gain",
+            "rank-1 gain",
+            "queries of persons",
+        ],
+        "rounds": ["round", "clusters", "noise", "persons", "ARI", "pair precision", "recall", "F"],
+    }[part]
+    return [
+        f"{machine['cpu']}, {machine['date']}, torch {machine['torch']} ([rows]({link(file)})).",
+        "",
+        *markdown(["source", "target", *heading], lines),
+    ]
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -349,6 +394,8 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return plan(shown)
         if name.startswith("accuracy "):
             return accuracy(*name.split()[1:], link)
+        if name.startswith("adaptation "):
+            return adaptation(name.split()[1], link)
         if name not in TABLES:
             known = [*TABLES, "summary", "best and worst", "plan"]
             raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")

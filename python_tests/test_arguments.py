@@ -73,6 +73,7 @@ CALLS = [
         | {"left_out": POSITIVES["left_out"], "kept": POSITIVES["kept"]},
     ),
     (ops.k_reciprocal, {"query": QUERY, "gallery": GALLERY, "k1": 3, "k2": 2, "lambda_value": 0.3}),
+    (ops.jaccard_graph, {"features": GALLERY, "k1": 3, "k2": 2, "limit": 0.9}),
     (
         metrics.evaluate,
         {"query": QUERY, "gallery": GALLERY, **PROTOCOL, "metric": "cosine", "ap": "precision"}
@@ -93,6 +94,11 @@ CALLS = [
         metrics.rank,
         {"query": QUERY, "gallery": GALLERY, **PROTOCOL, "top": 3, "metric": "cosine", "junk": True}
         | {"exclude": None},
+    ),
+    (
+        metrics.cluster,
+        {"features": EMBEDDINGS, "method": "dbscan", "metric": "cosine", "eps": 0.9, "min_samples": 2}
+        | {"min_cluster_size": 2, "k1": 3, "k2": 2, "pids": LABELS},
     ),
     (
         metrics.verification,

@@ -93,10 +93,12 @@ CALLS = {
     "pair_distances": lambda: ops.pair_distances(QUERY, GALLERY, LABELS[:4], LABELS[:4]),
     "top_k": lambda: ops.top_k(QUERY, GALLERY, 3),
     "k_reciprocal": lambda: ops.k_reciprocal(QUERY, GALLERY, 3, 2).rows(0, 4),
+    "jaccard_graph": lambda: ops.jaccard_graph(GALLERY, 3, 2),
     "evaluate": lambda: metrics.evaluate(QUERY, GALLERY, *PROTOCOL).row(),
     "evaluate, re-ranked": lambda: metrics.evaluate(QUERY, GALLERY, *PROTOCOL, rerank={"k1": 3}).row(),
     "evaluate_distances": lambda: metrics.evaluate_distances(torch.cdist(QUERY, GALLERY), *PROTOCOL).row(),
     "rank": lambda: metrics.rank(QUERY, GALLERY, *PROTOCOL, top=3),
+    "cluster": lambda: metrics.cluster(EMBEDDINGS, eps=0.9, min_samples=2, k1=3, k2=2, pids=LABELS),
     "verification": lambda: (
         metrics.verification(
             EMBEDDINGS, LABELS, PROTOCOL[1], resamples=3, fprs=(0.5,), at=(0.7,), by_camera=True

@@ -54,4 +54,16 @@ struct Overlap {
     int threads;
 };
 
+// The Jaccard distances of the rows to each other, up to `limit`; a row's distance to itself is 0. Row i of
+// the result has index and distance n, start[i] <= n < start[i+1], in ascending order of index. Null index:
+// only the lengths, as above.
+struct Jaccard {
+    int64_t N;
+    double limit;
+    SparseRows rows, columns;  // of the same dtype, each in ascending order
+    int64_t *start, *index;
+    void* distance;  // dtype of rows
+    int threads;
+};
+
 }  // namespace vreid

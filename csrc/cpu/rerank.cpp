@@ -1,9 +1,12 @@
 // k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse rows: neighbor sets, the mean of neighboring
-// rows, and the overlap of rows by means of the transposed rows.
+// rows, and the overlap of rows by means of the transposed rows: added to dense distances, or as sparse
+// distances.
 //
 // A kernel whose output rows have unknown lengths is called twice: with a null index it writes the lengths,
 // then the rows.
 #include <omp.h>
+
+#include <algorithm>
 
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
@@ -110,12 +113,24 @@ void mean_row(const MeanRows& op, int64_t row, Sums<A>& sums) {
     }
 }
 
+// Adds, for each row j of the matrix with these columns, the sum of min(row[c], rows_j[c]) over the columns c.
+template <class A>
+void add_overlaps(const SparseRows& rows, int64_t row, const SparseRows& columns, Sums<A>& sums) {
+    const A *values = static_cast<const A*>(rows.value), *others = static_cast<const A*>(columns.value);
+    for (int64_t n = rows.start[row]; n < rows.start[row + 1]; ++n) {
+        const int64_t column = rows.index[n];
+        const A value = values[n];
+        for (int64_t m = columns.start[column]; m < columns.start[column + 1]; ++m) {
+            const A other = others[m];
+            sums.add(columns.index[m], value < other ? value : other);
+        }
+    }
+}
+
 template <class A>
 void overlap_row(const Overlap& op, int64_t row, Sums<A>& sums) {
     const A *query_squares = static_cast<const A*>(op.query_squares),
-            *gallery_squares = static_cast<const A*>(op.gallery_squares),
-            *values = static_cast<const A*>(op.query.value),
-            *others = static_cast<const A*>(op.columns.value);
+            *gallery_squares = static_cast<const A*>(op.gallery_squares);
     A* out = static_cast<A*>(op.out) + row * op.G;
     const A squares = query_squares ? query_squares[row] : A(0);
     const A lambda = A(op.lambda), rest = 1 - lambda,
@@ -130,19 +145,34 @@ void overlap_row(const Overlap& op, int64_t row, Sums<A>& sums) {
         }
         out[j] = factor * d + rest;
     }
-    for (int64_t n = op.query.start[row]; n < op.query.start[row + 1]; ++n) {
-        const int64_t column = op.query.index[n];
-        const A value = values[n];
-        for (int64_t m = op.columns.start[column]; m < op.columns.start[column + 1]; ++m) {
-            const A other = others[m];
-            sums.add(op.columns.index[m], value < other ? value : other);
-        }
-    }
+    add_overlaps(op.query, row, op.columns, sums);
     for (int64_t n = 0; n < sums.size; ++n) {
         const int64_t j = sums.touched[n];
         out[j] -= rest * sums.value[j] / (2 - sums.value[j]);
         sums.value[j] = 0;
     }
+}
+
+template <class A>
+void jaccard_row(const Jaccard& op, int64_t row, Sums<A>& sums) {
+    add_overlaps(op.rows, row, op.columns, sums);
+    if (sums.value[row] == 0) sums.touched[sums.size++] = row;  // an empty row
+    if (op.index) std::sort(sums.touched, sums.touched + sums.size);
+    int64_t size = 0;
+    for (int64_t n = 0; n < sums.size; ++n) {
+        const int64_t item = sums.touched[n];
+        const A shared = sums.value[item];
+        sums.value[item] = 0;
+        const A apart = 1 - shared / (2 - shared);
+        const A distance = item == row || apart < 0 ? A(0) : apart;  // below 0 by rounding
+        if (distance > A(op.limit)) continue;
+        if (op.index) {
+            op.index[op.start[row] + size] = item;
+            static_cast<A*>(op.distance)[op.start[row] + size] = distance;
+        }
+        ++size;
+    }
+    if (!op.index) op.start[row + 1] = size;
 }
 
 // Counts the entries per column, then writes them; within a column, rows are in ascending order.
@@ -197,6 +227,14 @@ Status overlap(const Overlap& op) {
         using A = decltype(number);
         return with_sums<A>(op.Q, op.G, op.threads,
                             [&](int64_t row, Sums<A>& sums) { overlap_row(op, row, sums); });
+    });
+}
+
+Status jaccard(const Jaccard& op) {
+    return of_values(op.rows, [&](auto number) {
+        using A = decltype(number);
+        return with_sums<A>(op.N, op.N, op.threads,
+                            [&](int64_t row, Sums<A>& sums) { jaccard_row(op, row, sums); });
     });
 }
 

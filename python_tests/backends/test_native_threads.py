@@ -50,6 +50,7 @@ def results(seed: int) -> list[Tensor]:
         hard.negative_index,
         *nearest,
         sparse.rows(0, 9),
+        *ops.jaccard_graph(features, 3, 2, backend="native"),
     ]
     return [each.detach() for each in found]
 

@@ -419,6 +419,12 @@ def k_reciprocal(r: random.Random) -> Arguments:
     }
 
 
+@draws("jaccard_graph")
+def jaccard_graph(r: random.Random) -> Arguments:
+    k_reciprocal = {name: r.choice([1, 2, 3, 5, 20, 2**40]) for name in ("k1", "k2")}
+    return {"features": torch.cat(features(r)), **k_reciprocal, "limit": r.choice([1, 1.0])}
+
+
 def spoil(r: random.Random, value: Any) -> Any:
     """Something else in the place of an argument; most of it is wrong."""
     anything = [

@@ -76,6 +76,8 @@ def run(call: Call, backend: str) -> Outcome:
             result = getattr(ops, call.op)(**arguments)
             if call.op == "k_reciprocal":
                 result = result.rows(0, result.shape[0])
+            elif call.op == "jaccard_graph":
+                result = dense(result)
     except Exception as error:
         return Outcome(error=error)
     outputs = [result] if isinstance(result, Tensor) else list(result)
@@ -95,6 +97,13 @@ def run(call: Call, backend: str) -> Outcome:
         return Outcome([y.detach() for y in outputs], [torch.zeros_like(leaf) for leaf in leaves])
     gradients = torch.autograd.grad(chosen, leaves, upstream, allow_unused=True, materialize_grads=True)
     return Outcome([y.detach() for y in outputs], list(gradients))
+
+
+def dense(graph: ops.JaccardGraph) -> Tensor:
+    n = len(graph.start) - 1
+    distances = graph.distance.new_ones(n, n)
+    distances[torch.repeat_interleave(graph.start.diff()), graph.index] = graph.distance
+    return distances
 
 
 def stored(value: Any) -> Iterator[Tensor]:
@@ -232,6 +241,8 @@ def judge(call: Call, backend: str, counts: Counter[str]) -> None:
     compare(call, backend, [got, same, exact], counts)
 
 
+RERANKED = ("k_reciprocal", "jaccard_graph")
+
 # Outputs that say which rows were chosen; of rows equally far but for rounding, any may be.
 CHOSEN = {"batch_hard": (2, 3), "identity_hard": (0, 1), "top_k": (1,)}
 
@@ -244,7 +255,7 @@ def compare(call: Call, backend: str, outcomes: list[Outcome], counts: Counter[s
         counts["ties"] += 1
         if call.op == "sta_pool":
             compared = compared[1:]
-        elif call.op == "k_reciprocal":
+        elif call.op in RERANKED:
             compared = []
     elif not underflowing(call):
         compared += [("gradient", i) for i in range(len(outcomes[0].gradients))]
@@ -254,7 +265,7 @@ def compare(call: Call, backend: str, outcomes: list[Outcome], counts: Counter[s
     of_finite = all(bool(v.isfinite().all()) for v in floats)
     for kind, i in compared:
         got, same, exact = (getattr(outcome, f"{kind}s")[i] for outcome in outcomes)
-        if call.op == "k_reciprocal":  # float32 or float64
+        if call.op in RERANKED:  # float32 or float64
             same = same.to(got.dtype)
         if call.op == "feature_rank_counts":
             same = exact = nearly_tied(call, got, same)
@@ -333,7 +344,7 @@ def underflowing(call: Call) -> bool:
 
 def least(call: Call, tie: bool) -> float:
     """Numbers below which an op's outputs have no digits, over a rounding."""
-    if call.arguments.get("metric") == "cosine" or call.op == "k_reciprocal":
+    if call.arguments.get("metric") == "cosine" or call.op in RERANKED:
         return 1.0
     largest, limits = embedded(call)
     if call.op in ("region_pool", "temporal_pool"):  # a softmax may leave out weights that are subnormal
@@ -380,8 +391,9 @@ def tied(call: Call, backend: str, outcomes: list[Outcome]) -> bool:
             return False
         near = scores > scores.amax(1, keepdim=True) - 1e4 * eps
         return bool((near.sum(1) > 1).any())
-    if call.op == "k_reciprocal":  # distances that differ by a rounding, and are not the same number
-        rows = torch.cat([call.arguments["query"], call.arguments["gallery"]]).double()
+    if call.op in RERANKED:  # distances that differ by a rounding, and are not the same number
+        names = [name for name in ("query", "gallery", "features") if name in call.arguments]
+        rows = torch.cat([call.arguments[name] for name in names]).double()
         distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sort(1).values
         gap, apart = distance.diff(dim=1), torch.cdist(rows, rows, p=torch.inf)
         underflows = (apart > 0) & (apart < 1e-150 * apart.max())  # whose squares are not told from zero

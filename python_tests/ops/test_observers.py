@@ -284,11 +284,15 @@ def test_fake_tensors_have_shapes_and_no_numbers():
     assert losses.AITLoss()(x, x, y).shape == ()
     with pytest.raises(RuntimeError, match="k_reciprocal: expected ordinary tensors"):
         ops.k_reciprocal(x, x)
+    with pytest.raises(RuntimeError, match="jaccard_graph: expected ordinary tensors"):
+        ops.jaccard_graph(x)
 
 
 def test_re_ranking_refuses_a_tracer():
     with pytest.raises(RuntimeError, match=r"k_reciprocal: expected ordinary tensors .*, got a tracer"):
         traced(lambda x: ops.k_reciprocal(x, x, 2, 2).rows(0, 4), draw(4, 6))
+    with pytest.raises(RuntimeError, match=r"jaccard_graph: expected ordinary tensors .*, got a tracer"):
+        traced(lambda x: ops.jaccard_graph(x, 2, 2).distance, draw(4, 6))
 
 
 def test_saved_tensors_pass_through_hooks_and_checkpoints(op):

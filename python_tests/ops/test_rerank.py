@@ -145,3 +145,72 @@ def test_bad_input(change, error, name, backend):
     arguments = {"query": torch.zeros(2, 4), "gallery": torch.zeros(3, 4), "backend": backend, **change}
     with pytest.raises(error, match=rf"^{name}: "):
         ops.k_reciprocal(**arguments)
+
+
+def as_dense(graph):
+    """(N,N) with 1 for the pairs that are left out."""
+    n = len(graph.start) - 1
+    distances = torch.ones(n, n, dtype=torch.float64)
+    distances[torch.repeat_interleave(graph.start.diff()), graph.index] = graph.distance.double()
+    return distances
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (7, 1), (5, 3), (1, 1), (3, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_jaccard_graph_is_the_published_dense_distance(k1, k2, dtype, backend):
+    x = torch.cat(people(11, 120)).to(dtype)
+    # The published code returns the distances of queries to gallery items, here from one half to the other.
+    wanted = published(x, len(x) // 2, k1, k2, 0)
+    graph = ops.jaccard_graph(x, k1, k2, backend=backend)
+    got, half = as_dense(graph), len(x) // 2
+    wide = dtype == torch.float64 or backend == "reference"
+    assert graph.distance.dtype == (torch.float64 if wide else torch.float32)
+    assert_close(got[:half, half:], wanted, rtol=0, atol=ATOL[dtype])
+    assert torch.equal(got, got.T)
+    assert not got.diagonal().any()
+    assert (graph.distance >= 0).all()
+    row = torch.repeat_interleave(graph.start.diff())
+    assert ((row * len(x) + graph.index).diff() > 0).all()
+
+
+@pytest.mark.parametrize("limit", [0, 0.3, 0.75, 1])
+def test_a_limit_leaves_out_larger_distances(limit, backend):
+    x = torch.cat(people(11, 120)).double()
+    whole = ops.jaccard_graph(x, 7, 3, backend=backend)
+    part = ops.jaccard_graph(x, 7, 3, limit, backend=backend)
+    kept = whole.distance <= limit
+    assert torch.equal(part.index, whole.index[kept])
+    assert torch.equal(part.distance, whole.distance[kept])
+    counts = torch.zeros(len(x), dtype=torch.int64)
+    counts.index_add_(0, torch.repeat_interleave(whole.start.diff()), kept.long())
+    assert torch.equal(part.start.diff(), counts)
+
+
+def test_the_graph_of_copies_and_of_fewer_items_than_neighbours(backend):
+    """More than k1 copies of an item: some have no neighbour, and only the distance to themselves."""
+    graph = ops.jaccard_graph(torch.cat([torch.ones(9, 4), torch.zeros(1, 4)]), 3, 2, backend=backend)
+    got = as_dense(graph)
+    assert not got.diagonal().any()
+    assert got.isfinite().all()
+    assert as_dense(ops.jaccard_graph(torch.ones(1, 4), backend=backend)).tolist() == [[0.0]]
+    few = torch.cat(people(2, 5))
+    native, dense = (as_dense(ops.jaccard_graph(few, backend=b)) for b in ("native", "reference"))
+    assert_close(native, dense, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "name"),
+    [
+        ({"k1": 0}, ValueError, "k1"),
+        ({"k2": 1.5}, TypeError, "k2"),
+        ({"limit": 1.5}, ValueError, "limit"),
+        ({"limit": torch.nan}, ValueError, "limit"),
+        ({"features": torch.full((3, 4), torch.nan)}, ValueError, "features"),
+        ({"features": torch.zeros(3, 4, device="meta")}, ValueError, "features"),
+        ({"features": torch.zeros(0, 4)}, ValueError, "features"),
+        ({"features": torch.zeros(3)}, ValueError, "features"),
+    ],
+)
+def test_bad_input_of_the_graph(change, error, name, backend):
+    with pytest.raises(error, match=rf"^{name}: "):
+        ops.jaccard_graph(**{"features": torch.zeros(3, 4), "backend": backend, **change})

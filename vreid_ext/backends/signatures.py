@@ -373,3 +373,12 @@ class KReciprocal(NamedTuple):
     k1: int
     k2: int
     lambda_value: float
+
+
+class JaccardGraph(NamedTuple):
+    """No operator: the number of distances depends on the features."""
+
+    features: Tensor
+    k1: int
+    k2: int
+    limit: float

@@ -41,6 +41,7 @@ OPS = {
     "hellinger_overlap": Op("region", ("native", "triton")),
     "identity_hard": Op("mining", _ALL),
     "inter_frame_distance": Op("sta", ("native", "triton")),
+    "jaccard_graph": Op("rerank", ("native",)),
     "k_reciprocal": Op("rerank", ("native",)),
     "mined_distance": Op("mining", _ALL),
     "pair_distances": Op("ranking", ("native",)),

@@ -22,9 +22,10 @@ _EXTRAS = {
     "ai_edge_litert": "pose",
     "cv2": "video",
     "h5py": "hdf5",
+    "sklearn": "cluster",
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
-_GROUPS = ("init", "train", "evaluate", "compare", "decide", "doctor", "pictures", "data", "tools", "demo")
+_GROUPS = ("init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:

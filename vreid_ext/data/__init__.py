@@ -12,6 +12,7 @@ from vreid_ext.data.clips.samplers import JointBatchSampler, PKBatchSampler
 from vreid_ext.data.clips.sampling import Sampling, dense_clips, sample_clip
 from vreid_ext.data.clips.transforms import test_transform, train_transform
 from vreid_ext.data.joint import join_training, set_names
+from vreid_ext.data.labels import relabeled, write_labels
 from vreid_ext.data.pose.joints import JOINTS, attach_joints
 from vreid_ext.data.readers.attributes import read_attributes
 from vreid_ext.data.readers.dukev import dukev
@@ -50,9 +51,11 @@ __all__ = [
     "read_clip",
     "read_image",
     "register_dataset",
+    "relabeled",
     "sample_clip",
     "set_names",
     "test_transform",
     "tracklet_folder",
     "train_transform",
+    "write_labels",
 ]

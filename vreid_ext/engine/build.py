@@ -14,6 +14,7 @@ from vreid_ext.data import (
     TrackletDataset,
     attach_joints,
     build_dataset,
+    relabeled,
     test_transform,
     train_transform,
 )
@@ -35,6 +36,8 @@ def dataset_of(dataset: Dataset, model: Mapping[str, Any] | None = None) -> Trac
         )
     options = {name: value for name, value in dataset.options.items() if value is not None}
     data = build_dataset(dataset.name, dataset.root, **options)
+    if dataset.labels is not None:
+        data = relabeled(data, dataset.labels)
     if model is not None and "joints" in takes(model):
         data = attach_joints(data, dataset.joints)
     return data

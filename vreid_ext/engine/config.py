@@ -34,7 +34,7 @@ from vreid_ext.engine.recipe_text import entry_type, is_plain_text, item_type, q
 _OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
 # Keys of files and folders. `model.weights` may also be the name of weights, e.g. "imagenet".
-_PATHS = ("dataset.root", "dataset.joints", "dataset.options.attributes", "model.weights")
+_PATHS = ("dataset.root", "dataset.labels", "dataset.joints", "dataset.options.attributes", "model.weights")
 _WEIGHT_FILES = (".pt", ".pth", ".safetensors")
 
 
@@ -58,9 +58,9 @@ def load_recipe(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Reci
     `dataset: {0: {root: DIR}}` in a file with a base. `dataset.name=NAME` replaces the list with a single
     data set. A list replaces a single data set.
 
-    Paths: `dataset.root`, `dataset.joints`, `dataset.options.attributes` and `model.weights` may start with
-    `~`. In a file they are relative to the folder of that file, in an override to the working directory. The
-    returned recipe contains absolute paths.
+    Paths: `dataset.root`, `dataset.labels`, `dataset.joints`, `dataset.options.attributes` and
+    `model.weights` may start with `~`. In a file they are relative to the folder of that file, in an override
+    to the working directory. The returned recipe contains absolute paths.
 
     Raises:
         ValueError: the recipe does not exist, a key is unknown (the message suggests the nearest known key),

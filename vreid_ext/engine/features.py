@@ -157,7 +157,7 @@ def identity_of(
     if recipe.eval.corrupt:
         optional["eval.corrupt"] = [recipe.eval.corrupt, recipe.eval.corrupt_seed]
     return optional | {
-        "weights": _sha256(model.state_dict()),
+        "weights": sha256(model.state_dict()),
         "model": {key: value for key, value in recipe.model.items() if key != "weights"},
         "input.height": recipe.input.height,
         "input.width": recipe.input.width,
@@ -165,12 +165,13 @@ def identity_of(
         "eval.frames": frames,
         "dataset.name": recipe.dataset.name,
         "dataset.options": {key: value for key, value in recipe.dataset.options.items() if value is not None},
-        "dataset.joints": _sha256(joints) if joints else None,
+        "dataset.joints": sha256(joints) if joints else None,
         "dataset.black_box": [recipe.dataset.black_box, recipe.dataset.black_box_seed],
     }
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
+def sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of tensors and their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

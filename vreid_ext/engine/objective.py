@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vreid_ext import ops
+from vreid_ext.distributed import gather_with_gradient
 from vreid_ext.engine.recipe import TERMS, Loss
 from vreid_ext.losses import (
     AITLoss,
@@ -20,6 +22,15 @@ from vreid_ext.losses import (
 )
 from vreid_ext.losses.drawn import draws_for
 from vreid_ext.models import TrainingOutput
+from vreid_ext.precision import widened
+
+
+def objective_of(loss: Loss, model: nn.Module, classes: int) -> "Objective":
+    """The training loss of a recipe for a model with this number of classes."""
+    oim = None
+    if loss.oim:
+        oim = OIMLoss(cast(int, model.feature_dim), classes, loss.oim_scalar, loss.oim_momentum)
+    return Objective(loss, getattr(model, "attribute_sizes", {}), gather_with_gradient, oim)
 
 
 class Objective(nn.Module):
@@ -30,8 +41,8 @@ class Objective(nn.Module):
         + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
         + sum over the model's extras of weight * extra
 
-    The weight of an extra is the field of `Loss` with the same name. A term with weight 0 is neither computed
-    nor logged.
+    OIM compares the L2-normalized feature of the evaluation. The weight of an extra is the field of `Loss`
+    with the same name. A term with weight 0 is neither computed nor logged.
 
     Args:
         loss: weights and parameters of the terms.
@@ -100,7 +111,10 @@ class Objective(nn.Module):
             "itl": lambda: self.itl(features, identities),
         }
         if self.oim is not None:
-            builtin["oim"] = partial(self.oim, output.feature, labels)
+            stored = output.feature
+            if output.compared is not None:
+                stored = F.normalize(widened(output.compared), dim=1)
+            builtin["oim"] = partial(self.oim, stored, labels)
         for name in self.weights:
             if name in builtin:
                 terms[name] = builtin[name]()

@@ -45,6 +45,8 @@ class Dataset:
     """name: a registered data set; root: its folder; options: further keyword arguments of `build_dataset`.
 
     Options that are null are ignored. Use null to unset an option of a base or of a checkpoint.
+    labels: file with labels of the training tracklets, used instead of their persons (`data.labels`).
+    Tracklets without a label are not used. Null: the persons of the data set.
     joints: joints file, for models that take joints; null: the joints file in the root if it exists.
     black_box: side in pixels of a black square in all training and test images (0: none). Its position is
     random for each image, but fixed by `black_box_seed`.
@@ -53,6 +55,7 @@ class Dataset:
     name: str = "mars"
     root: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    labels: str | None = None
     joints: str | None = None
     black_box: int = number(0, at_least=0)
     black_box_seed: int = number(0, at_least=0)
@@ -171,6 +174,7 @@ class Train:
 
     channels_last: store the weights of the model's convolutions in the channels_last memory format, also in
     the evaluation of its checkpoints. Results differ by rounding.
+    evaluate: evaluate the model after the training. Requires query and gallery tracklets of known persons.
     checkpoint_steps: additional checkpoints within an epoch, every so many optimizer steps (0: none).
     sync_bn: use SyncBatchNorm if there are several processes, which requires GPUs.
     """
@@ -180,6 +184,7 @@ class Train:
     channels_last: bool = False
     sync_bn: bool = False
     workers: int = number(4, at_least=0)
+    evaluate: bool = True
     eval_every: int = number(0, at_least=0)
     checkpoint_every: int = number(1, at_least=0)
     checkpoint_steps: int = number(0, at_least=0)
@@ -226,6 +231,27 @@ class Eval:
 
 
 @dataclass
+class Adapt:
+    """Adaptation to a data set without its labels (`vreid adapt`); not used by a training.
+
+    rounds: number of times that the training tracklets are clustered; epochs: epochs of training after each.
+    method, eps, min_samples, min_cluster_size, k1, k2: see `metrics.cluster`.
+    noise: tracklets in no cluster: "own": each is a class of its own, as in SpCL; "drop": not used in this
+    round.
+    """
+
+    rounds: int = number(10, at_least=1)
+    epochs: int = number(1, at_least=1)
+    method: Literal["dbscan", "hdbscan"] = "dbscan"
+    eps: float = number(0.6, above=0, below=1)
+    min_samples: int = number(4, at_least=1)
+    min_cluster_size: int = number(2, at_least=2)
+    k1: int = number(30, at_least=1)
+    k2: int = number(6, at_least=1)
+    noise: Literal["own", "drop"] = "own"
+
+
+@dataclass
 class Paper:
     """Published metrics in percent, reported next to the measured ones.
 
@@ -266,6 +292,7 @@ class Recipe:
     train: Train = field(default_factory=Train)
     stages: list[Stage] = field(default_factory=list)
     eval: Eval = field(default_factory=Eval)
+    adapt: Adapt = field(default_factory=Adapt)
     paper: Paper = field(default_factory=Paper)
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from vreid_ext._files import write_json
 from vreid_ext.backends.errors import NotFiniteError
 from vreid_ext.data import ClipDataset, DatasetError, TrackletDataset, join_training
 from vreid_ext.distributed import (
-    gather_with_gradient,
     join_processes,
     main_writes,
     mean_over_processes,
@@ -45,7 +44,7 @@ from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.execution import Execution
 from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.loader import load
-from vreid_ext.engine.objective import Objective
+from vreid_ext.engine.objective import objective_of
 from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
@@ -53,7 +52,6 @@ from vreid_ext.engine.recipe import Recipe, differences
 from vreid_ext.engine.runlog import RunLog
 from vreid_ext.engine.seeds import seed_of
 from vreid_ext.engine.stages import Stages
-from vreid_ext.losses import OIMLoss
 
 # Keys that may change when a run is resumed, because they do not affect its result.
 FREE_KEYS = ("dataset.root", "train.workers", "train.checkpoint_every", "train.checkpoint_steps")
@@ -79,7 +77,8 @@ def train(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> dict[str, 
         quiet: do not show a progress bar.
 
     Returns:
-        The result of the last evaluation, see `evaluate_model`.
+        The result of the last evaluation, see `evaluate_model`. With train.evaluate=false: the names of
+        recipe and data set, without rows.
 
     Raises:
         ValueError: the data or the recipe cannot be used, or `out` contains other files. Nothing is written.
@@ -152,7 +151,7 @@ class _Run:
         self.datasets = datasets_of(recipe)
         several = len(self.datasets) > 1
         self.data: TrackletDataset = join_training(self.datasets) if several else self.datasets[0]
-        tests = [Comparison(each) for each in self.datasets]
+        tests = [Comparison(each) for each in self.datasets if recipe.train.evaluate]
         for test in tests:
             test.first_match()
         train_transform, _ = transforms_of(recipe.input)
@@ -185,12 +184,7 @@ class _Run:
             model = synchronise(model, processes, self.execution.device)
         model.to(self.execution.device)
         optimizer = build_optimizer(model, recipe.optim)
-        oim = None
-        if recipe.loss.oim:
-            oim = OIMLoss(
-                cast(int, model.feature_dim), classes, recipe.loss.oim_scalar, recipe.loss.oim_momentum
-            )
-        self.objective = Objective(recipe.loss, attribute_sizes, gather_with_gradient, oim)
+        self.objective = objective_of(recipe.loss, model, classes)
         check_batch(recipe, model)
         self.objective.to(self.execution.device)
         self.position = Position()
@@ -205,7 +199,9 @@ class _Run:
             self.execution.scaler.load_state_dict(self.position.scaler)
 
         self.progress = RunProgress(recipe.train.epochs, len(self.sampler), enabled=self.main and not quiet)
-        rehearse_evaluation(self.execution.unwrap(self.model), self.datasets, recipe, self.execution.device)
+        if tests:
+            device = self.execution.device
+            rehearse_evaluation(self.execution.unwrap(self.model), self.datasets, recipe, device)
         if not saved:
             with self.progress:
                 images = [each for test in tests for each in images_of(recipe, test)]
@@ -219,7 +215,7 @@ class _Run:
         self.log = RunLog(out, self.position.log_bytes, self.position.step) if self.main else None
 
     def run(self) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+        result: dict[str, Any] = {"recipe": self.recipe.name, "dataset": self.data.name, "rows": []}
         epochs, position = self.recipe.train.epochs, self.position
         try:
             if self.attributes and position == Position():
@@ -234,7 +230,7 @@ class _Run:
                         self._save()
                     steps = max(1, position.batch)
                     self._write("epoch", epoch=epoch, lr=self._lr(epoch), **_scaled(position.sums, 1 / steps))
-                    if last or _due(epoch, self.recipe.train.eval_every):
+                    if self.recipe.train.evaluate and (last or _due(epoch, self.recipe.train.eval_every)):
                         result = self._evaluate(epoch)
                     position.epoch, position.batch, position.sums = epoch + 1, 0, {}
         finally:

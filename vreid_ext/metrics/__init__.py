@@ -6,6 +6,7 @@ from vreid_ext.features.rows import Shard
 from vreid_ext.features.stored import StoredFeatures
 from vreid_ext.metrics.attributes import attribute_scores
 from vreid_ext.metrics.bootstrap import Compared, Interval, compare
+from vreid_ext.metrics.clustering import Clusters, ClusterScores, cluster
 from vreid_ext.metrics.dvdp import DVDP
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DVDP",
     "CameraPair",
+    "ClusterScores",
+    "Clusters",
     "Compared",
     "Interval",
     "OperatingPoint",
@@ -26,6 +29,7 @@ __all__ = [
     "StoredFeatures",
     "Verification",
     "attribute_scores",
+    "cluster",
     "compare",
     "evaluate",
     "evaluate_distances",

@@ -147,7 +147,7 @@ class ASTA(nn.Module):
         feature, attributes = self._streams(clips, valid)
         normalised = self.bn(feature)
         if self.training:
-            return TrainingOutput(self.classifier(normalised), feature, {}, attributes)
+            return TrainingOutput(self.classifier(normalised), feature, {}, attributes, normalised)
         return normalised
 
     def feature_and_attributes(self, clips: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,12 @@ class TrainingOutput(NamedTuple):
         extras: additional scalar loss terms by name, unweighted, for example {"inter_frame": ...}.
         attributes: logits (n, classes) of each attribute group; `attribute_sizes` of the model lists the
             attributes of each group.
+        compared: (n,D), what the model returns in evaluation, for losses that compare it with stored features
+            (OIM); None if it is `feature`.
     """
 
     logits: Tensor
     feature: Tensor
     extras: dict[str, Tensor]
     attributes: dict[str, Tensor] = {}  # noqa: RUF012
+    compared: Tensor | None = None

@@ -139,7 +139,7 @@ class STA(nn.Module):
         feature = normalised.relu() if self.neck == "fc" else normalised
         if self.training:
             metric_feature = feature if self.neck == "fc" else embedding
-            return TrainingOutput(self.classifier(feature), metric_feature, extras)
+            return TrainingOutput(self.classifier(feature), metric_feature, extras, {}, feature)
         if by_frame:
             return mean_over_frames(feature.unflatten(0, clips.shape[:2]), valid)
         return feature

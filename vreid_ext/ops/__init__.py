@@ -14,7 +14,7 @@ from vreid_ext.ops.mining import (
 from vreid_ext.ops.part_metric import part_distance
 from vreid_ext.ops.ranking import feature_rank_counts, pair_distances, rank_counts, top_k
 from vreid_ext.ops.region import RegionPool, hellinger_overlap, region_pool, temporal_pool
-from vreid_ext.ops.rerank import k_reciprocal
+from vreid_ext.ops.rerank import JaccardGraph, jaccard_graph, k_reciprocal
 from vreid_ext.ops.sta import (
     STAPool,
     attention_map,
@@ -27,6 +27,7 @@ from vreid_ext.ops.sta import (
 __all__ = [
     "BatchHard",
     "IdentityHard",
+    "JaccardGraph",
     "RegionPool",
     "STAPool",
     "attention_map",
@@ -39,6 +40,7 @@ __all__ = [
     "hellinger_overlap",
     "identity_hard",
     "inter_frame_distance",
+    "jaccard_graph",
     "k_reciprocal",
     "mined_distance",
     "pair_distances",

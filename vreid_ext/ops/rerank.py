@@ -1,9 +1,9 @@
-"""k-reciprocal re-ranking without an N x N distance matrix.
+"""k-reciprocal re-ranking and its Jaccard distances, without an N x N distance matrix.
 
 Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -72,10 +72,8 @@ def k_reciprocal(
         TypeError, ValueError: an argument has the wrong type or value, e.g. a row that is not finite or has a
             norm above 1e18.
     """
-    for name, value in (("query", query), ("gallery", gallery)):
-        _checks.floating(name, value, "(N,D)")
-        if not len(value):
-            raise ValueError(f"{name}: expected at least one row, got shape {tuple(value.shape)}")
+    _rows("query", query)
+    _rows("gallery", gallery)
     _checks.has_numbers("query", query)
     _checks.same_device("gallery", gallery, query.device)
     if gallery.shape[1] != query.shape[1]:
@@ -83,16 +81,76 @@ def k_reciprocal(
     if gallery.dtype != query.dtype:
         raise TypeError(f"gallery: expected dtype {query.dtype} of query, got {gallery.dtype}")
     check_options(k1, k2, lambda_value)
-    if _observers.transformed() or not (_checks.held(query) and _checks.held(gallery)):
-        raise RuntimeError(
-            "k_reciprocal: expected ordinary tensors outside tracers and function transforms, got a tracer, "
-            "a transform or a tensor subclass"
-        )
+    _check_ordinary("k_reciprocal", query, gallery)
     backend = backends.choose("k_reciprocal", backend, query.device, query.dtype)
     with torch.no_grad():
         args = signatures.KReciprocal(query, gallery, k1, k2, lambda_value)
         result: Tensor | ReRanked = function(backend, "k_reciprocal")(args)
     return _Dense(result) if isinstance(result, Tensor) else result
+
+
+class JaccardGraph(NamedTuple):
+    """Sparse distances between N items, symmetric: distance[n] is that of item i and item index[n] for
+    start[i] <= n < start[i+1], in ascending order of index. These are the arrays of a CSR matrix.
+
+    Attributes:
+        start: (N+1,) int64.
+        index: (E,) int64.
+        distance: (E,), 0 between an item and itself. The dtype is that of `ReRanked.rows`.
+    """
+
+    start: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
+    distance: Tensor
+
+
+def jaccard_graph(
+    features: Tensor, k1: int = 20, k2: int = 6, limit: float = 1.0, *, backend: str = "auto"
+) -> JaccardGraph:
+    """The Jaccard distances J of `k_reciprocal` between N items, except those that are 1 or above `limit`.
+
+    J(i,j) is 1 if the rows V(i) and V(j) have no common nonzero entry, which holds for almost all pairs. The
+    others are O(N k1 k2) pairs, so memory is O(N) for given k1 and k2, in addition to the features. The time
+    is that of one matrix product of the features and O(N).
+
+    Args:
+        features: (N,D) float16, bfloat16, float32 or float64.
+        k1: number of neighbors in a set, at least 1.
+        k2: number of neighbors that are averaged, at least 1 (1: no averaging).
+        limit: the largest distance that is kept, 0 to 1.
+        backend: "auto", "native" or "reference" (dense, O(N^2) memory).
+
+    Not differentiable. Tracers and transforms are not supported, because the number of distances depends on
+    the data.
+
+    Raises:
+        RuntimeError: called under `torch.jit.trace` or `torch.func`, or with fake tensors.
+        TypeError, ValueError: an argument has the wrong type or value, e.g. a row that is not finite or has a
+            norm above 1e18.
+    """
+    _rows("features", features)
+    _checks.has_numbers("features", features)
+    check_options(k1, k2, 0)
+    limit = _checks.real("limit", limit, 0, 1)
+    _check_ordinary("jaccard_graph", features)
+    backend = backends.choose("jaccard_graph", backend, features.device, features.dtype)
+    with torch.no_grad():
+        args = signatures.JaccardGraph(features, k1, k2, limit)
+        return JaccardGraph(*function(backend, "jaccard_graph")(args))
+
+
+def _rows(name: str, value: Tensor) -> None:
+    _checks.floating(name, value, "(N,D)")
+    if not len(value):
+        raise ValueError(f"{name}: expected at least one row, got shape {tuple(value.shape)}")
+
+
+def _check_ordinary(op: str, *tensors: Tensor) -> None:
+    if _observers.transformed() or not all(map(_checks.held, tensors)):
+        raise RuntimeError(
+            f"{op}: expected ordinary tensors outside tracers and function transforms, got a tracer, "
+            "a transform or a tensor subclass"
+        )
 
 
 def check_options(k1: object, k2: object, lambda_value: object) -> None:

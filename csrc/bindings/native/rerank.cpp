@@ -72,11 +72,25 @@ void overlap(int64_t Q, int64_t G, int64_t N, double lambda, const SparseRowsTup
     run(&Table::overlap, op);
 }
 
+void jaccard(int64_t N, double limit, const SparseRowsTuple& rows, const SparseRowsTuple& columns,
+             int64_t start, int64_t index, int64_t distance, int threads) {
+    if (rows.dtype != columns.dtype) fail("columns", "dtype code ", rows.dtype, " as rows, got ", columns.dtype);
+    const Jaccard op{N,
+                     limit,
+                     sparse_rows(rows, N, N),
+                     sparse_rows(columns, N, N),
+                     pointer<int64_t>("start", start, N + 1),
+                     nullable<int64_t>(index),
+                     nullable(distance),
+                     check_threads(threads)};
+    run(&Table::jaccard, op);
+}
+
 }  // namespace
 
 void bind_rerank(pybind11::module_& m) {
     export_tuples<SparseRowsTuple>(m);
-    VREID_DEFINE(m, reciprocal, mean_rows, transpose, overlap);
+    VREID_DEFINE(m, reciprocal, mean_rows, transpose, overlap, jaccard);
 }
 
 }  // namespace vreid

@@ -196,6 +196,39 @@ void check_overlap(Context& context, const Sparse<T>& rows, const Sparse<T>& col
 }
 
 template <class T>
+void check_jaccard(Context& context, const Sparse<T>& rows, const Sparse<T>& columns, double limit) {
+    const int64_t N = rows.rows();
+    Sparse<T> got;
+    got.start.assign(size_t(N + 1), 0);
+    vreid::Jaccard op{N, limit, rows.view(), columns.view(), got.start.data(), nullptr, nullptr, 2};
+    context.run(&vreid::Table::jaccard, op);
+    for (size_t i = 0; i < size_t(N); ++i) got.start[i + 1] += got.start[i];
+    got.index.resize(size_t(got.start.back()));
+    got.value.resize(got.index.size());
+    op.index = got.index.data();
+    op.distance = got.value.data();
+    context.run(&vreid::Table::jaccard, op);
+    const std::vector<double> dense = rows.dense(N);
+    const double slack = 64 * epsilon(Sparse<T>::kDType);
+    for (int64_t i = 0; i < N; ++i) {
+        int64_t n = got.start[size_t(i)];
+        for (int64_t j = 0; j < N; ++j) {
+            double shared = 0;
+            for (int64_t c = 0; c < N; ++c)
+                shared += std::min(dense[size_t(i * N + c)], dense[size_t(j * N + c)]);
+            const double wanted = i == j ? 0 : std::max(0.0, 1 - shared / (2 - shared));
+            const bool there = n < got.start[size_t(i + 1)] && got.index[size_t(n)] == j;
+            if (there)
+                context.expect(std::abs(double(got.value[size_t(n)]) - wanted) <= slack, "distance");
+            else
+                context.expect(i != j && (shared == 0 || wanted > limit - slack), "pair left out");
+            n += there;
+        }
+        context.expect(n == got.start[size_t(i + 1)], "pairs in ascending order");
+    }
+}
+
+template <class T>
 void check_rows(Context& context, const Ranking& r, int64_t queries, Random& random) {
     Sparse<T> rows = sparse<T>(random, r.N, r.N);
     check_mean(context, r, rows, (r.K + 1) / 2);
@@ -203,6 +236,8 @@ void check_rows(Context& context, const Ranking& r, int64_t queries, Random& ran
     const Sparse<T> columns = check_transpose(context, rows, queries);
     for (const bool products : {false, true})
         check_overlap(context, rows, columns, queries, products, random);
+    const Sparse<T> all = check_transpose(context, rows, 0);
+    for (const double limit : {1.0, 0.7, 0.0}) check_jaccard(context, rows, all, limit);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking with sparse rows; the result is computed in blocks of dense rows."""
+"""k-reciprocal re-ranking with sparse rows. The result is computed in blocks of dense rows, or is sparse."""
 
 import math
 from collections.abc import Callable
@@ -34,6 +34,37 @@ class SparseRows:
         return addresses.SparseRows(start, address(self.index), address(self.value), len(self.index), dtype)
 
 
+def encode(
+    rank: Tensor,
+    distances: Tensor,
+    farthest: Tensor,
+    between: Callable[[Tensor, Tensor], Tensor],
+    k1: int,
+    k2: int,
+    dtype: torch.dtype,
+) -> SparseRows:
+    """The rows V of `ops.k_reciprocal`; the arguments are those of `KReciprocal`."""
+    n, k = len(rank), min(k1 + 1, rank.shape[1])
+    threads = torch.get_num_threads()
+    farthest = _positive(farthest)
+    start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
+    nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
+    sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
+    _native.reciprocal(*sizes, address(start), 0, 0, threads)
+    start = start.cumsum(0)
+    index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
+    distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
+    _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
+    row = torch.repeat_interleave(start.diff(), output_size=len(index))
+    # For neighbors of neighbors, the distance may be missing in `distances`.
+    unknown = (distance < 0).nonzero()[:, 0]
+    distance[unknown] = between(row[unknown], index[unknown])
+    weight = torch.exp(-distance.square() / farthest.square()[row])
+    weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
+    rows = SparseRows(start, index, weight.to(dtype))
+    return _mean_rows(rows, rank, min(k2, rank.shape[1])) if k2 > 1 else rows
+
+
 class KReciprocal:
     """Sparse state from which re-ranked distances are computed, one block of queries at a time.
 
@@ -57,26 +88,9 @@ class KReciprocal:
         lambda_value: float,
         dtype: torch.dtype,
     ) -> None:
-        n, k = len(rank), min(k1 + 1, rank.shape[1])
-        threads = torch.get_num_threads()
-        farthest = torch.where(farthest == 0, 1, farthest)  # zero if all items are equal
-        start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
-        nearest, nearest_distances = rank[:, :k].contiguous(), distances[:, :k].contiguous()
-        sizes = (n, k, min(k, round(k1 / 2) + 1), address(nearest), address(nearest_distances))
-        _native.reciprocal(*sizes, address(start), 0, 0, threads)
-        start = start.cumsum(0)
-        index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
-        distance = torch.empty(len(index), dtype=torch.float64, device="cpu")
-        _native.reciprocal(*sizes, *map(address, (start, index, distance)), threads)
-        row = torch.repeat_interleave(start.diff(), output_size=len(index))
-        # For neighbors of neighbors, the distance may be missing in `distances`.
-        unknown = (distance < 0).nonzero()[:, 0]
-        distance[unknown] = between(row[unknown], index[unknown])
-        weight = torch.exp(-distance.square() / farthest.square()[row])
-        weight /= torch.zeros(n, dtype=torch.float64, device="cpu").index_add_(0, row, weight)[row]
-        rows = SparseRows(start, index, weight.to(dtype))
-        if k2 > 1:
-            rows = _mean_rows(rows, rank, min(k2, rank.shape[1]))
+        rows = encode(rank, distances, farthest, between, k1, k2, dtype)
+        n = len(rank)
+        farthest = _positive(farthest)
         self.query = SparseRows(rows.start[: queries + 1], rows.index, rows.value)
         self.columns = _transpose(rows, queries)
         self.farthest = farthest[:queries].square().to(dtype)
@@ -108,20 +122,8 @@ class FeatureKReciprocal:
             finite_rows(name, ranking.squared_norms(ranking.in_kernel_dtype(part)), "euclidean")
         dtype = accumulator(query.dtype)
         items = _comparable(ranking.in_kernel_dtype(torch.cat([query, gallery])))
-        k = min(max(k1 + 1, k2), len(items))
-        nearest = signatures.TopK(items, items, k, "euclidean", None, None, None)
-        distances, rank, farthest = ranking.top_k(nearest)
-        if dtype == torch.float64:  # `farthest` of top_k comes from float32 keys
-            farthest = _farthest(items)
-        self._sparse = KReciprocal(
-            rank,
-            distances,
-            farthest,
-            lambda row, index: ranking.pair_distances(
-                signatures.PairDistances(items, items, row, index, "euclidean")
-            ),
-            *(len(query), k1, k2, lambda_value, dtype),
-        )
+        neighbors = _neighbors(items, k1, k2, dtype)
+        self._sparse = KReciprocal(*neighbors, len(query), k1, k2, lambda_value, dtype)
         self._query, items = items[: len(query)].to(dtype), items[len(query) :].to(dtype)
         self._squares = [ranking.squared_norms(part).to(dtype) for part in (self._query, items)]
         self._gallery = product.pack(items)
@@ -135,6 +137,44 @@ class FeatureKReciprocal:
 
 def k_reciprocal(args: signatures.KReciprocal) -> FeatureKReciprocal:
     return FeatureKReciprocal(args.query, args.gallery, args.k1, args.k2, args.lambda_value)
+
+
+def jaccard_graph(args: signatures.JaccardGraph) -> tuple[Tensor, Tensor, Tensor]:
+    features = ranking.in_kernel_dtype(args.features)
+    finite_rows("features", ranking.squared_norms(features), "euclidean")
+    dtype, n = accumulator(args.features.dtype), len(features)
+    rows = encode(*_neighbors(_comparable(features), args.k1, args.k2, dtype), args.k1, args.k2, dtype)
+    columns = _transpose(rows, 0)
+    # Transposed twice, rows are in ascending order of column. The sums of (i,j) and (j,i) are then equal.
+    rows = _transpose(columns, 0)
+    sizes = (n, args.limit, rows.view(), columns.view())
+    start = torch.zeros(n + 1, dtype=torch.int64, device="cpu")
+    _native.jaccard(*sizes, address(start), 0, 0, torch.get_num_threads())
+    start = start.cumsum(0)
+    index = torch.empty(int(start[-1]), dtype=torch.int64, device="cpu")
+    distance = torch.empty(len(index), dtype=dtype, device="cpu")
+    _native.jaccard(*sizes, *map(address, (start, index, distance)), torch.get_num_threads())
+    return start, index, distance
+
+
+def _neighbors(
+    items: Tensor, k1: int, k2: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """The arguments rank, distances, farthest and between of `KReciprocal`."""
+    k = min(max(k1 + 1, k2), len(items))
+    nearest = signatures.TopK(items, items, k, "euclidean", None, None, None)
+    distances, rank, farthest = ranking.top_k(nearest)
+    if dtype == torch.float64:  # `farthest` of top_k comes from float32 keys
+        farthest = _farthest(items)
+
+    def between(row: Tensor, index: Tensor) -> Tensor:
+        return ranking.pair_distances(signatures.PairDistances(items, items, row, index, "euclidean"))
+
+    return rank, distances, farthest, between
+
+
+def _positive(farthest: Tensor) -> Tensor:
+    return torch.where(farthest == 0, 1, farthest)  # zero if all items are equal
 
 
 def _comparable(items: Tensor) -> Tensor:

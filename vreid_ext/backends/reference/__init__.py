@@ -19,7 +19,7 @@ from vreid_ext.backends.reference.ranking import (
     top_k,
 )
 from vreid_ext.backends.reference.region import hellinger_overlap, region_pool, temporal_pool
-from vreid_ext.backends.reference.rerank import k_reciprocal
+from vreid_ext.backends.reference.rerank import jaccard_graph, k_reciprocal
 from vreid_ext.backends.reference.sta import (
     attention_map,
     block_scores,
@@ -38,6 +38,7 @@ __all__ = [
     "hellinger_overlap",
     "identity_hard",
     "inter_frame_distance",
+    "jaccard_graph",
     "k_reciprocal",
     "mined_distance",
     "pair_distances",
