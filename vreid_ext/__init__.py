@@ -13,7 +13,9 @@ from vreid_ext.backends import empty_cache, use_backend
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("backends", "data", "engine", "losses", "metrics", "models", "nn", "report")
+_SUBPACKAGES = ("backends", "data", "engine", "gallery", "losses", "metrics", "models", "nn", "report")
+# Attributes whose modules are imported on first use.
+_LAZY = {"Gallery": "vreid_ext.gallery"}
 
 __all__ = ["__version__", "empty_cache", "losses", "metrics", "models", "nn", "ops", "use_backend"]
 
@@ -21,4 +23,6 @@ __all__ = ["__version__", "empty_cache", "losses", "metrics", "models", "nn", "o
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f"vreid_ext.{name}")
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'vreid_ext' has no attribute {name!r}")

@@ -22,9 +22,12 @@ _EXTRAS = {
     "ai_edge_litert": "pose",
     "cv2": "video",
     "h5py": "hdf5",
+    **dict.fromkeys(("lancedb", "pyarrow"), "gallery"),
+    **dict.fromkeys(("pgvector", "psycopg"), "gallery-postgresql"),
+    **dict.fromkeys(("milvus_lite", "pymilvus"), "gallery-milvus"),
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
-_GROUPS = ("train", "evaluate", "compare", "decide", "pictures", "data", "tools", "demo")
+_GROUPS = ("train", "evaluate", "compare", "decide", "index", "pictures", "data", "tools", "demo")
 
 
 def main() -> None:
