@@ -67,6 +67,22 @@ def test_a_search_is_that_of_all_distances(location, metric, where):
         assert answer.exact
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_many_queries_in_one_pass_find_what_each_finds(location, metric, monkeypatch):
+    index = Gallery.create(location, 6, metric=metric)
+    for store in ("lance", "milvus", "postgres"):
+        if (module := sys.modules.get(f"vreid_ext.gallery.stores.{store}")) is not None:
+            monkeypatch.setattr(module, "PIECE", 25)
+    features, facts = people(60)
+    features[20:50] = features[3]
+    index.add(features, **facts)
+    names = [*facts["names"][:20], "another"]
+    queries = torch.cat([features[:20], features[3:4]])
+    together = index.search(queries, 7, "camera != 2", names=names)
+    alone = [index.search(q[None], 7, "camera != 2", names=[n])[0] for q, n in zip(queries, names, strict=True)]
+    assert together == alone
+
+
 def test_filters_select_the_same_in_every_store(location):
     index = Gallery.create(location, 6)
     features, facts = people(60)

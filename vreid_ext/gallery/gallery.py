@@ -14,10 +14,11 @@ from vreid_ext import _checks, ops
 from vreid_ext.gallery import filters
 from vreid_ext.gallery.filters import Condition, In
 from vreid_ext.gallery.rows import Record, Row
-from vreid_ext.gallery.stores import Candidates, create_store, open_store, parse_location
+from vreid_ext.gallery.stores import PIECE, Candidates, create_store, open_store, parse_location
 from vreid_ext.gallery.times import UNKNOWN, microseconds, moment, now
 
 FORMAT = 1
+_MANY = 16  # queries from which one pass over all features is faster than a search for each
 _SPARE = 16  # candidates beyond those asked for, so that rounding rarely needs a second search
 
 
@@ -190,7 +191,7 @@ class Gallery:
 
     def records(self, where: str | None = None) -> list[Record]:
         """The tracklets that meet a filter, ordered by start and name."""
-        rows = self._store.rows(_condition(where))
+        rows = [row for piece in self._store.rows(_condition(where)) for row in piece]
         rows.sort(key=lambda row: (row.start == UNKNOWN, row.start, row.name))
         return [row.record() for row in rows]
 
@@ -237,10 +238,12 @@ class Gallery:
         _checks.flag("exhaustive", exhaustive)
         if names is not None and len(names) != len(rows):
             raise ValueError(f"names: expected {len(rows)}, one for each query, got {len(names)}")
-        condition = _condition(where)
+        condition, named = _condition(where), [None] * len(rows) if names is None else names
+        if exhaustive and len(rows) >= _MANY:
+            return self._scan(rows, top, condition, named)
         return [
-            self._nearest(row, top, condition, None if names is None else names[number], exhaustive)
-            for number, row in enumerate(rows)
+            self._nearest(row, top, condition, name, exhaustive)
+            for row, name in zip(rows, named, strict=True)
         ]
 
     def optimize(self) -> str:
@@ -254,27 +257,46 @@ class Gallery:
 
     def info(self) -> dict[str, Any]:
         """Store, dimension, metric, model, and numbers of tracklets, persons and cameras with their times."""
-        rows = self._store.rows(None)
-        cameras: dict[str, dict[str, Any]] = {}
-        for camera in sorted({row.camera for row in rows}):
-            here = [row for row in rows if row.camera == camera]
-            times = [row for row in here if row.start != UNKNOWN]
-            first, last = (
-                (str(moment(min(row.start for row in times))), str(moment(max(row.end for row in times))))
-                if times
-                else (None, None)
-            )
-            cameras[camera or "unknown"] = {"tracklets": len(here), "first": first, "last": last}
+        cameras: dict[str, _Camera] = {}
+        persons: set[str] = set()
+        total = without_person = without_time = 0
+        for piece in self._store.rows(None):
+            total += len(piece)
+            persons.update(row.person for row in piece if row.person)
+            without_person += sum(not row.person for row in piece)
+            without_time += sum(row.start == UNKNOWN for row in piece)
+            for row in piece:
+                cameras.setdefault(row.camera or "unknown", _Camera()).count(row)
         return {
             "index": str(self.location),
             "store": self._store.versions,
             **{key: self._about[key] for key in ("format", "created", "dimensions", "metric", "model")},
-            "tracklets": len(rows),
-            "persons": len({row.person for row in rows if row.person}),
-            "without_person": sum(not row.person for row in rows),
-            "without_time": sum(row.start == UNKNOWN for row in rows),
-            "cameras": cameras,
+            "tracklets": total,
+            "persons": len(persons),
+            "without_person": without_person,
+            "without_time": without_time,
+            "cameras": {name: cameras[name].as_json() for name in sorted(cameras)},
         }
+
+    def _scan(
+        self, queries: np.ndarray, top: int, condition: Condition | None, names: Sequence[str | None]
+    ) -> list[Answer]:
+        """`ops.top_k` over all features that meet the condition, piece by piece."""
+        rows = torch.from_numpy(queries)
+        best: list[list[tuple[float, str, Row]]] = [[] for _ in queries]
+        for piece, features in self._store.pieces(condition):
+            # Ordered by name, so that equal distances are too.
+            order = sorted(range(len(piece)), key=lambda i: piece[i].name)
+            items = torch.from_numpy(features[order])
+            places, distances = ops.top_k(rows, items, min(top + 1, len(piece)), self.metric)
+            for number, (found, away) in enumerate(zip(places.tolist(), distances.tolist(), strict=True)):
+                for distance, i in zip(away, (order[place] for place in found), strict=True):
+                    name = piece[i].name
+                    if name != names[number] or not np.array_equal(features[i], queries[number]):
+                        best[number].append((distance, name, piece[i]))
+                best[number].sort(key=lambda each: each[:2])
+                del best[number][top:]
+        return [Answer([Found(row.record(), d) for d, _, row in each], exact=True) for each in best]
 
     def _nearest(
         self, query: np.ndarray, top: int, condition: Condition | None, name: str | None, exhaustive: bool
@@ -326,8 +348,8 @@ class Gallery:
         return bool(float(proposed.max()) - last**2 > rounding * reach**2)
 
     def _named(self, names: Sequence[str]) -> Iterator[tuple[Row, np.ndarray]]:
-        for first in range(0, len(names), 1000):
-            for rows, features in self._store.pieces(In("name", tuple(names[first : first + 1000]))):
+        for first in range(0, len(names), PIECE):
+            for rows, features in self._store.pieces(In("name", tuple(names[first : first + PIECE]))):
                 yield from zip(rows, features)
 
     def _features(self, name: str, features: Any) -> np.ndarray:
@@ -340,6 +362,23 @@ class Gallery:
         if not np.isfinite(rows).all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
         return rows
+
+
+class _Camera:
+    """Numbers of one camera for `Gallery.info`."""
+
+    def __init__(self) -> None:
+        self.tracklets, self.first, self.last = 0, UNKNOWN, UNKNOWN
+
+    def count(self, row: Row) -> None:
+        self.tracklets += 1
+        if row.start != UNKNOWN:
+            self.first = row.start if self.first == UNKNOWN else min(self.first, row.start)
+            self.last = max(self.last, row.end)
+
+    def as_json(self) -> dict[str, Any]:
+        first, last = (value and str(value) for value in (moment(self.first), moment(self.last)))
+        return {"tracklets": self.tracklets, "first": first, "last": last}
 
 
 def _condition(where: str | None) -> Condition | None:

@@ -28,6 +28,7 @@ MODULES = {
     "milvus": ("milvus", "gallery-milvus"),
 }
 LANCE_TABLE = "tracklets.lance"  # the folder of the only table of a LanceDB gallery
+PIECE = 16_384  # rows that are read at a time
 _DEFAULT_NAME = "vreid"
 
 
@@ -71,11 +72,11 @@ class Store(Protocol):
 
     def count(self, where: Condition | None) -> int: ...
 
-    def rows(self, where: Condition | None, limit: int | None = None) -> list[Row]:
-        """Rows in any order."""
+    def rows(self, where: Condition | None) -> Iterator[list[Row]]:
+        """Rows in any order, in pieces."""
 
     def pieces(self, where: Condition | None) -> Iterator[tuple[list[Row], np.ndarray]]:
-        """All rows with their features, in pieces that fit into memory."""
+        """Rows with their features in any order, in pieces of at most `PIECE` rows."""
 
     def nearest(
         self, query: np.ndarray, count: int, where: Condition | None, *, exhaustive: bool

@@ -21,14 +21,13 @@ from vreid_ext._lock import one_writer
 from vreid_ext.gallery.filters import And, Compare, Condition, In, Or
 from vreid_ext.gallery.rows import COLUMNS, TEXT, Row
 from vreid_ext.gallery.stores import (
-    LANCE_TABLE, Candidates, Location, StoreError, none_at, one_at, one_line,
+    LANCE_TABLE, PIECE, Candidates, Location, StoreError, none_at, one_at, one_line,
 )
 
 _TABLE = Path(LANCE_TABLE).stem
 _ABOUT = b"vreid_ext"
 _METRICS = {"cosine": "cosine", "euclidean": "l2"}
 _LEAST_INDEXED = 10_000  # rows from which `optimize` builds an approximate index
-_PIECE = 8192
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -102,19 +101,13 @@ class LanceStore:
             condition = None if where is None else _expression(where).to_sql()
             return int(self._latest().count_rows(condition))
 
-    def rows(self, where: Condition | None, limit: int | None = None) -> list[Row]:
-        with _errors(self._location):
-            query = self._latest().search().select(list(COLUMNS))
-            query = query if where is None else query.where(_expression(where))
-            return _rows(query.limit(limit if limit is not None else self._table.count_rows()).to_arrow())
+    def rows(self, where: Condition | None) -> Iterator[list[Row]]:
+        for batch in self._read(where, COLUMNS):
+            yield _rows(batch)
 
     def pieces(self, where: Condition | None) -> Iterator[tuple[list[Row], np.ndarray]]:
-        with _errors(self._location):
-            query = self._latest().search().select([*COLUMNS, "feature"])
-            query = query if where is None else query.where(_expression(where))
-            for batch in query.limit(self._table.count_rows()).to_batches(_PIECE):
-                if len(batch):
-                    yield _rows(batch), _features(batch)
+        for batch in self._read(where, (*COLUMNS, "feature")):
+            yield _rows(batch), _features(batch)
 
     def nearest(
         self, query: np.ndarray, count: int, where: Condition | None, *, exhaustive: bool
@@ -141,6 +134,14 @@ class LanceStore:
             metric = _METRICS[self.about["metric"]]
             table.create_index(metric=metric, vector_column_name="feature", index_type="IVF_HNSW_SQ")
             return "compacted; approximate index IVF_HNSW_SQ"
+
+    def _read(self, where: Condition | None, columns: Sequence[str]) -> Iterator[Any]:
+        with _errors(self._location):
+            query = self._latest().search().select(list(columns))
+            query = query if where is None else query.where(_expression(where))
+            for batch in query.limit(self._table.count_rows()).to_batches(PIECE):
+                if len(batch):
+                    yield batch
 
     def _latest(self) -> Any:
         """The table at its newest version, also if another process has written it."""

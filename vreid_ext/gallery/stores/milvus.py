@@ -20,7 +20,7 @@ from vreid_ext.gallery.stores import Candidates, Location, StoreError, none_at, 
 
 _METRICS = {"cosine": "COSINE", "euclidean": "L2"}
 _LONGEST = 65_535  # bytes of a text column
-_PIECE = 1000
+PIECE = 1000  # Milvus limits the bytes of an answer
 
 
 def create(location: Location, about: dict[str, Any]) -> "MilvusStore":
@@ -47,3 +47,115 @@ def create(location: Location, about: dict[str, Any]) -> "MilvusStore":
 def open(location: Location) -> "MilvusStore":
     with _errors(location):
         return MilvusStore(location, MilvusClient(uri=location.address))
+
+
+class MilvusStore:
+    most = 16_384  # Milvus limits the candidates of a search
+
+    def __init__(self, location: Location, client: MilvusClient) -> None:
+        self._location, self._client, self._name = location, client, _collection(location)
+        if not client.has_collection(self._name):
+            raise none_at(location)
+        self.about: dict[str, Any] = json.loads(client.describe_collection(self._name)["description"])
+        client.load_collection(self._name)
+        self.versions = f"Milvus {client.get_server_version()}"
+
+    def writing(self) -> AbstractContextManager[None]:
+        return _writer(self._location)
+
+    def add(self, rows: Sequence[Row], features: np.ndarray) -> None:
+        data = [{**row._asdict(), "feature": feature} for row, feature in zip(rows, features)]
+        with _errors(self._location):
+            self._client.insert(self._name, data)
+
+    def remove(self, where: Condition) -> int:
+        with _errors(self._location):
+            count = self.count(where)
+            if count:
+                self._client.delete(self._name, filter=_expression(where))
+            return count
+
+    def count(self, where: Condition | None) -> int:
+        with _errors(self._location):
+            found = self._client.query(self._name, filter=_filter(where), output_fields=["count(*)"])
+            return int(found[0]["count(*)"])
+
+    def rows(self, where: Condition | None) -> Iterator[list[Row]]:
+        for piece in self._read(where, COLUMNS):
+            yield [_row(each) for each in piece]
+
+    def pieces(self, where: Condition | None) -> Iterator[tuple[list[Row], np.ndarray]]:
+        for piece in self._read(where, (*COLUMNS, "feature")):
+            features = np.array([each["feature"] for each in piece], np.float32)
+            yield [_row(each) for each in piece], features
+
+    def nearest(
+        self, query: np.ndarray, count: int, where: Condition | None, *, exhaustive: bool
+    ) -> Candidates:
+        with _errors(self._location):
+            (found,) = self._client.search(
+                self._name, data=[query.tolist()], filter=_filter(where), limit=count,
+                output_fields=[*COLUMNS, "feature"], anns_field="feature",
+            )  # fmt: skip
+        rows = [_row(each["entity"]) for each in found]
+        features = np.array([each["entity"]["feature"] for each in found], np.float32)
+        scores = np.array([each["distance"] for each in found], np.float64)
+        distances = 1 - scores if self.about["metric"] == "cosine" else scores
+        return Candidates(rows, features.reshape(len(rows), self.about["dimensions"]), distances)
+
+    def optimize(self) -> str:
+        with _errors(self._location):
+            self._client.compact(self._name)
+        return "compacted; Milvus searches exhaustively (FLAT)"
+
+    def _read(self, where: Condition | None, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        with _errors(self._location):
+            iterator = self._client.query_iterator(
+                self._name, batch_size=PIECE, filter=_filter(where), output_fields=list(fields)
+            )
+            while found := iterator.next():
+                yield found
+            iterator.close()
+
+
+def _filter(where: Condition | None) -> str:
+    return "" if where is None else _expression(where)
+
+
+def _expression(condition: Condition) -> str:
+    """Milvus Lite has no parameters, so values are literals of the expression language, escaped as in JSON."""
+    match condition:
+        case Compare(column, operator, value):
+            return f"{column} {'==' if operator == '=' else operator} {_literal(value)}"
+        case In(column, values):
+            return f"{column} in [{', '.join(map(_literal, values))}]"
+        case And(parts):
+            return f"({' and '.join(map(_expression, parts))})"
+        case Or(parts):
+            return f"({' or '.join(map(_expression, parts))})"
+
+
+def _literal(value: str | int) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _row(entity: Any) -> Row:
+    return Row(*(entity[name] for name in COLUMNS))
+
+
+def _collection(location: Location) -> str:
+    return f"{location.name}_tracklets"
+
+
+def _writer(location: Location) -> AbstractContextManager[None]:
+    """A lock for a file. A server has none: two writers of one name are not detected."""
+    return nullcontext() if "://" in location.address else one_writer("index", location.address)
+
+
+@contextmanager
+def _errors(location: Location) -> Iterator[None]:
+    """Turn errors of Milvus into `StoreError`, one line."""
+    try:
+        yield
+    except MilvusException as error:
+        raise StoreError(f"index: {str(location)!r}: Milvus reports: {one_line(error)}") from error

@@ -16,12 +16,11 @@ from psycopg.types.json import Jsonb
 
 from vreid_ext.gallery.filters import And, Compare, Condition, In, Or
 from vreid_ext.gallery.rows import COLUMNS, TEXT, Row
-from vreid_ext.gallery.stores import Candidates, Location, StoreError, none_at, one_at, one_line
+from vreid_ext.gallery.stores import PIECE, Candidates, Location, StoreError, none_at, one_at, one_line
 
 _DISTANCE = {"cosine": "<=>", "euclidean": "<->"}
 _OPERATORS = {"cosine": "vector_cosine_ops", "euclidean": "vector_l2_ops"}
 _MOST_INDEXED = 2000  # dimensions of a pgvector index
-_PIECE = 8192
 _CATALOG = "CREATE TABLE IF NOT EXISTS vreid_galleries (name text PRIMARY KEY, about jsonb NOT NULL)"
 _LOCK = 0x76726569  # advisory lock of the statements that create
 
@@ -108,24 +107,13 @@ class PostgresStore:
             statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._table, condition)
             return int(self._connection.execute(statement, values).fetchone()[0])  # type: ignore[index]
 
-    def rows(self, where: Condition | None, limit: int | None = None) -> list[Row]:
-        condition, values = _condition(where)
-        with _errors(self._location):
-            statement = sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}").format(
-                _columns(), self._table, condition, sql.Literal(limit)
-            )
-            return list(map(Row._make, self._connection.execute(statement, values)))
+    def rows(self, where: Condition | None) -> Iterator[list[Row]]:
+        for found in self._read(where, _columns()):
+            yield list(map(Row._make, found))
 
     def pieces(self, where: Condition | None) -> Iterator[tuple[list[Row], np.ndarray]]:
-        condition, values = _condition(where)
-        statement = sql.SQL("SELECT {}, feature FROM {} WHERE {}").format(
-            _columns(), self._table, condition
-        )
-        with _errors(self._location), self._connection.transaction():
-            with self._connection.cursor("pieces", binary=True) as cursor:
-                cursor.execute(statement, values)
-                while found := cursor.fetchmany(_PIECE):
-                    yield self._split(found)
+        for found in self._read(where, sql.SQL("{}, feature").format(_columns())):
+            yield self._split(found)
 
     def nearest(
         self, query: np.ndarray, count: int, where: Condition | None, *, exhaustive: bool
@@ -157,6 +145,15 @@ class PostgresStore:
             statement = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (feature {})")
             self._connection.execute(statement.format(name, self._table, kind))
             return "analyzed; approximate index HNSW"
+
+    def _read(self, where: Condition | None, columns: sql.Composable) -> Iterator[list[Any]]:
+        condition, values = _condition(where)
+        statement = sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, self._table, condition)
+        with _errors(self._location), self._connection.transaction():
+            with self._connection.cursor("pieces", binary=True) as cursor:
+                cursor.execute(statement, values)
+                while found := cursor.fetchmany(PIECE):
+                    yield found
 
     def _split(self, found: Sequence[Sequence[Any]]) -> tuple[list[Row], np.ndarray]:
         """Rows and features of selected rows, whose last column is the feature."""
