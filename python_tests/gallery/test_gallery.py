@@ -213,6 +213,7 @@ NEW = {"names": ["a", "b"]}
     [
         (torch.zeros(2, 5), NEW, r"features: expected shape \(n,6\) as in the index, got \(2, 5\)"),
         (torch.full((2, 6), torch.nan), NEW, "features: expected finite numbers"),
+        (torch.full((2, 6), 1e30), NEW, "features: expected rows of a norm from 0 to 1e\\+15, got 2.4"),
         (torch.zeros(2, 6), {"names": ["a", "a"]}, "names: expected unique names, got 'a' twice"),
         (torch.zeros(2, 6), {"names": ["a"]}, "names: expected 2, one for each feature, got 1"),
         (torch.zeros(2, 6), {"names": "ab"}, "names: expected 2, one for each feature, got text"),
@@ -234,6 +235,14 @@ def test_wrong_arguments_add_nothing(gallery, features, facts, message):
     with pytest.raises(ValueError, match=rf"^{message}"):
         gallery.add(features, **facts)
     assert len(gallery) == 0
+
+
+def test_the_cosine_of_a_zero_feature_is_not_defined(location):
+    index = Gallery.create(location, 6)
+    with pytest.raises(ValueError, match=r"^features: expected rows of a norm from 1e-15 to 1e\+15, got 0"):
+        index.add(torch.zeros(1, 6), ["a"])
+    with pytest.raises(ValueError, match=r"^queries: expected rows of a norm"):
+        index.search(torch.zeros(1, 6))
 
 
 def test_zones_are_converted(gallery):
@@ -334,7 +343,7 @@ index, first, batch = Gallery(sys.argv[1]), int(sys.argv[2]), 50
 print("open", flush=True)
 for number in range(first, 10_000):
     names = [f"{number}/{i}" for i in range(batch)]
-    index.add(torch.full((batch, 6), float(number)), names, cameras=[number] * batch)
+    index.add(torch.full((batch, 6), number + 1.0), names, cameras=[number] * batch)
     print(number, flush=True)
 """
 

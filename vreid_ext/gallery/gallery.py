@@ -19,6 +19,7 @@ from vreid_ext.gallery.times import UNKNOWN, microseconds, moment, now
 
 FORMAT = 1
 _MANY = 16  # queries from which one pass over all features is faster than a search for each
+_LONGEST = 1e15  # norm of a feature
 _SPARE = 16  # candidates beyond those asked for, so that rounding rarely needs a second search
 
 
@@ -361,6 +362,12 @@ class Gallery:
         rows = np.ascontiguousarray(value.to(torch.float32).numpy())
         if not np.isfinite(rows).all():
             raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+        lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+        # Beyond these lengths the squares of float32 numbers overflow or, with the cosine, vanish.
+        if (lengths > _LONGEST).any() or (self.metric == "cosine" and (lengths < 1 / _LONGEST).any()):
+            least = f"{1 / _LONGEST:g}" if self.metric == "cosine" else "0"
+            wrong = lengths.max() if lengths.max() > _LONGEST else lengths.min()
+            raise ValueError(f"{name}: expected rows of a norm from {least} to {_LONGEST:g}, got {wrong:g}")
         return rows
 
 
