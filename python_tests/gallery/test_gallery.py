@@ -27,7 +27,7 @@ def people(count, dimensions=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
     names = [f"{STRANGE[i % len(STRANGE)]}/{i:05}" for i in range(count)]
     times = [None if i % 5 == 4 else START + timedelta(minutes=i) for i in range(count)]
-    return torch.randn(count, dimensions, generator=generator), {
+    return torch.randn(100, dimensions, generator=generator)[:count], {
         "names": names,
         "persons": [None if i % 3 == 2 else STRANGE[i % 7] for i in range(count)],
         "cameras": [i % 4 for i in range(count)],
@@ -123,7 +123,7 @@ def test_what_is_added_is_there_when_it_is_opened_again(location):
     assert timedelta(0) <= datetime.now(UTC) - record.added < timedelta(minutes=5)
     json.dumps(record.as_json())
     info = index.info()
-    assert (info["tracklets"], info["persons"], info["without_person"]) == (12, 7, 4)
+    assert (info["tracklets"], info["persons"], info["without_person"]) == (12, 6, 4)
     assert info["without_time"] == 2
     assert info["cameras"]["1"]["first"] == str(START + timedelta(minutes=1))
     assert index.location.address in repr(index) or "://" in repr(index)
@@ -220,8 +220,8 @@ NEW = {"names": ["a", "b"]}
         (torch.zeros(2, 6), {"names": ["a", ""]}, "names: expected 1 to 500 printable characters"),
         (torch.zeros(2, 6), {"names": ["a", "\0"]}, "names: expected 1 to 500 printable characters"),
         (torch.zeros(2, 6), {"names": ["a", "\udc80"]}, "names: expected 1 to 500 printable characters"),
-        (torch.zeros(2, 6), NEW | {"starts": [START, "2026-11-27T08:00"]}, "starts: expected a time with a zone"),
-        (torch.zeros(2, 6), NEW | {"starts": [START, "noon"]}, "starts: expected a time such as"),
+        (torch.zeros(2, 6), NEW | {"starts": [None, "2026-11-27T08:00"]}, "starts: expected a time with a zone"),
+        (torch.zeros(2, 6), NEW | {"starts": [None, "noon"]}, "starts: expected a time such as"),
         (torch.zeros(2, 6), NEW | {"starts": [START, None]}, "ends: expected an end not before the start of 'a'"),
         (
             torch.zeros(2, 6),

@@ -289,7 +289,7 @@ class Gallery:
             # Ordered by name, so that equal distances are too.
             order = sorted(range(len(piece)), key=lambda i: piece[i].name)
             items = torch.from_numpy(features[order])
-            places, distances = ops.top_k(rows, items, min(top + 1, len(piece)), self.metric)
+            distances, places = ops.top_k(rows, items, min(top + 1, len(piece)), self.metric)
             for number, (found, away) in enumerate(zip(places.tolist(), distances.tolist(), strict=True)):
                 for distance, i in zip(away, (order[place] for place in found), strict=True):
                     name = piece[i].name
@@ -320,7 +320,7 @@ class Gallery:
     ) -> tuple[list[int], np.ndarray]:
         """Order of the candidates without the query itself, and the float64 distances of all."""
         index = torch.arange(len(candidates.rows), device="cpu")
-        one, items = torch.from_numpy(query[None]), torch.from_numpy(np.ascontiguousarray(candidates.features))
+        one, items = torch.from_numpy(query[None]), torch.from_numpy(np.array(candidates.features))
         distances = (
             ops.pair_distances(one, items, torch.zeros_like(index), index, self.metric).numpy()
             if len(index)

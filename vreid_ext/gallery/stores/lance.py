@@ -16,6 +16,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from lancedb.expr import Expr, col, lit
+from lancedb.index import BTree, HnswSq
 
 from vreid_ext._lock import one_writer
 from vreid_ext.gallery.filters import And, Compare, Condition, In, Or
@@ -127,12 +128,11 @@ class LanceStore:
         with _errors(self._location):
             table = self._latest()
             table.optimize()
-            table.create_scalar_index("name", replace=True)
+            table.create_index("name", config=BTree())
             count = table.count_rows()
             if count < _LEAST_INDEXED:
                 return f"compacted; no approximate index below {_LEAST_INDEXED} tracklets"
-            metric = _METRICS[self.about["metric"]]
-            table.create_index(metric=metric, vector_column_name="feature", index_type="IVF_HNSW_SQ")
+            table.create_index("feature", config=HnswSq(distance_type=_METRICS[self.about["metric"]]))
             return "compacted; approximate index IVF_HNSW_SQ"
 
     def _read(self, where: Condition | None, columns: Sequence[str]) -> Iterator[Any]:
@@ -183,7 +183,7 @@ def _is_lance(folder: Path) -> bool:
 
 
 def _tables(database: Any) -> list[str]:
-    return list(database.table_names())
+    return list(database.list_tables().tables)
 
 
 def _writer(location: Location) -> AbstractContextManager[None]:

@@ -4,12 +4,14 @@ A gallery NAME is the table NAME_tracklets; its description is in the table vrei
 transaction. All values are parameters of the statements.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import psycopg
+from pgvector import Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -65,6 +67,7 @@ class PostgresStore:
     def __init__(self, location: Location) -> None:
         self._location, self._table = location, _table(location)
         self._connection = _connect(location)
+        weakref.finalize(self, self._connection.close)
         catalog = self._connection.execute("SELECT to_regclass('vreid_galleries')").fetchone()
         row = None
         if catalog and catalog[0]:
@@ -93,7 +96,7 @@ class PostgresStore:
         with _errors(self._location), self._connection.cursor().copy(statement) as copy:
             copy.set_types([*("text" if name in TEXT else "int8" for name in COLUMNS), "vector"])
             for row, feature in zip(rows, features):
-                copy.write_row([*row, feature])
+                copy.write_row([*row, Vector(feature)])
 
     def remove(self, where: Condition) -> int:
         condition, values = _condition(where)
@@ -129,7 +132,7 @@ class PostgresStore:
             else:
                 self._connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             cursor = self._connection.cursor(binary=True)
-            found = cursor.execute(statement, [query, *values, query]).fetchall()
+            found = cursor.execute(statement, [Vector(query), *values, Vector(query)]).fetchall()
         distances = np.array([row[-1] for row in found], np.float64)
         if self.about["metric"] == "euclidean":
             distances **= 2
@@ -159,7 +162,7 @@ class PostgresStore:
         """Rows and features of selected rows, whose last column is the feature."""
         features = np.empty((len(found), self.about["dimensions"]), np.float32)
         for number, row in enumerate(found):
-            features[number] = np.asarray(row[-1])
+            features[number] = row[-1].to_numpy()
         return [Row(*row[:-1]) for row in found], features
 
 
