@@ -1,11 +1,12 @@
 """Milvus through pymilvus: Milvus Lite in this process for a file, a server or a cluster for an address.
 
-A gallery NAME is the collection NAME_tracklets; its description is in the description of the collection. A write is
-one insert. Exhaustive searches need the FLAT index, which `create` chooses; there is no approximate one, because a
+A gallery NAME is the collection NAME_tracklets. Its description is the only row of NAME_about, because Milvus Lite keeps
+no descriptions of collections. A write is one insert. Exhaustive searches need the FLAT index, which `create` chooses; there is no approximate one, because a
 Milvus collection has one index per vector field.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -23,14 +24,23 @@ _LONGEST = 65_535  # bytes of a text column
 PIECE = 1000  # Milvus limits the bytes of an answer
 
 
+# Milvus Lite lacks a method that the iterator of pymilvus does not need; both report it as an error.
+for _logger in ("grpc._server", "pymilvus.client.iterator.query_iterator"):
+    logging.getLogger(_logger).addFilter(
+        lambda record: not record.getMessage().endswith(
+            ("Method not implemented!", "use client-side ts instead")
+        )
+    )
+
+
 def create(location: Location, about: dict[str, Any]) -> "MilvusStore":
     with _errors(location), _writer(location):
         client = MilvusClient(uri=location.address)
-        if client.has_collection(_collection(location)):
+        if _about(client, location) is not None:
             raise one_at(location)
-        schema = MilvusClient.create_schema(
-            auto_id=False, enable_dynamic_field=False, description=json.dumps(about)
-        )
+        for name in (_collection(location), _description(location)):
+            client.drop_collection(name)  # left by a process that died here
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         for name in COLUMNS:
             options: dict[str, Any] = {"max_length": _LONGEST} if name in TEXT else {}
             kind = DataType.VARCHAR if name in TEXT else DataType.INT64
@@ -41,6 +51,15 @@ def create(location: Location, about: dict[str, Any]) -> "MilvusStore":
         client.create_collection(
             _collection(location), schema=schema, index_params=index, consistency_level="Strong"
         )
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("about", DataType.VARCHAR, is_primary=True, max_length=_LONGEST)
+        schema.add_field("none", DataType.FLOAT_VECTOR, dim=2)  # a collection needs a vector
+        index = client.prepare_index_params()
+        index.add_index("none", index_type="FLAT", metric_type="L2")
+        client.create_collection(
+            _description(location), schema=schema, index_params=index, consistency_level="Strong"
+        )
+        client.insert(_description(location), [{"about": json.dumps(about), "none": [0.0, 0.0]}])
         return MilvusStore(location, client)
 
 
@@ -54,9 +73,10 @@ class MilvusStore:
 
     def __init__(self, location: Location, client: MilvusClient) -> None:
         self._location, self._client, self._name = location, client, _collection(location)
-        if not client.has_collection(self._name):
+        about = _about(client, location)
+        if about is None:
             raise none_at(location)
-        self.about: dict[str, Any] = json.loads(client.describe_collection(self._name)["description"])
+        self.about = about
         client.load_collection(self._name)
         self.versions = f"Milvus {client.get_server_version()}"
 
@@ -145,6 +165,20 @@ def _row(entity: Any) -> Row:
 
 def _collection(location: Location) -> str:
     return f"{location.name}_tracklets"
+
+
+def _description(location: Location) -> str:
+    return f"{location.name}_about"
+
+
+def _about(client: MilvusClient, location: Location) -> dict[str, Any] | None:
+    """What `create` was called with; None without a gallery."""
+    name = _description(location)
+    if not client.has_collection(name):
+        return None
+    client.load_collection(name)
+    rows = client.query(name, filter="about != ''", output_fields=["about"])
+    return json.loads(rows[0]["about"]) if rows else None
 
 
 def _writer(location: Location) -> AbstractContextManager[None]:
