@@ -42,10 +42,19 @@ def write_features(folder: Path, root: Path, *, metric: str = "cosine", **change
     generator = torch.Generator().manual_seed(0)
     centers = torch.eye(8)[: len(people)]
     features = torch.stack(
-        [centers[people.index(item.pid)] + 0.05 * torch.randn(8, generator=generator) for item in dataset.gallery]
+        [
+            centers[people.index(item.pid)] + 0.05 * torch.randn(8, generator=generator)
+            for item in dataset.gallery
+        ]
     )
     tracklets = [
-        {"name": item.name, "pid": item.pid, "camid": item.camid, "frames": len(item), "images": images_of(item)}
+        {
+            "name": item.name,
+            "pid": item.pid,
+            "camid": item.camid,
+            "frames": len(item),
+            "images": images_of(item),
+        }
         for item in dataset.gallery
     ]
     rows = list(range(len(tracklets)))

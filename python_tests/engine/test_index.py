@@ -54,7 +54,10 @@ def test_a_search_lists_what_a_search_in_the_folder_does(index, features):
     expected = search(read_split(features, "query"), read_split(features, "gallery"), 3)
     assert [
         (entry["query"], [(item["name"], item["distance"]) for item in entry["nearest"]]) for entry in lists
-    ] == [(entry["query"], [(item["name"], item["distance"]) for item in entry["nearest"]]) for entry in expected]
+    ] == [
+        (entry["query"], [(item["name"], item["distance"]) for item in entry["nearest"]])
+        for entry in expected
+    ]
     assert all(entry["exact"] for entry in lists)
 
 
@@ -84,7 +87,10 @@ def test_a_table_replaces_facts(index, features, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,persn\nAnna/gate/0000,B\n", r"expected the columns name, .*got 'persn'; did you mean 'person'\?"),
+        (
+            "name,persn\nAnna/gate/0000,B\n",
+            r"expected the columns name, .*got 'persn'; did you mean 'person'\?",
+        ),
         ("person\nB\n", "expected a column 'name'"),
         ("name,person\nAnna/gate/000,B\n", "line 2, got 'Anna/gate/000'; did you mean 'Anna/gate/000"),
         ("name,person\nAnna/gate/0000\n", "expected 2 cells in .*, line 2"),
@@ -107,7 +113,10 @@ def test_a_wrong_table_adds_nothing(index, features, tmp_path, text, message):
     ("options", "message"),
     [
         ({"starts": {None: "2026-11-27T12:00"}}, "start: expected a time with a zone"),
-        ({"starts": {"gat": "2026-11-27T12:00Z"}}, "start: expected one of the cameras gate, street, got 'gat'"),
+        (
+            {"starts": {"gat": "2026-11-27T12:00Z"}},
+            "start: expected one of the cameras gate, street, got 'gat'",
+        ),
         ({"starts": {None: "2026-11-27T12:00Z"}, "fps": 0.0}, "fps: expected a number of frames per second"),
         ({"split": "train"}, "split: expected one of"),
         ({"batch": 0}, "batch: expected at least 1"),
@@ -122,7 +131,9 @@ def test_wrong_options_add_nothing(index, features, options, message):
 
 def test_images_of_another_data_set(index, features, root):
     (root / "Anna/gate/0000/000009.jpg").write_bytes((root / "Anna/gate/0000/000000.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"^dataset-root: expected the data set .*without the images of 'Anna"):
+    with pytest.raises(
+        ValueError, match=r"^dataset-root: expected the data set .*without the images of 'Anna"
+    ):
         add_features(index, features)
 
 
@@ -145,7 +156,9 @@ def test_features_of_another_model(index, root, tmp_path, changes, message):
 
 def test_features_of_another_dimension(tmp_path, features):
     index = Gallery.create(tmp_path / "narrow", 5, model=MODEL)
-    with pytest.raises(ValueError, match=r"^features: expected features of dimensions 5, as in the index, got 8"):
+    with pytest.raises(
+        ValueError, match=r"^features: expected features of dimensions 5, as in the index, got 8"
+    ):
         add_features(index, features)
 
 
@@ -154,7 +167,9 @@ def test_a_threshold_of_another_model(index, tmp_path):
     file.write_text(json.dumps(threshold_content(0.2, 0.1, 0.3)))
     check_index_threshold(index, read_threshold(file))
     file.write_text(json.dumps(threshold_content(0.2, 0.1, 0.3, model={**MODEL, "weights": "xyz"})))
-    with pytest.raises(ValueError, match=r'^threshold: expected one for features of weights "abc", got one for "xyz"'):
+    with pytest.raises(
+        ValueError, match=r'^threshold: expected one for features of weights "abc", got one for "xyz"'
+    ):
         check_index_threshold(index, read_threshold(file))
     with pytest.raises(ValueError, match=r"^threshold: expected an index that states its model"):
         check_index_threshold(Gallery.create(tmp_path / "plain", 8), read_threshold(file))

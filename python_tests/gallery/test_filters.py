@@ -18,7 +18,8 @@ rows = st.builds(
     st.sampled_from(PEOPLE),
     st.sampled_from(["", "1", "2"]),
     st.one_of(
-        st.just((UNKNOWN, UNKNOWN)), st.tuples(*[st.sampled_from(MOMENTS)] * 2).map(lambda pair: tuple(sorted(pair)))
+        st.just((UNKNOWN, UNKNOWN)),
+        st.tuples(*[st.sampled_from(MOMENTS)] * 2).map(lambda pair: tuple(sorted(pair))),
     ),
     st.integers(0, 3),
 )
@@ -31,7 +32,9 @@ def quoted(text: str) -> str:
 TEXT_FIELDS, TIME_FIELDS = ["name", "person", "camera"], ["start", "end", "time"]
 SIGNS = ["=", "==", "!=", "<>", "<", "<=", ">", ">="]
 text_terms = st.one_of(
-    st.tuples(st.sampled_from(TEXT_FIELDS), st.sampled_from(["=", "!="]), st.sampled_from([*PEOPLE[1:], "1", "2"])),
+    st.tuples(
+        st.sampled_from(TEXT_FIELDS), st.sampled_from(["=", "!="]), st.sampled_from([*PEOPLE[1:], "1", "2"])
+    ),
     st.tuples(
         st.sampled_from(TEXT_FIELDS),
         st.sampled_from(["in", "not in"]),

@@ -15,11 +15,18 @@ import torch
 import vreid_ext
 from vreid_ext import ops
 from vreid_ext.gallery import Gallery, StoreError
-from vreid_ext.gallery.filters import parse
 from vreid_ext.gallery.stores import Location, parse_location
 
 START = datetime(2026, 11, 27, 8, tzinfo=UTC)
-STRANGE = ["O'Neil", 'a "b"', "x; DROP TABLE vreid_tracklets; --", "ümlaut 人", r"back\slash", "%s {p0} $1", "a--b"]
+STRANGE = [
+    "O'Neil",
+    'a "b"',
+    "x; DROP TABLE vreid_tracklets; --",
+    "ümlaut 人",
+    r"back\slash",
+    "%s {p0} $1",
+    "a--b",
+]
 
 
 def people(count, dimensions=6, seed=0):
@@ -61,7 +68,9 @@ def test_a_search_is_that_of_all_distances(location, metric, where):
     kept = [i for i, name in enumerate(facts["names"]) if name in selected]
     for query, answer in zip(queries, index.search(queries, 5, where), strict=True):
         row = torch.zeros(len(kept), dtype=torch.int64)
-        distances = ops.pair_distances(query[None], features, row, torch.tensor(kept, dtype=torch.int64), metric)
+        distances = ops.pair_distances(
+            query[None], features, row, torch.tensor(kept, dtype=torch.int64), metric
+        )
         nearest = sorted(zip(distances.tolist(), (facts["names"][i] for i in kept), strict=True))[:5]
         assert [(each.distance, each.record.name) for each in answer.found] == nearest
         assert answer.exact
@@ -79,7 +88,9 @@ def test_many_queries_in_one_pass_find_what_each_finds(location, metric, monkeyp
     names = [*facts["names"][:20], "another"]
     queries = torch.cat([features[:20], features[3:4]])
     together = index.search(queries, 7, "camera != 2", names=names)
-    alone = [index.search(q[None], 7, "camera != 2", names=[n])[0] for q, n in zip(queries, names, strict=True)]
+    alone = [
+        index.search(q[None], 7, "camera != 2", names=[n])[0] for q, n in zip(queries, names, strict=True)
+    ]
     assert together == alone
 
 
@@ -223,9 +234,17 @@ NEW = {"names": ["a", "b"]}
         (torch.zeros(2, 6), {"names": ["a", ""]}, "names: expected 1 to 500 printable characters"),
         (torch.zeros(2, 6), {"names": ["a", "\0"]}, "names: expected 1 to 500 printable characters"),
         (torch.zeros(2, 6), {"names": ["a", "\udc80"]}, "names: expected 1 to 500 printable characters"),
-        (torch.zeros(2, 6), NEW | {"starts": [None, "2026-11-27T08:00"]}, "starts: expected a time with a zone"),
+        (
+            torch.zeros(2, 6),
+            NEW | {"starts": [None, "2026-11-27T08:00"]},
+            "starts: expected a time with a zone",
+        ),
         (torch.zeros(2, 6), NEW | {"starts": [None, "noon"]}, "starts: expected a time such as"),
-        (torch.zeros(2, 6), NEW | {"starts": [START, None]}, "ends: expected an end not before the start of 'a'"),
+        (
+            torch.zeros(2, 6),
+            NEW | {"starts": [START, None]},
+            "ends: expected an end not before the start of 'a'",
+        ),
         (
             torch.zeros(2, 6),
             NEW | {"starts": [START] * 2, "ends": [START, START - timedelta(1)]},
@@ -296,7 +315,9 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
 
 def test_a_server_that_is_not_there():
     pytest.importorskip("psycopg", reason="needs the extra [gallery-postgresql]")
-    with pytest.raises(StoreError, match=r"^index: 'postgresql://me@127.0.0.1:1/x': PostgreSQL reports: [^\n]+$"):
+    with pytest.raises(
+        StoreError, match=r"^index: 'postgresql://me@127.0.0.1:1/x': PostgreSQL reports: [^\n]+$"
+    ):
         Gallery("postgresql://me:secret@127.0.0.1:1/x")
 
 
@@ -313,19 +334,31 @@ def test_locations(text, parsed):
     assert parse_location(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["qdrant://host", "postgresql://h/x#Gate", "milvus:x.db#a-b", "milvus:x.db#"])
+@pytest.mark.parametrize(
+    "text", ["qdrant://host", "postgresql://h/x#Gate", "milvus:x.db#a-b", "milvus:x.db#"]
+)
 def test_wrong_locations(text):
     with pytest.raises(ValueError, match=r"^index: expected .*, got"):
         parse_location(text)
 
 
 def test_a_password_is_not_shown():
-    assert str(Location("postgresql", "postgresql://me:secret@db:5432/x", "vreid")) == "postgresql://me@db:5432/x"
+    assert (
+        str(Location("postgresql", "postgresql://me:secret@db:5432/x", "vreid"))
+        == "postgresql://me@db:5432/x"
+    )
 
 
-@pytest.mark.parametrize(("location", "extra"), [("x", "gallery"), ("postgresql://h/x", "gallery-postgresql")])
+@pytest.mark.parametrize(
+    ("location", "extra"), [("x", "gallery"), ("postgresql://h/x", "gallery-postgresql")]
+)
 def test_an_engine_that_is_not_installed(location, extra, monkeypatch):
-    for module in ("lancedb", "psycopg", "vreid_ext.gallery.stores.lance", "vreid_ext.gallery.stores.postgres"):
+    for module in (
+        "lancedb",
+        "psycopg",
+        "vreid_ext.gallery.stores.lance",
+        "vreid_ext.gallery.stores.postgres",
+    ):
         monkeypatch.setitem(sys.modules, module, None)
         monkeypatch.delitem(sys.modules, module) if module.startswith("vreid") else None
     with pytest.raises(ModuleNotFoundError, match=rf"is not installed: pip install 'vreid-ext\[{extra}\]'"):
@@ -333,7 +366,10 @@ def test_an_engine_that_is_not_installed(location, extra, monkeypatch):
 
 
 def test_the_attribute_is_lazy():
-    code = "import sys, vreid_ext; assert 'vreid_ext.gallery' not in sys.modules; print(vreid_ext.Gallery.__name__)"
+    code = (
+        "import sys, vreid_ext; assert 'vreid_ext.gallery' not in sys.modules; "
+        "print(vreid_ext.Gallery.__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "Gallery\n"
     assert vreid_ext.Gallery is Gallery
@@ -352,7 +388,10 @@ for number in range(first, 10_000):
 
 
 def kill_while_adding(location, seconds, first):
-    """Kill a process that adds batches, `seconds` after it has opened the index; returns the acknowledged ones."""
+    """Kill a process that adds batches, `seconds` after it has opened the index.
+
+    Returns the acknowledged batches.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, location, str(first)], stdout=subprocess.PIPE, text=True
     )

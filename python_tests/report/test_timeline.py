@@ -40,7 +40,11 @@ def test_a_timeline_from_a_tracklet(footage):
     assert names(timeline) == ANNA
     assert [each.answer for each in timeline.sightings] == [None, "same", "same"]
     assert timeline.exact
-    assert [(stay.camera, stay.sightings) for stay in timeline.stays()] == [("gate", 1), ("street", 1), ("gate", 1)]
+    assert [(stay.camera, stay.sightings) for stay in timeline.stays()] == [
+        ("gate", 1),
+        ("street", 1),
+        ("gate", 1),
+    ]
     assert timeline.stays()[1].start - timeline.stays()[0].end == timedelta(seconds=29.8)
     assert timeline.conflicts() == []
     assert names(timeline_of(index, tracklet="Anna/gate/0000", where="camera = gate", top=1)) == ANNA[::2]
@@ -54,11 +58,13 @@ def test_a_timeline_from_a_query_and_of_a_person(footage):
     timeline = timeline_of(index, person="Bo's")
     assert names(timeline) == ["Bo's/gate/0001", "Bo's/street/0001"]
     assert timeline.exact is None
-    assert names(timeline_of(index, person="Bo's", where="camera = gate or camera = door")) == ["Bo's/gate/0001"]
+    assert names(timeline_of(index, person="Bo's", where="camera = gate or camera = door")) == [
+        "Bo's/gate/0001"
+    ]
 
 
 def test_two_cameras_at_one_time_are_a_conflict(tmp_path, footage):
-    index, features, _ = footage
+    _, features, _ = footage
     other = create_index(tmp_path / "index", features)
     add_features(other, features, starts={"gate": "2026-11-27T12:00:01Z", "street": "2026-11-27T12:00:00Z"})
     ((one, two),) = timeline_of(other, person="Bo's").conflicts()
@@ -93,7 +99,9 @@ def test_a_query_name_that_is_not_there(footage):
 def test_the_page(footage, tmp_path):
     index, _, threshold = footage
     page = tmp_path / "who.html"
-    result = report_timeline(index, page, tracklet="Anna/gate/0000", threshold=threshold, zone="Europe/Berlin")
+    result = report_timeline(
+        index, page, tracklet="Anna/gate/0000", threshold=threshold, zone="Europe/Berlin"
+    )
     assert [each["name"] for each in result["sightings"]] == ANNA
     text = page.read_text()
     assert "2026-11-27 13:01:30, 0.2 s" in text
@@ -103,7 +111,7 @@ def test_the_page(footage, tmp_path):
 
 
 def test_a_page_without_pictures_and_times(footage, tmp_path):
-    index, features, _ = footage
+    _, features, _ = footage
     other = create_index(tmp_path / "index", features)
     add_features(other, features)
     for record in other.records():
@@ -126,7 +134,9 @@ def test_the_page_in_a_browser(footage, tmp_path, scheme):
         tab.on("request", lambda request: request.url.startswith("file:") or complaints.append(request.url))
         tab.goto(Path(page).as_uri())
         assert tab.locator(".sightings li").count() == 6
-        widths = tab.eval_on_selector_all(".sightings img", "images => images.map(image => image.naturalWidth)")
+        widths = tab.eval_on_selector_all(
+            ".sightings img", "images => images.map(image => image.naturalWidth)"
+        )
         assert widths == [3 * 64] * 6
         tab.locator(".lanes a").nth(2).click()
         assert tab.evaluate("location.hash") == "#s2"

@@ -22,11 +22,11 @@ Index = Annotated[str, typer.Argument(metavar="INDEX", help="A folder, or the ad
 Features = Annotated[Path, typer.Argument(metavar="FEATURES", help="A folder of `vreid extract`.")]
 Where = Annotated[
     str | None,
-    typer.Option(help="Filter, such as \"camera != 3 and time between 2026-11-27T08:00Z and 2026-11-27T09:00Z\"."),
+    typer.Option(
+        help='Filter, such as "camera != 3 and time between 2026-11-27T08:00Z and 2026-11-27T09:00Z".'
+    ),
 ]
-KnownThreshold = Annotated[
-    Path | None, typer.Option(help="A threshold of `vreid calibrate`, or its folder.")
-]
+KnownThreshold = Annotated[Path | None, typer.Option(help="A threshold of `vreid calibrate`, or its folder.")]
 Approximate = Annotated[
     bool, typer.Option("--approximate", help="Use the approximate index of `vreid index optimize`.")
 ]
@@ -66,7 +66,9 @@ def add(
     ] = None,
     facts: Annotated[
         Path | None,
-        typer.Option(help="CSV file: name, and any of person, camera, start, end, frames, which it replaces."),
+        typer.Option(
+            help="CSV file: name, and any of person, camera, start, end, frames, which it replaces."
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Put before each name, such as 2026-11-27/.")] = "",
     batch: Annotated[int, typer.Option(help="Number of tracklets per write.")] = 10_000,
@@ -103,7 +105,11 @@ def remove(
 
     opened = Gallery(index)
     count = opened.count(where) if dry_run else opened.remove(where)
-    result = {"index": str(opened.location), "found" if dry_run else "removed": count, "tracklets": len(opened)}
+    result = {
+        "index": str(opened.location),
+        "found" if dry_run else "removed": count,
+        "tracklets": len(opened),
+    }
     said = "would be removed" if dry_run else "removed"
     emit(as_json, result, f"{count} tracklets {said}, {len(opened)} in {opened.location}")
 
@@ -166,7 +172,9 @@ def optimize(index: Index, as_json: Json = False) -> None:
     emit(as_json, {"index": str(opened.location), "result": done}, f"{opened.location}: {done}")
 
 
-@index.command(epilog="Example: vreid index timeline people --tracklet gate-unknown0007/gate/0007 --out who.html")
+@index.command(
+    epilog="Example: vreid index timeline people --tracklet gate-unknown0007/gate/0007 --out who.html"
+)
 def timeline(
     index: Index,
     out: Annotated[Path, typer.Option(help="The page, NAME.html.")],

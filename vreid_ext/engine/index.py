@@ -132,7 +132,8 @@ def search_index(
     if threshold is not None:
         check_index_threshold(index, threshold)
     names = [_name(query, tracklet["name"]) for tracklet in query.tracklets]
-    answers = index.search(np.asarray(query.features[:]), top, where, names=names, exhaustive=exhaustive)  # type: ignore[index]
+    features = np.asarray(query.features[:])  # type: ignore[index]
+    answers = index.search(features, top, where, names=names, exhaustive=exhaustive)
     lists = [_listed(name, answer, threshold) for name, answer in zip(names, answers, strict=True)]
     if threshold is None:
         return lists, []
@@ -172,7 +173,8 @@ def check_model(index: Gallery, split: Split) -> None:
     if different := first_difference(facts, stored):
         key, mine, theirs = different
         raise ValueError(
-            f"features: expected features of {key} {theirs}, as in the index, got {mine} in {str(split.folder)!r}"
+            f"features: expected features of {key} {theirs}, as in the index, got {mine} in "
+            f"{str(split.folder)!r}"
         )
 
 
@@ -180,7 +182,7 @@ def check_index_threshold(index: Gallery, threshold: Threshold) -> None:
     """Check that a threshold is for the features of an index.
 
     Raises:
-        ValueError: it is for another model, metric or dimension, or the index does not say which model it has.
+        ValueError: it is for another model, metric or dimension, or the index does not state its model.
     """
     if index.model is None:
         raise ValueError("threshold: expected an index that states its model, got one without")
@@ -250,7 +252,9 @@ def _labels(split: Split, tracklet: Mapping[str, Any]) -> Facts:
     assert split.manifest is not None
     dataset = split.manifest["identity"]["dataset.name"]
     name, pid = _name(split, tracklet["name"]), tracklet["pid"]
-    if dataset == "tracklet_folder":  # person/camera/tracklet or person/tracklet; numbers depend on the folder
+    if (
+        dataset == "tracklet_folder"
+    ):  # person/camera/tracklet or person/tracklet; numbers depend on the folder
         person, *rest = name.split("/")
         camera = rest[0] if len(rest) == 2 else None
         unnamed = camera is not None and re.fullmatch(rf"{re.escape(camera)}-unknown\d{{4,}}", person)
@@ -349,13 +353,19 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                         f"did you mean {near!r}?"
                     )
             if "name" not in columns:
-                raise ValueError(f"facts: expected a column 'name' in {path}, got {', '.join(columns) or 'none'}")
+                raise ValueError(
+                    f"facts: expected a column 'name' in {path}, got {', '.join(columns) or 'none'}"
+                )
             for row in reader:
                 if None in row or None in row.values():
-                    raise ValueError(f"facts: expected {len(columns)} cells in {path}, line {reader.line_num}")
+                    raise ValueError(
+                        f"facts: expected {len(columns)} cells in {path}, line {reader.line_num}"
+                    )
                 yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"facts: expected a CSV file, got {str(path)!r}, which cannot be read: {error}") from error
+        raise ValueError(
+            f"facts: expected a CSV file, got {str(path)!r}, which cannot be read: {error}"
+        ) from error
 
 
 def _check_unique(known: Sequence[Facts]) -> None:

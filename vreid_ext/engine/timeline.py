@@ -43,12 +43,11 @@ class Stay(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """
-    Attributes:
-        query: what was searched.
-        sightings: by time; those of unknown time come last.
-        exact: whether all tracklets that meet the filter were compared; None without a comparison.
-        notes: one sentence for each thing to know.
+    """Attributes:
+    query: what was searched.
+    sightings: by time; those of unknown time come last.
+    exact: whether all tracklets that meet the filter were compared; None without a comparison.
+    notes: one sentence for each thing to know.
     """
 
     query: str
@@ -100,7 +99,9 @@ def timeline_of(
     """
     given = [key for key, value in (("tracklet", tracklet), ("person", person), ("query", query)) if value]
     if len(given) != 1:
-        raise ValueError(f"query: expected one of tracklet, person and query, got {' and '.join(given) or 'none'}")
+        raise ValueError(
+            f"query: expected one of tracklet, person and query, got {' and '.join(given) or 'none'}"
+        )
     if (query is None) != (name is None):
         raise ValueError("name: expected the name of a tracklet together with a folder of queries")
     if person is not None:
@@ -129,7 +130,11 @@ def timeline_of(
             sightings.append(Sighting(record, distance, said))
     sightings.sort(key=lambda each: (each.record.start or _LATEST, each.record.name))
     notes = _notes([each.record for each in sightings])
-    if threshold is not None and len(answer.found) == top and threshold.answer(answer.found[-1].distance) != NOT:
+    if (
+        threshold is not None
+        and len(answer.found) == top
+        and threshold.answer(answer.found[-1].distance) != NOT
+    ):
         notes.append(f"more than {top} tracklets are near enough; the nearest {top} are shown")
     return Timeline(title, sightings, answer.exact, notes)
 
@@ -146,6 +151,9 @@ def _overlaps(sightings: Sequence[Sighting]) -> Iterator[tuple[Sighting, Sightin
         assert each.record.start is not None
         open_ = [other for other in open_ if other.record.end >= each.record.start]  # type: ignore[operator]
         for other in open_:
-            if None not in (each.record.camera, other.record.camera) and each.record.camera != other.record.camera:
+            if (
+                None not in (each.record.camera, other.record.camera)
+                and each.record.camera != other.record.camera
+            ):
                 yield other, each
         open_.append(each)

@@ -6,16 +6,16 @@
                 FIELD [not] between VALUE and VALUE     both ends included
                 FIELD is [not] unknown
     FIELD       name, person, camera: text; frames: a number; start, end, added: times; time: see below
-    VALUE       a word, or text in single or double quotes, in which a doubled quote is one; times are ISO 8601
-                with a zone
+    VALUE       a word, or text in single or double quotes, in which a doubled quote is one; times are
+                ISO 8601 with a zone
 
-A tracklet lasts from `start` to `end`. A comparison with `time` holds if it holds for a moment of the tracklet:
-`time between A and B` selects the tracklets that overlap the interval.
+A tracklet lasts from `start` to `end`. A comparison with `time` holds if it holds for a moment of the
+tracklet: `time between A and B` selects the tracklets that overlap the interval.
 
 A comparison with an unknown value does not hold, and neither does its negation.
 
 `parse` returns a tree without `not`, in terms of the stored columns, where an unknown value is "" or 0 or
-`times.UNKNOWN`. A store translates its four types, and passes all values as parameters or as checked literals.
+`times.UNKNOWN`. A store translates its four types, and passes all values as parameters or typed literals.
 """
 
 import re
@@ -60,16 +60,16 @@ _NEGATED: dict[Operator, Operator] = {"=": "!=", "!=": "=", "<": ">=", ">=": "<"
 _OPERATORS: dict[str, Operator] = {"==": "=", "<>": "!=", **{each: each for each in _NEGATED}}
 _KEYWORDS = {"and", "or", "not", "in", "between", "is", "unknown"}
 _TOKEN = re.compile(
-    r"\s*(?:(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s'\"()<>=!,]+))"
+    r"\s*(?:(?P<quoted>'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")"
+    r"|(?P<sign><=|>=|!=|<>|==|[=<>(),])|(?P<word>[^\s'\"()<>=!,]+))"
 )
 
 
 class _Field(NamedTuple):
-    """
-    Attributes:
-        kind: of the values.
-        column: None for `time`, which is two columns.
-        known: holds if the value is known.
+    """Attributes:
+    kind: of the values.
+    column: None for `time`, which is two columns.
+    known: holds if the value is known.
     """
 
     kind: Literal["text", "number", "time"]

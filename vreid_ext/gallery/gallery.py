@@ -40,7 +40,8 @@ class Answer(NamedTuple):
 
     Attributes:
         found: nearest first; equal distances are ordered by name.
-        exact: all tracklets that meet the filter were compared, and no rounding error can have changed the list.
+        exact: all tracklets that meet the filter were compared, and no rounding error can have changed the
+            list.
     """
 
     found: list[Found]
@@ -57,8 +58,8 @@ class Added(NamedTuple):
 class Gallery:
     """An index of tracklets that persists, grows, and is searched with filters.
 
-    The tracklets are kept by an existing engine (`vreid_ext.gallery.stores`). Several processes may read while
-    one writes. A call that has returned is durable against the death of the process.
+    The tracklets are kept by an existing engine (`vreid_ext.gallery.stores`). Several processes may read
+    while one writes (Milvus Lite: one process only). A call that has returned is durable against the death of the process.
 
     Args:
         location: a folder (LanceDB), `lancedb:URI`, `postgresql://HOST/DATABASE[#NAME]`, `milvus:FILE.db` or
@@ -81,7 +82,8 @@ class Gallery:
         self._about = self._store.about
         if self._about.get("format") != FORMAT:
             raise ValueError(
-                f"index: expected format {FORMAT}, got {self._about.get('format')!r} in {str(self.location)!r}; "
+                f"index: expected format {FORMAT}, got {self._about.get('format')!r} in "
+                f"{str(self.location)!r}; "
                 "it was written by another version of vreid_ext"
             )
         self.dimensions: int = self._about["dimensions"]
@@ -144,8 +146,8 @@ class Gallery:
     ) -> Added:
         """Add tracklets: all of them or, after an error or if the process is killed, none.
 
-        A tracklet that is there already, with the same feature and facts, is counted and left as it is, so the
-        same call may be repeated.
+        A tracklet that is there already, with the same feature and facts, is counted and left as it is, so
+        the same call may be repeated.
 
         Args:
             features: (n,D), finite.
@@ -219,8 +221,9 @@ class Gallery:
     ) -> list[Answer]:
         """The nearest tracklets of every query among those that meet a filter.
 
-        The store proposes candidates by float32 distances, and `ops.pair_distances` computes their order. If a
-        rounding error could hide a nearer tracklet behind the last candidate, more are requested.
+        For a few queries the store proposes candidates by float32 distances, and `ops.pair_distances`
+        computes their order; if a rounding error could hide a nearer tracklet behind the last candidate, more
+        are requested. Many queries are compared with all features in one pass (`ops.top_k`).
 
         Args:
             queries: (Q,D).

@@ -15,7 +15,26 @@ from vreid_ext.gallery import Gallery
 from vreid_ext.report.strips import CELL, strip_frames, strip_name, write_strips
 from vreid_ext.report.templates import template
 
-_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400]  # seconds
+_STEPS = [
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10800,
+    21600,
+    43200,
+    86400,
+]  # seconds
 _TICKS = 8
 
 
@@ -56,7 +75,8 @@ def report_timeline(
     with one_writer("out", page):
         _write(page, found, index, local, zone, threshold)
     sightings = [
-        {**each.record.as_json(), "distance": each.distance, "answer": each.answer} for each in found.sightings
+        {**each.record.as_json(), "distance": each.distance, "answer": each.answer}
+        for each in found.sightings
     ]
     conflicts = [[one.record.name, other.record.name] for one, other in found.conflicts()]
     return {

@@ -166,7 +166,8 @@ def open_store(location: Location) -> Store:
 
 def none_at(location: Location) -> ValueError:
     return ValueError(
-        f"index: expected an index, got {str(location)!r}, which has none; create it with `vreid index create`"
+        f"index: expected an index, got {str(location)!r}, which has none; create it with "
+        "`vreid index create`"
     )
 
 

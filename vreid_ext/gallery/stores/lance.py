@@ -8,7 +8,7 @@ import functools
 import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from vreid_ext._lock import one_writer
 from vreid_ext.gallery.filters import And, Compare, Condition, In, Or
 from vreid_ext.gallery.rows import COLUMNS, TEXT, Row
 from vreid_ext.gallery.stores import (
-    LANCE_TABLE, PIECE, Candidates, Location, StoreError, none_at, one_at, one_line,
+    LANCE_TABLE,
+    PIECE,
+    Candidates,
+    Location,
+    StoreError,
+    none_at,
+    one_at,
+    one_line,
 )
 
 _TABLE = Path(LANCE_TABLE).stem
@@ -84,7 +91,10 @@ class LanceStore:
 
     def add(self, rows: Sequence[Row], features: np.ndarray) -> None:
         columns = [list(column) for column in zip(*rows)]
-        arrays = [pa.array(values, pa.string() if name in TEXT else pa.int64()) for name, values in zip(COLUMNS, columns)]
+        arrays = [
+            pa.array(values, pa.string() if name in TEXT else pa.int64())
+            for name, values in zip(COLUMNS, columns)
+        ]
         flat = pa.array(features.reshape(-1), pa.float32())
         arrays.append(pa.FixedSizeListArray.from_arrays(flat, features.shape[1]))
         with _errors(self._location):
@@ -191,14 +201,12 @@ def _writer(location: Location) -> AbstractContextManager[None]:
     return nullcontext() if folder is None else one_writer("index", folder)
 
 
-class _errors:
+@contextmanager
+def _errors(location: Location) -> Iterator[None]:
     """Turn errors of LanceDB into `StoreError`, one line."""
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (RuntimeError, OSError, pa.ArrowException)) and not isinstance(error, StoreError):
-            raise StoreError(f"index: {str(self._location)!r}: LanceDB reports: {one_line(error)}") from error
+    try:
+        yield
+    except StoreError:
+        raise
+    except (RuntimeError, OSError, pa.ArrowException) as error:
+        raise StoreError(f"index: {str(location)!r}: LanceDB reports: {one_line(error)}") from error

@@ -1,8 +1,8 @@
 """Milvus through pymilvus: Milvus Lite in this process for a file, a server or a cluster for an address.
 
-A gallery NAME is the collection NAME_tracklets. Its description is the only row of NAME_about, because Milvus Lite keeps
-no descriptions of collections. A write is one insert. Exhaustive searches need the FLAT index, which `create` chooses; there is no approximate one, because a
-Milvus collection has one index per vector field.
+A gallery NAME is the collection NAME_tracklets. Its description is the only row of NAME_about, because Milvus
+Lite keeps no descriptions of collections. A write is one insert. Exhaustive searches need the FLAT index, which
+`create` chooses; there is no approximate one, because a collection has one index per vector field.
 """
 
 import json
@@ -27,8 +27,8 @@ PIECE = 1000  # Milvus limits the bytes of an answer
 # Milvus Lite lacks a method that the iterator of pymilvus does not need; both report it as an error.
 for _logger in ("grpc._server", "pymilvus.client.iterator.query_iterator"):
     logging.getLogger(_logger).addFilter(
-        lambda record: not record.getMessage().endswith(
-            ("Method not implemented!", "use client-side ts instead")
+        lambda record: (
+            not record.getMessage().endswith(("Method not implemented!", "use client-side ts instead"))
         )
     )
 
@@ -143,7 +143,7 @@ def _filter(where: Condition | None) -> str:
 
 
 def _expression(condition: Condition) -> str:
-    """Milvus Lite has no parameters, so values are literals of the expression language, escaped as in JSON."""
+    """Milvus Lite has no parameters, so values are literals of the expression language, as in JSON."""
     match condition:
         case Compare(column, operator, value):
             return f"{column} {'==' if operator == '=' else operator} {_literal(value)}"

@@ -50,9 +50,7 @@ def create(location: Location, about: dict[str, Any]) -> "PostgresStore":
             # Features have random digits, which compression only slows down.
             storage = "ALTER TABLE {} ALTER COLUMN feature SET STORAGE EXTERNAL"
             connection.execute(sql.SQL(storage).format(_table(location)))
-            connection.execute(
-                "INSERT INTO vreid_galleries VALUES (%s, %s)", [location.name, Jsonb(about)]
-            )
+            connection.execute("INSERT INTO vreid_galleries VALUES (%s, %s)", [location.name, Jsonb(about)])
         return PostgresStore(location)
 
 
@@ -123,9 +121,9 @@ class PostgresStore:
     ) -> Candidates:
         condition, values = _condition(where)
         distance = sql.SQL(f"feature {_DISTANCE[self.about['metric']]} %s")
-        statement = sql.SQL("SELECT {}, feature, {} AS distance FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
-            _columns(), distance, self._table, condition, distance, sql.Literal(count)
-        )
+        statement = sql.SQL(
+            "SELECT {}, feature, {} AS distance FROM {} WHERE {} ORDER BY {} LIMIT {}"
+        ).format(_columns(), distance, self._table, condition, distance, sql.Literal(count))
         with _errors(self._location), self._connection.transaction():
             if exhaustive:
                 self._connection.execute("SET LOCAL enable_indexscan = off")
@@ -152,11 +150,14 @@ class PostgresStore:
     def _read(self, where: Condition | None, columns: sql.Composable) -> Iterator[list[Any]]:
         condition, values = _condition(where)
         statement = sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, self._table, condition)
-        with _errors(self._location), self._connection.transaction():
-            with self._connection.cursor("pieces", binary=True) as cursor:
-                cursor.execute(statement, values)
-                while found := cursor.fetchmany(PIECE):
-                    yield found
+        with (
+            _errors(self._location),
+            self._connection.transaction(),
+            self._connection.cursor("pieces", binary=True) as cursor,
+        ):
+            cursor.execute(statement, values)
+            while found := cursor.fetchmany(PIECE):
+                yield found
 
     def _split(self, found: Sequence[Sequence[Any]]) -> tuple[list[Row], np.ndarray]:
         """Rows and features of selected rows, whose last column is the feature."""
