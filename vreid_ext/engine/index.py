@@ -242,7 +242,8 @@ def _facts_of(
         origin = origins.get(each.camera, origins.get(None))
         if origin is not None:
             rate = fps if fps is not None else rates.get(each.camera or "", rates.get(""))
-            each = each._replace(**_period(files, origin, rate))
+            start, end = _period(files, origin, rate)
+            each = each._replace(start=start, end=end)
         result.append(each)
     return result, notes
 
@@ -293,14 +294,14 @@ def _images(split: Split, root: str | Path | None) -> tuple[list[tuple[str, ...]
         match = found.get((tracklet["name"], tracklet["images"]))
         if match is None:
             raise ValueError(
-                f"dataset-root: expected the data set of the features, got {str(base)!r} without the images of "
-                f"{tracklet['name']!r}"
+                f"dataset-root: expected the data set of the features, got {str(base)!r} without the "
+                f"images of {tracklet['name']!r}"
             )
         images.append(tuple(match.paths))
     return images, Path(base), []
 
 
-def _period(files: Sequence[str], origin: int, rate: float | None) -> dict[str, str]:
+def _period(files: Sequence[str], origin: int, rate: float | None) -> tuple[str, str]:
     """Start and end of a tracklet whose files end in frame numbers."""
     if rate is None or not 0 < rate < float("inf"):
         raise ValueError(
@@ -314,7 +315,7 @@ def _period(files: Sequence[str], origin: int, rate: float | None) -> dict[str, 
             raise ValueError(f"start: expected image names that end in frame numbers, got {file!r}")
         numbers.append(int(match[1]))
     start, end = (str(moment(origin + round(number / rate * 1e6))) for number in numbers)
-    return {"start": start, "end": end}
+    return start, end
 
 
 def _replaced(known: Sequence[Facts], path: Path) -> list[Facts]:

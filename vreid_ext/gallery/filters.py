@@ -78,7 +78,7 @@ class _Field(NamedTuple):
 
 
 def _column(kind: Literal["text", "number", "time"], column: Column) -> _Field:
-    unknown: Value = {"text": "", "number": 0, "time": UNKNOWN}[kind]
+    unknown: Value = "" if kind == "text" else 0 if kind == "number" else UNKNOWN
     return _Field(kind, column, Compare(column, "!=", unknown))
 
 
@@ -177,7 +177,7 @@ class _Parser:
             low = self._value(field)
             self._require("and")
             high = self._value(field)
-            if field.kind == "text" or low > high:  # type: ignore[operator]  both are of the field's kind
+            if not (isinstance(low, int) and isinstance(high, int) and low <= high):
                 raise ValueError(
                     "where: expected two numbers or times in ascending order after `between` at character "
                     f"{position.position + 1}"

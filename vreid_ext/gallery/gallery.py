@@ -59,7 +59,8 @@ class Gallery:
     """An index of tracklets that persists, grows, and is searched with filters.
 
     The tracklets are kept by an existing engine (`vreid_ext.gallery.stores`). Several processes may read
-    while one writes (Milvus Lite: one process only). A call that has returned is durable against the death of the process.
+    while one writes (Milvus Lite: one process only).
+    A call that has returned is durable against the death of the process.
 
     Args:
         location: a folder (LanceDB), `lancedb:URI`, `postgresql://HOST/DATABASE[#NAME]`, `milvus:FILE.db` or
@@ -419,7 +420,7 @@ def _rows(
     }  # fmt: skip
     for key, values in given.items():
         if isinstance(values, str) or (values is not None and len(values) != count):
-            got = "text" if isinstance(values, str) else len(values)  # type: ignore[arg-type]
+            got = "text" if isinstance(values, str) else len(values)
             raise ValueError(f"{key}: expected {count}, one for each feature, got {got}")
     added, seen, rows = now(), set(), []
     for number in range(count):

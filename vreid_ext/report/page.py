@@ -154,8 +154,8 @@ def write_page(
         for label, other in (beside or {}).items()
         for row in other["rows"]
     ]
-    filters = {"in_percent": in_percent, "rate": percent, "rates": interval_percent}
-    content = template("page.html", **filters).render(
+    page_template = template("page.html", in_percent=in_percent, rate=percent, rates=interval_percent)
+    content = page_template.render(
         title=f"{result['recipe']} on {result['dataset']}",
         result=result,
         rows=rows,

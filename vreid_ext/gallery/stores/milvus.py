@@ -1,8 +1,8 @@
 """Milvus through pymilvus: Milvus Lite in this process for a file, a server or a cluster for an address.
 
-A gallery NAME is the collection NAME_tracklets. Its description is the only row of NAME_about, because Milvus
-Lite keeps no descriptions of collections. A write is one insert. Exhaustive searches need the FLAT index, which
-`create` chooses; there is no approximate one, because a collection has one index per vector field.
+A gallery NAME is the collection NAME_tracklets. Its description is the only row of NAME_about, because
+Milvus Lite keeps no descriptions of collections. A write is one insert. Exhaustive searches need the FLAT
+index, which `create` chooses; there is no approximate one, because a collection has one index per vector.
 """
 
 import json

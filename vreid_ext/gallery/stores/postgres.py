@@ -77,7 +77,7 @@ class PostgresStore:
         self.about: dict[str, Any] = row[0]
         query = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
         server = self._connection.info.parameter_status("server_version")
-        self.versions = f"PostgreSQL {server}, pgvector {self._connection.execute(query).fetchone()[0]}"  # type: ignore[index]
+        self.versions = f"PostgreSQL {server}, pgvector {self._connection.execute(query).fetchone()[0]}"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -106,7 +106,7 @@ class PostgresStore:
         condition, values = _condition(where)
         with _errors(self._location):
             statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._table, condition)
-            return int(self._connection.execute(statement, values).fetchone()[0])  # type: ignore[index]
+            return int(self._connection.execute(statement, values).fetchone()[0])
 
     def rows(self, where: Condition | None) -> Iterator[list[Row]]:
         for found in self._read(where, _columns()):
@@ -178,9 +178,10 @@ def _condition(where: Condition | None) -> tuple[sql.Composable, list[Any]]:
         case In(column, values):
             return sql.SQL("{} = ANY(%s)").format(sql.Identifier(column)), [list(values)]
         case And(parts) | Or(parts):
-            conditions, values = zip(*map(_condition, parts))
+            found = list(map(_condition, parts))
             word = sql.SQL(" AND " if isinstance(where, And) else " OR ")
-            return sql.SQL("({})").format(word.join(conditions)), [each for some in values for each in some]
+            condition = sql.SQL("({})").format(word.join(each for each, _ in found))
+            return condition, [value for _, some in found for value in some]
 
 
 def _columns() -> sql.Composed:
