@@ -308,6 +308,26 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
     ]
 
 
+def engines(link: Callable[[Path], str]) -> list[str]:
+    """The engines of a gallery, measured by benchmarks/gallery.py."""
+    file = RESULTS / "gallery" / "engines.json"
+    lines = [
+        f"`python benchmarks/gallery.py`, [rows]({link(file)}):",
+        "",
+        "| engine | rows | write | query | with filter | ids of brute force "
+        "| first query of a process | on disk | installed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        exact = "all" if row["query_exact"] and row["filtered_exact"] else "not all"
+        lines.append(
+            f"| {row['engine']} | {row['rows']:,} | {row['write_s']:.3g} s | {row['query_ms']:.0f} ms "
+            f"| {row['filtered_ms']:.0f} ms | {exact} | {row['first_query_s']:.2g} s "
+            f"| {row['disk_bytes'] / 1e6:.0f} MB | {row['install_bytes'] / 1e6:.0f} MB |"
+        )
+    return lines
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -325,10 +345,12 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return summary(shown, link)
         if name == "plan":
             return plan(shown)
+        if name == "engines":
+            return engines(link)
         if name.startswith("accuracy "):
             return accuracy(*name.split()[1:], link)
         if name not in TABLES:
-            raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan']}, got {name!r}")
+            raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan', 'engines']}, got {name!r}")
         lines = []
         for run in shown[name]:
             lines += [f"{_machine(run)}; {run.version} ([rows]({link(run.file)})).", ""]
