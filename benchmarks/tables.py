@@ -248,6 +248,9 @@ def summary(shown: dict[str, list[Run]], link: Callable[[Path], str]) -> list[st
     return markdown(heading, lines)
 
 
+# Tables of benchmarks/gallery.py and their files.
+ENGINES = {"engines": "engines", "engine of 10^6": "million"}
+
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
 
@@ -308,9 +311,9 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
     ]
 
 
-def engines(link: Callable[[Path], str]) -> list[str]:
-    """The engines of a gallery, measured by benchmarks/gallery.py."""
-    file = RESULTS / "gallery" / "engines.json"
+def engines(name: str, link: Callable[[Path], str]) -> list[str]:
+    """The engines of a gallery, measured by benchmarks/gallery.py; a figure that is missing is left out."""
+    file = RESULTS / "gallery" / f"{name}.json"
     lines = [
         f"`python benchmarks/gallery.py`, [rows]({link(file)}):",
         "",
@@ -320,10 +323,12 @@ def engines(link: Callable[[Path], str]) -> list[str]:
     ]
     for row in json.loads(file.read_text(encoding="utf-8")):
         exact = "all" if row["query_exact"] and row["filtered_exact"] else "not all"
+        write, first = (f"{row[key]:.2g} s" if key in row else "" for key in ("write_s", "first_query_s"))
+        size = f"{row['install_bytes'] / 1e6:.0f} MB" if "install_bytes" in row else ""
         lines.append(
-            f"| {row['engine']} | {row['rows']:,} | {row['write_s']:.3g} s | {row['query_ms']:.0f} ms "
-            f"| {row['filtered_ms']:.0f} ms | {exact} | {row['first_query_s']:.2g} s "
-            f"| {row['disk_bytes'] / 1e6:.0f} MB | {row['install_bytes'] / 1e6:.0f} MB |"
+            f"| {row['engine']} | {row['rows']:,} | {write} | {row['query_ms']:.0f} ms "
+            f"| {row['filtered_ms']:.0f} ms | {exact} | {first} "
+            f"| {row['disk_bytes'] / 1e6:.0f} MB | {size} |"
         )
     return lines
 
@@ -345,12 +350,14 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return summary(shown, link)
         if name == "plan":
             return plan(shown)
-        if name == "engines":
-            return engines(link)
+        if name in ENGINES:
+            return engines(ENGINES[name], link)
         if name.startswith("accuracy "):
             return accuracy(*name.split()[1:], link)
         if name not in TABLES:
-            raise ValueError(f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan', 'engines']}, got {name!r}")
+            raise ValueError(
+                f"{page.name}: expected a table of {[*TABLES, 'summary', 'plan', *ENGINES]}, got {name!r}"
+            )
         lines = []
         for run in shown[name]:
             lines += [f"{_machine(run)}; {run.version} ([rows]({link(run.file)})).", ""]

@@ -42,7 +42,7 @@ def test_every_table_stands_once(tables):
         for file in (tables["RESULTS"] / "accuracy").glob("*.json")
         for condition in ("clean", "corrupted")
     ]
-    assert sorted(found) == sorted([*tables["TABLES"], "summary", "plan", "engines", *accuracy])
+    assert sorted(found) == sorted([*tables["TABLES"], "summary", "plan", *tables["ENGINES"], *accuracy])
 
 
 def test_pictures_are_those_of_the_rows(tables):

@@ -390,15 +390,18 @@ def kills(location, count, seed):
     Gallery.create(location, 6)
     random = np.random.default_rng(seed)
     acknowledged, first, unacknowledged = [], 0, 0
-    for _ in range(count):
+    for number in range(1, count + 1):
         now = kill_while_adding(location, random.uniform(0.02, 0.6), first)
         acknowledged += now
         batches = check_after_kill(location, acknowledged)
         unacknowledged += len(set(batches) - set(acknowledged))
         acknowledged = sorted(batches)
         first = max(batches, default=-1) + 1
+        print(
+            f"{number} kills: {len(batches)} batches, {unacknowledged} written but not acknowledged",
+            flush=True,
+        )
     assert acknowledged, "no batch was written before a kill"
-    print(f"{count} kills, {len(acknowledged)} batches, {unacknowledged} written but not acknowledged")
 
 
 def test_killed_while_adding(location):
