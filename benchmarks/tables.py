@@ -270,6 +270,9 @@ def best_and_worst(shown: dict[str, list[Run]]) -> list[str]:
     return markdown(["", "best case", "worst case", "cases"], lines)
 
 
+# Tables of benchmarks/gallery.py and their files.
+ENGINES = {"engines": "engines", "engine of 10^6": "million"}
+
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
 
@@ -373,6 +376,28 @@ def adaptation(part: str, link: Callable[[Path], str]) -> list[str]:
     ]
 
 
+def engines(name: str, link: Callable[[Path], str]) -> list[str]:
+    """The engines of a gallery, measured by benchmarks/gallery.py; a figure that is missing is left out."""
+    file = RESULTS / "gallery" / f"{name}.json"
+    lines = [
+        f"`python benchmarks/gallery.py`, [rows]({link(file)}):",
+        "",
+        "| engine | rows | write | query | with filter | ids of brute force "
+        "| first query of a process | on disk | installed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        exact = "all" if row["query_exact"] and row["filtered_exact"] else "not all"
+        write, first = (f"{row[key]:.2g} s" if key in row else "" for key in ("write_s", "first_query_s"))
+        size = f"{row['install_bytes'] / 1e6:.0f} MB" if "install_bytes" in row else ""
+        lines.append(
+            f"| {row['engine']} | {row['rows']:,} | {write} | {row['query_ms']:.0f} ms "
+            f"| {row['filtered_ms']:.0f} ms | {exact} | {first} "
+            f"| {row['disk_bytes'] / 1e6:.0f} MB | {size} |"
+        )
+    return lines
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -392,12 +417,14 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return best_and_worst(shown)
         if name == "plan":
             return plan(shown)
+        if name in ENGINES:
+            return engines(ENGINES[name], link)
         if name.startswith("accuracy "):
             return accuracy(*name.split()[1:], link)
         if name.startswith("adaptation "):
             return adaptation(name.split()[1], link)
         if name not in TABLES:
-            known = [*TABLES, "summary", "best and worst", "plan"]
+            known = [*TABLES, "summary", "best and worst", "plan", *ENGINES]
             raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")
         lines = []
         for run in shown[name]:

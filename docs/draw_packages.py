@@ -27,6 +27,7 @@ CAPTIONS = {
     "cli": "the command vreid",
     "engine": "recipes, training, evaluation, export",
     "report": "plots, HTML page",
+    "gallery": "an index of tracklets",
     "compat": "signatures of other packages",
     "models": "sta, drsta, stal, asta",
     "data": "tracklets, clips, samplers, video",

@@ -13,9 +13,9 @@ from vreid_ext.backends import empty_cache, use_backend
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("backends", "data", "engine", "losses", "metrics", "models", "nn", "report")
+_SUBPACKAGES = ("backends", "data", "engine", "gallery", "losses", "metrics", "models", "nn", "report")
 # Names that are imported on first use, because their modules need more than torch and NumPy.
-_LAZY = {"Embedder": "vreid_ext.engine.embedder"}
+_LAZY = {"Embedder": "vreid_ext.engine.embedder", "Gallery": "vreid_ext.gallery"}
 
 __all__ = ["__version__", "empty_cache", "losses", "metrics", "models", "nn", "ops", "use_backend"]
 

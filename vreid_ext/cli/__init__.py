@@ -23,9 +23,15 @@ _EXTRAS = {
     "cv2": "video",
     "h5py": "hdf5",
     "sklearn": "cluster",
+    **dict.fromkeys(("lancedb", "pyarrow"), "gallery"),
+    **dict.fromkeys(("pgvector", "psycopg"), "gallery-postgresql"),
+    **dict.fromkeys(("milvus_lite", "pymilvus"), "gallery-milvus"),
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
-_GROUPS = ("init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "pictures", "data", "tools", "demo")
+_GROUPS = (
+    "init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "index", "pictures", "data", "tools",
+    "demo",
+)  # fmt: skip
 
 
 def main() -> None:

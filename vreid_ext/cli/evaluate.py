@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, Splits, app, with_root
+from vreid_ext.cli.lists import search_and_print, search_lines
 from vreid_ext.cli.output import RESUMES, bars, emit, emit_figures, emit_splits, prints, show, warn
 
 
@@ -122,8 +123,11 @@ def search(
         Path, typer.Argument(metavar="QUERY", help="A folder of `vreid extract`; its query split is used.")
     ],
     gallery: Annotated[
-        Path,
-        typer.Argument(metavar="GALLERY", help="A folder of `vreid extract`; its gallery split is used."),
+        str,
+        typer.Argument(
+            metavar="GALLERY",
+            help="A folder of `vreid extract`, whose gallery split is used, or an index of `vreid index`.",
+        ),
     ],
     top: Annotated[int, typer.Option(help="Number of tracklets per query.")] = 10,
     out: Annotated[Path | None, typer.Option(help="JSON file for the lists.")] = None,
@@ -133,6 +137,12 @@ def search(
             help="A threshold of `vreid calibrate`, or its folder; default: that of GALLERY or QUERY, if any."
         ),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="For an index: a filter, such as 'camera != 3'; see docs/gallery.md.")
+    ] = None,
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="For an index: use its approximate index.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the nearest gallery tracklets of every query tracklet, with their distances.
@@ -145,9 +155,20 @@ def search(
     from vreid_ext.engine.search import read_split
     from vreid_ext.engine.search import search as nearest
     from vreid_ext.engine.threshold import find_threshold, read_threshold
+    from vreid_ext.gallery.stores import is_index
 
-    known = find_threshold(gallery, query) if threshold is None else read_threshold(threshold)
-    splits = read_split(query, "query"), read_split(gallery, "gallery")
+    if is_index(gallery):
+        search_and_print(
+            gallery, query, top=top, where=where, out=out, threshold=threshold, approximate=approximate,
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    if where is not None or approximate:
+        option = "--approximate" if where is None else "--where"
+        raise ValueError(f"{option}: expected an index of `vreid index`, got {gallery!r}")
+    folder = Path(gallery)
+    known = find_threshold(folder, query) if threshold is None else read_threshold(threshold)
+    splits = read_split(query, "query"), read_split(folder, "gallery")
     if known is not None:
         check_threshold(known, *splits)
     lists = nearest(*splits, top)
@@ -155,13 +176,7 @@ def search(
         lists, drifts = answered(lists, *splits, known)
         for each in drifts:
             warn(str(each))
-    lines = []
-    for entry in lists:
-        lines.append(entry["query"])
-        for place, item in enumerate(entry["nearest"], start=1):
-            answer = f"  {item['answer']:16s}" if known is not None else ""
-            lines.append(f"  {place:3d}  {item['distance']:.4f}{answer}  {item['name']}")
-    emit(as_json, lists, *lines)
+    emit(as_json, lists, *search_lines(lists))
     if out is not None:
         write_json(out, lists)
 

@@ -90,7 +90,7 @@ def stored_features(
                 "pid": item.pid,
                 "camid": item.camid,
                 "frames": len(item),
-                "images": _images_of(item),
+                "images": images_of(item),
             }
             for item in test.tracklets
         ],
@@ -99,6 +99,7 @@ def stored_features(
         shard_rows=recipe.eval.shard,
         metric=None if callable(metric) else metric,
         protocol=test.dataset.protocol,
+        root=os.path.abspath(test.dataset.root),
     )
 
 
@@ -179,7 +180,7 @@ def sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _images_of(tracklet: Tracklet) -> str:
+def images_of(tracklet: Tracklet) -> str:
     """Digest of the file names of a tracklet's images, in order. It does not depend on their folder."""
     names = "/".join(nfc(os.path.basename(path)) for path in tracklet.paths)
     return hashlib.sha256(os.fsencode(names)).hexdigest()[:16]

@@ -75,19 +75,27 @@ class Threshold(NamedTuple):
         facts = {"dimensions": dimensions, "metric": metric, **model}
         stored = {"dimensions": self.content["dimensions"], "metric": self.content["metric"]}
         stored |= self.content["model"]
-        for key in (*facts, *stored):
-            mine, theirs = (json.loads(json.dumps(each.get(key))) for each in (stored, facts))
-            if mine != theirs:
-                raise ValueError(
-                    f"threshold: expected one for features of {key} {_short(theirs)}, got one for "
-                    f"{_short(mine)} in {str(self.path)!r}; run `vreid calibrate` again"
-                )
+        if different := first_difference(stored, facts):
+            key, mine, theirs = different
+            raise ValueError(
+                f"threshold: expected one for features of {key} {theirs}, got one for {mine} in "
+                f"{str(self.path)!r}; run `vreid calibrate` again"
+            )
 
 
 def model_of_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `engine.features.identity_of` that do not depend on the data set."""
     data = ("dataset.", "eval.corrupt", "seed")
     return {key: value for key, value in identity.items() if not key.startswith(data)}
+
+
+def first_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first key whose JSON values differ, with both values as short text; None if there is none."""
+    for key in dict.fromkeys([*other, *one]):
+        mine, theirs = (json.loads(json.dumps(each.get(key))) for each in (one, other))
+        if mine != theirs:
+            return key, _short(mine), _short(theirs)
+    return None
 
 
 def write_threshold(path: Path, content: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vreid_ext._files import whole_file
@@ -28,6 +27,7 @@ from vreid_ext.report.decision import Decision, Known, decide, interval_percent,
 from vreid_ext.report.figures import cmc_curves
 from vreid_ext.report.ranked import Listed, ranked_lists
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
+from vreid_ext.report.templates import template
 from vreid_ext.report.verification import plot_verification
 
 RANKS = 20
@@ -154,7 +154,8 @@ def write_page(
         for label, other in (beside or {}).items()
         for row in other["rows"]
     ]
-    content = _template().render(
+    page_template = template("page.html", in_percent=in_percent, rate=percent, rates=interval_percent)
+    content = page_template.render(
         title=f"{result['recipe']} on {result['dataset']}",
         result=result,
         rows=rows,
@@ -182,13 +183,6 @@ def _other_rules(other: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     rules = ("dataset", "protocol", "junk", "metric", "ap")
     different = [f"{rule}: {other[rule]}" for rule in rules if other[rule] != result[rule]]
     return f" ({'; '.join(different)})" if different else ""
-
-
-def _template() -> Any:
-    loader = PackageLoader("vreid_ext.report", "template")
-    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    jinja.filters |= {"in_percent": in_percent, "rate": percent, "rates": interval_percent}
-    return jinja.get_template("page.html")
 
 
 def _hardest(evaluated: Evaluated) -> list[int]:

@@ -112,6 +112,20 @@ def crop_box(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     return picture[top : math.ceil(y + h), left : math.ceil(x + w)]
 
 
+def read_rates(folder: Path) -> dict[str, float]:
+    """Frames per second of each camera of a folder that `vreid tracklets` has written, as far as known.
+
+    The files are tracklets-<camera>.json, or tracklets.json, whose rate has the key "".
+    """
+    rates = {}
+    for path in sorted(folder.glob("tracklets*.json")):
+        read_boxes(path)
+        rate = json.loads(path.read_text(encoding="utf-8")).get("fps")
+        if _is_number(rate) and rate > 0:
+            rates[path.stem.removeprefix("tracklets").removeprefix("-")] = float(rate)
+    return rates
+
+
 def _track(entry: object, where: str, size: tuple[int, int] | None) -> Track:
     if not isinstance(entry, Mapping) or not {"id", "frames", "boxes"} <= entry.keys():
         raise ValueError(f"{where}: expected id, person, frames and boxes")
