@@ -20,7 +20,7 @@ def adaptation(monkeypatch, tiny):
         "rendered",
         ("adapt.rounds=1", "adapt.k1=3", "adapt.k2=1", "adapt.min_samples=1", "adapt.eps=0.3"),
     )
-    changed = {"COMMON": [*tiny, "model.neck=bn"], "SOURCES": {"rendered": ()}, "FIXED": []}
+    changed = {"SETTINGS": [*tiny, "model.neck=bn"], "SOURCES": {"rendered": ()}, "FIXED": []}
     changed["TARGETS"] = {"mars_copy": target}
     script["train"].__globals__.update(changed)
     return script

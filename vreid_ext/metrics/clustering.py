@@ -74,10 +74,11 @@ def cluster(
     k2: int = 6,
     pids: Labels | None = None,
 ) -> Clusters:
-    """Cluster features by the Jaccard distances of their k-reciprocal neighbors, in O(N k1 k2) memory.
+    """Cluster features by the Jaccard distances of their k-reciprocal neighbors, without an N x N matrix.
 
     The distance of items i and j is J(i,j) of `ops.k_reciprocal`, computed by `ops.jaccard_graph`. It is 1
-    for all pairs without a common neighbor, which are not stored. With "dbscan", an item is a core item if at
+    for all pairs without a common neighbor, which are not stored. DBSCAN stores only distances up to `eps`,
+    HDBSCAN all below 1, which takes much more memory. With "dbscan", an item is a core item if at
     least `min_samples` items, itself included, are within `eps`. A cluster consists of core items that are
     connected by distances up to `eps`, and of the items within `eps` of them. With "hdbscan", the clusters
     are those that persist longest when eps decreases from 1 to 0, so no `eps` is needed. Both are computed by
