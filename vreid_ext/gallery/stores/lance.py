@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lancedb
 import numpy as np
@@ -34,7 +34,7 @@ from vreid_ext.gallery.stores import (
 
 _TABLE = Path(LANCE_TABLE).stem
 _ABOUT = b"vreid_ext"
-_METRICS = {"cosine": "cosine", "euclidean": "l2"}
+_METRICS: dict[str, Literal["cosine", "l2"]] = {"cosine": "cosine", "euclidean": "l2"}
 _LEAST_INDEXED = 10_000  # rows from which `optimize` builds an approximate index
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq,

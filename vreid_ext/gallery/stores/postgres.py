@@ -77,7 +77,8 @@ class PostgresStore:
         self.about: dict[str, Any] = row[0]
         query = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
         server = self._connection.info.parameter_status("server_version")
-        self.versions = f"PostgreSQL {server}, pgvector {self._connection.execute(query).fetchone()[0]}"
+        ((extension,),) = self._connection.execute(query)
+        self.versions = f"PostgreSQL {server}, pgvector {extension}"
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -106,7 +107,8 @@ class PostgresStore:
         condition, values = _condition(where)
         with _errors(self._location):
             statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self._table, condition)
-            return int(self._connection.execute(statement, values).fetchone()[0])
+            ((count,),) = self._connection.execute(statement, values)
+            return int(count)
 
     def rows(self, where: Condition | None) -> Iterator[list[Row]]:
         for found in self._read(where, _columns()):
