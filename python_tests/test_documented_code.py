@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from vreid_ext import cli
+from vreid_ext.data import registry as datasets
+from vreid_ext.models import registry as models
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,6 +34,8 @@ NEEDS = {"quickstart_video.md": SHARED / "vtest" / "vtest.avi"}
 @pytest.mark.parametrize(("page", "blocks"), PAGES)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, blocks, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    for registry in (datasets._datasets, models._models):  # what a page registers is not for other tests
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     if (needed := NEEDS.get(page)) is not None:
         if not needed.exists():
             pytest.skip(f"needs {needed.name} of the shared data")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vreid_ext import cli, engine
-from vreid_ext.data import TrackletDataset, mars, register_dataset, write_labels
+from vreid_ext.data import TrackletDataset, mars, registry, write_labels
 from vreid_ext.data.labels import relabeled
 from vreid_ext.data.records import DatasetError
 from vreid_ext.engine import adapt as module
@@ -33,7 +33,6 @@ SETTINGS = [
 ]
 
 
-@register_dataset("mars_with_other_persons")
 def other_persons(root, *, seed: int = 0) -> TrackletDataset:
     """MARS with wrong persons of the training tracklets."""
     data = mars(root)
@@ -42,11 +41,23 @@ def other_persons(root, *, seed: int = 0) -> TrackletDataset:
     return replace(data, train=train)
 
 
-@register_dataset("mars_of_unknown_persons")
 def unknown_persons(root) -> TrackletDataset:
     """MARS as a video without names: each tracklet is a person of its own."""
     train = [replace(item, pid=number) for number, item in enumerate(mars(root).train)]
     return TrackletDataset("unknown", str(root), train, train, train, "no persons")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def datasets():
+    """Registers the data sets of this file, which other tests must not see."""
+    registered = {
+        "mars_with_other_persons": other_persons,
+        "mars_of_unknown_persons": unknown_persons,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, builder in registered.items():
+            patch.setitem(registry._datasets._factories, name, builder)
+        yield
 
 
 @pytest.fixture(scope="module")

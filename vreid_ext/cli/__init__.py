@@ -42,7 +42,7 @@ def main() -> None:
     An error is printed as one line on stderr; `vreid --debug COMMAND ...` shows the traceback instead.
     """
     arguments = [_expand_user(argument) for argument in sys.argv[1:]]
-    if not arguments:
+    if not arguments and "_VREID_COMPLETE" not in os.environ:  # which a shell sets to complete a command
         from vreid_ext.cli.greeting import GREETING
 
         print(GREETING, end="")

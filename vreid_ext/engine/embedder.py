@@ -295,7 +295,8 @@ class Embedder:
         length, sampling = (encoder.frames, encoder.sampling) if frames is None else (frames, "evenly")
         how = cast(Sampling, sampling)
         clips = ClipDataset(tracklets, length, how, encoder.transform)
-        counts = torch.tensor([count_clips(len(t), length, how) for t in tracklets], device="cpu")
+        clip_counts = [count_clips(len(t), length, how) for t in tracklets]
+        counts = torch.tensor(clip_counts, dtype=torch.int64, device="cpu")
         owner = torch.arange(len(tracklets), device="cpu").repeat_interleave(counts)
         total: Tensor | None = None
         with torch.no_grad():

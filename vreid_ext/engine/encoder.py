@@ -150,7 +150,7 @@ def _device(device: torch.device | str | None) -> torch.device:
         return default_device()
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.empty(0, dtype=torch.float32, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device: expected a device of this machine, got {str(device)!r}: {str(error).splitlines()[0]}"

@@ -212,7 +212,8 @@ def _with_pairs(graph: JaccardGraph, pairs: Tensor) -> JaccardGraph:
     n = len(graph.start) - 1
     row = torch.repeat_interleave(graph.start.diff(), output_size=len(graph.index))
     place = row * n + graph.index  # ascending
-    added = (torch.cat([pairs, pairs.flip(0)], 1) * torch.tensor([[n], [1]], device="cpu")).sum(0).unique()
+    first, second = torch.cat([pairs, pairs.flip(0)], 1)
+    added = (first * n + second).unique()
     added = added[~torch.isin(added, place)]
     place, order = torch.cat([place, added]).sort()
     distance = torch.cat([graph.distance, graph.distance.new_ones(len(added))])[order]
