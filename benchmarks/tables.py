@@ -86,6 +86,7 @@ TABLES = {
 NAMES = {
     "ours": "vreid_ext",
     "ours again": "vreid_ext, warm",
+    "ours, with packing": "vreid_ext, with packing",
     "metric-learning": "pytorch-metric-learning",
     "the same, fresh memory": "two reads, one write to new memory",
     "products and top-k": "torch's products and top-k",
