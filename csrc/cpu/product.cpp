@@ -9,7 +9,8 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-// Computes the products of the rows of a micro-tile and the first V vectors of a panel, and adds them to `out`
+// Computes the products of the rows of a micro-tile and the first V vectors of a panel, and adds them to
+// `out`
 // (`add`) or overwrites `out`. Prefetches what is multiplied next, because hardware prefetchers stop at page
 // boundaries: the next block of packed rows, and `next`, `pace` elements per term. Not inlined, so that all
 // pointers fit into registers.

@@ -11,9 +11,9 @@
 namespace vreid {
 namespace VREID_ISA {
 
-// Rows are packed into panels of kRows rows, [panel][d][row]; the last vector of rows is padded with zeros, and
-// the vectors after it are not used. Both sides of a product have this layout. kMicro rows of one panel are
-// multiplied by all rows of another in registers.
+// Rows are packed into panels of kRows rows, [panel][d][row]; the last vector of rows is padded with zeros,
+// and the vectors after it are not used. Both sides of a product have this layout. kMicro rows of one panel
+// are multiplied by all rows of another in registers.
 namespace {
 
 template <class A>
@@ -108,7 +108,8 @@ struct PlainRows {
         A element(int row, int64_t d) const { return rows[row][d]; }
         void prefetch(int64_t) const {}
     };
-    // Rows from `end` on are replaced by the last one. Prefetches the next micro-tile, which may be beyond it.
+    // Rows from `end` on are replaced by the last one. Prefetches the next micro-tile, which may be beyond
+    // it.
     Micro micro(int64_t r, int64_t end, int64_t d, int64_t depth) const {
         constexpr int64_t kLine = 64 / sizeof(A);
         Micro part;

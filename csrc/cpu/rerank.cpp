@@ -113,7 +113,8 @@ void mean_row(const MeanRows& op, int64_t row, Sums<A>& sums) {
     }
 }
 
-// Adds, for each row j of the matrix with these columns, the sum of min(row[c], rows_j[c]) over the columns c.
+// Adds, for each row j of the matrix with these columns, the sum of min(row[c], rows_j[c]) over the columns
+// c.
 template <class A>
 void add_overlaps(const SparseRows& rows, int64_t row, const SparseRows& columns, Sums<A>& sums) {
     const A *values = static_cast<const A*>(rows.value), *others = static_cast<const A*>(columns.value);

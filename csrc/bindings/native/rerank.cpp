@@ -74,7 +74,8 @@ void overlap(int64_t Q, int64_t G, int64_t N, double lambda, const SparseRowsTup
 
 void jaccard(int64_t N, double limit, const SparseRowsTuple& rows, const SparseRowsTuple& columns,
              int64_t start, int64_t index, int64_t distance, int threads) {
-    if (rows.dtype != columns.dtype) fail("columns", "dtype code ", rows.dtype, " as rows, got ", columns.dtype);
+    if (rows.dtype != columns.dtype)
+        fail("columns", "dtype code ", rows.dtype, " as rows, got ", columns.dtype);
     const Jaccard op{N,
                      limit,
                      sparse_rows(rows, N, N),
