@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -87,6 +88,7 @@ class CMakeBuild(build_ext):
             "-DCMAKE_BUILD_TYPE=Release",
             f"-DVREID_MODULE={module}",
             f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DPython_INCLUDE_DIR={sysconfig.get_paths()['include']}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPYTHON_MODULE_EXTENSION={output.name.removeprefix(module)}",  # differs if cross-compiled
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output.parent}",
