@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 # A machine that is shared, or has fewer cores than it shows, spends its time in threads that spin and wait.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -19,3 +21,21 @@ if _build := os.environ.get("VREID_TEST_NATIVE"):
     assert _spec.loader is not None
     sys.modules["vreid_ext._native"] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules["vreid_ext._native"])
+
+
+@pytest.fixture
+def vreid(monkeypatch, capsys):
+    """Run the command in this process: (exit code, output, errors)."""
+    from vreid_ext import cli
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        else:
+            code = 0
+        return code, *capsys.readouterr()
+
+    return run

@@ -8,23 +8,6 @@ import torch
 from vreid_ext import cli, metrics, ops
 
 
-@pytest.fixture
-def vreid(monkeypatch, capsys):
-    """Run the command in this process: (exit code, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        else:
-            code = 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def test_splits_are_trained_evaluated_and_averaged(vreid, tmp_path):
     """The protocol of iLIDS-VID on two of its splits, and a model of it on all ten of PRID2011."""
     for layout, frames in (("ilids", 3), ("prid", 28)):

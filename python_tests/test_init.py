@@ -4,25 +4,7 @@ import json
 import subprocess
 import sys
 
-import pytest
-
-from vreid_ext import cli
 from vreid_ext.data.synth import synthesize
-
-
-@pytest.fixture
-def vreid(monkeypatch, capsys):
-    """Run the command in this process: (exit code, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 def test_vreid_alone_names_four_ways_to_start(vreid):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from vreid_ext import cli, engine
+from vreid_ext import engine
 from vreid_ext.data import TrackletDataset, mars, registry, write_labels
 from vreid_ext.data.labels import relabeled
 from vreid_ext.data.records import DatasetError
@@ -216,23 +216,6 @@ def test_an_adaptation_stopped_over_and_over_ends_with_the_same_bits(
     wanted = written(adapted[0])
     assert written(out).keys() == wanted.keys()
     assert [name for name, value in written(out).items() if value != wanted[name]] == []
-
-
-@pytest.fixture
-def vreid(monkeypatch, capsys):
-    """Run the command in this process: (exit code, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        else:
-            code = 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_command_prints_rounds_and_gain(vreid, adapted, source, people, tmp_path, monkeypatch):

@@ -1,12 +1,10 @@
 import json
 import shutil
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from footage import MODEL, TRACKLETS, threshold_content, write_features, write_footage
 
-from vreid_ext import cli
 from vreid_ext.engine.index import add_features, check_index_threshold, create_index, read_query, search_index
 from vreid_ext.engine.search import read_split, search
 from vreid_ext.engine.threshold import read_threshold
@@ -173,23 +171,6 @@ def test_a_threshold_of_another_model(index, tmp_path):
         check_index_threshold(index, read_threshold(file))
     with pytest.raises(ValueError, match=r"^threshold: expected an index that states its model"):
         check_index_threshold(Gallery.create(tmp_path / "plain", 8), read_threshold(file))
-
-
-@pytest.fixture
-def vreid(monkeypatch, capsys):
-    """Run the command in this process: (exit code, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        else:
-            code = 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_commands(vreid, features, tmp_path):

@@ -1,13 +1,11 @@
 """The page and the command of `vreid doctor`, on a set whose names must not be taken for markup."""
 
 import json
-import sys
 from urllib.parse import unquote
 
 import pytest
 import torch
 
-from vreid_ext import cli
 from vreid_ext.engine.doctor import CHECKS, Finding, Group, of_arrays, of_run
 from vreid_ext.engine.features import export_features
 from vreid_ext.report.doctor import write_doctor_page
@@ -18,21 +16,6 @@ def features(run, tmp_path_factory):
     """The folder of the features of the run."""
     (stored,) = export_features(run, tmp_path_factory.mktemp("stored") / "features", ["eval.frames=[2]"])
     return stored.folder
-
-
-@pytest.fixture
-def vreid(monkeypatch, capsys):
-    """Run the command in this process: (exit code, output, errors)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vreid", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return end.code or 0, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
 
 
 def test_the_page_shows_what_was_found(run, tmp_path):
