@@ -6,14 +6,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.engine.build import black_box_of
 from vreid_ext.engine.doctor import CHECKS, Finding, Subject
 from vreid_ext.engine.environment import environment
 from vreid_ext.report.strips import strip_frames, strip_name, write_strips
+from vreid_ext.report.templates import template
 
 HEADINGS = {"error": "error", "warning": "warning", "ok": "nothing found", "skipped": "not checked"}
 
@@ -41,13 +40,7 @@ def write_doctor_page(
         if subject.records and numbers:
             box = None if subject.recipe is None else black_box_of(subject.recipe.dataset)
             write_strips([subject.records[number] for number in numbers], files, progress, black_box=box)
-        jinja = Environment(
-            loader=PackageLoader("vreid_ext.report", "template"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-        )
-        content = jinja.get_template("doctor.html").render(
+        content = template("doctor.html").render(
             title="Is it working?",
             subject=subject,
             findings=findings,
