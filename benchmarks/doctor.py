@@ -110,7 +110,7 @@ def planted(run: Path, overrides: list[str], features: Path | None, repeats: int
         for seed in range(repeats):
             generator = torch.Generator().manual_seed(seed)
             pids, camids = (torch.tensor(each) for each in zip(*labels, strict=True))
-            changed, pids, wanted = plant(rows.clone(), pids, camids, subject, generator)
+            changed, pids, expected = plant(rows.clone(), pids, camids, subject, generator)
             faulty = of_arrays(
                 changed, pids.tolist(), camids.tolist(),
                 metric=subject.metric or "cosine", distractor=subject.distractor,
@@ -118,7 +118,7 @@ def planted(run: Path, overrides: list[str], features: Path | None, repeats: int
             (finding,) = diagnose(faulty, [name])
             known = before[name].evidence.get("pids", [])
             new = [pid for pid in finding.evidence.get("pids", []) if pid not in known]
-            hits += finding.found and (not wanted or wanted in new)
+            hits += finding.found and (not expected or expected in new)
         print(f"planted: {name:12} found {hits} of {repeats}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, change in PICTURES.items():

@@ -87,7 +87,7 @@ def test_dbscan_and_the_dense_formula(side_by_side):
     x, pids = people(5000)
     result = metrics.cluster(x, eps=EPS, min_samples=SAMPLES, k1=K1, k2=K2, pids=pids)
     print(result)
-    assert adjusted_rand_score(result.labels, dense(5000)()) > 0.999  # equal but for rounding at eps
+    assert adjusted_rand_score(result.labels, dense(5000)()) > 0.999  # equal except for rounding at eps
     providers = {"ours": ours, "dense": dense, "products and top-k": products_and_top_k}
     measured(f"DBSCAN, 5000 features, D = {D}", side_by_side, providers, 5000, 2)
 

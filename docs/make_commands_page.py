@@ -78,8 +78,8 @@ def _parameters(function: Callable[..., Any]) -> Iterator[tuple[str, str, str]]:
             yield f"{', '.join(names) or flag}{_values(kind)}", "", text
 
 
-def _is(wanted: type, kind: Any) -> bool:
-    return wanted is kind or wanted in get_args(kind)
+def _is(expected: type, kind: Any) -> bool:
+    return expected is kind or expected in get_args(kind)
 
 
 def _values(kind: Any) -> str:
@@ -88,7 +88,7 @@ def _values(kind: Any) -> str:
         if get_origin(each) is Literal:
             return " " + " \\| ".join(map(str, get_args(each)))
     names = {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT", Path: " PATH"}
-    return next((text for wanted, text in names.items() if _is(wanted, kind)), " VALUE")
+    return next((text for expected, text in names.items() if _is(expected, kind)), " VALUE")
 
 
 if __name__ == "__main__":
