@@ -1,21 +1,26 @@
 """Trains systems on a small copy of MARS with several seeds, and writes the rows of docs/accuracy.md.
 
     python benchmarks/accuracy.py train ROW SEED --root MARS --weights FILE --out DIR
-    python benchmarks/accuracy.py summarize --out DIR
+    python benchmarks/accuracy.py collect --out DIR
 
 `train` uses one thread, so two rows can be trained at a time on two cores. It can be interrupted: the same
 command resumes. Each trained model is evaluated twice: with the frames as they are, and with a third of the
-frames of query and gallery corrupted (`data.Corruption`). `summarize` compares all finished rows with each
-baseline (`metrics.compare`) and writes benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py`
-writes the tables.
+frames of query and gallery corrupted (`data.Corruption`).
+
+`collect` adds the figures of each query in all finished runs of DIR to benchmarks/results/accuracy/mars_copy,
+one file for each row and seed, and compares all rows of that folder with the baselines (`metrics.compare`).
+So rows can be added later, without the runs of the other rows. The comparison is written to
+benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py` writes the tables.
 
 MARS: a folder in the layout of MARS. FILE: weights of an ImageNet MobileNetV2.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +28,17 @@ from typing import Any
 import torch
 from harness import machine
 
-from vreid_ext import engine
-from vreid_ext.engine.run_comparison import compare_runs
+from vreid_ext import engine, metrics
+from vreid_ext._files import write_json
+from vreid_ext.engine.figures import read_queries
 
-RESULTS = Path(__file__).parent / "results" / "accuracy" / "mars_copy.json"
+RESULTS = Path(__file__).parent / "results" / "accuracy" / "mars_copy"
 FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
 # What two CPU cores allow instead of the settings of the papers, the same for all rows. The first blocks of
 # the network keep their ImageNet weights.
 COMMON = [
     "model.backbone=mobilenet_v2",
-    "model.neck=bn",
     "input.height=128",
     "input.width=64",
     "input.sampling=restricted",
@@ -52,6 +57,7 @@ COMMON = [
     "eval.sampling=evenly",
     "eval.metric=cosine",
 ]
+_BN_NECK = "model.neck=bn"
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,17 @@ class Row:
 
 
 ROWS = {
-    "frame": Row("sta_mars_triplet"),
-    "average": Row("sta_mars_average"),
-    "attention": Row("sta_mars_attention"),
-    "fusion": Row("sta_mars_fusion"),
-    "sta": Row("sta_mars", ("loss.inter_frame=100",)),
+    "frame": Row("sta_mars_triplet", (_BN_NECK,)),
+    "average": Row("sta_mars_average", (_BN_NECK,)),
+    "attention": Row("sta_mars_attention", (_BN_NECK,)),
+    "fusion": Row("sta_mars_fusion", (_BN_NECK,)),
+    "sta": Row("sta_mars", (_BN_NECK, "loss.inter_frame=100")),
     "consensus": Row("consensus_mars", ("model.pooling=consensus",), trained="frame"),
+    "parts": Row(
+        "part_consensus_mars",
+        ("model.sharpness=0", "optim.groups=[{parts: [classifier, part_classifiers], lr_factor: 10}]"),
+    ),
+    "part_consensus": Row("part_consensus_mars", ("model.sharpness=5",), trained="parts"),
 }
 BASELINES = ("frame", "average")
 CONDITIONS = {"clean": [], "corrupted": ["eval.corrupt=0.333"]}
@@ -91,7 +102,7 @@ def train(name: str, seed: int, root: Path, weights: Path, out: Path) -> None:
     if steps > before:
         # A resumed run does not know how long its first part took, so the time is extrapolated.
         hours = (time.process_time() - start) * steps / (steps - before) / 3600
-        (run / "cost.json").write_text(json.dumps({"steps": steps, "cpu_hours": hours}))
+        write_json(run / "cost.json", {"steps": steps, "cpu_hours": hours, "machine": machine()})
     for other in _of_models(name):
         for condition, changes in CONDITIONS.items():
             file = _figures_of(run, other, condition)
@@ -99,38 +110,107 @@ def train(name: str, seed: int, root: Path, weights: Path, out: Path) -> None:
                 engine.evaluate_checkpoint(run, [*ROWS[other].overrides, *changes], out=file)
 
 
-def summarize(out: Path, results: Path = RESULTS) -> dict[str, Any]:
-    """Compare all finished rows with the baselines and write the figures."""
-    runs = {name: _finished(out, name) for name in ROWS}
-    content: dict[str, Any] = {"machine": machine(), "common": COMMON, "conditions": CONDITIONS, "rows": []}
-    for name in [name for name in ROWS if runs[name]]:
-        cost = [json.loads((run / "cost.json").read_text()) for run in runs[name]]
+def collect(out: Path, results: Path = RESULTS) -> dict[str, Any]:
+    """Add all finished runs to the folder `results`, and write the comparison of its rows next to it."""
+    results.mkdir(parents=True, exist_ok=True)
+    for name, row in ROWS.items():
+        for run in sorted(out.glob(f"{row.trained or name}-[0-9]*")):
+            if all(_figures_of(run, name, condition).is_file() for condition in CONDITIONS):
+                write_json(results / f"{name}-{_seed(run)}.json", _of_run(run, name))
+    return summarize(results)
+
+
+def summarize(results: Path = RESULTS) -> dict[str, Any]:
+    """Compare all rows of the folder `results` with the baselines and write the figures next to it.
+
+    Raises:
+        ValueError: results of different queries.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in ROWS:
+        runs = [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-[0-9]*.json"))]
+        if runs:
+            rows[name] = runs
+    first = next(iter(rows.values()))[0]
+    for run in (each for runs in rows.values() for each in runs):
+        if run["queries"] != first["queries"]:
+            raise ValueError(
+                f"{run['row']}-{run['seed']}: expected the queries of {first['row']}, got others"
+            )
+    content: dict[str, Any] = {"common": COMMON, "conditions": CONDITIONS, "rows": []}
+    for name, runs in rows.items():
         content["rows"].append({
             "row": name,
             **asdict(ROWS[name]),
-            "seeds": [int(run.name.rpartition("-")[2]) for run in runs[name]],
-            "steps": cost[0]["steps"],
-            "cpu_hours": sum(each["cpu_hours"] for each in cost),
-            **{condition: _compared(name, condition, runs) for condition in CONDITIONS},
+            "seeds": [run["seed"] for run in runs],
+            "steps": runs[0]["steps"],
+            "cpu_hours": sum(run["cpu_hours"] for run in runs),
+            "machines": [run["machine"] for run in runs],
+            **{condition: _compared(name, condition, rows) for condition in CONDITIONS},
         })  # fmt: skip
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(results.with_suffix(".json"), content)
     return content
 
 
-def _compared(name: str, condition: str, runs: dict[str, list[Path]]) -> dict[str, Any]:
+def _of_run(run: Path, name: str) -> dict[str, Any]:
+    """The content of a file of results: the figures of each query of a row, with one seed.
+
+    Persons are numbered in the order of their first query, and the names of the queries are only kept as a
+    hash: neither belongs to this repository.
+    """
+    queries = {condition: read_queries(_figures_of(run, name, condition))[0] for condition in CONDITIONS}
+    first = queries["clean"]
+    numbers = {pid: number for number, pid in enumerate(dict.fromkeys(first["pid"]))}
+    return {
+        "row": name,
+        "seed": _seed(run),
+        **json.loads((run / "cost.json").read_text()),
+        "queries": hashlib.sha256(json.dumps([first["name"], first["pid"]]).encode()).hexdigest(),
+        "person": [numbers[pid] for pid in first["pid"]],
+        **{
+            condition: {"ap": [_rounded(ap) for ap in each["ap"]], "first_hit": each["first_hit"]}
+            for condition, each in queries.items()
+        },
+    }
+
+
+def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Figures of a row with intervals, and the difference to each baseline."""
-    files = {each: [_figures_of(run, each, condition) for run in runs[each]] for each in runs if runs[each]}
-    others = [each for each in BASELINES if each in files and each != name]
-    found: dict[str, Any] = {"minus": {}}
-    for other in others or [each for each in files if each != name][:1]:
-        paired = ROWS[name].trained == other
-        compared = compare_runs({other: files[other], name: files[name]}, paired=paired)
-        of_row = next(each for each in compared["rows"] if each["label"] == name)
-        found |= {each: of_row[each] for each in (*FIGURES, "queries", "persons")}
-        if other in BASELINES:
-            found["minus"][other] = {figure: compared["differences"][0][figure] for figure in FIGURES}
-    return found
+    person = rows[name][0]["person"]
+
+    def side(row: str) -> list[dict[str, torch.Tensor]]:
+        of_runs = [run[condition] for run in rows[row]]
+        return [
+            {
+                "ap": torch.tensor([torch.nan if ap is None else ap for ap in each["ap"]]).double(),
+                "first_hit": torch.tensor(each["first_hit"]),
+            }
+            for each in of_runs
+        ]
+
+    def compared(other: str) -> metrics.Compared:
+        paired = other in (name, ROWS[name].trained)
+        return metrics.compare(side(other), side(name), torch.tensor(person), paired=paired)
+
+    alone = compared(name)
+    return {
+        "minus": {
+            other: {figure: _interval(compared(other).difference[figure]) for figure in FIGURES}
+            for other in BASELINES
+            if other in rows and other != name
+        },
+        **{figure: _interval(alone.b[figure]) for figure in FIGURES},
+        "queries": alone.queries,
+        "persons": alone.persons,
+    }
+
+
+def _interval(figure: metrics.Interval) -> dict[str, Any]:
+    return {**figure._asdict(), "decided": figure.decided}
+
+
+def _rounded(ap: float) -> float | None:
+    return None if ap != ap else round(ap, 5)
 
 
 def _figures_of(run: Path, name: str, condition: str) -> Path:
@@ -144,12 +224,8 @@ def _of_models(name: str) -> list[str]:
     return [each for each in ROWS if name in (each, ROWS[each].trained)]
 
 
-def _finished(out: Path, name: str) -> list[Path]:
-    """The runs of a row that have been evaluated for all rows that use their models."""
-    trained = ROWS[name].trained or name
-    files = [(each, condition) for each in _of_models(trained) for condition in CONDITIONS]
-    runs = sorted(out.glob(f"{trained}-[0-9]*"))
-    return [run for run in runs if all(_figures_of(run, *file).is_file() for file in files)]
+def _seed(run: Path) -> int:
+    return int(run.name.rpartition("-")[2])
 
 
 def _steps(run: Path) -> int:
@@ -167,14 +243,14 @@ def main() -> None:
     one.add_argument("seed", type=int)
     one.add_argument("--root", type=Path, required=True, help="the copy of MARS")
     one.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
-    every = commands.add_parser("summarize", help="write the rows of all finished runs")
+    every = commands.add_parser("collect", help="add all finished runs to the results and compare the rows")
     for each in (one, every):
         each.add_argument("--out", type=Path, required=True, help="folder of the runs")
     given = parser.parse_args()
     if given.command == "train":
         train(given.row, given.seed, given.root, given.weights, given.out)
     else:
-        summarize(given.out)
+        collect(given.out)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ TARGETS = {
 # All but the last five blocks of the network keep their ImageNet weights, in the adaptation, too.
 FIXED = ["stages=[{epochs: 100, freeze: [" + ", ".join(f"backbone.features.{n}" for n in range(14)) + "]}]"]
 # As benchmarks/accuracy.py, with two frames per clip instead of four, and fewer trained blocks.
-SETTINGS = [*COMMON, *FIXED, "input.frames=2", "eval.frames=[2]", "schedule.warmup_epochs=0"]
+SETTINGS = [*COMMON, *FIXED, "model.neck=bn", "input.frames=2", "eval.frames=[2]", "schedule.warmup_epochs=0"]
 
 
 def train(source: str, root: Path, weights: Path, out: Path) -> None:

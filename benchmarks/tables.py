@@ -314,7 +314,7 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
     """
     file = RESULTS / "accuracy" / f"{name}.json"
     content = json.loads(file.read_text())
-    rows, machine = content["rows"], content["machine"]
+    rows = content["rows"]
     baselines = list(dict.fromkeys(each for row in rows for each in row[condition]["minus"]))
     lines = []
     for row in rows:
@@ -325,10 +325,15 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
         ]
         seeds = ", ".join(map(str, row["seeds"]))
         lines.append([f"`{row['row']}`", *cells, seeds, str(row["steps"]), f"{row['cpu_hours']:.1f}"])
+    machines = [machine for row in rows for machine in row["machines"]]
+    cpus, dates, torches = ({machine[fact] for machine in machines} for fact in ("cpu", "date", "torch"))
+    made_on = ", ".join(
+        [*sorted(cpus), " to ".join(sorted({min(dates), max(dates)})), "torch", *sorted(torches)]
+    )
     heading = ["row", "mAP", "rank-1", *(f"mAP minus `{each}`" for each in baselines)]
     counts = f"{rows[0][condition]['queries']} queries of {rows[0][condition]['persons']} persons"
     return [
-        f"{counts}; {machine['cpu']}, {machine['date']}, torch {machine['torch']} ([rows]({link(file)})).",
+        f"{counts}; {made_on} ([rows]({link(file)})).",
         "",
         *markdown([*heading, "seeds", "steps", "CPU hours"], lines),
     ]

@@ -16,15 +16,15 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def accuracy(monkeypatch, tiny):
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
     script = runpy.run_path(str(BENCHMARKS / "accuracy.py"))
-    changed = {"COMMON": [*tiny, "model.neck=bn", "eval.sampling=evenly"]}
+    changed = {"COMMON": [*tiny, "eval.sampling=evenly"]}
     changed["CONDITIONS"] = {"clean": [], "corrupted": ["eval.corrupt=0.9"]}
-    for name in ("train", "summarize"):
+    for name in ("train", "collect"):
         script[name].__globals__.update(changed)
     return script
 
 
 def test_rows_are_trained_once_and_compared_with_the_baselines(accuracy, mars_root, tmp_path):
-    out, results = tmp_path / "runs", tmp_path / "rows.json"
+    out, results = tmp_path / "runs", tmp_path / "rows"
     for name in ("frame", "average"):
         for seed in (0, 1):
             accuracy["train"](name, seed, mars_root, "none", out)
@@ -33,8 +33,9 @@ def test_rows_are_trained_once_and_compared_with_the_baselines(accuracy, mars_ro
     accuracy["train"]("frame", 0, mars_root, "none", out)
     assert [file.stat().st_mtime_ns for file in kept] == before
 
-    content = accuracy["summarize"](out, results)
-    assert json.loads(json.dumps(content)) == json.loads(results.read_text())
+    content = accuracy["collect"](out, results)
+    assert json.loads(json.dumps(content)) == json.loads((tmp_path / "rows.json").read_text())
+    assert accuracy["collect"](tmp_path / "no runs", results) == content  # the runs are no longer needed
     rows = {row["row"]: row for row in content["rows"]}
     assert list(rows) == ["frame", "average", "consensus"]
     for name, row in rows.items():
@@ -44,10 +45,20 @@ def test_rows_are_trained_once_and_compared_with_the_baselines(accuracy, mars_ro
             assert row[condition]["minus"].keys() == {"frame", "average"} - {name}
             assert 0 < row[condition]["mAP"]["value"] <= 1
     means = [engine.figures.read_result(out / f"frame-{seed}")["rows"][0]["mAP"] for seed in (0, 1)]
-    assert rows["frame"]["clean"]["mAP"]["value"] == pytest.approx(sum(means) / 2)
+    assert rows["frame"]["clean"]["mAP"]["value"] == pytest.approx(sum(means) / 2, abs=1e-5)
     minus = rows["consensus"]["corrupted"]["minus"]["frame"]["mAP"]["value"]
     values = [rows[name]["corrupted"]["mAP"]["value"] for name in ("consensus", "frame")]
-    assert minus == pytest.approx(values[0] - values[1])
+    assert minus == pytest.approx(values[0] - values[1], abs=1e-9)
+
+
+def test_results_of_other_queries_are_refused(accuracy, mars_root, tmp_path):
+    out, results = tmp_path / "runs", tmp_path / "rows"
+    accuracy["train"]("frame", 0, mars_root, "none", out)
+    accuracy["collect"](out, results)
+    changed = json.loads((results / "consensus-0.json").read_text()) | {"queries": "of another data set"}
+    (results / "consensus-0.json").write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="consensus-0: expected the queries of frame"):
+        accuracy["collect"](tmp_path / "no runs", results)
 
 
 def test_recipes_of_the_rows_exist(accuracy):

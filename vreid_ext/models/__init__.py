@@ -4,6 +4,7 @@ from vreid_ext.models.asta import ASTA
 from vreid_ext.models.backbones import Backbone, build_backbone
 from vreid_ext.models.drsta import DRSTA, ReceptiveFields
 from vreid_ext.models.output import TrainingOutput
+from vreid_ext.models.part_consensus import PartConsensus
 from vreid_ext.models.registry import build_model, model_factory, model_names, register_model
 from vreid_ext.models.sta import STA
 from vreid_ext.models.stal import STAL, PartScores
@@ -14,6 +15,7 @@ __all__ = [
     "STA",
     "STAL",
     "Backbone",
+    "PartConsensus",
     "PartScores",
     "ReceptiveFields",
     "TrainingOutput",

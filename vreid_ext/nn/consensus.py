@@ -59,12 +59,19 @@ class ConsensusPooling(nn.Module):
     def forward(
         self, x: Tensor, valid: Tensor | None = None, space: Callable[[Tensor], Tensor] | None = None
     ) -> ConsensusPool:
+        blocks, scores = self.weigh(x, valid, space)
+        return ConsensusPool(weighted(blocks, scores).mean(1), scores)
+
+    def weigh(
+        self, x: Tensor, valid: Tensor | None = None, space: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The blocks b (B,T,K,C) of maps and their scores (B,T,K); the arguments are those of a call."""
         _checks.floating("x", x, "(B,T,C,H,W)")
         _checks.row_blocks("blocks", self.blocks, x.shape[3])
         if valid is not None:
             _checks.mask("valid", valid, (x.shape[0], x.shape[1]), x.device)
             x = x.masked_fill(~valid[:, :, None, None, None], 0)  # excluded frames may contain NaN
-        blocks = x.mean(4).unflatten(3, (self.blocks, -1)).mean(4).transpose(2, 3)  # (B,T,K,C)
+        blocks = block_means(x, self.blocks)
         compared = blocks if space is None else space(blocks.flatten(0, 2)).unflatten(0, blocks.shape[:3])
         unit = normalize(compared.to(torch.promote_types(compared.dtype, torch.float32)), dim=3)
         if valid is not None:
@@ -75,8 +82,17 @@ class ConsensusPooling(nn.Module):
         scores = agreement.softmax(1)
         if valid is not None:
             scores = scores.masked_fill(~valid[:, :, None], 0)  # NaN for clips without a valid frame
-        pooled = (scores.to(blocks.dtype)[..., None] * blocks).sum(1).mean(1)
-        return ConsensusPool(pooled, scores)
+        return blocks, scores
 
     def extra_repr(self) -> str:
         return f"blocks={self.blocks}, sharpness={self.sharpness}"
+
+
+def block_means(x: Tensor, blocks: int) -> Tensor:
+    """Means (B,T,K,C) of the K row blocks of maps (B,T,C,H,W)."""
+    return x.mean(4).unflatten(3, (blocks, -1)).mean(4).transpose(2, 3)
+
+
+def weighted(blocks: Tensor, scores: Tensor) -> Tensor:
+    """Sum (B,K,C) over the frames of blocks (B,T,K,C) with weights (B,T,K), in the dtype of the blocks."""
+    return (scores.to(blocks.dtype)[..., None] * blocks).sum(1)
