@@ -5,6 +5,10 @@
 
 namespace vreid {
 
+// Terms in a block of a sum on a CPU (cpu/product.h): the slices of two panels of this depth fit into the L1
+// cache. The error bound of the rankings depends on it.
+constexpr int64_t kDepth = 128;
+
 // Rows packed for matrix products: panels of `panel_rows(dtype)` rows each, [panel][d][row]. Rows of the last
 // panel beyond N are padding. Null data means that there are no rows.
 struct Panels {

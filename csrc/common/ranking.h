@@ -6,12 +6,14 @@
 namespace vreid {
 
 // Rows (Q,D) and (G,D), f32 or f64, compared by the euclidean or the cosine distance. If `query` is null,
-// there are no features, and the values of a tile are the distances.
+// there are no features, and the values of a tile are the distances. The squares are the squared norms of the
+// rows, or both null; only the cosine distance needs them.
 struct Features {
     DType dtype;
     Metric metric;
     int64_t D;
     const void *query, *gallery;
+    const double *query_square, *gallery_square;
 };
 
 // Columns `offset` to `offset + G` of a matrix of Q rows, f32 or f64. With `scale` and `shift` (G) the key of

@@ -55,6 +55,13 @@ inline double euclidean(const T* p, const T* q, int64_t D) {
     return sqrt(sum_lanes(squares[0] + squares[1]) + rest);
 }
 
+inline double cosine_of(double dot, double p2, double q2) {
+    const double norms = sqrt(p2) * sqrt(q2);
+    return norms == 0 ? 1 : 1 - dot / norms + (norms - norms);  // NaN if the squares overflow
+}
+
+// The dot product is summed like the squares, and these like `squared_norm`, so both forms of `cosine` have
+// the same bits.
 template <class T>
 inline double cosine(const T* p, const T* q, int64_t D) {
     DoubleVector dots[2] = {}, first[2] = {}, second[2] = {};
@@ -71,11 +78,19 @@ inline double cosine(const T* p, const T* q, int64_t D) {
             p2 += a * a;
             q2 += b * b;
         });
-    dot += sum_lanes(dots[0] + dots[1]);
-    p2 += sum_lanes(first[0] + first[1]);
-    q2 += sum_lanes(second[0] + second[1]);
-    const double norms = sqrt(p2) * sqrt(q2);
-    return norms == 0 ? 1 : 1 - dot / norms + (norms - norms);  // NaN if the squares overflow
+    return cosine_of(sum_lanes(dots[0] + dots[1]) + dot, sum_lanes(first[0] + first[1]) + p2,
+                     sum_lanes(second[0] + second[1]) + q2);
+}
+
+// With known squared norms.
+template <class T>
+inline double cosine(const T* p, const T* q, int64_t D, double p2, double q2) {
+    DoubleVector dots[2] = {};
+    double dot = 0;
+    for_doubles(
+        p, q, D, [&](int chain, DoubleVector a, DoubleVector b) { dots[chain] += a * b; },
+        [&](double a, double b) { dot += a * b; });
+    return cosine_of(sum_lanes(dots[0] + dots[1]) + dot, p2, q2);
 }
 
 // The distance of row i of the query and row c of the gallery.
@@ -83,7 +98,9 @@ template <class T>
 inline double distance(const Features& f, int64_t i, int64_t c) {
     const T* p = static_cast<const T*>(f.query) + i * f.D;
     const T* q = static_cast<const T*>(f.gallery) + c * f.D;
-    return f.metric == Metric::cosine ? cosine(p, q, f.D) : euclidean(p, q, f.D);
+    if (f.metric == Metric::euclidean) return euclidean(p, q, f.D);
+    if (!f.query_square) return cosine(p, q, f.D);
+    return cosine(p, q, f.D, f.query_square[i], f.gallery_square[c]);
 }
 
 inline double distance(const Features& f, int64_t i, int64_t c) {

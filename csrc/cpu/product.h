@@ -6,6 +6,7 @@
 // threads or the CPU vendor, and the product of a matrix with itself is symmetric.
 #pragma once
 
+#include "common/product.h"
 #include "cpu/memory.h"
 
 namespace vreid {
@@ -28,9 +29,6 @@ struct Panel {
     // The index of the first element of a row of D elements; they are kRows apart.
     static int64_t offset(int64_t row, int64_t D) { return row / kRows * kRows * D + row % kRows; }
 };
-
-// Terms in a block of a sum: the slices of two panels of this depth fit into the L1 cache.
-constexpr int64_t kDepth = 128;
 
 // A tile of a product: rows from `top` on and columns from `left` on.
 struct Cut {

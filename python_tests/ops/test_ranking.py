@@ -126,6 +126,30 @@ def test_differences_far_below_float32_order_the_gallery(metric):
     assert torch.equal(counts, steps)
 
 
+@pytest.mark.parametrize(("metric", "square", "share"), [("euclidean", 0.98, 0.9), ("cosine", 0.49, 0.64)])
+def test_rounding_errors_that_all_have_the_same_sign(metric, square, share):
+    """A float32 sum of 1 and 127 terms of about u or u/2 is 1: the worst case of the error bound."""
+    small = (square * 2.0**-24) ** 0.5
+    query, other = torch.full((64, 128), small), torch.full((1, 128), share * small)
+    query[:, 0] = other[:, 0] = 1
+    gallery = torch.cat([query[:1], other])  # the positive is `other`, but the query itself is nearer
+    start, row, index = torch.arange(65), torch.arange(64), torch.ones(64, dtype=torch.int64)
+    distance = ops.pair_distances(query, gallery, row, index, metric)
+    counts = ops.feature_rank_counts(query, gallery, start, index, distance, metric=metric)
+    assert torch.equal(counts, torch.ones_like(index))
+    assert (ops.top_k(query, gallery, 1, metric)[1] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [1, 7, 31, 64, 130, 2048])
+def test_known_norms_change_no_bit(dtype, d):
+    """`top_k` knows the norms of the rows, `pair_distances` computes them."""
+    query, gallery = torch.randn(60, d, dtype=dtype), torch.randn(40, d, dtype=dtype)
+    nearest, index = ops.top_k(query, gallery, 40, "cosine")
+    row = torch.arange(60).repeat_interleave(40)
+    assert torch.equal(nearest.flatten(), ops.pair_distances(query, gallery, row, index.flatten(), "cosine"))
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e17])
 @pytest.mark.parametrize("metric", METRICS)
 def test_units_of_the_features_do_not_matter(metric, scale):

@@ -101,13 +101,15 @@ class Tile(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features (Q,D) and (G,D) compared by `metric`."""
+    """Features (Q,D) and (G,D) compared by `metric`, and their squared norms in float64, if known."""
 
     dtype: int
     metric: int
     D: int
     query: int
     gallery: int
+    query_square: int
+    gallery_square: int
 
 
 class SparseRows(NamedTuple):

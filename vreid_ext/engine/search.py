@@ -118,7 +118,8 @@ def faiss_top_k(query: Tensor, gallery: Tensor, k: int, metric: str) -> tuple[Te
     last = squares.amax(1).double()
     kth = 2 * distances[:, -1] if metric == "cosine" else distances[:, -1].square()
     lengths = rows.norm(dim=1).double() + items.norm(dim=1).max()
-    unsure = last - kth <= 2.0**-24 * (8 * query.shape[1] ** 0.5 + 16) * lengths.square()
+    # Error bound for sums of D products in any order.
+    unsure = last - kth <= 2.0**-24 * (query.shape[1] + 16) * lengths.square()
     if unsure.any():
         distances[unsure], indices[unsure] = ops.top_k(query[unsure], gallery, k, metric)
     return distances, indices

@@ -10,8 +10,9 @@ time; the other ops take features and compute the tiles themselves. On the CPU t
 products with an error bound. A comparison that is ambiguous within the bound is repeated in float64. The
 order is therefore that of float64 at the cost of float32, and does not depend on tiles or threads.
 
-The bound is twelve standard deviations of independent rounding errors: 4 sqrt(D) u |q| |g| with u = 2^-24
-(Higham and Mary, SIAM J. Sci. Comput. 2019, Theorem 2.4).
+The bound holds for any features: (D + 16) u |q| |g| for a product of rows of D <= 128 numbers, and
+(128 + ceil(D / 128) + 15) u |q| |g| for longer rows, with u = 2^-24. It follows from the order of the sums
+(`backends/native/ranking.py`).
 
 Features are float16, bfloat16, float32 (the former two are converted exactly to float32) or float64. The ops
 are not differentiable. `backend` is "auto", "reference", "native" or, for `rank_counts` of float32 and

@@ -29,6 +29,7 @@ void products(int64_t code, const PanelsTuple& x, const PanelsTuple& y, int64_t 
 
 void bind_product(pybind11::module_& m) {
     VREID_DEFINE(m, panel_rows, pack_rows, products);
+    m.attr("PRODUCT_BLOCK") = kDepth;
 }
 
 }  // namespace vreid

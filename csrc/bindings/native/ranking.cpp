@@ -5,7 +5,7 @@ namespace vreid {
 namespace {
 
 VREID_TUPLE(Tile, dtype, Q, G, offset, values, scale, shift, kept, left_start, left);
-VREID_TUPLE(Features, dtype, metric, D, query, gallery);
+VREID_TUPLE(Features, dtype, metric, D, query, gallery, query_square, gallery_square);
 
 // A tile of distances, or, if `queries` has an address, of the products of packed queries and rows of items.
 Tile tile(const TileTuple& t, const PanelsTuple& queries, const RowsTuple& items) {
@@ -35,7 +35,15 @@ Features optional_features(const FeaturesTuple& f) {
     const Metric kind = metric(f.metric);
     if (kind == Metric::squared) fail("metric", "the code of euclidean or cosine, got that of squared");
     if ((f.query == 0) != (f.gallery == 0)) fail("gallery", "query and gallery, or neither, got one of them");
-    return {float_dtype(f.dtype), kind, f.D, nullable(f.query), nullable(f.gallery)};
+    if ((f.query_square == 0) != (f.gallery_square == 0))
+        fail("gallery_square", "the squares of query and gallery, or neither, got one of them");
+    return {float_dtype(f.dtype),
+            kind,
+            f.D,
+            nullable(f.query),
+            nullable(f.gallery),
+            nullable<const double>(f.query_square),
+            nullable<const double>(f.gallery_square)};
 }
 
 Features features(const FeaturesTuple& f) {

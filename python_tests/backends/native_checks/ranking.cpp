@@ -21,7 +21,7 @@ struct Input {
           products(DType::f32, Q * G),
           scale(DType::f32, G),
           shift(DType::f32, G),
-          features{dtype, metric, D, query.data(), gallery.data()} {
+          features{dtype, metric, D, query.data(), gallery.data(), nullptr, nullptr} {
         for (int64_t j = 5; j < G; j += 5) {  // copies: ties that the index settles
             for (int64_t d = 0; d < D; ++d) gallery.set(j * D + d, gallery[(j - 5) * D + d]);
         }
@@ -194,7 +194,7 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     }
     op.tile = {DType::f64, Q,       G,       0,       distances.data(),  G,          {},
                {},         nullptr, nullptr, nullptr, left_start.data(), left.data()};
-    op.features = {dtype, metric, 0, nullptr, nullptr};
+    op.features = {dtype, metric, 0, nullptr, nullptr, nullptr, nullptr};
     op.low = op.high = at.data();
     context.run(&vreid::Table::rank_counts, op);
     context.equal("counts from distances", before, wanted);

@@ -14,6 +14,8 @@ from vreid_ext.precision import accumulator
 # Rows of a panel. A slice of packed rows must start at a multiple of this number.
 PANEL_ROWS = {dtype: _native.panel_rows(DTYPE_CODES[dtype]) for dtype in (torch.float32, torch.float64)}
 
+BLOCK: int = _native.PRODUCT_BLOCK  # terms in a block of a sum
+
 
 class Panels(NamedTuple):
     """Rows (n,d) packed for products."""

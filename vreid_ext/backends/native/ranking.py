@@ -25,7 +25,8 @@ from vreid_ext.backends.native import product
 _UNIT = 2.0**-24  # unit roundoff of float32
 _ROWS = 4096  # queries that are packed, and gallery items that are converted to float32, at a time
 
-_NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0, 0, 0)
+_ALL = slice(None)
+_NO_FEATURES = Features(DTYPE_CODES[torch.float32], METRIC_CODES["euclidean"], 0, 0, 0, 0, 0)
 _NO_SIDES = (product.NO_PANELS, rows(None))
 
 
@@ -83,7 +84,7 @@ def feature_rank_counts(args: signatures.FeatureRankCounts) -> Tensor:
         _native.rank_counts(
             products.tile(tile, args.offset, kept, left_start, left),
             *tile.sides(),
-            products.view(tile),
+            products.view(tile.rows, tile.columns),
             *(len(index), 0 if left is None else len(left)),
             start.data_ptr() + tile.rows.start * start.itemsize,
             *map(address, (low, high, distance, index, counts)),
@@ -107,7 +108,7 @@ def top_k(args: signatures.TopK) -> tuple[Tensor, Tensor, Tensor]:
         _native.top_k(
             products.tile(tile, 0, kept, left_start, left),
             *tile.sides(),
-            products.view(tile, whole_gallery=True),
+            products.view(tile.rows),
             *(0 if left is None else len(left), nearest_count, capacity),
             *(address(each[tile.rows]) for each in lists),
             torch.get_num_threads(),
@@ -116,7 +117,7 @@ def top_k(args: signatures.TopK) -> tuple[Tensor, Tensor, Tensor]:
     indices = torch.full((len(args.query), args.k), -1, dtype=torch.int64, device="cpu")
     _native.top_k_result(
         Tile(DTYPE_CODES[torch.float32], len(args.query), 0, 0, 0, 0, 0, 0, 0, 0),
-        _view(products.query, products.gallery, args.metric),
+        products.view(),
         *(0, nearest_count, capacity),
         *map(address, lists),
         *(args.k, address(nearest), address(indices)),
@@ -158,9 +159,9 @@ class _Products:
             values = torch.empty(len(query), len(gallery), dtype=torch.float32, device="cpu")
             block = slice(0, len(query)), slice(0, len(gallery))
             self.computed = _Tile(*block, _pack(self.query, self.lengths), self.gallery, values)
-        squares = squared_norms(self.gallery, self.computed)
+        self.gallery_squares = squares = squared_norms(self.gallery, self.computed)
         finite_rows("gallery", squares, metric)
-        rounding = _UNIT * (4 * query.shape[1] ** 0.5 + 8)  # error bound for the product of unit vectors
+        rounding = _rounding(query.shape[1])
         norms = squares.sqrt()
         self.divisor = None
         if metric == "cosine":
@@ -209,15 +210,38 @@ class _Products:
             address(scale), address(shift), address(kept), address(left_start), address(left),
         )  # fmt: skip
 
-    def view(self, tile: _Tile, *, whole_gallery: bool = False) -> Features:
-        """Describe the features, starting at the first query and item of a tile."""
-        gallery = self.gallery if whole_gallery else self.gallery[tile.columns]
-        return _view(self.query[tile.rows], gallery, self.metric)
+    def view(self, rows: slice = _ALL, columns: slice = _ALL) -> Features:
+        """Describe the features of some queries and items."""
+        return _view(
+            *(self.query[rows], self.gallery[columns], self.metric),
+            *(self.query_squares[rows], self.gallery_squares[columns]),
+        )
 
 
-def _view(query: Tensor, gallery: Tensor, metric: str) -> Features:
-    code = DTYPE_CODES[query.dtype]
-    return Features(code, METRIC_CODES[metric], query.shape[1], query.data_ptr(), gallery.data_ptr())
+def _rounding(d: int) -> float:
+    """Upper bound for the rounding error of a key "cosine" of rows of length d.
+
+    The product of unit rows x and y is a sum of blocks (csrc/cpu/product.h). With k terms in a block and b
+    blocks, its error is at most (k + b + 1) u sum_i |x_i y_i|, and the sum is at most 1 (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 4.2). The conversion and division of the rows to unit rows, the
+    scale of the key, its shift and the conversion of the interval's bounds add at most 14 u, which includes
+    terms in u^2.
+    """
+    block = min(d, product.BLOCK)
+    return _UNIT * (block + -(-d // product.BLOCK) + 15)
+
+
+def _view(
+    query: Tensor,
+    gallery: Tensor,
+    metric: str,
+    query_squares: Tensor | None = None,
+    gallery_squares: Tensor | None = None,
+) -> Features:
+    return Features(
+        *(DTYPE_CODES[query.dtype], METRIC_CODES[metric], query.shape[1]),
+        *map(address, (query, gallery, query_squares, gallery_squares)),
+    )
 
 
 def in_kernel_dtype(x: Tensor) -> Tensor:
