@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from vreid_ext.models.foreign import matched, read_tensors
+from vreid_ext.weights import expected_tensors, matched, read_tensors
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -37,7 +37,7 @@ def build_backbone(name: str, weights: str | Path = "none", last_stride: int = 1
         weights: "none" for torchvision's random initialization; "imagenet" for torchvision's ImageNet
             weights (version 1), cached or downloaded; or the path of a `.safetensors` file or of a
             `.pth` / `.pt` state dict or checkpoint, which is loaded with `weights_only=True`; see
-            `models.foreign.read_tensors`. Tensors are matched by name, ignoring a common prefix (for example
+            `weights.read_weights`. Tensors are matched by name, ignoring a common prefix (for example
             `backbone.` in a checkpoint of this package). If the names differ, tensors are matched by order,
             with a warning, provided that all shapes and the last components of all names agree. Additional
             tensors, such as those of a classifier, are ignored.
@@ -200,8 +200,13 @@ def _imagenet(weights: Any) -> Mapping[str, Tensor]:
 
 
 def _load(backbone: Backbone, state: Mapping[str, Tensor], source: str) -> None:
-    expected = {
-        key: value for key, value in backbone.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
+    try:
+        chosen = matched(expected_tensors(backbone), state, source)
+    except ValueError as error:
+        from vreid_ext.models.fits import fitting_backbones  # which builds all backbones
+
+        fitting = fitting_backbones(state)
+        hint = f"they fit backbone={fitting[0]!r}" if fitting else "they fit no backbone of this package"
+        raise ValueError(f"{error}; {hint}") from error
     # Not strict: the batch counters are missing, as `read_tensors` drops them.
-    backbone.load_state_dict(matched(expected, state, source), strict=False)
+    backbone.load_state_dict(chosen, strict=False)
