@@ -42,7 +42,8 @@ CASES = {
     "CLIP-ReID": (
         named("image_encoder.transformer.resblocks.0.ln_1.weight", "prompt_learner.cls_ctx")
         | shaped({"image_encoder.conv1.weight": (8, 3, 16, 16),
-                  "image_encoder.positional_embedding": (129, 8), "text_encoder.positional_embedding": (77, 4), "classifier.weight": (751, 8),
+                  "image_encoder.positional_embedding": (129, 8),
+                  "text_encoder.positional_embedding": (77, 4), "classifier.weight": (751, 8),
                   "classifier_proj.weight": (751, 4)}),
         ("CLIP-ReID", "", 751),
     ),

@@ -15,6 +15,7 @@ from vreid_ext._lock import one_writer
 from vreid_ext.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine.build import takes
+from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import metric_of
 from vreid_ext.engine.features import identity_of
 from vreid_ext.engine.open import open_checkpoint
@@ -80,7 +81,7 @@ def export_model(
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
-    file = Path(out) if out is not None else folder.parent.parent / FORMATS[format]
+    file = Path(out) if out is not None else run_folder(folder) / FORMATS[format]
     with_joints = "joints" in takes(recipe.model)
     deployed = Deployed(model, with_joints).eval()
     size = (recipe.input.height, recipe.input.width)
