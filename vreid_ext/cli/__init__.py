@@ -32,7 +32,7 @@ _EXTRAS = {
 # In the order in which `vreid --help` lists them.
 _GROUPS = (
     "init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "index", "pictures", "data",
-    "weights", "tools",
+    "weights", "save", "tools",
     "demo",
 )  # fmt: skip
 

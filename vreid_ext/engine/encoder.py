@@ -77,8 +77,8 @@ def open_encoder(source: Path, device: torch.device | str | None, overrides: Ite
         )
     if overrides:
         raise ValueError(f"overrides: expected none for an exported file, got {overrides[0]!r}")
-    # An ONNX model runs on the CPU, so by default that is its device.
-    on_cpu = device is None and source.suffix == Path(FORMATS["onnx"]).suffix
+    # These run on the CPU, so by default that is their device.
+    on_cpu = device is None and is_network(source)
     return _of_export(source, torch.device("cpu") if on_cpu else chosen)
 
 

@@ -1,5 +1,7 @@
 """Networks in OpenVINO, on the CPU."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,14 @@ def core() -> Any:
     except ImportError as error:
         raise ImportError("an OpenVINO network needs openvino: pip install 'vreid-ext[deploy]'") from error
     return openvino.Core()
+
+
+def save_network(network: Any, file: Path, about: Mapping[str, Any]) -> None:
+    """Write an `openvino.Model` to NAME.xml and NAME.bin without rounding, with metadata as JSON."""
+    import openvino
+
+    network.set_rt_info(json.dumps(about), METADATA)
+    openvino.save_model(network, file, compress_to_fp16=False)
 
 
 def open_openvino(file: Path, threads: int | None = None) -> OpenedNetwork:
