@@ -167,8 +167,8 @@ def _card(
         "",
         "## Data",
         "",
-        f"Trained on {' and '.join(sets)}: {num_classes} persons. The data set is not part of this folder; its "
-        "terms apply to its pictures and may apply to weights that were trained on them.",
+        f"Trained on {' and '.join(sets)}: {num_classes} persons. The data set is not part of this folder; "
+        "its terms apply to its pictures and may apply to weights that were trained on them.",
         "",
         "## Figures",
         "",
@@ -176,8 +176,8 @@ def _card(
         "",
         "## Training",
         "",
-        f"Recipe `{recipe.name}`: {recipe.train.epochs} epochs, batches of {batch.p} persons x {batch.k} clips "
-        f"x {settings.frames} frames, {recipe.optim.name} with learning rate {recipe.optim.lr:g}, seed "
+        f"Recipe `{recipe.name}`, epochs: {recipe.train.epochs}, batches of {batch.p} persons x {batch.k} "
+        f"clips x {settings.frames} frames, {recipe.optim.name} with learning rate {recipe.optim.lr:g}, seed "
         f"{recipe.seed}. `state.json` has all settings.",
         "",
         "## Licence",
