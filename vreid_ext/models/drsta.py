@@ -2,8 +2,9 @@
 (Li, Bak, Carr, Wang; CVPR 2018). Equation, section and table numbers are the paper's.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +71,9 @@ class DRSTA(nn.Module):
         hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
         feature_dim: D of the L2-normalized feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: passed to `build_backbone`. The paper has 8 x 4 maps for 256 x 128 images,
-            which is stride 2.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. The paper has 8 x 4 maps for 256 x 128 images, which is stride 2. A recipe fills in
+            `input_size`.
         backend: backend of the ops.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
@@ -101,6 +103,8 @@ class DRSTA(nn.Module):
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 2,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -121,7 +125,9 @@ class DRSTA(nn.Module):
             raise ValueError("spatial: expected true with form 'released', got false")
         if released and enhance != "none":
             raise ValueError(f"enhance: expected 'none' with form 'released', got {enhance!r}")
-        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        self.backbone, channels = resolve_backbone(
+            backbone, weights, last_stride, input_size, backbone_options
+        )
         self.pooling, self.enhance, self.backend = temporal, enhance, backend
         self.regions = regions if spatial else 1
         hidden = hidden or (64 if released else 256)

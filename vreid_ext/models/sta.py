@@ -2,7 +2,9 @@
 (Fu, Wang, Wei, Huang; AAAI 2019). Equation, algorithm and table numbers are the paper's.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,8 @@ class STA(nn.Module):
         feature_dim: D for neck "fc"; default 1024 (the paper does not state it). Must be None for "bn",
             which keeps the size of the pooled vector.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. A recipe fills in `input_size`.
         energy, normalize, backend: see `nn.STAPooling`.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
@@ -83,6 +86,8 @@ class STA(nn.Module):
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 1,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         energy: str = "sum_square",
         normalize: str = "sum",
         backend: str = "auto",
@@ -105,7 +110,9 @@ class STA(nn.Module):
         self.consensus = ConsensusPooling(blocks, sharpness)
         regularized = pooling == "sta" and regularizer
         self.inter_frame = InterFrameRegularizer(backend=backend) if regularized else None
-        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        self.backbone, channels = resolve_backbone(
+            backbone, weights, last_stride, input_size, backbone_options
+        )
 
         self.pooling, self.fusion, self.neck = pooling, fusion, neck
         pooled_dim = 2 * channels if pooling == "sta" and fusion else channels

@@ -2,10 +2,10 @@
 (Chen, Lu, Yang, Zhou; IEEE TIP 2019). Equation, figure and table numbers are the paper's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.losses.drawn import draws_for
-from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
+from vreid_ext.models.backbones import Backbone, resolve_backbone, split_backbone
 from vreid_ext.models.clips import check_clips, in_evaluation
 from vreid_ext.models.heads import classifier
 from vreid_ext.models.output import TrainingOutput
@@ -88,12 +88,14 @@ class STAL(nn.Module):
         roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
         roi_size: height and width of a part's map; 8 in the paper.
         margin: margin added to each side of the boxes, as a fraction of the frame; 0 in the paper.
-        backbone: "resnet50" (the better of the two backbones in the paper), "googlenet" (Table I), "resnet18"
-            or "resnet34"; or a `Backbone`, which requires `split`.
-        weights, last_stride: passed to `build_backbone`. Part networks start from the same weights.
-        split: name of the last layer before the split of the backbone. By default the layer with 14 x 14
-            maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks
-            are copies of the layers after it, up to and including the next one that halves the map.
+        backbone: a name for `build_backbone` of a backbone that can be split, in the paper "resnet50" (the
+            better one) or "googlenet" (Table I); or a `Backbone`.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. Part networks start from the same weights. A recipe fills in `input_size`.
+        split: name of the last layer before the split of the backbone. By default its `split_after`, the
+            layer with 14 x 14 maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet.
+            The part networks are copies of the layers after it, up to and including the next one that halves
+            the map.
         backend: backend of `ops.part_distance`.
 
     Call: `model(clips, valid=None, joints=None, label=None)` with clips (B,T,3,h,w), valid (B,T) bool, False
@@ -139,6 +141,8 @@ class STAL(nn.Module):
         backbone: str | Backbone = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 2,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         split: str | None = None,
         backend: str = "auto",
     ) -> None:
@@ -168,12 +172,8 @@ class STAL(nn.Module):
         if not 0 <= fusion < float("inf"):
             raise ValueError(f"fusion: expected a finite number >= 0, got {fusion}")
 
-        if isinstance(backbone, str):
-            split = split or split_name(backbone)
-            backbone = build_backbone(backbone, weights, last_stride)
-        elif split is None:
-            raise ValueError("split: expected the name of a layer if backbone is a module, got None")
-        low, part, high = split_backbone(backbone, split)
+        whole, _ = resolve_backbone(backbone, weights, last_stride, input_size, backbone_options)
+        low, part, high = split_backbone(whole, split, backbone if isinstance(backbone, str) else None)
 
         self.branches, self.test_branches, self.test_attention = branches, test_branches, test_attention
         self.fusion, self.backend = fusion, backend
