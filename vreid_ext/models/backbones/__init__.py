@@ -1,6 +1,6 @@
 """Image backbones that return feature maps: one file per family, one table of names."""
 
-from vreid_ext.models.backbones import from_torchvision  # noqa: F401 registers its names
+from vreid_ext.models.backbones import from_torchvision, osnet, resnet_ibn  # noqa: F401 register their names
 from vreid_ext.models.backbones.base import Backbone
 from vreid_ext.models.backbones.build import build_backbone, resolve_backbone
 from vreid_ext.models.backbones.from_timm import TokenBackbone, Tokens

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
 from torch import Tensor, nn
 
 from vreid_ext.models.backbones.base import Backbone
+from vreid_ext.models.backbones.published import from_url
 from vreid_ext.models.backbones.registry import register_backbone
 from vreid_ext.models.backbones.strides import keep_size
 
@@ -21,16 +19,8 @@ def _network(name: str, **options: Any) -> Any:
 
 
 def _imagenet(name: str) -> Mapping[str, Tensor]:
-    """torchvision's weights (version 1), cached or downloaded."""
-    weights = _models().get_model_weights(name)["IMAGENET1K_V1"]
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:  # includes URLError and all network errors
-        file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
-        raise FileNotFoundError(
-            f"weights: 'imagenet' is not in torch's cache and could not be downloaded ({error}); "
-            f"put {weights.url} at {file}, or pass the path of a file"
-        ) from error
+    """torchvision's weights (version 1)."""
+    return from_url(_models().get_model_weights(name)["IMAGENET1K_V1"].url)
 
 
 def _models() -> Any:
@@ -52,15 +42,20 @@ class _Rescale(nn.Module):
         return (x * std + mean - 0.5) / 0.5
 
 
+def resnet(name: str, last_stride: int) -> Backbone:
+    """A ResNet of torchvision without its pooling and classifier."""
+    network = _network(name)
+    layers = {key: layer for key, layer in network.named_children() if key not in ("avgpool", "fc")}
+    if last_stride == 1:
+        keep_size(network.layer4)
+    # The maps after layer3 are 14 x 14 for 224 x 224 images, as in Table I of STAL.
+    return Backbone(layers, network.fc.in_features, split_after="layer3")
+
+
 def _register_resnet(name: str) -> None:
     @register_backbone(name, partial(_imagenet, name))
-    def resnet(last_stride: int) -> Backbone:
-        network = _network(name)
-        layers = {key: layer for key, layer in network.named_children() if key not in ("avgpool", "fc")}
-        if last_stride == 1:
-            keep_size(network.layer4)
-        # The maps after layer3 are 14 x 14 for 224 x 224 images, as in Table I of STAL.
-        return Backbone(layers, network.fc.in_features, split_after="layer3")
+    def factory(last_stride: int) -> Backbone:
+        return resnet(name, last_stride)
 
 
 for _name in ("resnet18", "resnet34", "resnet50"):
