@@ -17,6 +17,7 @@ from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import RegionAttention
+from vreid_ext.nn.gem import cell_pooling
 from vreid_ext.ops import RegionPool
 
 
@@ -49,7 +50,8 @@ class DRSTA(nn.Module):
 
     Args:
         num_classes: number of training identities.
-        spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, the mean over the cells.
+        spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, pooled over the cells.
+        cells: without spatial attention, the pooling over the cells: "mean" or "gem" (`nn.GeMPooling`).
         diversity: the diversity term that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
             "none".
         temporal: pooling over the frames, separately for each region: "mean", "max" or "attention" (Eq. 11
@@ -93,6 +95,7 @@ class DRSTA(nn.Module):
         num_classes: int,
         *,
         spatial: bool = True,
+        cells: str = "mean",
         diversity: str = "hellinger",
         temporal: str = "attention",
         enhance: str = "second_order",
@@ -121,6 +124,8 @@ class DRSTA(nn.Module):
             if choice not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {choice!r}")
         released = form == "released"
+        if spatial and cells != "mean":
+            raise ValueError(f"cells: expected 'mean' with spatial attention, got {cells!r}")
         if released and not spatial:
             raise ValueError("spatial: expected true with form 'released', got false")
         if released and enhance != "none":
@@ -134,6 +139,7 @@ class DRSTA(nn.Module):
         self.spatial = RegionAttention(channels, regions, hidden, form, backend) if spatial else None
         regularized = spatial and diversity != "none"
         reduction = "root" if released else "mean"
+        self.cells = cell_pooling(cells)
         self.diversity = HellingerDiversity(diversity, backend, reduction) if regularized else None
         self.released = released
         pooled = feature_dim if released else channels  # size of a region when the frames are pooled
@@ -147,7 +153,7 @@ class DRSTA(nn.Module):
         maps = frame_maps(self.backbone, clips, valid)  # {f_{n,l}}
         extras = {}
         if self.spatial is None:
-            parts = maps.mean((3, 4))[:, :, None]
+            parts = self.cells(maps)[:, :, None]
         else:
             pool = self.spatial(maps, valid)  # Eq. 1 to 3
             parts = pool.features

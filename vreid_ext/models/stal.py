@@ -28,6 +28,7 @@ from vreid_ext.nn import (
     standing_boxes,
 )
 from vreid_ext.nn.frames import each_frame, mean_over_frames
+from vreid_ext.nn.gem import cell_pooling
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -79,6 +80,7 @@ class STAL(nn.Module):
         part_mining: triplets of that loss: "drawn" at random as in the paper, or the "hardest" of the batch.
         global_dim: D of g, set by a linear layer after the mean. None: the number of channels of the
             backbone, 1024 with GoogLeNet as in the paper (Fig. 9 varies both dimensions).
+        cells: pooling over the cells in the global branch, "mean" as in the paper or "gem" (`nn.GeMPooling`).
         fusion: weight of d_g; 0.3 in the paper.
         test_branches: with branches "both", the distances used in evaluation (GB and LB of Fig. 6).
         test_parts: names from `nn.parts.PART_NAMES` of the parts used in evaluation (Fig. 7, with
@@ -131,6 +133,7 @@ class STAL(nn.Module):
         part_margin: float = 0.8,
         part_mining: str = "hardest",
         global_dim: int | None = None,
+        cells: str = "mean",
         fusion: float = 0.3,
         test_branches: str = "both",
         test_parts: Sequence[str] | None = None,
@@ -185,6 +188,7 @@ class STAL(nn.Module):
         if self._has("global"):
             self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
             self.high = high
+            self.cells = cell_pooling(cells)
             self.embed = nn.Linear(high.out_channels, global_dim) if global_dim else nn.Identity()
             self.classifier = classifier(self.global_dim, num_classes, bias=True)
         if self._has("local"):
@@ -208,7 +212,7 @@ class STAL(nn.Module):
         g = f = scores = None
         if self._has("global"):
             frames = each_frame(self.attention, maps, valid)
-            g = self.embed(mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
+            g = self.embed(mean_over_frames(self.cells(each_frame(self.high, frames, valid)), valid))
         if self._has("local"):
             f = self._part_features(maps, valid, joints)
             scores = self.quality(clips, valid)
