@@ -62,7 +62,7 @@ def origin_of(file: WeightFile) -> Origin:
     prefix = _prefix(file.tensors)
     names = [name.removeprefix(prefix) for name in file.tensors]
     package, evidence = _package(file, names)
-    return Origin(package, evidence, prefix, _classifier(file.tensors), list(_inputs(file.tensors)))
+    return Origin(package, evidence, prefix, _classifier(file.tensors), list(input_sizes(file.tensors)))
 
 
 def _package(file: WeightFile, names: list[str]) -> tuple[str, str]:
@@ -104,7 +104,7 @@ def _classifier(tensors: Mapping[str, Tensor]) -> Classifier | None:
     return None
 
 
-def _inputs(tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, int, int]]:
+def input_sizes(tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, int, int]]:
     """Input sizes for which the numbers of patches and of position embeddings agree."""
     for name, value in tensors.items():
         kind = name.rpartition(".")[2]
