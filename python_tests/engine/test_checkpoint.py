@@ -130,7 +130,7 @@ def test_a_damaged_or_foreign_state_is_an_error_of_one_line(tmp_path):
     (tmp_path / "c" / "state.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(ValueError, match=r"expected format 1, got 99"):
         read_state(tmp_path / "c")
-    with pytest.raises(ValueError, match="expected a checkpoint, or a run that contains one, got"):
+    with pytest.raises(ValueError, match="expected a checkpoint, a run that contains one, or a network"):
         resolve_checkpoint(tmp_path / "nothing")
 
 

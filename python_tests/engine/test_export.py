@@ -80,6 +80,29 @@ def test_the_exported_program_runs_without_the_package(run, tmp_path):
     subprocess.run([sys.executable, "-c", script, told["file"], tmp_path / "case.pt"], check=True)
 
 
+@pytest.mark.filterwarnings("ignore:# The axis name")  # of torch's exporter
+def test_openvino_gives_the_models_features(run, tmp_path):
+    openvino = pytest.importorskip("openvino", reason="needs the extra [deploy]")
+    told = export_model(run, tmp_path / "model.xml", format="openvino")
+    assert told["largest_difference"] <= 1e-4
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+    network = openvino.Core().read_model(tmp_path / "model.xml")
+    assert json.loads(network.get_rt_info("vreid_ext").value)["dimensions"] == told["dimensions"]
+    model = open_checkpoint(run)[0]
+    given = inputs(model, 4, 6)
+    compiled = openvino.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    feature = torch.from_numpy(compiled([value.numpy() for value in given])[0])
+    with torch.no_grad():
+        wanted = Deployed(model, len(given) == 2)(*given)
+    torch.testing.assert_close(feature, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max())
+
+
+@pytest.mark.parametrize("run", ["synth_sta"], indirect=True)
+def test_another_suffix_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"^out: expected a file with the suffix .onnx, got .*model.pt2'"):
+        export_model(run, tmp_path / "model.pt2")
+
+
 @pytest.mark.parametrize("run", ["synth_sta"], indirect=True)
 def test_a_file_that_differs_is_not_left_behind(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TOLERANCE", -1.0)
@@ -89,5 +112,5 @@ def test_a_file_that_differs_is_not_left_behind(run, tmp_path, monkeypatch):
 
 
 def test_another_format_is_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match="format: expected one of onnx, torch, got 'tflite'"):
+    with pytest.raises(ValueError, match="format: expected one of onnx, torch, openvino, got 'tflite'"):
         export_model("no run", format="tflite")

@@ -148,10 +148,10 @@ def test_googlenet_takes_a_state_dict_of_torchvision(tmp_path):
         ({"roi": "max"}, "roi: expected .*got 'max'"),
         ({"part_dim": 0}, "part_dim: expected .*got 0"),
         ({"fusion": -1}, "fusion: expected .*got -1"),
-        ({"split": "layer9"}, "split: expected one of the backbone's layers conv1, .*, got 'layer9'"),
+        ({"split": "layer9"}, "split: expected one of the backbone's layers .conv1, .*, got 'layer9'"),
         (
             {"split": None, "backbone": "mobilenet_v2"},
-            "backbone: expected one of resnet18, .*, got 'mobilenet_v2'",
+            "backbone: expected one that can be split .a ResNet, .*, got 'mobilenet_v2'",
         ),
         ({"part_dims": 3}, "part_dims: expected an option of model 'stal' .*did you mean 'part_dim'"),
     ],

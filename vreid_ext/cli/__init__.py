@@ -19,6 +19,8 @@ _EXTRAS = {
         "train",
     ),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    **dict.fromkeys(("nncf", "openvino"), "deploy"),
+    "huggingface_hub": "hub",
     "ai_edge_litert": "pose",
     "cv2": "video",
     "h5py": "hdf5",
@@ -29,7 +31,8 @@ _EXTRAS = {
 }  # fmt: skip
 # In the order in which `vreid --help` lists them.
 _GROUPS = (
-    "init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "index", "pictures", "data", "tools",
+    "init", "train", "adapt", "evaluate", "compare", "decide", "doctor", "index", "pictures", "data",
+    "weights", "save", "tools",
     "demo",
 )  # fmt: skip
 

@@ -69,9 +69,9 @@ def doctor(
                 )
             examined = of_features(subject, limit=limit)
         else:
-            from vreid_ext.engine.checkpoint import resolve_checkpoint
+            from vreid_ext.engine.checkpoint import resolve_checkpoint, run_folder
 
-            page = out or resolve_checkpoint(subject).parent.parent
+            page = out or run_folder(resolve_checkpoint(subject))
             examined = of_run(
                 subject, with_root(overrides, dataset_root), features=features, limit=limit,
                 progress=clips, progress_images=images,

@@ -40,11 +40,11 @@ def report_command(
 
     The page is NAME.html. The pictures are written to NAME_files and the metrics to NAME.json next to it.
     """
-    from vreid_ext.engine.checkpoint import resolve_checkpoint
+    from vreid_ext.engine.checkpoint import resolve_checkpoint, run_folder
     from vreid_ext.engine.run_comparison import summary
     from vreid_ext.report.page import report_checkpoint
 
-    page = out or resolve_checkpoint(checkpoint).parent.parent
+    page = out or run_folder(resolve_checkpoint(checkpoint))
     if page.suffix.lower() != ".html":
         page /= "report.html"
     others = {str(run): run for run in beside or []}

@@ -1,38 +1,85 @@
 """`vreid export`, `vreid recipes`, `vreid tune` and `vreid info`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from vreid_ext.cli.app import Checkpoint, Json, Overrides, app
+from vreid_ext.cli.app import Checkpoint, Json, Overrides, Root, app, with_root
 from vreid_ext.cli.output import emit, show
 
 
-@app.command(epilog="Example: vreid export runs/first --format onnx --out sta.onnx")
+@app.command(epilog="Example: vreid export runs/first --format openvino --int8 --max-loss 1")
 def export(
     checkpoint: Checkpoint,
     overrides: Overrides = None,
     format: Annotated[
-        Literal["onnx", "torch"], typer.Option(help="ONNX, or a file for torch.export.load.")
+        Literal["onnx", "torch", "openvino"],
+        typer.Option(help="ONNX, a file for torch.export.load, or OpenVINO (.xml and .bin)."),
     ] = "onnx",
     out: Annotated[
         Path | None,
-        typer.Option(help="The file; default: model.onnx or model.pt2 in the run's folder."),
+        typer.Option(
+            help="The file; default: model.onnx, model.pt2 or model.xml in the run's folder, or "
+            "model_int8.onnx or model_int8.xml."
+        ),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Quantize to INT8 with clips of the data set, and measure the loss in mAP and the speed.",
+        ),
+    ] = False,
+    calibration: Annotated[int, typer.Option(help="With --int8: number of clips for the calibration.")] = 64,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(help="With --int8: largest loss in points of mAP; above it no file is written."),
+    ] = None,
+    dataset_root: Root = None,
     as_json: Json = False,
 ) -> None:
-    """Export the model to one file that runs without this package, and verify it against the checkpoint."""
+    """Export the model to a file that runs without this package, and verify it against the checkpoint.
+
+    With --int8 the file is evaluated on the data set of the recipe, because it cannot equal the checkpoint.
+    """
+    changes = with_root(overrides, dataset_root)
+    if int8:
+        from vreid_ext.engine.quantize import export_int8
+
+        if format == "torch":
+            raise ValueError("--int8: expected --format onnx or openvino, got torch")
+        result = export_int8(
+            checkpoint, out, format=format, calibration=calibration, max_loss=max_loss, overrides=changes
+        )
+        emit(as_json, result, *_of_int8(result))
+        return
+    if max_loss is not None:
+        raise ValueError(f"--max-loss: expected --int8, got {max_loss} without it")
     from vreid_ext.engine.export import export_model
 
-    result = export_model(checkpoint, out, format=format, overrides=overrides or [])
+    result = export_model(checkpoint, out, format=format, overrides=changes)
     checked = f"differs by {result['largest_difference']:.1e} of the largest feature"
     emit(
         as_json,
         result,
         f"{result['clips']} -> features of {result['dimensions']} dimensions; {checked}: {result['file']}",
     )
+
+
+def _of_int8(result: dict[str, Any]) -> list[str]:
+    figures = result["int8"]
+    loss, low, high = (100 * figures["loss"][name] for name in ("value", "low", "high"))
+    return [
+        f"{result['clips']} -> features of {result['dimensions']} dimensions: {result['file']}",
+        f"mAP {100 * figures['mAP_float32']:.2f} -> {100 * figures['mAP']:.2f}: loss {loss:.2f} points "
+        f"[{low:.2f}, {high:.2f}] ({figures['queries']} queries of {figures['persons']} persons)",
+        f"frames per second {figures['frames_per_second_float32']:.0f} -> "
+        f"{figures['frames_per_second']:.0f}: {figures['speedup']:.2f} x the float32 file here",
+        f"{figures['bytes_float32'] / 1e6:.1f} MB -> {figures['bytes'] / 1e6:.1f} MB, calibrated with "
+        f"{figures['calibration']} clips",
+    ]
 
 
 @app.command(epilog="Example: vreid recipes")

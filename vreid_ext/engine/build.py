@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vreid_ext._options import option_types
 from vreid_ext.data import (
     BlackBox,
     Corruption,
@@ -121,9 +122,12 @@ def takes(model: Mapping[str, Any]) -> tuple[str, ...]:
 def model_of(recipe: Recipe, num_classes: int, *, start_weights: bool = True) -> nn.Module:
     """Build the model of a recipe, in its memory format.
 
-    With start_weights=False, pretrained weights are not loaded.
+    With start_weights=False, pretrained weights are not loaded. An option `input_size` of the model has the
+    size of the recipe's input by default.
     """
     options = dict(recipe.model)
+    if "input_size" in (option_types(model_factory(options["name"])) or ()):
+        options.setdefault("input_size", (recipe.input.height, recipe.input.width))
     if not start_weights:
         options.pop("weights", None)
     model = build_model(options.pop("name"), num_classes, **options)

@@ -22,6 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext._files import flush
+from vreid_ext.engine.network import network_state
+from vreid_ext.runtimes import SUFFIXES, is_network
+from vreid_ext.weights.locate import located_system
 
 FORMAT = 1
 
@@ -100,17 +103,43 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """Return `path` if it is a checkpoint, or the newest checkpoint if it is the folder of a run."""
-    if (path / "state.json").is_file():
+    """The checkpoint of a path.
+
+    Args:
+        path: a checkpoint; the folder of a run, whose newest checkpoint is returned; a folder of
+            `save_pretrained`, or its address `hf:OWNER/NAME[@REVISION]`; or a network file (`.onnx`, `.xml`),
+            which is returned as it is.
+
+    Raises:
+        ValueError: there is no checkpoint.
+        FileNotFoundError, ImportError: the address cannot be resolved (`weights.locate`).
+    """
+    path = located_system(path)
+    if (path / "state.json").is_file() or is_network(path):
         return path
     found = checkpoints(path)
     if not found:
-        raise ValueError(f"checkpoint: expected a checkpoint, or a run that contains one, got {str(path)!r}")
+        raise ValueError(
+            f"checkpoint: expected a checkpoint, a run that contains one, or a network file "
+            f"({', '.join(SUFFIXES)}), got {str(path)!r}"
+        )
     return found[-1]
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The folder for the results of a checkpoint: that of its run, else its own, or that of the file."""
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent
+    return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    """Read state.json: format, recipe, num_classes and, if written by training, position and optimizer."""
+    """Read state.json: format, recipe, num_classes and, if written by training, position and optimizer.
+
+    For a network file, the recipe and num_classes of `network_state`.
+    """
+    if is_network(folder):
+        return network_state(folder)
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ _OPEN_GROUPS = ("model", "dataset.options", "paper.rows", "paper.sets")
 
 # Keys of files and folders. `model.weights` may also be the name of weights, e.g. "imagenet".
 _PATHS = ("dataset.root", "dataset.labels", "dataset.joints", "dataset.options.attributes", "model.weights")
-_WEIGHT_FILES = (".pt", ".pth", ".safetensors")
+_WEIGHT_FILES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt", ".tar", ".onnx", ".xml")
 
 
 def recipe_names() -> list[str]:
@@ -222,9 +223,16 @@ def _set_paths(plain: dict[str, Any], folders: Mapping[str, Path]) -> None:
         for group in groups:
             tree = tree.get(group, {})
         value = tree.get(name)
-        if isinstance(value, str) and (name != "weights" or value.endswith(_WEIGHT_FILES)):
+        if isinstance(value, str) and (name != "weights" or _is_path(value)):
             path = folders.get(key, Path()) / os.path.expanduser(value)
             tree[name] = str(path.absolute()) if value else None
+
+
+def _is_path(weights: str) -> bool:
+    """Whether `model.weights` is a file or a folder, not a name or an address such as hf:OWNER/NAME."""
+    if re.match(r"[\w-]{2,}:", weights):  # a drive of Windows has one letter
+        return False
+    return weights.endswith(_WEIGHT_FILES) or "/" in weights or os.sep in weights
 
 
 def _typed(tree: Any, source: str, folders: Mapping[str, Path]) -> Recipe:

@@ -22,9 +22,11 @@ from vreid_ext.data.video.boxes import check_box, crop_box
 from vreid_ext.engine.drift import DriftMonitor, scores
 from vreid_ext.engine.encoder import open_encoder
 from vreid_ext.engine.extract import features_of
+from vreid_ext.engine.pretrained import save_pretrained
 from vreid_ext.engine.search import Split, search
 from vreid_ext.engine.threshold import Threshold, find_threshold, read_threshold
 from vreid_ext.engine.tracks import Tracks
+from vreid_ext.weights.locate import is_hub
 
 Frame = np.ndarray | Tensor | str | os.PathLike[str]
 
@@ -56,9 +58,10 @@ class Embedder:
 
     Args:
         source: folder of a run (its newest checkpoint is used) or of a checkpoint, or a file of
-            `vreid export` (`.onnx` or `.pt2`).
-        device: device of the model; None: the accelerator of this machine, or the CPU. An ONNX model runs on
-            the CPU.
+            `vreid export` (`.onnx`, `.xml` or `.pt2`); or another network (`.onnx` or `.xml`) with one
+            feature per image (`engine.network`); or `hf:OWNER/NAME[@REVISION]`.
+        device: device of the model; None: the accelerator of this machine, or the CPU. ONNX and OpenVINO
+            files run on the CPU.
         overrides: overrides of the run's recipe, such as "eval.sampling=dense".
         threshold: file of `vreid calibrate` or its folder; None: threshold.json in the folder of the
             checkpoint, of the run or of the exported file, if there is one.
@@ -102,16 +105,37 @@ class Embedder:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], **options: Any) -> Self:
-        """Open a folder with `weights.safetensors` and `state.json`, or a run. `options`: see `Embedder`.
+        """Open a folder of `save_pretrained`, or a run. `options`: see `Embedder`.
 
-        The folder is local; names of a model hub are not looked up.
+        Args:
+            folder: local folder, or `hf:OWNER/NAME[@REVISION]` for a repository of the Hugging Face Hub,
+                which is taken from the cache or downloaded (extra `[hub]`).
+
+        Raises:
+            ValueError: no such folder.
+            FileNotFoundError: the hub cannot be reached, and its cache does not have the files. The message
+                names their URLs.
         """
-        if not os.path.isdir(folder):
+        if not os.path.isdir(folder) and not is_hub(os.fspath(folder)):
             raise ValueError(
-                f"folder: expected a local folder with weights.safetensors and state.json, got "
-                f"{os.fspath(folder)!r}; names of a model hub are not looked up"
+                f"folder: expected a folder with weights.safetensors and state.json, or hf:OWNER/NAME, got "
+                f"{os.fspath(folder)!r}"
             )
         return cls(folder, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write weights, settings, threshold and a model card to a new folder.
+
+        Args:
+            folder: new or empty folder.
+            options: `license`, `figures` and `name` of `engine.pretrained.save_pretrained`.
+
+        Raises:
+            ValueError: the source of this embedder is an exported or other network file.
+        """
+        if Path(self._source).is_file():
+            raise ValueError(f"source: expected a run or a checkpoint, got the file {self._source!r}")
+        save_pretrained(self._source, Path(folder), **options)
 
     def __repr__(self) -> str:
         how = f"{self.frames} frames, {self.sampling}, {self.size[0]} x {self.size[1]} pixels"

@@ -11,12 +11,15 @@ from vreid_ext.data.clips.transforms import ClipTransform, Resize
 from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import transforms_of
+from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import metric_of
 from vreid_ext.engine.export import FORMATS, open_export
 from vreid_ext.engine.features import identity_of
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.threshold import model_of_identity
 from vreid_ext.features.rows import DistanceFunction
+from vreid_ext.runtimes import is_network, open_network
+from vreid_ext.weights.locate import located_system
 
 SAMPLINGS = ("evenly", "first_of_chunk", "dense")
 _CHUNK = 32  # clips per forward pass of an exported file
@@ -51,19 +54,20 @@ class Encoder(NamedTuple):
 
 
 def open_encoder(source: Path, device: torch.device | str | None, overrides: Iterable[str]) -> Encoder:
-    """Open a run, a checkpoint, or a file of `vreid export`.
+    """Open a run, a checkpoint, a pretrained folder or its address, or an exported or other network file.
 
     Raises:
         ValueError: there is no model, the device does not exist, or the model has several test lengths or
             draws random test frames.
     """
     overrides = list(overrides)
+    source = located_system(source)
     if not source.exists():
         raise ValueError(
             f"source: expected a run, a checkpoint or an exported file, got no such {str(source)!r}"
         )
     chosen = _device(device)
-    if source.is_dir():
+    if source.is_dir() or (is_network(source) and not open_network(source).metadata):
         return _of_checkpoint(source, chosen, overrides)
     suffixes = [Path(name).suffix for name in FORMATS.values()]
     if source.suffix not in suffixes:
@@ -73,8 +77,8 @@ def open_encoder(source: Path, device: torch.device | str | None, overrides: Ite
         )
     if overrides:
         raise ValueError(f"overrides: expected none for an exported file, got {overrides[0]!r}")
-    # An ONNX model runs on the CPU, so by default that is its device.
-    on_cpu = device is None and source.suffix == Path(FORMATS["onnx"]).suffix
+    # These run on the CPU, so by default that is their device.
+    on_cpu = device is None and is_network(source)
     return _of_export(source, torch.device("cpu") if on_cpu else chosen)
 
 
@@ -86,7 +90,7 @@ def _of_checkpoint(source: Path, device: torch.device, overrides: list[str]) -> 
     return Encoder(
         model, transforms_of(recipe.input)[1], size, frames, recipe.eval.sampling, recipe.eval.chunk,
         metric_of(model, recipe), lambda: model_of_identity(identity_of(model, recipe, frames, [])),
-        device, (folder, folder.parent.parent),
+        device, tuple({folder, run_folder(folder)}),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from vreid_ext.attributes import attribute_labels
 from vreid_ext.data import Tracklet, TrackletDataset, set_names
 from vreid_ext.distributed import default_device, main_writes
 from vreid_ext.engine.build import datasets_of
-from vreid_ext.engine.checkpoint import read_state, resolve_checkpoint
+from vreid_ext.engine.checkpoint import read_state, resolve_checkpoint, run_folder
 from vreid_ext.engine.comparison import Comparison, metric_of, rerank_options
 from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.extract import extract_features
@@ -229,7 +229,9 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     kinds = "-corrupted" * (recipe.eval.corrupt > 0) + "-reranked" * recipe.eval.rerank
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
     name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{kinds}"
-    return folder.parent.parent / f"{name}.json"
+    if folder.is_file():  # there may be several networks in a folder
+        name = f"{folder.stem}-{name}"
+    return run_folder(folder) / f"{name}.json"
 
 
 def _per_query(dataset: TrackletDataset, result: metrics.ReIDResult) -> dict[str, list[Any]]:

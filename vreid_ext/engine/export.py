@@ -1,6 +1,7 @@
-"""Export of a trained model to a single file that runs without this package: ONNX or torch.export."""
+"""Export of a trained model to a file that runs without this package: ONNX, torch.export or OpenVINO."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from vreid_ext import backends
-from vreid_ext._files import whole_file
+from vreid_ext._files import flush
 from vreid_ext._lock import one_writer
 from vreid_ext.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from vreid_ext.data.pose.joints import JOINTS
 from vreid_ext.engine.build import takes
+from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import metric_of
 from vreid_ext.engine.features import identity_of
 from vreid_ext.engine.open import open_checkpoint
+from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.threshold import model_of_identity
+from vreid_ext.runtimes import open_network
+from vreid_ext.runtimes.with_openvino import core, save_network
 
-FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
 TOLERANCE = 1e-4
 _METADATA = "vreid_ext.json"  # extra file of an exported program
 _TRACED = (2, 3)  # numbers of clips and frames; torch.export specializes on the sizes 0 and 1
@@ -49,7 +54,7 @@ def export_model(
     checkpoint: str | Path,
     out: str | Path | None = None,
     *,
-    format: Literal["onnx", "torch"] = "onnx",
+    format: Literal["onnx", "torch", "openvino"] = "onnx",
     overrides: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Export the model of a checkpoint with dynamic numbers of clips and frames, and verify the file.
@@ -60,13 +65,14 @@ def export_model(
 
     The metadata describe the input, the metric for comparing features and, for each test length of the
     recipe, what determines the features (`features`, as in `engine.threshold`). They are stored in
-    `metadata_props["vreid_ext"]` of the ONNX model or in the extra file `vreid_ext.json` of the exported
-    program.
+    `metadata_props["vreid_ext"]` of the ONNX model, in the extra file `vreid_ext.json` of the exported
+    program, or in the runtime information `vreid_ext` of the OpenVINO network.
 
     Args:
         checkpoint, overrides: see `evaluate_checkpoint`.
-        out: output file; default: `model.onnx` or `model.pt2` in the run's folder.
-        format: "onnx" (verified with onnxruntime) or "torch" (verified with `torch.export.load`).
+        out: output file; default: `model.onnx`, `model.pt2` or `model.xml` in the run's folder.
+        format: "onnx" (verified with onnxruntime), "torch" (verified with `torch.export.load`) or "openvino"
+            (`.xml` with the weights in `.bin` beside it; verified with OpenVINO in float32).
 
     Returns:
         The metadata, with the additional keys `file` and `largest_difference`: the largest absolute
@@ -74,26 +80,38 @@ def export_model(
         of several sizes.
 
     Raises:
-        ValueError: unknown format.
+        ValueError: unknown format, or another suffix of `out`.
         RuntimeError: `largest_difference` would be above 1e-4. No file is written.
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     model, recipe, folder = open_checkpoint(checkpoint, overrides)
-    file = Path(out) if out is not None else folder.parent.parent / FORMATS[format]
+    file = Path(out) if out is not None else run_folder(folder) / FORMATS[format]
+    suffix = Path(FORMATS[format]).suffix
+    if file.suffix != suffix:
+        raise ValueError(f"out: expected a file with the suffix {suffix}, got {str(file)!r}")
     with_joints = "joints" in takes(recipe.model)
     deployed = Deployed(model, with_joints).eval()
     size = (recipe.input.height, recipe.input.width)
     cases = [_inputs(clips, frames, size, with_joints) for clips, frames in _CHECKED]
     with torch.no_grad():
         expected = [deployed(*case) for case in cases]
+    about = _described(model, recipe, size, expected[0].shape[1], with_joints)
+    with one_writer("out", file):
+        difference = _write(deployed, cases, expected, file, format, about)
+    return about | {"file": str(file), "largest_difference": difference}
 
+
+def _described(
+    model: nn.Module, recipe: Recipe, size: tuple[int, int], dimensions: int, with_joints: bool
+) -> dict[str, Any]:
+    """The metadata of an exported file."""
     metric = metric_of(model, recipe)
     about = {
         "recipe": recipe.name,
         "model": recipe.model["name"],
         "clips": f"uint8 RGB (clips, frames, 3, {size[0]}, {size[1]})",
-        "dimensions": expected[0].shape[1],
+        "dimensions": dimensions,
         "metric": "the model's `distance`" if callable(metric) else metric,
         "features": [
             model_of_identity(identity_of(model, recipe, frames, [])) for frames in recipe.eval.frames
@@ -104,9 +122,7 @@ def export_model(
             "float32 (clips, frames, 14, 3): x and y as fractions of the frame's width and height, and "
             "confidence, of " + ", ".join(JOINTS)
         )
-    with one_writer("out", file):
-        difference = _write(deployed, cases, expected, file, format, about)
-    return about | {"file": str(file), "largest_difference": difference}
+    return about
 
 
 def open_export(
@@ -117,19 +133,23 @@ def open_export(
     A torch.export file can execute code when it is opened; open only files from a trusted source.
 
     Args:
-        file: an ONNX model, or an exported program with the suffix `.pt2`.
-        device: device of the inputs and the features; an ONNX model runs on the CPU only. None: the CPU.
+        file: an ONNX model, an OpenVINO network, or an exported program with the suffix `.pt2`.
+        device: device of the inputs and the features; None: the CPU. Only an exported program runs on others.
 
     Raises:
         ValueError: the file is damaged, has no metadata of this package, or cannot run on the device.
     """
     device = torch.device("cpu") if device is None else device
-    opened = _open_torch if file.suffix == Path(FORMATS["torch"]).suffix else _open_onnx
-    if opened is _open_onnx and device.type != "cpu":
-        raise ValueError(f"device: expected 'cpu' for an ONNX model, got {str(device)!r}")
+    exported_program = file.suffix == Path(FORMATS["torch"]).suffix
+    if not exported_program and device.type != "cpu":
+        raise ValueError(f"device: expected 'cpu' for an ONNX or OpenVINO file, got {str(device)!r}")
     try:
-        run, text = opened(file, device)
-        about = json.loads(text)
+        if exported_program:
+            run, text = _open_torch(file, device)
+        else:
+            network = open_network(file)
+            run, text = network.run, network.metadata
+        about = json.loads(text or "{}")
     except ImportError:
         raise
     except Exception as error:  # damaged files raise many exception types
@@ -145,13 +165,6 @@ def open_export(
     return run, about
 
 
-def _open_onnx(file: Path, device: torch.device) -> tuple[Callable[..., Tensor], str]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file)
-    return _onnx_function(session), session.get_modelmeta().custom_metadata_map.get("vreid_ext", "{}")
-
-
 def _open_torch(file: Path, device: torch.device) -> tuple[Callable[..., Tensor], str]:
     import torchvision  # registers the operator of ROI pooling
     from torch.export.passes import move_to_device_pass
@@ -165,6 +178,21 @@ def _open_torch(file: Path, device: torch.device) -> tuple[Callable[..., Tensor]
     return program.module(), about[_METADATA]
 
 
+@contextmanager
+def whole_network(file: Path) -> Iterator[Path]:
+    """Yield a temporary path with the name of `file`; at the end of the block that file replaces `file`.
+
+    Files that the block writes beside it, such as the `.bin` file of OpenVINO, are moved first. After an
+    error nothing is changed.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-incomplete-", dir=file.parent) as folder:
+        temporary = Path(folder, file.name)
+        yield temporary
+        for written in sorted(Path(folder).iterdir(), key=lambda each: each == temporary):
+            flush(written)
+            written.replace(file.with_name(written.name))
+
+
 def _write(
     deployed: Deployed,
     cases: list[tuple[Tensor, ...]],
@@ -174,8 +202,8 @@ def _write(
     about: dict[str, Any],
 ) -> float:
     """Write the file, run it on the cases, and return the largest relative difference from `expected`."""
-    with whole_file(file) as temporary:
-        run = (_write_onnx if format == "onnx" else _write_torch)(deployed, cases[0], temporary, about)
+    with whole_network(file) as temporary:
+        run = _WRITERS[format](deployed, cases[0], temporary, about)
         with torch.no_grad():
             difference = max(
                 float((run(*case) - feature).abs().max() / feature.abs().max())
@@ -202,7 +230,6 @@ def _inputs(clips: int, frames: int, size: tuple[int, int], with_joints: bool) -
 def _write_onnx(
     deployed: Deployed, case: tuple[Tensor, ...], file: Path, about: dict[str, Any]
 ) -> Callable[..., Tensor]:
-    import onnxruntime
     import torchvision  # registers the operators in custom_translation_table
     from onnxscript import opset18
 
@@ -240,15 +267,18 @@ def _write_onnx(
     assert program is not None
     program.model.metadata_props["vreid_ext"] = json.dumps(about)
     program.save(file)
-    return _onnx_function(onnxruntime.InferenceSession(file))
+    return open_network(file, "onnxruntime").run
 
 
-def _onnx_function(session: Any) -> Callable[..., Tensor]:
-    def run(*inputs: Tensor) -> Tensor:
-        feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
-        return torch.from_numpy(session.run(None, feed)[0])
-
-    return run
+def _write_openvino(
+    deployed: Deployed, case: tuple[Tensor, ...], file: Path, about: dict[str, Any]
+) -> Callable[..., Tensor]:
+    opener = core()
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = Path(folder, FORMATS["onnx"])
+        _write_onnx(deployed, case, onnx, about)
+        save_network(opener.read_model(onnx), file, about)
+    return open_network(file).run
 
 
 def _write_torch(
@@ -261,6 +291,9 @@ def _write_torch(
     with file.open("rb") as stream:
         run: Callable[..., Tensor] = torch.export.load(stream).module()
     return run
+
+
+_WRITERS = {"onnx": _write_onnx, "torch": _write_torch, "openvino": _write_openvino}
 
 
 @contextmanager

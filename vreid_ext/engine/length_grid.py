@@ -11,6 +11,7 @@ from vreid_ext._files import write_json
 from vreid_ext.data import TrackletDataset
 from vreid_ext.distributed import default_device, is_main, main_writes
 from vreid_ext.engine.build import black_box_of, corruption_of, one_dataset_of, transforms_of
+from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_features
 from vreid_ext.engine.open import open_checkpoint
@@ -90,7 +91,7 @@ def evaluate_checkpoint_lengths(
     model, recipe, folder = open_checkpoint(path, overrides)
     dataset = one_dataset_of(recipe)
     device = default_device()
-    file = out or folder.parent.parent / f"lengths-{recipe.dataset.name}.json"
+    file = out or run_folder(folder) / f"lengths-{recipe.dataset.name}.json"
     with main_writes("out", file):
         result = evaluate_lengths(
             model.to(device), dataset, recipe, lengths, device=device, progress=progress

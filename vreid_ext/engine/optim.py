@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vreid_ext.engine.layer_decay import by_layer
 from vreid_ext.engine.parts import check_parts, within
 from vreid_ext.engine.recipe import Optim, Schedule
 
@@ -14,7 +15,7 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """Build Adam, AdamW or SGD over the parameters that require gradients.
 
     The parameter groups are those of `optim.groups`, each with its `lr_factor`, then one group with the
-    remaining parameters.
+    remaining parameters. With a `layer_decay` each of them is divided by layers.
 
     Raises:
         ValueError: a group contains a name that is not a part of the model, or adds no trainable parameter to
@@ -41,6 +42,8 @@ def build_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
         )
     if remaining or not groups:
         groups.append({"params": list(remaining.values())})
+    if optim.layer_decay != 1:
+        groups = by_layer(groups, model, optim.lr, optim.layer_decay)
     if optim.name == "sgd":
         return torch.optim.SGD(
             groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay,

@@ -144,6 +144,8 @@ class Optim:
     (Loshchilov and Hutter, ICLR 2019) for "adamw".
 
     groups: parameter groups with their own learning rates; all other parameters use `lr`.
+    layer_decay: factor of the learning rate from each layer of the backbone to the layer before it (1: none);
+    see `engine.layer_decay.layer_factors`. Usual for ViTs, with 0.65 to 0.9.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -151,6 +153,7 @@ class Optim:
     weight_decay: float = number(5e-4, at_least=0)
     momentum: float = number(0.9, at_least=0, below=1)
     nesterov: bool = False
+    layer_decay: float = number(1.0, above=0, at_most=1)
     groups: list[Group] = field(default_factory=list)
 
 

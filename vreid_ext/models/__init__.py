@@ -1,7 +1,14 @@
 """Complete models, one file per paper, and their backbones."""
 
 from vreid_ext.models.asta import ASTA
-from vreid_ext.models.backbones import Backbone, build_backbone
+from vreid_ext.models.backbones import (
+    Backbone,
+    TokenBackbone,
+    Tokens,
+    backbone_names,
+    build_backbone,
+    register_backbone,
+)
 from vreid_ext.models.drsta import DRSTA, ReceptiveFields
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.part_consensus import PartConsensus
@@ -18,10 +25,14 @@ __all__ = [
     "PartConsensus",
     "PartScores",
     "ReceptiveFields",
+    "TokenBackbone",
+    "Tokens",
     "TrainingOutput",
+    "backbone_names",
     "build_backbone",
     "build_model",
     "model_factory",
     "model_names",
+    "register_backbone",
     "register_model",
 ]

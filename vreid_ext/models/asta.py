@@ -2,8 +2,9 @@
 Wang; arXiv:2006.07597, 2020). Equation, section and table numbers are the paper's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,8 @@ class ASTA(nn.Module):
         width, start, detach: see `nn.asta.SpatioTemporalAttention`. With start "kaiming" the weights of the
             attribute classifiers are initialized with a standard deviation of 0.001, as in the authors' code.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
+        weights, last_stride, backbone_options: passed to `build_backbone`, as is `input_size`; ignored if
+            `backbone` is a module.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
     short clips. In training it returns a `TrainingOutput`: the feature before BNNeck for the triplet losses,
@@ -99,6 +101,7 @@ class ASTA(nn.Module):
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 1,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
         from vreid_ext.data import attribute_sizes
 
@@ -112,7 +115,9 @@ class ASTA(nn.Module):
             raise ValueError(f"streams: expected 'reid' among them, got {streams} without asta")
         if composition not in ("original", "authors"):
             raise ValueError(f"composition: expected 'original' or 'authors', got {composition!r}")
-        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        self.backbone, channels = resolve_backbone(
+            backbone, weights, last_stride, input_size, backbone_options
+        )
         size = _map_size(self.backbone, input_size)
 
         self.streams = tuple(stream for stream in STREAMS if stream in streams)

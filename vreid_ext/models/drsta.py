@@ -2,8 +2,9 @@
 (Li, Bak, Carr, Wang; CVPR 2018). Equation, section and table numbers are the paper's.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from vreid_ext.models.clips import frame_maps, in_evaluation
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import RegionAttention
+from vreid_ext.nn.gem import cell_pooling
 from vreid_ext.ops import RegionPool
 
 
@@ -48,7 +50,8 @@ class DRSTA(nn.Module):
 
     Args:
         num_classes: number of training identities.
-        spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, the mean over the cells.
+        spatial: use K spatial attentions (Eq. 1 to 3); if False, one region, pooled over the cells.
+        cells: without spatial attention, the pooling over the cells: "mean" or "gem" (`nn.GeMPooling`).
         diversity: the diversity term that is returned in training: "hellinger" (Eq. 9), "text" (Eq. 10) or
             "none".
         temporal: pooling over the frames, separately for each region: "mean", "max" or "attention" (Eq. 11
@@ -70,8 +73,9 @@ class DRSTA(nn.Module):
         hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
         feature_dim: D of the L2-normalized feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: passed to `build_backbone`. The paper has 8 x 4 maps for 256 x 128 images,
-            which is stride 2.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. The paper has 8 x 4 maps for 256 x 128 images, which is stride 2. A recipe fills in
+            `input_size`.
         backend: backend of the ops.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
@@ -91,6 +95,7 @@ class DRSTA(nn.Module):
         num_classes: int,
         *,
         spatial: bool = True,
+        cells: str = "mean",
         diversity: str = "hellinger",
         temporal: str = "attention",
         enhance: str = "second_order",
@@ -101,6 +106,8 @@ class DRSTA(nn.Module):
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 2,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -117,17 +124,22 @@ class DRSTA(nn.Module):
             if choice not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {choice!r}")
         released = form == "released"
+        if spatial and cells != "mean":
+            raise ValueError(f"cells: expected 'mean' with spatial attention, got {cells!r}")
         if released and not spatial:
             raise ValueError("spatial: expected true with form 'released', got false")
         if released and enhance != "none":
             raise ValueError(f"enhance: expected 'none' with form 'released', got {enhance!r}")
-        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        self.backbone, channels = resolve_backbone(
+            backbone, weights, last_stride, input_size, backbone_options
+        )
         self.pooling, self.enhance, self.backend = temporal, enhance, backend
         self.regions = regions if spatial else 1
         hidden = hidden or (64 if released else 256)
         self.spatial = RegionAttention(channels, regions, hidden, form, backend) if spatial else None
         regularized = spatial and diversity != "none"
         reduction = "root" if released else "mean"
+        self.cells = cell_pooling(cells)
         self.diversity = HellingerDiversity(diversity, backend, reduction) if regularized else None
         self.released = released
         pooled = feature_dim if released else channels  # size of a region when the frames are pooled
@@ -141,7 +153,7 @@ class DRSTA(nn.Module):
         maps = frame_maps(self.backbone, clips, valid)  # {f_{n,l}}
         extras = {}
         if self.spatial is None:
-            parts = maps.mean((3, 4))[:, :, None]
+            parts = self.cells(maps)[:, :, None]
         else:
             pool = self.spatial(maps, valid)  # Eq. 1 to 3
             parts = pool.features

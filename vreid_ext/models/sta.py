@@ -2,7 +2,9 @@
 (Fu, Wang, Wei, Huang; AAAI 2019). Equation, algorithm and table numbers are the paper's.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import ConsensusPool, ConsensusPooling, STAPooling
 from vreid_ext.nn.frames import mean_over_frames
+from vreid_ext.nn.gem import cell_pooling
 from vreid_ext.ops import STAPool
 
 
@@ -45,6 +48,7 @@ class STA(nn.Module):
         regularizer: with "sta", return the inter-frame term (Eq. 6) in training. Ignored for the other
             poolings.
         blocks: K, the number of row blocks; must divide the height of the map.
+        cells: with "frame" and "avg", the pooling over the cells: "mean" or "gem" (`nn.GeMPooling`).
         sharpness: with "consensus", see `nn.ConsensusPooling`.
         neck: "fc", Linear without bias + BN + ReLU; its output is used for the triplet loss, the classifier
             and the evaluation (the paper states only FC; BN and ReLU are those of the public
@@ -53,7 +57,8 @@ class STA(nn.Module):
         feature_dim: D for neck "fc"; default 1024 (the paper does not state it). Must be None for "bn",
             which keeps the size of the pooled vector.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
-        weights, last_stride: passed to `build_backbone`; ignored if `backbone` is a module.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. A recipe fills in `input_size`.
         energy, normalize, backend: see `nn.STAPooling`.
 
     Call: `model(clips, valid=None)` with clips (B,T,3,h,w) and valid (B,T) bool, False for padding frames of
@@ -77,12 +82,15 @@ class STA(nn.Module):
         fusion: bool = True,
         regularizer: bool = True,
         blocks: int = 4,
+        cells: str = "mean",
         sharpness: float = 5.0,
         neck: str = "fc",
         feature_dim: int | None = None,
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 1,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         energy: str = "sum_square",
         normalize: str = "sum",
         backend: str = "auto",
@@ -92,6 +100,8 @@ class STA(nn.Module):
             raise ValueError(f"num_classes: expected an int of at least 1, got {num_classes!r}")
         if pooling not in ("frame", "avg", "sta", "consensus"):
             raise ValueError(f"pooling: expected 'frame', 'avg', 'sta' or 'consensus', got {pooling!r}")
+        if cells != "mean" and pooling not in ("frame", "avg"):
+            raise ValueError(f"cells: expected 'mean' with pooling {pooling!r}, got {cells!r}")
         if neck not in ("fc", "bn"):
             raise ValueError(f"neck: expected 'fc' or 'bn', got {neck!r}")
         if neck == "bn" and feature_dim is not None:
@@ -101,11 +111,14 @@ class STA(nn.Module):
         if feature_dim is not None and (not isinstance(feature_dim, int) or feature_dim < 1):
             raise ValueError(f"feature_dim: expected an int of at least 1, got {feature_dim!r}")
 
+        self.cells = cell_pooling(cells)
         self.sta = STAPooling(blocks, energy, normalize, backend)
         self.consensus = ConsensusPooling(blocks, sharpness)
         regularized = pooling == "sta" and regularizer
         self.inter_frame = InterFrameRegularizer(backend=backend) if regularized else None
-        self.backbone, channels = resolve_backbone(backbone, weights, last_stride)
+        self.backbone, channels = resolve_backbone(
+            backbone, weights, last_stride, input_size, backbone_options
+        )
 
         self.pooling, self.fusion, self.neck = pooling, fusion, neck
         pooled_dim = 2 * channels if pooling == "sta" and fusion else channels
@@ -123,11 +136,11 @@ class STA(nn.Module):
         maps = self.maps(clips, valid)  # {f_n}
         extras = {}
         if by_frame:
-            pooled = maps.mean((3, 4)).flatten(0, 1)
+            pooled = self.cells(maps).flatten(0, 1)
         elif self.pooling == "consensus":
             pooled = self._agreeing(maps, valid).pooled
         elif self.pooling == "avg":
-            pooled = mean_over_frames(maps.mean((3, 4)), valid)
+            pooled = mean_over_frames(self.cells(maps), valid)
         else:
             fused, _, attention = self.sta(maps, valid)  # Eq. 1 to 4, Algorithm 1 and global average pooling
             pooled = fused if self.fusion else fused[:, maps.shape[2] :]

@@ -2,10 +2,10 @@
 (Chen, Lu, Yang, Zhou; IEEE TIP 2019). Equation, figure and table numbers are the paper's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vreid_ext import ops
 from vreid_ext.losses import CrossEntropyLoss, PartTripletLoss, gather_with_gradient
 from vreid_ext.losses.drawn import draws_for
-from vreid_ext.models.backbones import Backbone, build_backbone, split_backbone, split_name
+from vreid_ext.models.backbones import Backbone, resolve_backbone, split_backbone
 from vreid_ext.models.clips import check_clips, in_evaluation
 from vreid_ext.models.heads import classifier
 from vreid_ext.models.output import TrainingOutput
@@ -28,6 +28,7 @@ from vreid_ext.nn import (
     standing_boxes,
 )
 from vreid_ext.nn.frames import each_frame, mean_over_frames
+from vreid_ext.nn.gem import cell_pooling
 from vreid_ext.nn.parts import PART_NAMES
 
 _BRANCHES = ("both", "global", "local")
@@ -79,6 +80,7 @@ class STAL(nn.Module):
         part_mining: triplets of that loss: "drawn" at random as in the paper, or the "hardest" of the batch.
         global_dim: D of g, set by a linear layer after the mean. None: the number of channels of the
             backbone, 1024 with GoogLeNet as in the paper (Fig. 9 varies both dimensions).
+        cells: pooling over the cells in the global branch, "mean" as in the paper or "gem" (`nn.GeMPooling`).
         fusion: weight of d_g; 0.3 in the paper.
         test_branches: with branches "both", the distances used in evaluation (GB and LB of Fig. 6).
         test_parts: names from `nn.parts.PART_NAMES` of the parts used in evaluation (Fig. 7, with
@@ -88,12 +90,14 @@ class STAL(nn.Module):
         roi: "pool" as in the paper, or "align"; see `nn.pool_parts`.
         roi_size: height and width of a part's map; 8 in the paper.
         margin: margin added to each side of the boxes, as a fraction of the frame; 0 in the paper.
-        backbone: "resnet50" (the better of the two backbones in the paper), "googlenet" (Table I), "resnet18"
-            or "resnet34"; or a `Backbone`, which requires `split`.
-        weights, last_stride: passed to `build_backbone`. Part networks start from the same weights.
-        split: name of the last layer before the split of the backbone. By default the layer with 14 x 14
-            maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet. The part networks
-            are copies of the layers after it, up to and including the next one that halves the map.
+        backbone: a name for `build_backbone` of a backbone that can be split, in the paper "resnet50" (the
+            better one) or "googlenet" (Table I); or a `Backbone`.
+        weights, last_stride, input_size, backbone_options: passed to `build_backbone`; ignored if `backbone`
+            is a module. Part networks start from the same weights. A recipe fills in `input_size`.
+        split: name of the last layer before the split of the backbone. By default its `split_after`, the
+            layer with 14 x 14 maps for 224 x 224 images: "layer3" of a ResNet, "inception4b" of GoogLeNet.
+            The part networks are copies of the layers after it, up to and including the next one that halves
+            the map.
         backend: backend of `ops.part_distance`.
 
     Call: `model(clips, valid=None, joints=None, label=None)` with clips (B,T,3,h,w), valid (B,T) bool, False
@@ -129,6 +133,7 @@ class STAL(nn.Module):
         part_margin: float = 0.8,
         part_mining: str = "hardest",
         global_dim: int | None = None,
+        cells: str = "mean",
         fusion: float = 0.3,
         test_branches: str = "both",
         test_parts: Sequence[str] | None = None,
@@ -139,6 +144,8 @@ class STAL(nn.Module):
         backbone: str | Backbone = "resnet50",
         weights: str | Path = "none",
         last_stride: int = 2,
+        input_size: Sequence[int] | None = None,
+        backbone_options: Mapping[str, Any] | None = None,
         split: str | None = None,
         backend: str = "auto",
     ) -> None:
@@ -168,12 +175,8 @@ class STAL(nn.Module):
         if not 0 <= fusion < float("inf"):
             raise ValueError(f"fusion: expected a finite number >= 0, got {fusion}")
 
-        if isinstance(backbone, str):
-            split = split or split_name(backbone)
-            backbone = build_backbone(backbone, weights, last_stride)
-        elif split is None:
-            raise ValueError("split: expected the name of a layer if backbone is a module, got None")
-        low, part, high = split_backbone(backbone, split)
+        whole, _ = resolve_backbone(backbone, weights, last_stride, input_size, backbone_options)
+        low, part, high = split_backbone(whole, split, backbone if isinstance(backbone, str) else None)
 
         self.branches, self.test_branches, self.test_attention = branches, test_branches, test_attention
         self.fusion, self.backend = fusion, backend
@@ -185,6 +188,7 @@ class STAL(nn.Module):
         if self._has("global"):
             self.attention = ResidualAttention(low.out_channels) if residual_attention else nn.Identity()
             self.high = high
+            self.cells = cell_pooling(cells)
             self.embed = nn.Linear(high.out_channels, global_dim) if global_dim else nn.Identity()
             self.classifier = classifier(self.global_dim, num_classes, bias=True)
         if self._has("local"):
@@ -208,7 +212,7 @@ class STAL(nn.Module):
         g = f = scores = None
         if self._has("global"):
             frames = each_frame(self.attention, maps, valid)
-            g = self.embed(mean_over_frames(each_frame(self.high, frames, valid).mean((3, 4)), valid))
+            g = self.embed(mean_over_frames(self.cells(each_frame(self.high, frames, valid)), valid))
         if self._has("local"):
             f = self._part_features(maps, valid, joints)
             scores = self.quality(clips, valid)

@@ -2,6 +2,7 @@
 
 from vreid_ext.nn.asta import SpatioTemporalAttention, spatio_temporal_pool
 from vreid_ext.nn.consensus import ConsensusPool, ConsensusPooling
+from vreid_ext.nn.gem import GeMPooling
 from vreid_ext.nn.parts import part_boxes, pool_parts, standing_boxes
 from vreid_ext.nn.region import RegionAttention
 from vreid_ext.nn.sta import STAPooling
@@ -16,6 +17,7 @@ from vreid_ext.nn.stal import (
 __all__ = [
     "ConsensusPool",
     "ConsensusPooling",
+    "GeMPooling",
     "Parts",
     "QualityNetwork",
     "RegionAttention",

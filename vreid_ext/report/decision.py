@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet
-from vreid_ext.engine.checkpoint import resolve_checkpoint
+from vreid_ext.engine.checkpoint import resolve_checkpoint, run_folder
 from vreid_ext.engine.comparison import Comparison, ids, metric_of
 from vreid_ext.engine.drift import Drift, drift, scores
 from vreid_ext.engine.evaluate import Evaluated
@@ -52,7 +52,7 @@ def known_threshold(checkpoint: str | Path, overrides: Iterable[str], path: Path
     """
     found = path
     if path is None:
-        found = resolve_checkpoint(Path(checkpoint)).parent.parent
+        found = run_folder(resolve_checkpoint(Path(checkpoint)))
         try:
             threshold = find_threshold(found)
         except ValueError as error:

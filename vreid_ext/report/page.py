@@ -16,6 +16,7 @@ from vreid_ext._files import whole_file
 from vreid_ext._lock import one_writer
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.build import black_box_of, corruption_of
+from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.environment import environment
 from vreid_ext.engine.evaluate import Evaluated, evaluate_checkpoint, figures_file
 from vreid_ext.engine.figures import read_result
@@ -97,7 +98,7 @@ def report_checkpoint(
         differences = list(
             chain(*(differences_or_reason({label: [run], own: [figures]}) for label, run in runs.items()))
         )
-        logs = {own: Path(result["checkpoint"]).parent.parent, **runs}
+        logs = {own: run_folder(Path(result["checkpoint"])), **runs}
         write_page(
             page,
             evaluations[0],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vreid_ext.models.foreign import WRAPPERS, read_tensors
+from vreid_ext.weights.read import WRAPPERS, read_tensors
 
 STATE = {"conv.weight": torch.arange(6.0).view(2, 3), "bn.num_batches_tracked": torch.tensor(3)}
 KEPT = {"conv.weight": STATE["conv.weight"]}
@@ -67,8 +67,8 @@ def test_of_the_weights_and_their_average_the_weights_are_taken(tmp_path):
 
 
 def test_what_holds_no_weights_is_named(tmp_path):
-    two = saved(tmp_path / "two.pth", {"student": STATE, "teacher": STATE})
-    with pytest.raises(ValueError, match=r"two.pth: expected tensors under one of state_dict, .* 'teacher'"):
+    two = saved(tmp_path / "two.pth", {"first": STATE, "second": STATE})
+    with pytest.raises(ValueError, match=r"two.pth: expected tensors under one of state_dict, .* 'second'"):
         read_tensors(two)
     none = saved(tmp_path / "none.pth", {"epoch": 3, "model": {}})
     with pytest.raises(ValueError, match=r"none.pth: expected tensors, got entries 'epoch', 'model' without"):
