@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vreid_ext.engine import load_recipe
-from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from vreid_ext.engine.optim import build_optimizer, learning_rate, moving_average, set_learning_rate
 from vreid_ext.engine.recipe import Group, Optim, Schedule
 
 
@@ -16,6 +16,34 @@ def test_warm_up_rises_linearly_into_the_cosine():
     schedule = Schedule(name="cosine", warmup_epochs=10, warmup_factor=0.01)
     rates = [learning_rate(1.0, schedule, epoch, 30) for epoch in (0, 5, 10, 20)]
     assert rates == pytest.approx([0.01, 0.505, 1.0, 0.5])
+
+
+def test_the_schedule_of_transreid_gives_the_rates_of_its_code():
+    """Rates of `CosineLRScheduler` in damo-cv/TransReID with lr 0.008, 120 epochs and 5 of warm-up."""
+    schedule = Schedule(name="transreid", warmup_epochs=5, warmup_factor=0.01)
+    rates = [learning_rate(0.008, schedule, epoch, 120) for epoch in (0, 3, 4, 59, 118, 119)]
+    expected = [0.001664, 0.006416, 0.007965848, 0.004008, 1.736796e-05, 1.6e-05]
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_parameters_of_losses_are_a_group_of_their_own():
+    model, losses = torch.nn.Linear(2, 3), torch.nn.Linear(2, 5)
+    optimizer = build_optimizer(model, Optim(lr=0.5), losses)
+    assert [[len(p) for p in group["params"]] for group in optimizer.param_groups] == [[3, 3], [5, 5]]
+    assert len(build_optimizer(model, Optim(), torch.nn.ReLU()).param_groups) == 1
+
+
+def test_the_moving_average_copies_first_and_continues_after_its_steps():
+    model = torch.nn.BatchNorm1d(1)
+    average = moving_average(model, 0.75, 0)
+    for value in (4.0, 8.0):
+        torch.nn.init.constant_(model.weight, value)
+        model.running_mean.fill_(2 * value)
+        average.update_parameters(model)
+    assert (average.module.weight.item(), average.module.running_mean.item()) == (5.0, 10.0)
+    resumed = moving_average(average.module, 0.75, 2)
+    resumed.update_parameters(model)
+    assert resumed.module.weight.item() == 5.75
 
 
 def test_frozen_parameters_get_no_optimizer_state():

@@ -51,6 +51,8 @@ from vreid_ext.metrics.clustering import check_installed
 OVERRIDES = (
     "loss.softmax=0",
     "loss.triplet=0",
+    "loss.pml=",
+    "loss.center=0",
     "loss.oim=1",
     "loss.oim_scalar=20",
     "loss.oim_momentum=0.2",
@@ -226,7 +228,8 @@ class _Adaptation:
             recipe.save(folder / "recipe.yaml")
             save_checkpoint(
                 folder / "checkpoints" / f"step-{0:08d}", model, recipe.to_dict(), classes,
-                optimizer=build_optimizer(model, recipe.optim), objective=objective, position=Position(),
+                optimizer=build_optimizer(model, recipe.optim, objective), objective=objective,
+                position=Position(),
             )  # fmt: skip
         wait_for_everyone()
 

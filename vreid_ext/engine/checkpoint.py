@@ -2,9 +2,10 @@
 
 A checkpoint is a folder:
 
-    weights.safetensors     parameters and buffers of the model
+    weights.safetensors     parameters and buffers of the model; with `train.ema`, their moving average
+    current.safetensors     with `train.ema`: the weights with which the training is resumed
     optimizer.safetensors   tensors of the optimizer, "<parameter index>.<name>"
-    objective.safetensors   buffers of the losses, if there are any (OIM)
+    objective.safetensors   parameters and buffers of the losses, if there are any
     state.json              recipe, number of classes, position in the run, parameter groups of the optimizer
 
 It is written under a temporary name, flushed to disk and renamed. A folder with the final name is therefore
@@ -56,11 +57,15 @@ def save_checkpoint(
     recipe: Mapping[str, Any],
     num_classes: int,
     *,
+    current: nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     objective: nn.Module | None = None,
     position: Position | None = None,
 ) -> None:
     """Write a checkpoint atomically: `folder` is either complete or does not exist.
+
+    Args:
+        current: the model in training, if `model` is its moving average.
 
     Raises:
         ValueError: `folder` exists.
@@ -78,6 +83,8 @@ def save_checkpoint(
     state: dict[str, Any] = {"format": FORMAT, "recipe": recipe, "num_classes": num_classes}
     try:
         save_file(_plain(model.state_dict()), temporary / "weights.safetensors")
+        if current is not None:
+            save_file(_plain(current.state_dict()), temporary / "current.safetensors")
         if optimizer is not None:
             tensors, state["optimizer"] = _split(optimizer.state_dict())
             save_file(tensors, temporary / "optimizer.safetensors")
@@ -171,19 +178,21 @@ def read_position(folder: Path) -> Position:
         raise ValueError(f"checkpoint {str(folder)!r}: its position is damaged: {error}") from error
 
 
-def load_weights(folder: Path, model: nn.Module, description: str) -> None:
+def load_weights(folder: Path, model: nn.Module, description: str, *, current: bool = False) -> None:
     """Load the weights of a checkpoint into `model`. If any tensor does not match, none is loaded.
 
     Args:
         folder: the checkpoint.
         model: the model.
         description: description of `model` for the message.
+        current: load the weights with which the training is resumed, if they are not those of the model.
 
     Raises:
         ValueError: the checkpoint belongs to another model (the message describes both), or its file is
             damaged.
     """
-    weights = _read(folder / "weights.safetensors")
+    other = folder / "current.safetensors"
+    weights = _read(other if current and other.is_file() else folder / "weights.safetensors")
     state_dict = model.state_dict()
     mismatched = sorted(
         key for key in state_dict.keys() | weights.keys()
@@ -216,7 +225,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_objective(folder: Path, objective: nn.Module) -> None:
-    """Restore the buffers of the losses from a checkpoint, if there are any."""
+    """Restore the parameters and buffers of the losses from a checkpoint, if there are any."""
     if objective.state_dict():
         objective.load_state_dict(_read(folder / "objective.safetensors"))
 

@@ -14,6 +14,7 @@ from vreid_ext.engine.recipe import TERMS, Loss
 from vreid_ext.losses import (
     AITLoss,
     AttributeLoss,
+    CenterLoss,
     CrossEntropyLoss,
     DrawnTripletLoss,
     ITLoss,
@@ -21,16 +22,28 @@ from vreid_ext.losses import (
     TripletLoss,
 )
 from vreid_ext.losses.drawn import draws_for
+from vreid_ext.losses.expression import LossExpression
 from vreid_ext.models import TrainingOutput
 from vreid_ext.precision import widened
 
 
 def objective_of(loss: Loss, model: nn.Module, classes: int) -> "Objective":
     """The training loss of a recipe for a model with this number of classes."""
-    oim = None
+    oim = center = pml = None
+    used = [name for name in ("oim", "center", "pml") if getattr(loss, name)]
+    if used and not hasattr(model, "feature_dim"):
+        kind = type(model).__name__
+        raise ValueError(f"loss.{used[0]}: expected a model with the attribute feature_dim, got {kind}")
+    size = cast(int, getattr(model, "feature_dim", 0))
     if loss.oim:
-        oim = OIMLoss(cast(int, model.feature_dim), classes, loss.oim_scalar, loss.oim_momentum)
-    return Objective(loss, getattr(model, "attribute_sizes", {}), gather_with_gradient, oim)
+        oim = OIMLoss(size, classes, loss.oim_scalar, loss.oim_momentum)
+    if loss.center:
+        center = CenterLoss(size, classes, loss.center_alpha)
+    if loss.pml:
+        pml = LossExpression(loss.pml, classes, size)
+    return Objective(
+        loss, getattr(model, "attribute_sizes", {}), gather_with_gradient, oim=oim, center=center, pml=pml
+    )
 
 
 class Objective(nn.Module):
@@ -39,6 +52,7 @@ class Objective(nn.Module):
         softmax * cross-entropy(logits) + triplet * triplet(feature)
         + attributes * sum over streams of BCE(attributes)
         + aitl * AITL(feature, attributes) + itl * ITL(feature) + oim * OIM(feature)
+        + center * center(feature) + sum over the losses of `pml` of weight * loss(feature)
         + sum over the model's extras of weight * extra
 
     OIM compares the L2-normalized feature of the evaluation. The weight of an extra is the field of `Loss`
@@ -49,7 +63,8 @@ class Objective(nn.Module):
         attribute_sizes: number of classes of each attribute, for each attribute stream of the model; empty if
             the model has none.
         gather: concatenates a tensor over all processes, for the terms that compare samples.
-        oim: the OIM loss, if its weight is not 0.
+        oim, center: the OIM loss and the center loss, if their weights are not 0.
+        pml: the losses of `Loss.pml`, if there are any.
 
     Raises:
         ValueError: all weights are 0, or a term requires attributes and the model has no attribute streams.
@@ -60,10 +75,15 @@ class Objective(nn.Module):
         loss: Loss,
         attribute_sizes: Mapping[str, Mapping[str, int]],
         gather: Callable[[Tensor], Tensor],
+        *,
         oim: OIMLoss | None = None,
+        center: CenterLoss | None = None,
+        pml: LossExpression | None = None,
     ) -> None:
         super().__init__()
         self.weights = {name: getattr(loss, name) for name in TERMS if getattr(loss, name)}
+        if pml is not None:
+            self.weights |= pml.weights
         if not self.weights:
             raise ValueError(f"loss: expected a weight above 0 for one of {', '.join(TERMS)}, got 0 for all")
         for name in ("attributes", "aitl"):
@@ -84,7 +104,7 @@ class Objective(nn.Module):
         )
         self.aitl = AITLoss(metric=loss.metric, **mining)
         self.itl = ITLoss(metric=loss.metric)
-        self.oim = oim
+        self.oim, self.center, self.pml = oim, center, pml
 
     def forward(
         self, output: TrainingOutput, labels: Tensor, attributes: Tensor | None = None
@@ -100,7 +120,7 @@ class Objective(nn.Module):
         """
         labels = labels.repeat_interleave(len(output.feature) // len(labels))
         terms: dict[str, Tensor] = {}
-        if self.dvdp or self.weights.keys() & {"triplet", "aitl", "itl"}:
+        if self.dvdp or self.pml is not None or self.weights.keys() & {"triplet", "aitl", "itl"}:
             features, identities = self.gather(output.feature), self.gather(labels)
         draws = [self.gather(draws_for(output.feature))] if self.drawn and "triplet" in self.weights else []
         builtin: dict[str, Callable[[], Tensor]] = {
@@ -115,8 +135,14 @@ class Objective(nn.Module):
             if output.compared is not None:
                 stored = F.normalize(widened(output.compared), dim=1)
             builtin["oim"] = partial(self.oim, stored, labels)
+        if self.center is not None:
+            builtin["center"] = partial(self.center, output.feature, labels)
+        # Every process computes them from the same rows, so their parameters stay the same in all.
+        metric = {} if self.pml is None else self.pml(features, identities)
         for name in self.weights:
-            if name in builtin:
+            if name in metric:
+                terms[name] = metric[name]
+            elif name in builtin:
                 terms[name] = builtin[name]()
             elif name in output.extras:
                 terms[name] = output.extras[name]

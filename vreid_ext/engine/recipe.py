@@ -99,7 +99,10 @@ class Loss:
     predictions of all streams and the cosine distance; "authors": as in the authors' code, the mean of one
     term per stream, which mines with logits and the Euclidean distance and accepts an anchor as its own
     positive.
-    oim_scalar, oim_momentum: see `losses.OIMLoss`. diversity: for DRSTA's attention maps.
+    oim_scalar, oim_momentum: see `losses.OIMLoss`. center_alpha: see `losses.CenterLoss`.
+    diversity: for DRSTA's attention maps.
+    pml: losses of pytorch-metric-learning with their weights, e.g. "CircleLoss(m=0.25, gamma=256)" or
+    "0.5 * ArcFaceLoss() + SupConLoss(temperature=0.1)". Each compares the features of the triplet loss.
     dvdp: log the DVDP of each batch and plot it at the end. It is not part of the loss.
     """
 
@@ -118,9 +121,12 @@ class Loss:
     oim: float = weight(0.0)
     oim_scalar: float = number(30.0, above=0)
     oim_momentum: float = number(0.5, at_least=0, below=1)
+    center: float = weight(0.0)
+    center_alpha: float = number(0.5, at_least=0, at_most=1)
     diversity: float = weight(0.0)
     part_softmax: float = weight(0.0)
     part_triplet: float = weight(0.0)
+    pml: str = ""
 
 
 # Names of the loss terms, which are the fields of `Loss` made by `weight`.
@@ -159,12 +165,13 @@ class Optim:
 
 @dataclass
 class Schedule:
-    """name: "step": multiply lr by `gamma` at each milestone (epoch); "cosine": cosine annealing to 0.
+    """name: "step": multiply lr by `gamma` at each milestone (epoch); "cosine": cosine annealing to 0;
+    "transreid": that of TransReID's code, a cosine over all epochs that ends at 0.002 lr.
 
     In the first `warmup_epochs` epochs the learning rate rises linearly from warmup_factor x lr to lr.
     """
 
-    name: Literal["step", "cosine"] = "step"
+    name: Literal["step", "cosine", "transreid"] = "step"
     milestones: list[int] = number([], at_least=1)
     gamma: float = number(0.1, at_least=0)
     warmup_epochs: int = number(0, at_least=0)
@@ -179,6 +186,8 @@ class Train:
     the evaluation of its checkpoints. Results differ by rounding.
     evaluate: evaluate the model after the training. Requires query and gallery tracklets of known persons.
     checkpoint_steps: additional checkpoints within an epoch, every so many optimizer steps (0: none).
+    ema: decay of the exponential moving average of weights and buffers, updated after each optimizer step (0:
+    none). The evaluation uses the average, and it is the model of the checkpoints.
     sync_bn: use SyncBatchNorm if there are several processes, which requires GPUs.
     """
 
@@ -191,6 +200,7 @@ class Train:
     eval_every: int = number(0, at_least=0)
     checkpoint_every: int = number(1, at_least=0)
     checkpoint_steps: int = number(0, at_least=0)
+    ema: float = number(0.0, at_least=0, below=1)
 
 
 @dataclass

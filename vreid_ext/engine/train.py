@@ -45,7 +45,7 @@ from vreid_ext.engine.execution import Execution
 from vreid_ext.engine.figures import write_figures
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.objective import objective_of
-from vreid_ext.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from vreid_ext.engine.optim import build_optimizer, learning_rate, moving_average, set_learning_rate
 from vreid_ext.engine.progress import RunProgress
 from vreid_ext.engine.readiness import check_batch, check_images, images_of, rehearse_evaluation
 from vreid_ext.engine.recipe import Recipe, differences
@@ -183,16 +183,20 @@ class _Run:
         if recipe.train.sync_bn:
             model = synchronise(model, processes, self.execution.device)
         model.to(self.execution.device)
-        optimizer = build_optimizer(model, recipe.optim)
-        self.objective = objective_of(recipe.loss, model, classes)
+        self.objective = objective_of(recipe.loss, model, classes).to(self.execution.device)
+        optimizer = build_optimizer(model, recipe.optim, self.objective)
         check_batch(recipe, model)
-        self.objective.to(self.execution.device)
         self.position = Position()
         if saved:
             load_weights(saved[-1], model, describe_model(recipe.model, classes))
             load_optimizer(saved[-1], optimizer)
             load_objective(saved[-1], self.objective)
             self.position = read_position(saved[-1])
+        self.average = None
+        if recipe.train.ema:
+            self.average = moving_average(model, recipe.train.ema, self.position.step)
+            if saved:
+                load_weights(saved[-1], model, describe_model(recipe.model, classes), current=True)
         self.stages = Stages(model, recipe.stages)
         self.model, self.optimizer = self.execution.wrap(model), optimizer
         if self.execution.scaler is not None and self.position.scaler:
@@ -258,6 +262,8 @@ class _Run:
             if not ends_step:
                 continue
             self.execution.step(self.optimizer)
+            if self.average is not None:
+                self.average.update_parameters(self.execution.unwrap(self.model))
             self.optimizer.zero_grad()
             position.step += 1
             self._write("step", epoch=epoch, **terms)
@@ -318,9 +324,8 @@ class _Run:
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         self._check_weights()
-        model = self.execution.unwrap(self.model)
         result = evaluate_sets(
-            model, self.datasets, self.recipe,
+            self._evaluated(), self.datasets, self.recipe,
             device=self.execution.device, progress=self.progress.evaluation,
         )  # fmt: skip
         for row in result["rows"]:
@@ -334,6 +339,10 @@ class _Run:
             self._write(kind, epoch=epoch, **figures)
         return result
 
+    def _evaluated(self) -> nn.Module:
+        """The model of the evaluation and of the checkpoints."""
+        return self.execution.unwrap(self.model) if self.average is None else self.average.module
+
     def _save(self) -> None:
         """Write a checkpoint, then remove the older ones."""
         self._check_weights()
@@ -346,9 +355,10 @@ class _Run:
             if not folder.exists():
                 save_checkpoint(
                     folder,
-                    self.execution.unwrap(self.model),
+                    self._evaluated(),
                     self.recipe.to_dict(),
                     self.data.num_train_pids,
+                    current=None if self.average is None else self.execution.unwrap(self.model),
                     optimizer=self.optimizer,
                     objective=self.objective,
                     position=self.position,
@@ -390,7 +400,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
                 f"out: expected a run of the same recipe, got another one in {str(out)!r}; choose another "
                 f"folder or resume with the same recipe. Keys (existing, new): {'; '.join(changed)}"
             )
-        if now > before and recipe.schedule.name == "cosine":
+        if now > before and recipe.schedule.name != "step":
             raise ValueError(
                 f"train.epochs: expected {before} as in {str(out)!r}, got {now}; a run with a cosine "
                 "schedule cannot be extended, because its learning rates depend on the number of epochs"

@@ -1,13 +1,14 @@
 """Training losses.
 
 Losses are computed in float32 or wider, even under autocast. They do not synchronize with the device, except
-where they check values: AITL checks its first batch, OIM its targets and features, and CrossBatchMemory the
-embeddings that it stores.
+where they check values: AITL checks its first batch, the center loss its targets, OIM its targets and
+features, and CrossBatchMemory the embeddings that it stores.
 """
 
 from vreid_ext.distributed import gather_with_gradient
 from vreid_ext.losses.aitl import AITLoss, ITLoss
 from vreid_ext.losses.attributes import AttributeLoss
+from vreid_ext.losses.center import CenterLoss
 from vreid_ext.losses.cross_entropy import CrossEntropyLoss
 from vreid_ext.losses.diversity import HellingerDiversity
 from vreid_ext.losses.drawn import DrawnTripletLoss
@@ -20,6 +21,7 @@ from vreid_ext.losses.triplet import TripletLoss
 __all__ = [
     "AITLoss",
     "AttributeLoss",
+    "CenterLoss",
     "CrossBatchMemory",
     "CrossEntropyLoss",
     "DrawnTripletLoss",

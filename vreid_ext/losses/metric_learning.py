@@ -2,8 +2,8 @@
 
 If that package is installed, the classes inherit from the classes that they replace, with the same arguments,
 defaults, statistics and reducers. All cases without a fused kernel run the code of the base class (see the
-docstrings of the classes). If the package is not installed, only the fused cases are available. Only this
-module imports the package, so import the classes from here.
+docstrings of the classes). If the package is not installed, only the fused cases are available. `import
+vreid_ext.losses` does not import the package, so import the classes from here.
 """
 
 from dataclasses import dataclass

@@ -116,6 +116,7 @@ class STAL(nn.Module):
     Attributes:
         takes: keys of a `ClipDataset` batch that are passed to the model as keyword arguments, in addition to
             clip and valid.
+        feature_dim: D of the feature in training.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or value.
@@ -199,6 +200,7 @@ class STAL(nn.Module):
             self.quality = QualityNetwork(self.parts)
             self.cross_entropy = CrossEntropyLoss()
             self.part_triplet = PartTripletLoss(part_margin, backend, part_mining)
+        self.feature_dim = self.global_dim if self._has("global") else self.parts * part_dim
 
     def forward(
         self,
