@@ -15,6 +15,7 @@ from vreid_ext.data.joint import join_training, set_names
 from vreid_ext.data.labels import relabeled, write_labels
 from vreid_ext.data.pose.joints import JOINTS, attach_joints
 from vreid_ext.data.readers.attributes import read_attributes
+from vreid_ext.data.readers.ccvid import ccvid
 from vreid_ext.data.readers.dukev import dukev
 from vreid_ext.data.readers.image_sets import cuhk03, market1501
 from vreid_ext.data.readers.mars import mars
@@ -38,6 +39,7 @@ __all__ = [
     "attribute_labels",
     "attribute_sizes",
     "build_dataset",
+    "ccvid",
     "cuhk03",
     "dataset_names",
     "dense_clips",

@@ -96,6 +96,31 @@ def find_root(root: str | os.PathLike[str], layout: str, needed: Iterable[str] =
     return path
 
 
+def read_rows(path: Path, columns: int, example: str) -> list[list[str]]:
+    """Lines of a text file, split at white space. Empty lines are dropped.
+
+    Args:
+        columns: number of words that every line must have.
+        example: a valid line, for the message.
+
+    Raises:
+        DatasetError: the file cannot be read, is empty or has a line with another number of words.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot read this list ({error}); restore the file") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if words and len(words) != columns:
+            raise DatasetError(f"{path}, line {number}: expected a line like {example!r}, got {line!r:.80}")
+        rows += [words] if words else []
+    if not rows:
+        raise DatasetError(f"{path}: expected at least one line like {example!r}, got an empty file")
+    return rows
+
+
 class Screen:
     """Checks tracklets, and records which tracklets are rejected and which files are ignored.
 
@@ -135,6 +160,17 @@ class Screen:
         for name in listing.folders:
             self.unread(folder / name, "expected the images of one tracklet, got a folder of images")
         return listing.images
+
+    def frames(self, folder: Path, name: str) -> tuple[str, ...]:
+        """Paths of all images in the folder of the tracklet `name`, which is rejected if there are none."""
+        try:
+            images = self.images(folder)
+        except DatasetError as error:
+            self.reject(name, str(error))
+            return ()
+        if not images:
+            self.reject(name, f"{folder}: expected at least one image, got none")
+        return tuple(os.fspath(folder / image) for image in images)
 
     def look(self, folder: Path) -> Listing:
         """List a folder and count its other files as ignored."""
