@@ -18,7 +18,8 @@ from vreid_ext.data.readers.attributes import read_attributes
 from vreid_ext.data.readers.ccvid import ccvid
 from vreid_ext.data.readers.dukev import dukev
 from vreid_ext.data.readers.image_sets import cuhk03, market1501
-from vreid_ext.data.readers.mars import mars
+from vreid_ext.data.readers.lsvid import lsvid
+from vreid_ext.data.readers.mars import g2a_vreid, mars
 from vreid_ext.data.readers.tracklet_folder import tracklet_folder
 from vreid_ext.data.readers.two_cameras import ilids, prid
 from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
@@ -44,8 +45,10 @@ __all__ = [
     "dataset_names",
     "dense_clips",
     "dukev",
+    "g2a_vreid",
     "ilids",
     "join_training",
+    "lsvid",
     "market1501",
     "mars",
     "prid",

@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = (
 
 Check = Literal["exists", "decode", "none"]
 OnError = Literal["raise", "skip"]
+Gallery = Literal["with_query", "without_query"]
 
 # Folders that operating systems, archives and network drives create.
 _SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
@@ -119,6 +120,18 @@ def read_rows(path: Path, columns: int, example: str) -> list[list[str]]:
     if not rows:
         raise DatasetError(f"{path}: expected at least one line like {example!r}, got an empty file")
     return rows
+
+
+def gallery_sentence(gallery: Gallery) -> str:
+    """Say whether the query tracklets are in the gallery.
+
+    Raises:
+        ValueError: an invalid option.
+    """
+    sentences = {"with_query": "kept in the gallery", "without_query": "excluded from the gallery"}
+    if gallery not in sentences:
+        raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
+    return f"query tracklets {sentences[gallery]}"
 
 
 class Screen:
