@@ -11,38 +11,24 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, read_rows
+from vreid_ext.data.readers.files import Check, OnError, Screen, find_root, read_rows, setting_rule
 from vreid_ext.data.records import SPLITS, DatasetError, Tracklet, TrackletDataset
 from vreid_ext.data.registry import register_dataset
+
+Setting = Literal["general", "clothes_changing", "same_clothes"]
 
 _EXAMPLE = "session1/001_01 001 u0_l0_s0_c0_a0"
 _FOLDER = re.compile(r"session(\d)/\d+_(\d+)")
 _CAMERAS = 12  # of sessions 1 and 2; the authors' code numbers those of session 3 from 13
 
 
-def settings(name: str) -> tuple[str, dict[str, Literal["same", "other"]]]:
-    """Sentence and `junk_tags` of a setting of the clothes.
-
-    Raises:
-        ValueError: unknown setting.
-    """
-    known: dict[str, tuple[str, dict[str, Literal["same", "other"]]]] = {
-        "general": ("all clothes", {}),
-        "clothes_changing": ("the query's clothes excluded for its person", {"clothes": "same"}),
-        "same_clothes": ("other clothes excluded for the query's person", {"clothes": "other"}),
-    }
-    if name not in known:
-        raise ValueError(f"setting: expected one of {', '.join(known)}, got {name!r}")
-    return known[name]
-
-
 @register_dataset("ccvid")
 def ccvid(
     root: str | os.PathLike[str],
     *,
-    setting: Literal["general", "clothes_changing", "same_clothes"] = "general",
+    setting: Setting = "general",
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
@@ -63,7 +49,7 @@ def ccvid(
         DatasetError: a list is missing or damaged, or a tracklet has no images. The message names it.
         ValueError: an invalid option.
     """
-    sentence, junk_tags = settings(setting)
+    sentence, junk_tags = setting_rule(setting, get_args(Setting))
     screen = Screen(check, on_error)
     lists = [f"{split}.txt" for split in SPLITS]
     inner = Path(root, "CCVID")
@@ -94,7 +80,7 @@ def ccvid(
         train=parts["train"],
         query=parts["query"],
         gallery=parts["gallery"],
-        protocol=f"CCVID, its own query and gallery, {sentence}",
+        protocol=f"CCVID, {sentence}",
         junk_tags=junk_tags,
         skipped=screen.finish(),
         ignored=screen.ignored,

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -132,6 +132,22 @@ def gallery_sentence(gallery: Gallery) -> str:
     if gallery not in sentences:
         raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
     return f"query tracklets {sentences[gallery]}"
+
+
+def setting_rule(setting: str, known: Sequence[str]) -> tuple[str, dict[str, Literal["same", "other"]]]:
+    """Sentence and `junk_tags` of "general", "<tag>_changing" or "same_<tag>".
+
+    Raises:
+        ValueError: the setting is not one of the known ones.
+    """
+    if setting not in known:
+        raise ValueError(f"setting: expected one of {', '.join(known)}, got {setting!r}")
+    sentence = f"its own query and gallery, {setting.replace('_', ' ')} setting"
+    if setting == "general":
+        return sentence, {}
+    if setting.startswith("same_"):
+        return sentence, {setting.removeprefix("same_"): "other"}
+    return sentence, {setting.removesuffix("_changing"): "same"}
 
 
 class Screen:

@@ -6,7 +6,7 @@ Published layout, as the loaders of BiCnet-TKS and TF-CLIP read it:
     ROOT/test/data/info_test.mat                         HDF5: query, rows of list_seq_test.txt from 1
     ROOT/tracklet_{train,test}/.../0000_0000_01_0001.jpg person, tracklet, camera, frame
 
-TF-CLIP has the first two in ROOT/info/list_sequence and ROOT/info/data. No loader reads list_seq_val.txt.
+TF-CLIP has the first two in ROOT/info/list_sequence and ROOT/info/data. They do not read list_seq_val.txt.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class _Reader:
         if folder != self._folder:
             self._images, self._folder = list_folder(folder).images, folder
         # 0000_0001 is not the start of the names of tracklet 0000_00010.
-        names = [name for name in self._images if name.startswith(start) and not name[len(start) :][:1].isdigit()]
+        names = [
+            name for name in self._images if name.startswith(start) and not name[len(start) :][:1].isdigit()
+        ]
         if not names:
             raise DatasetError(f"{folder}: expected images whose names start with {start!r}, got none")
         cameras = set()
