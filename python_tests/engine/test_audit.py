@@ -25,10 +25,11 @@ def write(folder, rows, tracklets, splits, **about):
     identity |= about.pop("identity", {})
     about = {"metric": "cosine", "protocol": "own", "junk": True, "junk_tags": {}} | about
     about = {key: value for key, value in about.items() if value != "absent"}
-    store_features(
-        folder, identity, tracklets, lambda blocks: ({"features": rows[block.start : block.stop]} for block in blocks),
-        splits=splits, shard_rows=16, **about,
-    )  # fmt: skip
+
+    def embed(blocks):
+        return ({"features": rows[block.start : block.stop]} for block in blocks)
+
+    store_features(folder, identity, tracklets, embed, splits=splits, shard_rows=16, **about)
     return folder
 
 
