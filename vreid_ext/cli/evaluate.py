@@ -15,7 +15,14 @@ from vreid_ext.cli.output import RESUMES, bars, emit, emit_figures, emit_splits,
     name="eval", epilog="Example: vreid eval runs/first eval.sampling=dense --dataset-root /data/MARS"
 )
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A checkpoint, or the folder of a run (its newest checkpoint is used). Not needed for "
+            "--all-protocols with complete features.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     dataset_root: Root = None,
     out: Annotated[
@@ -41,6 +48,20 @@ def evaluate(
             "a table and a heat map."
         ),
     ] = None,
+    all_protocols: Annotated[
+        bool,
+        typer.Option(
+            "--all-protocols",
+            help="With --features: print the figures of every protocol and what each choice changes.",
+        ),
+    ] = False,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --all-protocols: features of the same model and tracklets from other clips, such as "
+            "eval.sampling=dense. May be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Evaluate a checkpoint with the protocol of its data set; write the metrics and an HTML report.
 
@@ -54,6 +75,18 @@ def evaluate(
 
     engine.join_processes()
     changes = [*with_root(overrides, dataset_root), *(["eval.rerank=true"] if rerank else [])]
+    if all_protocols or beside:
+        if not all_protocols:
+            raise ValueError("--beside: expected together with --all-protocols, got it alone")
+        if features is None:
+            raise ValueError("--features: expected a folder of `vreid extract` for --all-protocols, got none")
+        for name, given in (("--rerank", rerank), ("--splits", splits), ("--lengths", lengths)):
+            if given:
+                raise ValueError(f"{name}: expected without --all-protocols, got {given!r}")
+        _audit(checkpoint, changes, features, beside or [], out, as_json)
+        return
+    if checkpoint is None:
+        raise ValueError("CHECKPOINT: expected a checkpoint or a run, got none")
     if features is not None and (splits is not None or lengths is not None):
         raise ValueError("--features: expected neither --splits nor --lengths, got one of them")
     if splits is not None:
@@ -179,6 +212,57 @@ def search(
     emit(as_json, lists, *search_lines(lists))
     if out is not None:
         write_json(out, lists)
+
+
+def _audit(
+    checkpoint: Path | None,
+    changes: list[str],
+    features: Path,
+    beside: list[Path],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the figures of every protocol. With a checkpoint, first complete the features."""
+    from vreid_ext._files import write_json
+    from vreid_ext.engine.audit import audit_features
+    from vreid_ext.engine.features import export_features
+
+    if checkpoint is not None:
+        with bars("clips", after=RESUMES) as (clips,):
+            written = export_features(checkpoint, features, changes, progress=clips)
+        if len(written) > 1:
+            raise ValueError(f"eval.frames: expected one length for --all-protocols, got {len(written)}")
+    elif changes:
+        raise ValueError(f"KEY=VALUE: expected none without a checkpoint, got {changes[0]!r}")
+    if not prints():
+        return
+    with bars("protocols") as (protocols,):
+        result = audit_features(features, beside=beside, progress=protocols)
+    if out is not None:
+        write_json(out, result)
+    if not as_json:
+        _show_audit(result)
+    lines = [f"{row['choice']}: {row['used_by']}" for row in result["rows"] if row["used_by"]]
+    missing = [f"not shown: {line}" for line in result["missing"]]
+    emit(as_json, result, f"protocol: {result['protocol']}", "used by:", *lines, *missing)
+
+
+def _show_audit(result: dict[str, Any]) -> None:
+    table = Table("", title=f"{result['features']}, % with 95 % intervals of the difference to the first row")
+    for heading in ("mAP", "difference", "rank-1", "difference", "queries"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in result["rows"]:
+        cells = []
+        for name in ("mAP", "rank1"):
+            change = row["difference"].get(name)
+            cells.append("" if row[name] is None else f"{100 * row[name]:.1f}")
+            cells.append(
+                f"{100 * change['value']:+.1f} [{100 * change['low']:.1f}, {100 * change['high']:.1f}]"
+                if change
+                else ""
+            )
+        table.add_row(row["choice"], *cells, str(row["queries"]))
+    show(table)
 
 
 def _lengths(text: str) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import Literal
 
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class Tracklet:
             (`attach_joints`), or None.
         images: for each frame, its image (3,h,w) uint8 RGB in memory, or None to read the file. `paths` then
             only names the frames that are in memory. None: read all files.
+        tags: further labels that an evaluation may compare, in the range of int64, e.g. {"clothes": 3}.
     """
 
     paths: tuple[str, ...]
@@ -39,6 +41,7 @@ class Tracklet:
     attributes: Mapping[str, int] | None = None
     joints: Tensor | None = field(default=None, repr=False, compare=False)
     images: tuple[Tensor | None, ...] | None = field(default=None, repr=False, compare=False)
+    tags: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str):
@@ -50,8 +53,7 @@ class Tracklet:
                 f"images: expected one entry for each of {len(self.paths)} paths, got {len(self.images)} "
                 f"(tracklet {self.name!r:.80})"
             )
-        for key in ("pid", "camid"):
-            value = getattr(self, key)
+        for key, value in (("pid", self.pid), ("camid", self.camid), *self.tags.items()):
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise TypeError(f"{key}: expected an integer, got {value!r:.80} (tracklet {self.name!r:.80})")
             if not -(2**63) <= int(value) < 2**63:
@@ -81,6 +83,8 @@ class TrackletDataset:
         protocol: one sentence that describes the gallery and the split. Report it with every metric measured
             on this data set.
         junk: whether evaluation ignores gallery tracklets with both the pid and the camera of the query.
+        junk_tags: tags by which evaluation also ignores gallery tracklets with the pid of the query: those
+            with the "same" or with any "other" value. {"clothes": "same"} is the clothes-changing setting.
         skipped: with on_error="skip", one line for each excluded tracklet with the reason.
         ignored: one line for each kind of file or folder that does not belong to the data set, with the
             count and an example.
@@ -95,6 +99,7 @@ class TrackletDataset:
     gallery: list[Tracklet]
     protocol: str
     junk: bool = True
+    junk_tags: Mapping[str, Literal["same", "other"]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
@@ -114,6 +119,16 @@ class TrackletDataset:
     def num_train_pids(self) -> int:
         """Number of training identities N, which is the output size of the classifier."""
         return len({t.pid for t in self.train})
+
+    def ignores(self, query: Tracklet, item: Tracklet) -> bool:
+        """Whether evaluation ignores a gallery tracklet for a query, by `junk` or `junk_tags`."""
+        return query.pid == item.pid and (
+            (self.junk and query.camid == item.camid)
+            or any(
+                (query.tags[tag] == item.tags[tag]) == (remove == "same")
+                for tag, remove in self.junk_tags.items()
+            )
+        )
 
     def by_name(self) -> dict[str, Tracklet]:
         """All tracklets by name. A tracklet that is in several splits occurs once.

@@ -1,12 +1,13 @@
 """Comparison of query and gallery features in an evaluation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vreid_ext import metrics
-from vreid_ext.data import TrackletDataset
+from vreid_ext.data import Tracklet, TrackletDataset
 from vreid_ext.distributed import world
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.rows import DistanceFunction
@@ -63,6 +64,7 @@ class Comparison:
             sizes=sizes,
             junk=self.dataset.junk,
             exclude=self.itself,
+            rules=rules(self.dataset),
             device=torch.device("cpu"),
         )
 
@@ -92,6 +94,7 @@ class Comparison:
             metric=metric,
             ap=recipe.eval.ap,
             junk=self.dataset.junk,
+            rules=rules(self.dataset),
             exclude=self.itself,
             rerank=rerank or False,
         )
@@ -128,3 +131,22 @@ def ids(dataset: TrackletDataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         for part in (dataset.query, dataset.gallery)
     )
     return q_pids, g_pids, q_camids, g_camids
+
+
+def rules(dataset: TrackletDataset) -> list[metrics.JunkRule]:
+    """The `junk_tags` of a data set as the argument `rules` of `metrics.evaluate`.
+
+    Raises:
+        ValueError: a query or gallery tracklet does not have the tag.
+    """
+    return [
+        metrics.JunkRule(tag, _tags(dataset.query, tag), _tags(dataset.gallery, tag), remove)
+        for tag, remove in dataset.junk_tags.items()
+    ]
+
+
+def _tags(tracklets: Sequence[Tracklet], tag: str) -> Tensor:
+    for tracklet in tracklets:
+        if tag not in tracklet.tags:
+            raise ValueError(f"junk_tags: expected tracklets with {tag!r}, got none in {tracklet.name!r}")
+    return torch.tensor([tracklet.tags[tag] for tracklet in tracklets], dtype=torch.int64, device="cpu")

@@ -92,6 +92,7 @@ def stored_features(
                 "frames": len(item),
                 "images": images_of(item),
             }
+            | ({"tags": dict(item.tags)} if item.tags else {})
             for item in test.tracklets
         ],
         embed,
@@ -99,6 +100,8 @@ def stored_features(
         shard_rows=recipe.eval.shard,
         metric=None if callable(metric) else metric,
         protocol=test.dataset.protocol,
+        junk=test.dataset.junk,
+        junk_tags=dict(test.dataset.junk_tags),
         root=os.path.abspath(test.dataset.root),
     )
 

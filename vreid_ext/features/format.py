@@ -1,8 +1,9 @@
 """The format of features on disk: a folder with a manifest and safetensors shards.
 
-    manifest.json               format; identity: model and settings of the features; metric, protocol;
-                                root: folder of the data set; shard_rows; tracklets: name, pid, camid, frames,
-                                images of every row; splits: row numbers of "query" and "gallery". A complete
+    manifest.json               format; identity: model and settings of the features; metric, protocol, junk,
+                                junk_tags; root: folder of the data set; shard_rows; tracklets: name, pid,
+                                camid, frames, images, and the tags if there are any, of every row; splits:
+                                row numbers of "query" and "gallery". A complete
                                 folder also has widths (row length of each tensor) and shards (file, rows,
                                 bytes, sha256)
     rows-000000.safetensors     rows 0 to shard_rows - 1: "features" (n,D) float32 and, for models that

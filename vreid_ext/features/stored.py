@@ -42,7 +42,11 @@ class StoredRows:
 
     def part(self, first: int, stop: int) -> "StoredRows":
         """The rows first ... stop - 1, without reading them."""
-        numbers = self._numbers[first:stop]
+        return self.take(slice(first, stop))
+
+    def take(self, rows: slice | np.ndarray) -> "StoredRows":
+        """The rows with the given indices, in that order, without reading them."""
+        numbers = self._numbers[rows]
         return StoredRows(self._folder, self._shard_rows, self._tensor, self.shape[1], numbers)
 
 

@@ -8,6 +8,7 @@ from vreid_ext.metrics.attributes import attribute_scores
 from vreid_ext.metrics.bootstrap import Compared, Interval, compare
 from vreid_ext.metrics.clustering import Clusters, ClusterScores, cluster
 from vreid_ext.metrics.dvdp import DVDP
+from vreid_ext.metrics.protocol import JunkRule
 from vreid_ext.metrics.ranking import rank
 from vreid_ext.metrics.reid import ReIDResult, evaluate, evaluate_distances
 from vreid_ext.metrics.verify import CameraPair, OperatingPoint, Verification, verification
@@ -22,6 +23,7 @@ __all__ = [
     "Clusters",
     "Compared",
     "Interval",
+    "JunkRule",
     "OperatingPoint",
     "ReIDMetric",
     "ReIDResult",

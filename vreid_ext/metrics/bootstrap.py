@@ -170,6 +170,38 @@ def compare(
     )
 
 
+def difference_of_means(
+    a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], *, confidence: float = 0.95, resamples: int = 10_000
+) -> Interval:
+    """Mean of b minus mean of a, with the percentile interval of a bootstrap over persons.
+
+    Unlike in `compare`, the sides may be of different queries. A drawn person enters both sides with all its
+    queries. A resample without a query on one of the sides is left out.
+
+    Args:
+        a, b: values (Q,) float64, NaN for a query that does not count, and integer persons (Q,).
+    """
+    persons, person = torch.cat([a[1], b[1]]).unique(return_inverse=True)
+    totals = []
+    for (value, _), who in zip((a, b), person.split([len(a[1]), len(b[1])]), strict=True):
+        counted = ~value.isnan()
+        both = torch.stack([value[counted], torch.ones_like(value[counted])], 1)
+        totals.append(both.new_zeros(len(persons), 2).index_add_(0, who[counted], both))
+    generator = torch.Generator("cpu").manual_seed(0)
+    block = max(1, _BLOCK_ELEMENTS // len(persons))
+    drawn = []
+    for first in range(0, resamples, block):
+        weights = times_drawn(min(block, resamples - first), len(persons), generator)
+        means = [(weights @ total)[:, 0] / (weights @ total)[:, 1] for total in totals]
+        drawn.append(means[1] - means[0])
+    spread = torch.cat(drawn)
+    difference = float(
+        totals[1][:, 0].sum() / totals[1][:, 1].sum() - totals[0][:, 0].sum() / totals[0][:, 1].sum()
+    )
+    bounds = spread.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(difference, *spread[~spread.isnan()].quantile(bounds).tolist())
+
+
 def _runs(name: str, side: Any) -> list[tuple[Tensor, Tensor]]:
     """(ap, first_hit) of every run of a side, on the CPU."""
     runs = [side] if isinstance(side, ReIDResult | Mapping) else side

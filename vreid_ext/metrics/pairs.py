@@ -5,7 +5,7 @@ within the bound of a threshold is compared by `ops.pair_distances` instead, so 
 distances.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.features.rows import Features
-from vreid_ext.metrics.protocol import Labels, Protocol, labels
+from vreid_ext.metrics.protocol import JunkRule, Labels, Protocol, labels
 
 Progress = Callable[[int, int], None]
 
@@ -82,13 +82,14 @@ class PairSet:
         metric: str,
         junk: bool,
         exclude: Labels | None,
+        rules: Sequence[JunkRule] = (),
     ) -> None:
         self.query, self.gallery, self.metric = query, gallery, metric
         self._rows = query[:].to(torch.promote_types(query.dtype, gallery.dtype))
         device = query.device
         self.protocol = Protocol(
             q_pids, g_pids, q_camids, g_camids,
-            sizes=(len(query), len(gallery)), junk=junk, exclude=exclude, device=device,
+            sizes=(len(query), len(gallery)), junk=junk, exclude=exclude, device=device, rules=rules,
         )  # fmt: skip
         self.q_pid = labels("q_pids", q_pids, len(query), device)
         self.g_pid = labels("g_pids", g_pids, len(gallery), device)

@@ -1,7 +1,7 @@
 """The evaluation protocol: the positives and the excluded gallery items of every query."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -10,6 +10,22 @@ from torch import Tensor
 from vreid_ext import _checks
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
+
+
+class JunkRule(NamedTuple):
+    """Removes gallery items with the pid of the query by a further label, such as the clothes.
+
+    Attributes:
+        tag: name of the label.
+        query, gallery: (Q,), (G,) integer labels.
+        remove: "same" removes items with the label of the query (clothes-changing evaluation), "other" those
+            with another label.
+    """
+
+    tag: str
+    query: Labels
+    gallery: Labels
+    remove: Literal["same", "other"] = "same"
 
 
 class Protocol:
@@ -33,6 +49,7 @@ class Protocol:
         junk: bool,
         exclude: Labels | None,
         device: torch.device,
+        rules: Sequence[JunkRule] = (),
     ) -> None:
         queries, items = sizes
         q_pid, g_pid = labels("q_pids", q_pids, queries, device), labels("g_pids", g_pids, items, device)
@@ -44,7 +61,7 @@ class Protocol:
             if ((itself < -1) | (itself >= items)).any():
                 outside = itself[(itself < -1) | (itself >= items)][0]
                 raise ValueError(f"exclude: expected -1 to {items - 1}, got {int(outside)}")
-        self.junk, self.excludes = junk, bool((itself >= 0).any())
+        self.junk, self.excludes, self.rules = junk, bool((itself >= 0).any()), tuple(rules)
 
         by_pid, order = g_pid.sort(stable=True)
         first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
@@ -55,6 +72,11 @@ class Protocol:
         removed = index == itself[row]
         if junk:
             removed |= q_cam[row] == g_cam[index]
+        for rule in self.rules:
+            _checks.choice(f"rules: remove of {rule.tag}", rule.remove, ("same", "other"))
+            q_label = labels(f"rules: query {rule.tag}", rule.query, queries, device)
+            g_label = labels(f"rules: gallery {rule.tag}", rule.gallery, items, device)
+            removed |= (q_label[row] == g_label[index]) == (rule.remove == "same")
         self.row, self.index = row[~removed], index[~removed]
         self.start = _starts(self.row, queries)
 
@@ -66,7 +88,9 @@ class Protocol:
         self.kept = None if (g_pid != -1).all() else g_pid != -1
 
     def __str__(self) -> str:
-        removed = ["pid -1", *["same pid and camera"] * self.junk, *["the query itself"] * self.excludes]
+        removed = ["pid -1", *["same pid and camera"] * self.junk]
+        removed += [f"same pid and {rule.remove} {rule.tag}" for rule in self.rules]
+        removed += ["the query itself"] * self.excludes
         return f"removed from the gallery: {', '.join(removed)}"
 
     def part(self, first: int, stop: int) -> tuple[tuple[Tensor, Tensor], Tensor | None]:

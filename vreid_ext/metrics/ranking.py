@@ -1,6 +1,6 @@
 """Ranking lists: the nearest gallery items of every query."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vreid_ext import _checks, ops
 from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
-from vreid_ext.metrics.protocol import Labels, Protocol
+from vreid_ext.metrics.protocol import JunkRule, Labels, Protocol
 from vreid_ext.ops.rerank import ReRanked, check_options
 
 
@@ -24,6 +24,7 @@ def rank(
     top: int = 10,
     metric: str | DistanceFunction = "cosine",
     junk: bool = True,
+    rules: Sequence[JunkRule] = (),
     exclude: Labels | None = None,
     rerank: bool | Mapping[str, float] = False,
 ) -> tuple[Tensor, Tensor]:
@@ -47,7 +48,7 @@ def rank(
     queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
-        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
+        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device, rules=rules,
     )  # fmt: skip
     if options is None:
         return nearest(queries, items, top, metric, protocol)

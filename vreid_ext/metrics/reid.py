@@ -1,6 +1,6 @@
 """CMC, mAP and mINP of person re-identification."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vreid_ext import _checks, ops
 from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
-from vreid_ext.metrics.protocol import Labels, Protocol
+from vreid_ext.metrics.protocol import JunkRule, Labels, Protocol
 from vreid_ext.metrics.ranking import pair, rerank_options, reranked
 
 _BLOCK_ELEMENTS = 2**22  # distances in a block of full rows
@@ -69,6 +69,7 @@ def evaluate(
     ap: str = "precision",
     max_rank: int = 50,
     junk: bool = True,
+    rules: Sequence[JunkRule] = (),
     exclude: Labels | None = None,
     rerank: bool | Mapping[str, float] = False,
     block_size: int | None = None,
@@ -106,6 +107,7 @@ def evaluate(
         max_rank: length of `cmc`. If fewer items are ranked, the curve is continued with its last value.
         junk: remove items with the pid and the camera of the query, the protocol of all multi-camera data
             sets. Use False for data of one camera, where this would remove all positives.
+        rules: remove further items with the pid of the query, e.g. those with the same clothes (`JunkRule`).
         exclude: (Q,) integer index of the gallery item that is the query itself, which is removed; -1 if
             there is none. Required with `junk=False` if queries are also in the gallery (leave one out:
             `exclude=torch.arange(Q)`).
@@ -130,7 +132,7 @@ def evaluate(
     queries, items = pair(query, gallery, trailing=callable(metric))
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
-        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device,
+        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device, rules=rules,
     )  # fmt: skip
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
@@ -156,6 +158,7 @@ def evaluate_distances(
     ap: str = "precision",
     max_rank: int = 50,
     junk: bool = True,
+    rules: Sequence[JunkRule] = (),
     exclude: Labels | None = None,
 ) -> ReIDResult:
     """`evaluate` for a given distance matrix (Q,G)."""
@@ -167,6 +170,7 @@ def evaluate_distances(
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
         sizes=(len(distances), distances.shape[1]), junk=junk, exclude=exclude, device=distances.device,
+        rules=rules,
     )  # fmt: skip
     size = max(1, _BLOCK_ELEMENTS // distances.shape[1])
     blocks = ((first, distances[first : first + size]) for first in range(0, len(distances), size))

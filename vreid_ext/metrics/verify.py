@@ -13,7 +13,7 @@ from vreid_ext.metrics.bootstrap import Interval
 from vreid_ext.metrics.open_set import searches
 from vreid_ext.metrics.pair_bootstrap import Figures, Resampled, intervals
 from vreid_ext.metrics.pairs import ROUNDING, PairSet, Progress, Sampler, Thresholds
-from vreid_ext.metrics.protocol import Labels, labels
+from vreid_ext.metrics.protocol import JunkRule, Labels, labels
 from vreid_ext.metrics.ranking import pair
 
 LEAST = 10  # false matches, below which a rate is not resolved
@@ -146,6 +146,7 @@ def verification(
     exclude: Labels | None = None,
     metric: str = "cosine",
     junk: bool = True,
+    rules: Sequence[JunkRule] = (),
     fprs: Sequence[float] = FPRS,
     fpirs: Sequence[float] = FPIRS,
     at: Sequence[float] = (),
@@ -199,6 +200,7 @@ def verification(
         exclude: (N,) index of the gallery item that is the query itself, -1 if there is none.
         metric: "cosine" or "euclidean".
         junk: leave out pairs of one person from one camera.
+        rules: leave out further pairs of one person, see `evaluate`.
         fprs: false-match rates, between 0 and 1.
         fpirs: rates of false alarms in open-set identification, between 0 and 1.
         at: thresholds (distances) for more operating points.
@@ -228,7 +230,7 @@ def verification(
         generator = torch.Generator("cpu").manual_seed(0)
     pairs = pair_set(
         features, pids, camids, gallery=gallery, g_pids=g_pids, g_camids=g_camids, exclude=exclude,
-        metric=metric, junk=junk,
+        metric=metric, junk=junk, rules=rules,
     )  # fmt: skip
     cameras = _cameras(pairs) if by_camera else None
     largest = pairs.largest_norms()
@@ -288,6 +290,7 @@ def pair_set(
     exclude: Labels | None = None,
     metric: str = "cosine",
     junk: bool = True,
+    rules: Sequence[JunkRule] = (),
 ) -> PairSet:
     """The pairs that `verification` compares, from its arguments.
 
@@ -309,7 +312,10 @@ def pair_set(
             name = "g_pids" if g_pids is None else "g_camids"
             raise ValueError(f"{name}: expected the labels of the gallery, got None")
         queries, items = pair(features, gallery)
-    pairs = PairSet(queries, items, pids, g_pids, camids, g_camids, metric=metric, junk=junk, exclude=exclude)
+    pairs = PairSet(
+        queries, items, pids, g_pids, camids, g_camids,
+        metric=metric, junk=junk, exclude=exclude, rules=rules,
+    )  # fmt: skip
     if not len(pairs.row):
         rule = ", from different cameras" if junk else ""
         raise ValueError(f"pids: expected a genuine pair (two tracklets of one person{rule}), got none")
@@ -404,6 +410,7 @@ def _protocol(pairs: PairSet, metric: str, junk: bool) -> str:
     left_out = [
         "pid -1",
         *["same pid and camera"] * junk,
+        *(f"same pid and {rule.remove} {rule.tag}" for rule in pairs.protocol.rules),
         *["a tracklet with itself"] * pairs.protocol.excludes,
     ]
     return f"{metric} distance; left out: {', '.join(left_out)}"

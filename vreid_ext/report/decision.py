@@ -9,7 +9,7 @@ from torch import Tensor
 from vreid_ext import metrics
 from vreid_ext.data import Tracklet
 from vreid_ext.engine.checkpoint import resolve_checkpoint, run_folder
-from vreid_ext.engine.comparison import Comparison, ids, metric_of
+from vreid_ext.engine.comparison import Comparison, ids, metric_of, rules
 from vreid_ext.engine.drift import Drift, drift, scores
 from vreid_ext.engine.evaluate import Evaluated
 from vreid_ext.engine.features import identity_of
@@ -87,8 +87,8 @@ def decide(evaluated: Evaluated, known: Known) -> Decision:
         figures = metrics.verification(
             evaluated.query, q_pids, q_camids,
             gallery=evaluated.gallery, g_pids=g_pids, g_camids=g_camids, exclude=evaluated.itself,
-            metric=metric, junk=data.junk, at=[] if threshold is None else [threshold.value],
-            resamples=_RESAMPLES,
+            metric=metric, junk=data.junk, rules=rules(data), resamples=_RESAMPLES,
+            at=[] if threshold is None else [threshold.value],
         )  # fmt: skip
     except ValueError as error:  # too few persons, or features that are not finite
         return Decision(reason=str(error))

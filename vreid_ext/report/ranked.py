@@ -1,9 +1,9 @@
 """Ranked lists for display. Unlike in the evaluation, junk is kept and marked."""
 
-from collections import Counter
 from typing import Literal, NamedTuple
 
 from vreid_ext import metrics
+from vreid_ext.data import Tracklet
 from vreid_ext.engine.comparison import ids, metric_of, rerank_options
 from vreid_ext.engine.evaluate import Evaluated
 
@@ -15,7 +15,7 @@ class Listed(NamedTuple):
         gallery: index of the gallery tracklet.
         distance: distance to the query in the metric of the recipe.
         kind: "hit", the same person as the query; "miss", another person; "junk", the same person in the
-            same camera. The protocol ignores junk, so it has no rank.
+            same camera or otherwise ignored (`TrackletDataset.ignores`), so it has no rank.
     """
 
     gallery: int
@@ -34,10 +34,13 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
     if ranks < 1:
         raise ValueError(f"ranks: expected at least 1, got {ranks}")
     data = evaluated.dataset
-    # Gallery items by person and camera. Those with the person and camera of a query are junk, so `top` must
-    # be larger by the number of junk items.
-    junk = Counter((item.pid, item.camid) for item in data.gallery) if data.junk else Counter()
-    most_junk = max(junk[query.pid, query.camid] for query in data.query)
+    # `top` must be larger by the number of junk items.
+    of_person: dict[int, list[Tracklet]] = {}
+    for item in data.gallery:
+        of_person.setdefault(item.pid, []).append(item)
+    most_junk = max(
+        sum(data.ignores(query, item) for item in of_person.get(query.pid, [])) for query in data.query
+    )
     indices, distances = metrics.rank(
         evaluated.query, evaluated.gallery, *ids(data), top=min(ranks + most_junk, len(data.gallery)),
         metric=metric_of(evaluated.model, evaluated.recipe), junk=False, exclude=evaluated.itself,
@@ -52,7 +55,7 @@ def ranked_lists(evaluated: Evaluated, ranks: int) -> list[list[Listed]]:
                 break
             item = data.gallery[index]
             kind: Literal["hit", "miss", "junk"] = "hit" if item.pid == query.pid else "miss"
-            if data.junk and kind == "hit" and item.camid == query.camid:
+            if data.ignores(query, item):
                 kind = "junk"
             counted += kind != "junk"
             listed.append(Listed(index, distance, kind))

@@ -274,3 +274,15 @@ def test_reading_writes_nothing(root):
     before = listing()
     build_dataset("mars", root, check="decode")
     assert listing() == before
+
+
+def test_g2a_vreid_has_the_layout_of_mars(root):
+    data = build_dataset("g2a_vreid", root)
+    assert data.name == "g2a_vreid"
+    assert [(t.pid, t.camid) for t in data.gallery] == [(0, 3), (2, 2), (2, 2)]
+    assert data.protocol == "G2A-VReID, query tracklets excluded from the gallery"
+    (root / "info" / "query_IDX.mat").unlink()
+    with pytest.raises(DatasetError, match=r"query_IDX\.mat: cannot be read"):
+        build_dataset("g2a_vreid", root)
+    with pytest.raises(DatasetError, match="of G2A-VReID"):
+        build_dataset("g2a_vreid", root / "info")

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = (
 
 Check = Literal["exists", "decode", "none"]
 OnError = Literal["raise", "skip"]
+Gallery = Literal["with_query", "without_query"]
 
 # Folders that operating systems, archives and network drives create.
 _SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information")
@@ -96,6 +97,59 @@ def find_root(root: str | os.PathLike[str], layout: str, needed: Iterable[str] =
     return path
 
 
+def read_rows(path: Path, columns: int, example: str) -> list[list[str]]:
+    """Lines of a text file, split at white space. Empty lines are dropped.
+
+    Args:
+        columns: number of words that every line must have.
+        example: a valid line, for the message.
+
+    Raises:
+        DatasetError: the file cannot be read, is empty or has a line with another number of words.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot read this list ({error}); restore the file") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if words and len(words) != columns:
+            raise DatasetError(f"{path}, line {number}: expected a line like {example!r}, got {line!r:.80}")
+        rows += [words] if words else []
+    if not rows:
+        raise DatasetError(f"{path}: expected at least one line like {example!r}, got an empty file")
+    return rows
+
+
+def gallery_sentence(gallery: Gallery) -> str:
+    """Say whether the query tracklets are in the gallery.
+
+    Raises:
+        ValueError: an invalid option.
+    """
+    sentences = {"with_query": "kept in the gallery", "without_query": "excluded from the gallery"}
+    if gallery not in sentences:
+        raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
+    return f"query tracklets {sentences[gallery]}"
+
+
+def setting_rule(setting: str, known: Sequence[str]) -> tuple[str, dict[str, Literal["same", "other"]]]:
+    """Sentence and `junk_tags` of "general", "<tag>_changing" or "same_<tag>".
+
+    Raises:
+        ValueError: the setting is not one of the known ones.
+    """
+    if setting not in known:
+        raise ValueError(f"setting: expected one of {', '.join(known)}, got {setting!r}")
+    sentence = f"its own query and gallery, {setting.replace('_', ' ')} setting"
+    if setting == "general":
+        return sentence, {}
+    if setting.startswith("same_"):
+        return sentence, {setting.removeprefix("same_"): "other"}
+    return sentence, {setting.removesuffix("_changing"): "same"}
+
+
 class Screen:
     """Checks tracklets, and records which tracklets are rejected and which files are ignored.
 
@@ -135,6 +189,17 @@ class Screen:
         for name in listing.folders:
             self.unread(folder / name, "expected the images of one tracklet, got a folder of images")
         return listing.images
+
+    def frames(self, folder: Path, name: str) -> tuple[str, ...]:
+        """Paths of all images in the folder of the tracklet `name`, which is rejected if there are none."""
+        try:
+            images = self.images(folder)
+        except DatasetError as error:
+            self.reject(name, str(error))
+            return ()
+        if not images:
+            self.reject(name, f"{folder}: expected at least one image, got none")
+        return tuple(os.fspath(folder / image) for image in images)
 
     def look(self, folder: Path) -> Listing:
         """List a folder and count its other files as ignored."""

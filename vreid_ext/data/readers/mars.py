@@ -1,4 +1,4 @@
-"""MARS (Zheng et al., ECCV 2016): 1,261 people, 20,478 tracklets, six cameras.
+"""MARS (Zheng et al., ECCV 2016) and G2A-VReID (Zhang et al., ECCV 2024), which have the same layout.
 
 Published layout:
 
@@ -14,12 +14,18 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from vreid_ext.data.readers.attributes import find_attributes
-from vreid_ext.data.readers.files import Check, OnError, Screen, find_root
+from vreid_ext.data.readers.files import (
+    Check,
+    Gallery,
+    OnError,
+    Screen,
+    find_root,
+    gallery_sentence,
+)
 from vreid_ext.data.readers.matlab import load_matrix
 from vreid_ext.data.records import DatasetError, Tracklet, TrackletDataset
 from vreid_ext.data.registry import register_dataset
@@ -27,7 +33,6 @@ from vreid_ext.data.registry import register_dataset
 Attributes = dict[tuple[int, int, int], dict[str, int]]
 
 _NAME = re.compile(r"(?:\d{4}|00-1)C\dT(\d{4})F\d+\.\w+")
-_LAYOUT = "bbox_train/, bbox_test/ and info/ of MARS"
 _JUNK = -1
 
 
@@ -35,12 +40,14 @@ _JUNK = -1
 def mars(
     root: str | os.PathLike[str],
     *,
-    gallery: Literal["with_query", "without_query"] = "with_query",
+    gallery: Gallery = "with_query",
     attributes: str | os.PathLike[str] | None = None,
     check: Check = "exists",
     on_error: OnError = "raise",
 ) -> TrackletDataset:
-    """Read MARS; junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
+    """Read MARS: 1,261 people, 20,478 tracklets, six cameras.
+
+    Junk tracklets (pid -1) are dropped, distractors (pid 0) stay in the gallery.
 
     Args:
         root: folder with the layout above.
@@ -55,12 +62,49 @@ def mars(
         DatasetError: a file is missing, unreadable or inconsistent with the others. The message names it.
         ValueError: an invalid option.
     """
-    if gallery not in ("with_query", "without_query"):
-        raise ValueError(f"gallery: expected 'with_query' or 'without_query', got {gallery!r}")
-    screen = Screen(check, on_error)
-    base = find_root(root, _LAYOUT, ("info",) if check == "none" else ("info", "bbox_train", "bbox_test"))
+    labels = find_attributes(Path(root), attributes, "mars_attributes.csv", "mars")
+    return _read("mars", "MARS", root, gallery, labels, Screen(check, on_error))
+
+
+@register_dataset("g2a_vreid")
+def g2a_vreid(
+    root: str | os.PathLike[str],
+    *,
+    gallery: Gallery = "without_query",
+    check: Check = "exists",
+    on_error: OnError = "raise",
+) -> TrackletDataset:
+    """Read G2A-VReID: 2,788 people, each with one tracklet from the ground and one from a drone.
+
+    The layout is that of MARS with two cameras, read from a loader that others wrote for the published files;
+    the authors' repository (https://github.com/FHR-L/G2A-VReID) has none. Which camera is the drone is not
+    stated there. The query is the published one, that is, one direction.
+
+    Args:
+        root: folder with the layout of MARS.
+        gallery: "without_query" excludes the query tracklets from the gallery, as that loader does;
+            "with_query" keeps them.
+        check, on_error: see `build_dataset`.
+
+    Raises:
+        DatasetError: a file is missing, unreadable or inconsistent with the others. The message names it.
+        ValueError: an invalid option.
+    """
+    return _read("g2a_vreid", "G2A-VReID", root, gallery, {}, Screen(check, on_error))
+
+
+def _read(
+    name: str,
+    title: str,
+    root: str | os.PathLike[str],
+    gallery: Gallery,
+    labels: Attributes,
+    screen: Screen,
+) -> TrackletDataset:
+    sentence = gallery_sentence(gallery)
+    needed = ("info",) if screen.check == "none" else ("info", "bbox_train", "bbox_test")
+    base = find_root(root, f"bbox_train/, bbox_test/ and info/ of {title}", needed)
     info = base / "info"
-    labels = find_attributes(base, attributes, "mars_attributes.csv", "mars")
 
     train_table = _matrix(info / "tracks_train_info.mat", "track_train_info")
     test_table = _matrix(info / "tracks_test_info.mat", "track_test_info")
@@ -73,13 +117,12 @@ def mars(
     kept_test = {row: kept for row, t in test.items() if (kept := screen.usable(t)) is not None}
     skipped = screen.finish()
     return TrackletDataset(
-        name="mars",
+        name=name,
         root=os.fspath(root),
         train=kept_train,
         query=[t for row, t in kept_test.items() if row in query_rows],
         gallery=[t for row, t in kept_test.items() if gallery == "with_query" or row not in query_rows],
-        protocol="MARS, query tracklets "
-        + ("kept in the gallery" if gallery == "with_query" else "excluded from the gallery"),
+        protocol=f"{title}, {sentence}",
         skipped=skipped,
         ignored=screen.ignored,
     )
@@ -93,7 +136,7 @@ def _tracklets(
     if table[:, 1].max() > len(names):
         raise DatasetError(
             f"{names_file}: expected at least {table[:, 1].max()} image names, as its matrix refers to, "
-            f"got {len(names)}; take both files from the same release of MARS"
+            f"got {len(names)}; take both files from the same release"
         )
     tracklets = {}
     persons = set()
@@ -115,7 +158,7 @@ def _tracklets(
             raise DatasetError(
                 f"{names_file}, lines {start} to {end}: expected names that start with {stem}, as in the "
                 f"matrix, got {', '.join(sorted({name[:6] for name in frames})[:3])}; "
-                "take both files from the same release of MARS"
+                "take both files from the same release"
             )
         persons.add(frames[0][:4])
         person = os.fspath(folder / frames[0][:4])
@@ -137,9 +180,7 @@ def _names(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path}: cannot read the image names ({error}); restore the file from MARS"
-        ) from error
+        raise DatasetError(f"{path}: cannot read the image names ({error}); restore the file") from error
 
 
 def _matrix(path: Path, key: str) -> np.ndarray:

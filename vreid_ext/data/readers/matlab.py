@@ -46,6 +46,28 @@ def load_matrix(path: Path, key: str) -> np.ndarray:
     )
 
 
+def load_hdf5_matrix(path: Path, key: str) -> np.ndarray:
+    """Load the numeric matrix `key` of a MATLAB file of version 7.3, which is HDF5 and stores the transpose.
+
+    Raises:
+        DatasetError: the file is unreadable, damaged, or has no such matrix. The message names the file.
+        ImportError: h5py is not installed.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            matrix: np.ndarray = np.asarray(file[key][()])
+        if matrix.dtype.kind not in "iuf":
+            raise TypeError(f"expected numbers, got {matrix.dtype}")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise DatasetError(
+            f"{path}: expected an HDF5 file with a numeric matrix {key!r}, got an error: {error}; "
+            "restore the file"
+        ) from error
+    return matrix.T
+
+
 def _elements(content: bytes, order: str, *, compressed: bool = False) -> Iterator[tuple[int, bytes]]:
     """Yield (type, data) of each element. With `compressed`, compressed elements are decompressed."""
     place = 0
