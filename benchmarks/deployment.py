@@ -31,7 +31,7 @@ from vreid_ext.runtimes import open_network
 
 BACKBONES = "osnet_x0_25,mobilenet_v2,resnet50"
 CLIPS, FRAMES, SIZE = 2, 4, (256, 128)
-RESULTS = Path(__file__).parent / "results" / "deployment_cpu.json"
+RESULTS = Path(__file__).parent / "results" / "deployment" / "cpu.json"
 # Runtime -> its file in the folder of the model; torch uses the checkpoint.
 FILES_OF = {
     "torch": "",
