@@ -9,6 +9,7 @@ The name of a file with times contains the benchmark: FAMILY.json or FAMILY_ANYT
 files of several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its
 run (for equal dates, by file name).
 
+The table `deployment` shows benchmarks/results/deployment/cpu.json of benchmarks/deployment.py.
 The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
 `adaptation gain` and `adaptation rounds` show adaptation.json of benchmarks/adaptation.py.
 """
@@ -273,6 +274,7 @@ def best_and_worst(shown: dict[str, list[Run]]) -> list[str]:
 
 # Tables of benchmarks/gallery.py and their files.
 ENGINES = {"engines": "engines", "engine of 10^6": "million"}
+DEPLOYMENT = "deployment"  # the table of benchmarks/deployment.py
 
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
@@ -404,6 +406,25 @@ def engines(name: str, link: Callable[[Path], str]) -> list[str]:
     return lines
 
 
+def deployment(link: Callable[[Path], str]) -> list[str]:
+    """Whole models in every runtime, measured by benchmarks/deployment.py."""
+    file = RESULTS / "deployment" / "cpu.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    machine, lines = content["machine"], []
+    for row in content["rows"]:
+        frames = int(re.findall(r", (\d+) frames", row["case"])[0])
+        rate = 1e3 * frames / row["median"]
+        cells = [f"{rate:.1f}", f"{1 / row['per_ours']:.2f} x", f"{row['beyond_mb']:.0f} MB"]
+        lines.append([row["case"], row["provider"], *cells, f"{row['file_mb']:.1f} MB"])
+    heading = ["model", "runtime", "frames per second", "rate / torch", "peak memory", "file"]
+    return [
+        f"{machine['cpu']}, {machine['isa']}, threads: {machine['threads']}; {machine['date']}, torch "
+        f"{machine['torch']} ([rows]({link(file)})).",
+        "",
+        *markdown(heading, lines),
+    ]
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -423,6 +444,8 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return best_and_worst(shown)
         if name == "plan":
             return plan(shown)
+        if name == DEPLOYMENT:
+            return deployment(link)
         if name in ENGINES:
             return engines(ENGINES[name], link)
         if name.startswith("accuracy "):
@@ -430,7 +453,7 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
         if name.startswith("adaptation "):
             return adaptation(name.split()[1], link)
         if name not in TABLES:
-            known = [*TABLES, "summary", "best and worst", "plan", *ENGINES]
+            known = [*TABLES, "summary", "best and worst", "plan", DEPLOYMENT, *ENGINES]
             raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")
         lines = []
         for run in shown[name]:

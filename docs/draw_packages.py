@@ -33,6 +33,8 @@ CAPTIONS = {
     "data": "tracklets, clips, samplers, video",
     "metrics": "CMC, mAP, re-ranking",
     "features": "rows in memory and on disk",
+    "weights": "files of other packages",
+    "runtimes": "ONNX, OpenVINO",
     "losses": "triplet, AITL, OIM, ...",
     "nn": "layers",
     "ops": "checks, schema, gradient",

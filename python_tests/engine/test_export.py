@@ -83,7 +83,13 @@ def test_the_exported_program_runs_without_the_package(run, tmp_path):
 @pytest.mark.filterwarnings("ignore:# The axis name")  # of torch's exporter
 def test_openvino_gives_the_models_features(run, tmp_path):
     openvino = pytest.importorskip("openvino", reason="needs the extra [deploy]")
+    if (recipe := open_checkpoint(run)[1]).model["name"] == "stal":  # OpenVINO rounds its boxes otherwise
+        with pytest.raises(RuntimeError, match=r"^export: expected a relative difference"):
+            export_model(run, tmp_path / "model.xml", format="openvino")
+        assert list(tmp_path.iterdir()) == []
+        return
     told = export_model(run, tmp_path / "model.xml", format="openvino")
+    assert told["recipe"] == recipe.name
     assert told["largest_difference"] <= 1e-4
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
     network = openvino.Core().read_model(tmp_path / "model.xml")

@@ -35,7 +35,7 @@ def test_the_loss_and_the_gain_are_measured(run, mars_root, tmp_path, format):
     file = tmp_path / ("net.onnx" if format == "onnx" else "net.xml")
     result = export_int8(run, file, format=format, calibration=4)
     figures = result["int8"]
-    assert figures["loss"]["value"] == pytest.approx(figures["mAP_float32"] - figures["mAP"])
+    assert figures["loss"]["value"] == pytest.approx(figures["mAP_float32"] - figures["mAP"], abs=1e-6)
     assert figures["bytes"] < 0.4 * figures["bytes_float32"]
     assert figures["speedup"] == figures["frames_per_second"] / figures["frames_per_second_float32"] > 0
     assert figures["calibration"] == 4
@@ -73,7 +73,7 @@ def test_a_loss_above_the_limit_is_an_error_and_leaves_no_file(run, tmp_path, mo
 def test_wrong_arguments(run, tmp_path, vreid):
     with pytest.raises(ValueError, match=r"^format: expected one of"):
         export_int8(run, format="torch")
-    with pytest.raises(ValueError, match=r"^calibration: expected an int >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"^calibration: expected an int >= 1 .*, got 0"):
         export_int8(run, calibration=0)
     with pytest.raises(ValueError, match=r"^out: expected a file with the suffix .onnx, got .*net.xml'"):
         export_int8(run, tmp_path / "net.xml")

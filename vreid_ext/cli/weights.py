@@ -1,4 +1,4 @@
-"""`vreid weights`."""
+"""`vreid weights` and `vreid import`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,17 +9,19 @@ from rich.table import Table
 from vreid_ext.cli.app import Json, app
 from vreid_ext.cli.output import emit, show
 
+WeightFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A .pth, .pt, .ckpt, .bin or .safetensors file, a folder with one, or "
+        "hf:OWNER/NAME[/FILE][@REVISION].",
+    ),
+]
+
 
 @app.command(epilog="Example: vreid weights osnet_x0_25_msmt17.pth --to osnet.safetensors")
 def weights(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="A .pth, .pt, .ckpt, .bin or .safetensors file, a folder with one, or "
-            "hf:OWNER/NAME[/FILE][@REVISION].",
-        ),
-    ],
+    file: WeightFile,
     to: Annotated[
         Path | None,
         typer.Option(help="Convert it to this .safetensors file, with the description in a .json file."),
@@ -38,6 +40,31 @@ def weights(
         show(_fits(found["backbones"]))
     if to is not None and not as_json:
         emit(False, None, f"written: {found['converted']}")
+
+
+@app.command(name="import", epilog="Example: vreid import osnet_x0_25_msmt17.pth runs/osnet")
+def import_(
+    file: WeightFile,
+    out: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")],
+    height: Annotated[int, typer.Option(help="Height of the input in pixels.")] = 256,
+    width: Annotated[int, typer.Option(help="Width of the input in pixels.")] = 128,
+    as_json: Json = False,
+) -> None:
+    """Make a run from trained weights of torchreid, fast-reid and others, to evaluate it without training.
+
+    The run has the backbone that the file fits and its embedding layer; the feature of a tracklet is the mean
+    over its frames. Next: vreid eval RUN dataset.name=NAME --dataset-root DIR.
+    """
+    from vreid_ext.engine.imported import import_weights
+
+    made = import_weights(file, out, height=height, width=width)
+    embedding = {"fc": "Linear, BN and ReLU", "bn": "BNNeck", "none": "none in the file"}[made["embedding"]]
+    emit(
+        as_json,
+        made,
+        f"backbone {made['model']['backbone']}, embedding: {embedding}, {made['classes']} classes",
+        f"run: {made['run']}",
+    )
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

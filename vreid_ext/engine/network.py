@@ -127,7 +127,8 @@ def network_state(file: Path) -> dict[str, Any]:
     """
     network = open_network(file)
     about = json.loads(network.metadata or "{}")
-    height, width = network.inputs[0].shape[-2:] if network.inputs else (None, None)
+    _takes_clips(network)  # raises an error for other networks
+    height, width = network.inputs[0].shape[-2:]
     size = _DEFAULT_SIZE if height is None or width is None else (height, width)
     evaluation = {"frames": [1], "sampling": "dense", "metric": "cosine"}
     if features := about.get("features"):

@@ -99,7 +99,7 @@ def export_int8(
         del about["file"], about["largest_difference"]
         # Features of the INT8 file are not those of the checkpoint, so they have another identity.
         about["features"] = [each | {"precision": "int8"} for each in about["features"]]
-        (_quantize_onnx if format == "onnx" else _quantize_openvino)(plain, quantized, clips, about)
+        (quantize_onnx if format == "onnx" else quantize_openvino)(plain, quantized, clips, about)
         measured = _loss(model, quantized, dataset, recipe)
         if limit is not None and 100 * measured["loss"]["value"] > limit:
             raise RuntimeError(
@@ -166,7 +166,8 @@ def _loss(model: nn.Module, quantized: Path, dataset: TrackletDataset, recipe: R
     }
 
 
-def _quantize_onnx(plain: Path, out: Path, clips: Tensor, about: dict[str, Any]) -> None:
+def quantize_onnx(plain: Path, out: Path, clips: Tensor, about: dict[str, Any]) -> None:
+    """Quantize an exported ONNX file with calibration clips (n,T,3,H,W) uint8, by onnxruntime."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -192,7 +193,8 @@ def _quantize_onnx(plain: Path, out: Path, clips: Tensor, about: dict[str, Any])
     onnx.save(model, str(out))
 
 
-def _quantize_openvino(plain: Path, out: Path, clips: Tensor, about: dict[str, Any]) -> None:
+def quantize_openvino(plain: Path, out: Path, clips: Tensor, about: dict[str, Any]) -> None:
+    """Quantize an exported OpenVINO network with calibration clips (n,T,3,H,W) uint8, by nncf."""
     opener = core()
     try:
         import nncf
