@@ -7,8 +7,8 @@ speed affects both.
 
     base / new    median of the ratio of the times within a round, with its 20 % and 80 % quantiles.
                   1: equally fast; 2: the new version takes half the time
-    slower        in at least 80 % of the rounds the new version was slower by more than --tolerance, also when
-                  the case was repeated
+    slower        the new version was slower by more than --tolerance in at least 80 % of the rounds, also
+                  when the case was repeated
 
 `--case TEXT` selects the cases whose name contains the text, and `--list` shows all. On a shared machine
 `--threads 1` gives narrower quantiles. Requires git, cmake and ninja.
