@@ -1,9 +1,9 @@
 """Supervised contrastive loss: could a kernel on tiles, without the n x n matrix, be three times as fast?
 
-Such a kernel computes half of the symmetric product in the forward pass, the same half again in the backward
-pass, because nothing of size n x n is stored, and one full product of the slopes with the rows. "Two products"
-takes their time without any exponential, so it is a lower limit of the kernel. The batch-hard triplet loss needs
-half a product, because only the selected pairs have a gradient.
+Such a kernel computes half of the symmetric product in the forward pass, the same half again in backward,
+because nothing of size n x n is stored, and one full product of the slopes with the rows. "Two products"
+takes their time without any exponential, so it is a lower limit of the kernel. The batch-hard triplet loss
+needs half a product, because only the selected pairs have a gradient.
 """
 
 import pytest
