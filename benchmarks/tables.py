@@ -62,6 +62,7 @@ TABLES = {
     "sta_pool": Table("`ops.sta_pool`", ("sta",), **_MAPS),
     "region_pool": Table("`ops.region_pool`", ("region",), **_MAPS),
     "triplet loss": Table("`losses.TripletLoss`", ("mining",), limits=("one product x @ x.T",)),
+    "supcon": Table("the contrastive loss", ("supcon",), yardsticks=("two products",), summary=False),
     "part_distance": Table("`ops.part_distance`", ("part_metric",), limits=("R products, float32",)),
     "evaluate": Table(
         "`metrics.evaluate`", _RANKING, r"evaluate (?!.*from a file)", limits=("the matrix product",)

@@ -43,6 +43,7 @@ struct RankCounts {
     const double* distance;  // (P)
     const int64_t* index;    // (P)
     int64_t* counts;         // (P)
+    bool* finite;            // (Q), result: whether all values of a row of distances are finite; may be null
     int threads;
 };
 

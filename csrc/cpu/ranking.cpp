@@ -140,9 +140,28 @@ void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& ne
     near.size = 0;
 }
 
+template <class K>
+bool all_finite(const K* values, int64_t n) {
+    Vec<K> difference{}, others{};  // zero or NaN
+    int64_t i = 0;
+    for (; i + 2 * Lanes<K>::N <= n; i += 2 * Lanes<K>::N) {
+        const Vec<K> a = load(values + i), b = load(values + i + Lanes<K>::N);
+        difference += a - a;
+        others += b - b;
+    }
+    for (; i < n; i += Lanes<K>::N) {
+        const Vec<K> a = load(values + i, int(smaller(Lanes<K>::N, n - i)));
+        difference += a - a;
+    }
+    return sum_lanes(difference + others) == 0;
+}
+
 // Counts row `row` of the op, which is row `line` of the part.
 template <class K>
 void count_row(const RankCounts& op, const Tile& part, int64_t line, int64_t row) {
+    // The row then comes from the cache.
+    if (op.finite)
+        op.finite[row] = all_finite(static_cast<const K*>(part.values) + line * part.stride, part.G);
     const int64_t start = op.start[row], end = op.start[row + 1];
     if (start == end) return;
     const K* high = static_cast<const K*>(op.high);

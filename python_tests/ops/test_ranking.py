@@ -345,7 +345,7 @@ def calls(backend="native"):
         (torch.ops.vreid_ext.pair_distances, (query, gallery, row, index, "cosine", backend)),
         (
             torch.ops.vreid_ext.rank_counts,
-            (matrix, start, index, distance, *left, None, 0, backend),
+            (matrix, start, index, distance, *left, None, 0, True, backend),
         ),
         (
             torch.ops.vreid_ext.feature_rank_counts,
@@ -478,3 +478,27 @@ def test_bad_input(call, error, name, backend):
     with use_backend(backend), pytest.raises(error) as raised:
         call()
     assert str(raised.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("column", [0, 16, 36])  # the last one is in a vector that is not full
+def test_the_check_finds_numbers_that_are_not_finite(backend, dtype, value, column):
+    distances = torch.rand(9, 37).to(dtype)
+    start, index = groups([[1], [2], [], [3], [], [], [], [], [4]])
+    known = distances[torch.repeat_interleave(start.diff()), index].double()
+    left_out = groups([[], [], [], [16], [], [], [], [], []])
+    kept = torch.arange(37) != 36
+    arguments = (start, index, known, left_out, kept)
+    counts = ops.rank_counts(distances, *arguments, backend=backend)
+    assert torch.equal(ops.rank_counts(distances, *arguments, check=True, backend=backend), counts)
+    for row in (3, 7):  # 3: the item may be left out; 7: a query without a positive
+        distances[row, column] = value
+    ops.rank_counts(distances, *arguments, backend=backend)
+    message = r"^distances: expected finite numbers, got NaN or infinity in 2 rows, the first is 3$"
+    with pytest.raises(ValueError, match=message):
+        ops.rank_counts(distances, *arguments, check=True, backend=backend)
+    nothing = groups([[]] * 9)  # without any positive
+    with pytest.raises(ValueError, match=message):
+        ops.rank_counts(distances, *nothing, known[:0], check=True, backend=backend)

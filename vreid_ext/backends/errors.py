@@ -16,6 +16,28 @@ class NotFiniteError(ValueError):
         )
 
 
+class NotFiniteRowsError(ValueError):
+    """Some rows of an argument hold NaN or infinity.
+
+    Attributes:
+        count: number of these rows.
+        first: the first of them.
+    """
+
+    def __init__(self, name: str, finite: Tensor) -> None:
+        self.count, self.first = int((~finite).sum()), int((~finite).nonzero()[0])
+        super().__init__(
+            f"{name}: expected finite numbers, got NaN or infinity in {self.count} rows, "
+            f"the first is {self.first}"
+        )
+
+
+def all_finite(name: str, finite: Tensor) -> None:
+    """Check (n,) bool, which tells whether the numbers of each row are finite."""
+    if not finite.all():
+        raise NotFiniteRowsError(name, finite)
+
+
 def finite_squares(name: str, x: Tensor) -> None:
     """Check that the squared norms of rows are finite. Skipped on a GPU, where it would synchronize."""
     if not _checks.seen(x):
@@ -27,13 +49,7 @@ def finite_squares(name: str, x: Tensor) -> None:
 
 def finite_rows(name: str, squares: Tensor, metric: str) -> None:
     """Check, given squared norms, that rows are finite and, for "euclidean", have norms of at most 1e18."""
-    bad = ~squares.isfinite()
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise ValueError(
-            f"{name}: expected finite numbers, got NaN or infinity in {int(bad.sum())} rows, "
-            f"the first is {row}"
-        )
+    all_finite(name, squares.isfinite())
     if metric == "euclidean" and (squares > 1e36).any():
         row = int((squares > 1e36).nonzero()[0])
         raise ValueError(f"{name}: expected rows with a norm of at most 1e18, got a larger one in row {row}")

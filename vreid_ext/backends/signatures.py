@@ -325,6 +325,7 @@ class RankCounts(NamedTuple):
     left: Tensor | None
     kept: Tensor | None
     offset: int
+    check: bool
 
     def results(self) -> Tensor:
         return torch.zeros_like(self.index)

@@ -55,36 +55,43 @@ class Protocol:
         q_pid, g_pid = labels("q_pids", q_pids, queries, device), labels("g_pids", g_pids, items, device)
         q_cam = labels("q_camids", q_camids, queries, device)
         g_cam = labels("g_camids", g_camids, items, device)
-        itself = torch.full_like(q_pid, -1)
+        itself = None
         if exclude is not None:
             itself = labels("exclude", exclude, queries, device)
             if ((itself < -1) | (itself >= items)).any():
                 outside = itself[(itself < -1) | (itself >= items)][0]
                 raise ValueError(f"exclude: expected -1 to {items - 1}, got {int(outside)}")
-        self.junk, self.excludes, self.rules = junk, bool((itself >= 0).any()), tuple(rules)
+        self.junk, self.rules = junk, tuple(rules)
+        self.excludes = itself is not None and bool((itself >= 0).any())
 
         by_pid, order = g_pid.sort(stable=True)
         first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
         last = torch.where(q_pid == -1, first, last)  # pid -1 is junk and has no positives
         row = torch.repeat_interleave(last - first)
-        within = torch.arange(len(row), device=device) - _starts(row, queries)[row]
-        index = order[first[row] + within]
-        removed = index == itself[row]
+        place = _starts(row, queries)[:-1].neg_().add_(first)  # of the first pair of a query, in `order`
+        index = _at(order, torch.arange(len(row), device=device) + _at(place, row))
+        removed = torch.zeros_like(index, dtype=torch.bool)
         if junk:
-            removed |= q_cam[row] == g_cam[index]
+            removed = _at(q_cam, row) == _at(g_cam, index)
         for rule in self.rules:
             _checks.choice(f"rules: remove of {rule.tag}", rule.remove, ("same", "other"))
             q_label = labels(f"rules: query {rule.tag}", rule.query, queries, device)
             g_label = labels(f"rules: gallery {rule.tag}", rule.gallery, items, device)
-            removed |= (q_label[row] == g_label[index]) == (rule.remove == "same")
-        self.row, self.index = row[~removed], index[~removed]
+            removed |= (_at(q_label, row) == _at(g_label, index)) == (rule.remove == "same")
+        if itself is not None:
+            removed |= index == itself[row]
+        remaining, pairs = (~removed).nonzero()[:, 0], removed.nonzero()[:, 0]
+        self.row, self.index = _at(row, remaining), _at(index, remaining)
         self.start = _starts(self.row, queries)
 
-        other = ((itself >= 0) & (g_pid[itself.clamp(min=0)] != q_pid)).nonzero()[:, 0]
-        pairs = torch.stack([torch.cat([row[removed], other]), torch.cat([index[removed], itself[other]])])
-        pairs = pairs[:, pairs[1].argsort(stable=True)]
-        pairs = pairs[:, pairs[0].argsort(stable=True)]
-        self.left_out = _starts(pairs[0], queries), pairs[1].contiguous()
+        row, index = _at(row, pairs), _at(index, pairs)  # in ascending order
+        if itself is not None:
+            other = ((itself >= 0) & (g_pid[itself.clamp(min=0)] != q_pid)).nonzero()[:, 0]
+            row, index = torch.cat([row, other]), torch.cat([index, itself[other]])
+            order = index.argsort(stable=True)
+            order = order[row[order].argsort(stable=True)]
+            row, index = row[order], index[order]
+        self.left_out = _starts(row, queries), index
         self.kept = None if (g_pid != -1).all() else g_pid != -1
 
     def __str__(self) -> str:
@@ -109,6 +116,11 @@ def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
     if value.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), got {tuple(value.shape)}")
     return value.to(device, torch.int64).contiguous()
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """values[index], in a fifth of the time on a CPU."""
+    return values.index_select(0, index)
 
 
 def _starts(row: Tensor, rows: int) -> Tensor:

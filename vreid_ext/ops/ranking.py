@@ -30,6 +30,7 @@ from torch import Tensor
 
 from vreid_ext import _checks
 from vreid_ext.backends import signatures
+from vreid_ext.backends.errors import all_finite
 from vreid_ext.ops._library import register
 
 Groups = tuple[Tensor, Tensor]
@@ -75,6 +76,7 @@ def rank_counts(
     kept: Tensor | None = None,
     *,
     offset: int = 0,
+    check: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """For each positive, the number of items in a tile of distances that rank before it.
@@ -94,6 +96,8 @@ def rank_counts(
             (Q+1,), nondecreasing as above, and gallery indices, nondecreasing within a query.
         kept: (g,) bool, items of the tile to include for all queries; None for all items.
         offset: gallery index of the first column; that of the last column must fit into int64.
+        check: raise a ValueError if a distance is NaN or infinite, also one of an item that is not included.
+            Without the check, NaN ranks before no positive. The CPU kernel checks a row when it reads it.
 
     Returns:
         (P,) int64.
@@ -108,9 +112,12 @@ def rank_counts(
     _positives(start, index, distance, rows, distances.device)
     groups = _left_out(left_out, rows, distances.device)
     _checks.mask("kept", kept, (columns,), distances.device, "(G,)")
+    _checks.flag("check", check)
+    if check and not len(index):  # then no kernel runs
+        all_finite("distances", distances.isfinite().all(1))
     if distances.dtype in (torch.float16, torch.bfloat16):
         distances = distances.float()
-    return _rank_counts(backend, distances, start, index, distance, *groups, kept, offset)
+    return _rank_counts(backend, distances, start, index, distance, *groups, kept, offset, check)
 
 
 def feature_rank_counts(

@@ -95,8 +95,9 @@ void pair_distances(const FeaturesTuple& rows, int64_t Q, int64_t G, int64_t P, 
 
 void rank_counts(const TileTuple& values, const PanelsTuple& queries, const RowsTuple& items,
                  const FeaturesTuple& rows, int64_t P, int64_t left, int64_t start, int64_t low, int64_t high,
-                 int64_t distance, int64_t index, int64_t counts, int threads) {
+                 int64_t distance, int64_t index, int64_t counts, int64_t finite, int threads) {
     const Tile columns = tile(values, queries, items);
+    if (finite && !columns.values) fail("finite", "null without a matrix of distances, got an address");
     check_left(columns, left);
     const RankCounts op{columns,
                         optional_features(rows),
@@ -106,6 +107,7 @@ void rank_counts(const TileTuple& values, const PanelsTuple& queries, const Rows
                         pointer<const double>("distance", distance, P),
                         pointer<const int64_t>("index", index, P),
                         pointer<int64_t>("counts", counts, P),
+                        nullable<bool>(finite),
                         check_threads(threads)};
     run(&Table::rank_counts, op);
 }

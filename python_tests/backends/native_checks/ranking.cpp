@@ -145,7 +145,7 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     vreid::Tile tile = input.tile();
     tile.kept = reinterpret_cast<const bool*>(kept.data());
     vreid::RankCounts op{tile,      input.features,         positives.start.data(), low.data(), high.data(),
-                         at.data(), positives.index.data(), before.data(),          2};
+                         at.data(), positives.index.data(), before.data(),          nullptr,    2};
     context.run(&vreid::Table::rank_counts, op);
     context.equal("counts from products", before, wanted);
 
@@ -196,8 +196,23 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
                {},         nullptr, nullptr, nullptr, left_start.data(), left.data()};
     op.features = {dtype, metric, 0, nullptr, nullptr, nullptr, nullptr};
     op.low = op.high = at.data();
+    std::vector<char> finite(static_cast<size_t>(Q), 2);
+    op.finite = reinterpret_cast<bool*>(finite.data());
     context.run(&vreid::Table::rank_counts, op);
     context.equal("counts from distances", before, wanted);
+    context.equal("finite rows", finite, std::vector<char>(size_t(Q), 1));
+    // A row that is not finite in one place, also in the last one, which is no whole vector.
+    for (const double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
+        for (const int64_t column : {int64_t(0), G / 2, G - 1}) {
+            std::vector<double> changed = distances;
+            changed[size_t((Q / 2) * G + column)] = bad;
+            op.tile.values = changed.data();
+            context.run(&vreid::Table::rank_counts, op);
+            std::vector<char> expected(size_t(Q), 1);
+            expected[size_t(Q / 2)] = 0;
+            context.equal("rows with a number that is not finite", finite, expected);
+        }
+    }
 
     const int64_t k = std::min<int64_t>(G, 7), capacity = 2 * k + 64;
     std::vector<float> error(size_t(Q), float(input.error())), keys(size_t(Q * capacity)),

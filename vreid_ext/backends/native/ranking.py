@@ -19,7 +19,7 @@ from vreid_ext.backends.addresses import (
     dense,
     rows,
 )
-from vreid_ext.backends.errors import finite_rows
+from vreid_ext.backends.errors import all_finite, finite_rows
 from vreid_ext.backends.native import product
 
 _UNIT = 2.0**-24  # unit roundoff of float32
@@ -55,6 +55,7 @@ def rank_counts(args: signatures.RankCounts) -> Tensor:
     start, index, distance = args.start.contiguous(), args.index.contiguous(), args.distance.contiguous()
     kept, left_start, left = dense(args.kept), dense(args.left_start), dense(args.left)
     counts = torch.zeros_like(index)
+    finite = torch.empty(len(distances), dtype=torch.bool, device="cpu") if args.check else None
     bound = distance.to(distances.dtype)  # exact if the positives' distances come from this matrix
     rows, columns = distances.shape
     tile = Tile(
@@ -66,9 +67,11 @@ def rank_counts(args: signatures.RankCounts) -> Tensor:
         *_NO_SIDES,
         _NO_FEATURES,
         *(len(index), 0 if left is None else len(left)),
-        *map(address, (start, bound, bound, distance, index, counts)),
+        *map(address, (start, bound, bound, distance, index, counts, finite)),
         torch.get_num_threads(),
     )
+    if finite is not None:
+        all_finite("distances", finite)
     return counts
 
 
@@ -87,7 +90,7 @@ def feature_rank_counts(args: signatures.FeatureRankCounts) -> Tensor:
             products.view(tile.rows, tile.columns),
             *(len(index), 0 if left is None else len(left)),
             start.data_ptr() + tile.rows.start * start.itemsize,
-            *map(address, (low, high, distance, index, counts)),
+            *map(address, (low, high, distance, index, counts, None)),
             torch.get_num_threads(),
         )
     return counts

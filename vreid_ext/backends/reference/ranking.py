@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vreid_ext.backends.errors import finite_rows
+from vreid_ext.backends.errors import all_finite, finite_rows
 
 _ELEMENTS = 2**24  # maximum number of elements of a temporary
 
@@ -29,7 +29,10 @@ def rank_counts(
     left: Tensor | None,
     kept: Tensor | None,
     offset: int,
+    check: bool,
 ) -> Tensor:
+    if check:
+        all_finite("distances", distances.isfinite().all(1))
     counts = torch.zeros_like(index)
     columns = torch.arange(distances.shape[1], device=distances.device) + offset
     for i, values in enumerate(distances.double()):
@@ -65,7 +68,7 @@ def feature_rank_counts(
         here = (column >= begin) & (column < begin + tile.shape[1])
         tile[row[here], column[here] - begin] = distance[here]
         part = None if kept is None else kept[columns]
-        counts += rank_counts(tile, start, index, distance, left_start, left, part, offset + begin)
+        counts += rank_counts(tile, start, index, distance, left_start, left, part, offset + begin, False)
     return counts
 
 
