@@ -2,12 +2,11 @@
 
     torchrun --standalone --nproc-per-node 2 benchmarks/sharded_labels.py --rows 100000000 --folder /scratch
 
-Each process writes its part of the gallery to a .npy file in the folder and removes it at the end. The rows depend on
-their number only, so that any number of processes gives the same figures.
+Each process writes its part of the gallery to a .npy file in the folder and removes it at the end. The rows
+depend on their number only, so that any number of processes gives the same figures. Linux only.
 """
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from vreid_ext import metrics
 from vreid_ext.distributed import join_processes, world
 
-_BLOCK = 2**22
+_BLOCK = 2**20
 _PERSON = 50  # tracklets of a person on average
 _CAMERAS = 6
 
@@ -28,6 +27,12 @@ def block(number: int, rows: int, dimensions: int, persons: int) -> tuple[np.nda
     count = min(_BLOCK, rows - number * _BLOCK)
     pids, camids = rng.integers(0, persons, count), rng.integers(0, _CAMERAS, count)
     return rng.standard_normal((count, dimensions), np.float32), pids, camids
+
+
+def resident(field: str) -> float:
+    """Resident memory in GiB: now (VmRSS) or the peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
 
 
 def main() -> None:
@@ -60,16 +65,17 @@ def main() -> None:
             rng.integers(0, _CAMERAS, options.queries),
         )
         shard = metrics.Shard(path, first, options.rows) if size > 1 else path
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = resident("VmRSS")
         start = time.perf_counter()
         result = metrics.evaluate(query, shard, q_pids, pids, q_camids, camids)
         seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = resident("VmHWM")
     finally:
         path.unlink()
     print(
-        f"process {rank} of {size}: {stop - first} rows, {seconds:.1f} s, peak {peak / 2**20:.2f} GiB resident "
-        f"({before / 2**20:.2f} before the call), mAP {result.mAP:.12g}, mINP {result.mINP:.12g}",
+        f"process {rank} of {size}: {stop - first} rows, {seconds:.1f} s, peak {peak:.2f} GiB resident "
+        f"({before:.2f} before the call), mAP {result.mAP:.12g}, mINP {result.mINP:.12g}",
         flush=True,
     )
 
