@@ -298,9 +298,20 @@ def plan(shown: dict[str, list[Run]]) -> list[str]:
                 *(f"{seconds:.0f} s" for seconds in (product, read, product + read)),
                 "0" if processes == 1 else f"{16 * _POSITIVES * queries / 1e6:.1f} MB",
                 f"{32 * gallery / 1e9:.1f} GB",
+                f"{32 * gallery / processes / 1e9:.2f} GB",
             ]
         )
-    heading = ["gallery", "file", "processes", "product", "read", "sum", "exchanged", "labels"]
+    heading = [
+        "gallery",
+        "file",
+        "processes",
+        "product",
+        "read",
+        "sum",
+        "exchanged",
+        "all labels",
+        "own labels",
+    ]
     return [
         f"Product: {rate / 1e9:.0f} GFLOP/s for each process, as measured on {_machine(run)}; {run.version}.",
         "",

@@ -112,6 +112,21 @@ def interleave(rows: Tensor, total: int) -> Tensor:
     return torch.stack(parts, 1).flatten(0, 1)[:total]
 
 
+def concatenate(rows: Tensor) -> Tensor:
+    """The rows of all processes, in order of rank. Each process may have another number of rows."""
+    _, size = world()
+    if size == 1:
+        return rows
+    count = torch.tensor([len(rows)], dtype=torch.int64, device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(size)]
+    dist.all_gather(counts, count)
+    padded = rows.new_zeros((int(torch.cat(counts).max()), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

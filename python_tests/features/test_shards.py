@@ -23,8 +23,12 @@ bounds = [len(gallery) * n // size + 3 * (0 < n < size) for n in range(size + 1)
 if sys.argv[3] == "die" and rank == 1:
     sys.exit(7)
 shard = metrics.Shard(gallery[bounds[rank] : bounds[rank + 1]], bounds[rank], len(gallery))
-result = metrics.evaluate(query, shard, *labels, metric=sys.argv[4])
-torch.save((result.cmc, result.mAP, result.mINP, result.per_query), f"{sys.argv[2]}/{rank}.pt")
+if sys.argv[5] == "own labels":
+    labels[1::2] = [label[bounds[rank] : bounds[rank + 1]] for label in labels[1::2]]
+exclude = torch.arange(len(query)) * 17 - 1
+result = metrics.evaluate(query, shard, *labels, metric=sys.argv[4], exclude=exclude)
+figures = result.cmc, result.mAP, result.mINP, result.per_query, result.protocol
+torch.save(figures, f"{sys.argv[2]}/{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -36,12 +40,13 @@ def samples():
     return query, gallery, [torch.randint(-1, 9, (n,), generator=generator) for n in (40, 1300, 40, 1300)]
 
 
-def torchrun(tmp_path, processes, mode, metric):
+def torchrun(tmp_path, processes, mode, metric, whose="all labels"):
     torch.save(samples(), tmp_path / "samples.pt")
     (tmp_path / "process.py").write_text(PROCESS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    samples_file = str(tmp_path / "samples.pt")
     return subprocess.run(
-        [*command, str(tmp_path / "process.py"), str(tmp_path / "samples.pt"), str(tmp_path), mode, metric],
+        [*command, str(tmp_path / "process.py"), samples_file, str(tmp_path), mode, metric, whose],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -50,14 +55,19 @@ def torchrun(tmp_path, processes, mode, metric):
     )
 
 
-@pytest.mark.parametrize(("processes", "metric"), [(2, "cosine"), (3, "euclidean")])
-def test_processes_give_the_bits_of_one(tmp_path, processes, metric):
-    done = torchrun(tmp_path, processes, "live", metric)
+@pytest.mark.parametrize(
+    ("processes", "metric", "whose"),
+    [(2, "cosine", "all labels"), (3, "euclidean", "all labels"), (3, "cosine", "own labels")],
+)
+def test_processes_give_the_bits_of_one(tmp_path, processes, metric, whose):
+    done = torchrun(tmp_path, processes, "live", metric, whose)
     assert done.returncode == 0, done.stderr[-3000:]
     query, gallery, labels = samples()
-    wanted = metrics.evaluate(query, gallery, *labels, metric=metric)
+    exclude = torch.arange(len(query)) * 17 - 1
+    wanted = metrics.evaluate(query, gallery, *labels, metric=metric, exclude=exclude)
     for rank in range(processes):
-        cmc, mean_ap, mean_inp, per_query = torch.load(tmp_path / f"{rank}.pt")
+        cmc, mean_ap, mean_inp, per_query, protocol = torch.load(tmp_path / f"{rank}.pt")
+        assert protocol == wanted.protocol
         assert torch.equal(cmc, wanted.cmc)
         assert (mean_ap, mean_inp) == (wanted.mAP, wanted.mINP)
         assert torch.equal(per_query["first_hit"], wanted.per_query["first_hit"])

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -107,6 +108,9 @@ def test_the_page(footage, tmp_path):
     assert "2026-11-27 13:01:30, 0.2 s" in text
     assert len(list((tmp_path / "who_files").glob("*.jpg"))) == 3
     assert "<b>" not in text.replace("&lt;b&gt;", "")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy"\s+content="([^"]*)"', text)
+    assert policy == "default-src 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'"  # no script
+    assert "<title>Timeline of Anna/gate/0000</title>" in text
     json.dumps(result)
 
 

@@ -240,29 +240,28 @@ def _audit(
         result = audit_features(features, beside=beside, progress=protocols)
     if out is not None:
         write_json(out, result)
-    if not as_json:
-        _show_audit(result)
-    lines = [f"{row['choice']}: {row['used_by']}" for row in result["rows"] if row["used_by"]]
-    missing = [f"not shown: {line}" for line in result["missing"]]
-    emit(as_json, result, f"protocol: {result['protocol']}", "used by:", *lines, *missing)
+    emit(as_json, result, *_audit_lines(result))
 
 
-def _show_audit(result: dict[str, Any]) -> None:
-    table = Table("", title=f"{result['features']}, % with 95 % intervals of the difference to the first row")
-    for heading in ("mAP", "difference", "rank-1", "difference", "queries"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in result["rows"]:
+def _audit_lines(result: dict[str, Any]) -> list[str]:
+    """A line for each choice, with the differences to the first, then the code that makes the choices."""
+    rows, width = result["rows"], max(len(row["choice"]) for row in result["rows"])
+    lines = [f"{'%':<{width}}   mAP  {'difference':<20}    R1  {'difference':<20}  queries"]
+    for row in rows:
         cells = []
         for name in ("mAP", "rank1"):
-            change = row["difference"].get(name)
-            cells.append("" if row[name] is None else f"{100 * row[name]:.1f}")
-            cells.append(
-                f"{100 * change['value']:+.1f} [{100 * change['low']:.1f}, {100 * change['high']:.1f}]"
-                if change
-                else ""
-            )
-        table.add_row(row["choice"], *cells, str(row["queries"]))
-    show(table)
+            value, change = row[name], row["difference"].get(name)
+            cells.append("" if value is None else f"{100 * value:.1f}")
+            low, high = (f"{100 * change[end]:+.1f}" for end in ("low", "high")) if change else ("", "")
+            cells.append(f"{100 * change['value']:+.1f} [{low}, {high}]" if change else "")
+        mean, mean_change, first, first_change = cells
+        lines.append(
+            f"{row['choice']:<{width}}  {mean:>4}  {mean_change:<20}  {first:>4}  {first_change:<20}  "
+            f"{row['queries']:>7}"
+        )
+    lines += [f"protocol: {result['protocol']}", "brackets: 95 % intervals over persons", "used by:"]
+    lines += [f"  {row['choice']}: {row['used_by']}" for row in rows if row["used_by"]]
+    return lines + [f"not shown: {line}" for line in result["missing"]]
 
 
 def _lengths(text: str) -> list[Any]:

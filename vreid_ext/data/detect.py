@@ -8,7 +8,8 @@ from vreid_ext.data.readers.files import is_image
 from vreid_ext.data.records import SPLITS, DatasetError, TrackletDataset
 from vreid_ext.data.registry import build_dataset, dataset_builder, dataset_names
 
-_GENERAL = "tracklet_folder"  # tried last, because it also fits folders of other layouts
+# Tried last: the layout of the first is that of MARS, and the second also fits folders of other layouts.
+_LAST = ("g2a_vreid", "tracklet_folder")
 
 
 def detect_dataset(root: str | os.PathLike[str]) -> TrackletDataset:
@@ -29,7 +30,8 @@ def detect_dataset(root: str | os.PathLike[str]) -> TrackletDataset:
     if not any(is_image(name) for _, _, names in os.walk(base) for name in names):
         raise DatasetError(f"root: expected a folder of tracklets, got {base}, which contains no image")
     reasons = []
-    for name in sorted(dataset_names(), key=lambda name: (name == _GENERAL, name)):
+    names = dataset_names()
+    for name in [*(name for name in names if name not in _LAST), *_LAST]:
         types = option_types(dataset_builder(name))
         options = {"on_error": "skip"} if types is None or "on_error" in types else {}
         try:

@@ -108,7 +108,7 @@ def audit_features(
     missing = [] if others else [_OTHER_EXTRACTION]
     if "junk" not in test.stored.manifest:
         missing.append(_OLD)
-    own = f"protocol of the data set, {test.metric} distance"
+    own = f"own protocol, {test.metric} distance"
     pids, figures = test.figures()
     rows = [{"choice": own, "used_by": "", **_means(figures), "difference": {}}]
     for number, choice in enumerate(choices, start=1):
@@ -227,11 +227,11 @@ def _choices(test: _Test, others: Sequence[tuple[str, _Test]]) -> list[Choice]:
         Choice(
             "AP by trapezoids", "MARS-evaluation utils/compute_AP.m", partial(test.figures, ap="trapezoid")
         ),
-        Choice("same person and camera kept", "", changed(junk=False))
+        Choice("same camera kept", "", changed(junk=False))
         if test.junk
-        else Choice("same person and camera removed", _ALL, changed(junk=True)),
+        else Choice("same camera removed", _ALL, changed(junk=True)),
         Choice(
-            "query's camera removed for all persons", f"{_OPEN_REID} (cuhk03)", partial(_other_cameras, test)
+            "query's camera removed for everyone", f"{_OPEN_REID} (cuhk03)", partial(_other_cameras, test)
         ),
     ]
     if inside.any():
@@ -246,7 +246,7 @@ def _choices(test: _Test, others: Sequence[tuple[str, _Test]]) -> list[Choice]:
         name = f"{int((~known).sum())} distractors removed"
         choices.append(Choice(name, "", changed(gallery=test.gallery[known])))
     choices += [
-        Choice("queries without a match count 0", _MARS, partial(_unmatched_as_zero, test)),
+        Choice("unmatched queries count 0", _MARS, partial(_unmatched_as_zero, test)),
         Choice(
             f"{other_metric} distance", _DISTANCES[other_metric], partial(test.figures, metric=other_metric)
         ),
@@ -256,7 +256,7 @@ def _choices(test: _Test, others: Sequence[tuple[str, _Test]]) -> list[Choice]:
             partial(test.figures, rerank=True),
         ),
         Choice(
-            "mean of the person's tracklets in the query's camera",
+            "query: mean over its person and camera",
             "multiple queries of Market-1501",
             partial(_multiple_queries, test),
         ),
@@ -271,7 +271,7 @@ def _choices(test: _Test, others: Sequence[tuple[str, _Test]]) -> list[Choice]:
         removals: tuple[Literal["same", "other"], ...] = ("same", "other")
         for remove in removals:
             if len(values.unique()) > 1 and test.junk_tags != {tag: remove}:
-                name = f"same person and {remove} {tag} removed"
+                name = f"{remove} {tag} removed"
                 choices.append(Choice(name, _TAGS.get(tag, ""), changed(junk_tags={tag: remove})))
     if test.junk_tags:
         choices.append(Choice("tags ignored", "", changed(junk_tags={})))
@@ -279,7 +279,7 @@ def _choices(test: _Test, others: Sequence[tuple[str, _Test]]) -> list[Choice]:
         sampling = other.stored.manifest["identity"].get("eval.sampling", "")
         frames = other.stored.manifest["identity"].get("eval.frames", "")
         choices.append(
-            Choice(f"{sampling} clips of {frames} frames ({name})", _CLIPS.get(sampling, ""), other.figures)
+            Choice(f"{sampling}, {frames} frames ({name})", _CLIPS.get(sampling, ""), other.figures)
         )
     return choices
 

@@ -33,6 +33,7 @@ class Features:
     Attributes:
         shape, dtype, device: of all rows, including those of other processes.
         shard: number of the first row in this process; None if this process has all rows.
+        here: number of rows in this process.
     """
 
     def __init__(self, name: str, value: Any, *, trailing: bool = False) -> None:
@@ -60,10 +61,10 @@ class Features:
             raise TypeError(f"{name}: expected a floating-point dtype, got {self.dtype}")
         if len(self.shape) < 2 or (len(self.shape) > 2 and not trailing) or 0 in self.shape:
             raise ValueError(f"{name}: expected shape (N,D) with N and D at least 1, got {self.shape}")
-        self._here = self.shape[0]
+        self.here = self.shape[0]
         if self.shard is not None and total is not None:
-            if not 0 <= self.shard <= total - self._here:
-                last = self.shard + self._here - 1
+            if not 0 <= self.shard <= total - self.here:
+                last = self.shard + self.here - 1
                 raise ValueError(f"{name}: expected rows from 0 to {total - 1}, got {self.shard} to {last}")
             self.shape = (total, *self.shape[1:])
 
@@ -82,7 +83,7 @@ class Features:
         if self._file is None:
             yield start, self._rows
             return
-        for first in range(0, self._here, self._piece):
+        for first in range(0, self.here, self._piece):
             yield start + first, self[first : first + self._piece]
 
     def among(self, numbers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -95,11 +96,11 @@ class Features:
         """
         start = self.shard or 0
         if self._file is None:
-            which = (numbers >= start) & (numbers < start + self._here)
+            which = (numbers >= start) & (numbers < start + self.here)
             yield which, self._rows, numbers[which] - start
             return
-        for first in range(start, start + self._here, self._piece):
-            which = (numbers >= first) & (numbers < min(first + self._piece, start + self._here))
+        for first in range(start, start + self.here, self._piece):
+            which = (numbers >= first) & (numbers < min(first + self._piece, start + self.here))
             if which.any():
                 rows, places = numbers[which].unique(return_inverse=True)
                 yield which, self[rows - start], places
@@ -108,7 +109,7 @@ class Features:
     def _piece(self) -> int:
         """Number of rows in a chunk of a file."""
         assert self._file is not None
-        return max(1, _PIECE // (self._file.nbytes // self._here))
+        return max(1, _PIECE // (self._file.nbytes // self.here))
 
 
 def _open(name: str, path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _checks
+from vreid_ext.distributed import concatenate
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
@@ -36,6 +37,8 @@ class Protocol:
         row: (P,), the query of each positive.
         left_out: (start, index) in the same format, of the items to exclude for a query.
         kept: (G,) bool, items to include for all queries; None for all items.
+        first: index of the first of these items in the gallery. Not 0 for a part of the gallery, whose labels
+            are those of the part; `left_out` and `kept` then are of the part, `index` is of the gallery.
     """
 
     def __init__(
@@ -50,19 +53,24 @@ class Protocol:
         exclude: Labels | None,
         device: torch.device,
         rules: Sequence[JunkRule] = (),
+        part_of: tuple[int, int] | None = None,
     ) -> None:
         queries, items = sizes
+        self.first, total = part_of or (0, items)
         q_pid, g_pid = labels("q_pids", q_pids, queries, device), labels("g_pids", g_pids, items, device)
         q_cam = labels("q_camids", q_camids, queries, device)
         g_cam = labels("g_camids", g_camids, items, device)
         itself = None
         if exclude is not None:
             itself = labels("exclude", exclude, queries, device)
-            if ((itself < -1) | (itself >= items)).any():
-                outside = itself[(itself < -1) | (itself >= items)][0]
-                raise ValueError(f"exclude: expected -1 to {items - 1}, got {int(outside)}")
+            if ((itself < -1) | (itself >= total)).any():
+                outside = itself[(itself < -1) | (itself >= total)][0]
+                raise ValueError(f"exclude: expected -1 to {total - 1}, got {int(outside)}")
         self.junk, self.rules = junk, tuple(rules)
         self.excludes = itself is not None and bool((itself >= 0).any())
+        if itself is not None and part_of is not None:
+            here = (itself >= self.first) & (itself < self.first + items)
+            itself = (itself - self.first).where(here, -1)
 
         by_pid, order = g_pid.sort(stable=True)
         first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
@@ -93,6 +101,19 @@ class Protocol:
             row, index = row[order], index[order]
         self.left_out = _starts(row, queries), index
         self.kept = None if (g_pid != -1).all() else g_pid != -1
+        if part_of is not None:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Collect the positives of all processes, each of which has the labels of its part of the gallery."""
+        self.left_out = self.left_out[0], self.left_out[1] + self.first
+        own = torch.stack([self.row, self.index + self.first], 1)
+        # Ranks may hold their parts in any order.
+        pairs = concatenate(own)
+        pairs = pairs[pairs[:, 1].argsort(stable=True)]
+        pairs = pairs[pairs[:, 0].argsort(stable=True)]
+        self.row, self.index = pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
+        self.start = _starts(self.row, len(self.start) - 1)
 
     def __str__(self) -> str:
         removed = ["pid -1", *["same pid and camera"] * self.junk]

@@ -95,7 +95,8 @@ def evaluate(
         gallery: features (G,D), likewise. A file is read once, in chunks of 32 MB. A `Shard` is the part of
             the gallery in this process of a torch.distributed group. All processes must pass the same other
             arguments; they get the same result, equal bit for bit to that of a single process. They exchange
-            16 bytes per positive.
+            16 bytes per positive. The labels of the gallery may instead be those of the part, so that no
+            process holds all; this exchanges 16 bytes more.
         q_pids: (Q,) integer identities. A query with pid -1 has no positive.
         g_pids: (G,) integer identities. Items with pid -1 are junk detections by the convention of
             Market-1501 and MARS and are always removed. Items with any other pid that no query has (e.g. 0,
@@ -133,9 +134,13 @@ def evaluate(
         _checks.choice("metric", metric, ("cosine", "euclidean"))
     options = rerank_options(rerank)
     queries, items = pair(query, gallery, trailing=callable(metric))
+    part_of, labelled = None, len(items)
+    if items.shard is not None and len(g_pids) == items.here < len(items):
+        part_of, labelled = (items.shard, len(items)), items.here
     protocol = Protocol(
         q_pids, g_pids, q_camids, g_camids,
-        sizes=(len(queries), len(items)), junk=junk, exclude=exclude, device=queries.device, rules=rules,
+        sizes=(len(queries), labelled), junk=junk, exclude=exclude, device=queries.device, rules=rules,
+        part_of=part_of,
     )  # fmt: skip
     name = getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric
     size = block_size or max(1, _BLOCK_ELEMENTS // len(items))
@@ -220,7 +225,8 @@ def _count_features(query: Features, gallery: Features, protocol: Protocol, metr
         dist.all_reduce(distance)  # exact: only one process has a nonzero value
     counts = torch.zeros_like(index)
     for first, piece in gallery.pieces():
-        kept = None if protocol.kept is None else protocol.kept[first : first + len(piece)]
+        place = first - protocol.first
+        kept = None if protocol.kept is None else protocol.kept[place : place + len(piece)]
         counts += ops.feature_rank_counts(
             rows, piece.to(query.device, dtype), protocol.start, index, distance, protocol.left_out, kept,
             metric=metric, offset=first,
