@@ -100,6 +100,7 @@ class Loss:
     term per stream, which mines with logits and the Euclidean distance and accepts an anchor as its own
     positive.
     oim_scalar, oim_momentum: see `losses.OIMLoss`. diversity: for DRSTA's attention maps.
+    branch_softmax, branch_triplet, frame_softmax, memory: see `models.TFCLIP`.
     dvdp: log the DVDP of each batch and plot it at the end. It is not part of the loss.
     """
 
@@ -121,6 +122,10 @@ class Loss:
     diversity: float = weight(0.0)
     part_softmax: float = weight(0.0)
     part_triplet: float = weight(0.0)
+    branch_softmax: float = weight(0.0)
+    branch_triplet: float = weight(0.0)
+    frame_softmax: float = weight(0.0)
+    memory: float = weight(0.0)
 
 
 # Names of the loss terms, which are the fields of `Loss` made by `weight`.
