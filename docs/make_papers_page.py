@@ -17,6 +17,7 @@ TITLES = {
     "drsta": "DRSTA (Li et al., CVPR 2018)",
     "stal": "STAL (Chen et al., TIP 2019)",
     "asta": "ASTA and AITL (Chen et al., 2020)",
+    "tfclip": "TF-CLIP (Yu et al., AAAI 2024)",
 }
 INTRO = """# Papers, rows, recipes
 
@@ -50,6 +51,11 @@ and `model.part_dim`.
 The attribute table is read from the folder of the data set. For the cross-dataset figures of Table 4,
 evaluate the run on the other data set: `vreid eval RUN dataset.name=dukev dataset.root=DUKE
 dataset.options.gallery=null`.
+""",
+    "tfclip": """\
+The table lists the authors' code (`configs/vit_clipreid.yml`). Not as in the code: it doubles the learning
+rate of biases and embeds the camera of a clip. The image encoder starts from CLIP:
+[backbones.md](backbones.md) says which files can be given as `model.weights`.
 """,
 }
 

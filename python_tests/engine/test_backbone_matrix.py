@@ -43,7 +43,7 @@ def recipe_of(system, backbone, root):
 def trained(system, backbone, mars_root, ilids_root, folder):
     recipe = recipe_of(system, backbone, ilids_root if system == "drsta" else mars_root)
     figures = engine.train(recipe, folder, quiet=True)
-    assert 0 < figures["rows"][0]["mAP"] <= 100
+    assert 0 < figures["rows"][0]["mAP"] <= 1
     kinds = [json.loads(line)["kind"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert kinds.count("step") >= 2
     return folder

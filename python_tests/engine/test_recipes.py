@@ -30,6 +30,11 @@ def test_two_steps_and_an_evaluation(name, tiny, request, tmp_path):
     roots = [request.getfixturevalue(f"{each.name}_root") for each in full.datasets]
     several = [f"batch.p={len(roots)}", *(f"dataset.{n}.root={root}" for n, root in enumerate(roots))]
     smaller = ["model.split=layer1", "model.part_dim=8"] if full.model["name"] == "stal" else []
+    if full.model["name"] == "tfclip":
+        pytest.importorskip("timm")
+        vit = "{depth: 1, embed_dim: 48, num_heads: 2, patch_size: 16}"
+        smaller += ["model.backbone=timm:vit_tiny_patch16_224", f"model.backbone_options={vit}"]
+        smaller += ["model.projected=16", "train.precision=no"]
     smaller += several if full.also else [f"dataset.root={roots[0]}"]
     recipe = engine.load_recipe(name, [*tiny, *smaller])
     result = engine.train(recipe, tmp_path / "run", quiet=True)

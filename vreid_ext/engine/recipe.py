@@ -101,6 +101,7 @@ class Loss:
     positive.
     oim_scalar, oim_momentum: see `losses.OIMLoss`. center_alpha: see `losses.CenterLoss`.
     diversity: for DRSTA's attention maps.
+    branch_softmax, branch_triplet, frame_softmax, memory: see `models.TFCLIP`.
     pml: losses of pytorch-metric-learning with their weights, e.g. "CircleLoss(m=0.25, gamma=256)" or
     "0.5 * ArcFaceLoss() + SupConLoss(temperature=0.1)". Each compares the features of the triplet loss.
     dvdp: log the DVDP of each batch and plot it at the end. It is not part of the loss.
@@ -126,6 +127,10 @@ class Loss:
     diversity: float = weight(0.0)
     part_softmax: float = weight(0.0)
     part_triplet: float = weight(0.0)
+    branch_softmax: float = weight(0.0)
+    branch_triplet: float = weight(0.0)
+    frame_softmax: float = weight(0.0)
+    memory: float = weight(0.0)
     pml: str = ""
 
 

@@ -43,6 +43,7 @@ from vreid_ext.engine.config import load_recipe
 from vreid_ext.engine.evaluate import evaluate_sets
 from vreid_ext.engine.execution import Execution
 from vreid_ext.engine.figures import write_figures
+from vreid_ext.engine.identity_memory import fill_memory
 from vreid_ext.engine.loader import load
 from vreid_ext.engine.objective import objective_of
 from vreid_ext.engine.optim import build_optimizer, learning_rate, moving_average, set_learning_rate
@@ -183,6 +184,8 @@ class _Run:
         if recipe.train.sync_bn:
             model = synchronise(model, processes, self.execution.device)
         model.to(self.execution.device)
+        if not saved:
+            fill_memory(model, self.data, recipe, self.execution.device)
         self.objective = objective_of(recipe.loss, model, classes).to(self.execution.device)
         optimizer = build_optimizer(model, recipe.optim, self.objective)
         check_batch(recipe, model)

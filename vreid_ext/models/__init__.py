@@ -15,12 +15,14 @@ from vreid_ext.models.part_consensus import PartConsensus
 from vreid_ext.models.registry import build_model, model_factory, model_names, register_model
 from vreid_ext.models.sta import STA
 from vreid_ext.models.stal import STAL, PartScores
+from vreid_ext.models.tfclip import TFCLIP
 
 __all__ = [
     "ASTA",
     "DRSTA",
     "STA",
     "STAL",
+    "TFCLIP",
     "Backbone",
     "PartConsensus",
     "PartScores",

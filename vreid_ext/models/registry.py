@@ -41,7 +41,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Build a registered model.
 
     Args:
-        name: "asta", "drsta", "sta", "stal", or a name given to `register_model`.
+        name: "asta", "drsta", "sta", "stal", "tfclip", or a name given to `register_model`.
         num_classes: number of training identities.
         options: keyword arguments of the model; see its class.
 

@@ -101,6 +101,19 @@ def resolve_backbone(
     return module, channels
 
 
+def clip_projection(name: str, backbone: Backbone, weights: str | Path) -> Tensor | None:
+    """The projection (D,C) to CLIP's space of text and images in the weights of a backbone; None without one.
+
+    Args:
+        name, weights: the arguments of `build_backbone` from which the backbone was built.
+    """
+    if weights == "none" or not name.startswith(from_timm.PREFIX):
+        return None
+    if weights == "imagenet":
+        return from_timm.published_head(name.removeprefix(from_timm.PREFIX))
+    return from_timm.renamed(backbone, read_tensors(Path(weights))).get("head.weight")
+
+
 def _size(input_size: Sequence[int]) -> tuple[int, int]:
     if len(input_size) != 2 or not all(isinstance(side, int) and side > 0 for side in input_size):
         raise ValueError(f"input_size: expected (height, width) in pixels, got {input_size!r}")

@@ -170,6 +170,12 @@ def renamed(backbone: Backbone, state: Mapping[str, Tensor]) -> Mapping[str, Ten
     return state
 
 
+def published_head(name: str) -> Tensor | None:
+    """The weight of the last linear layer of the network that timm publishes under this name."""
+    head = _timm().create_model(name, pretrained=True).get_classifier()
+    return head.weight.detach() if isinstance(head, nn.Linear) else None
+
+
 class _Layers(nn.ModuleList):
     """The modules of a stage; not called."""
 
