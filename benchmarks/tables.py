@@ -421,6 +421,8 @@ def engines(name: str, link: Callable[[Path], str]) -> list[str]:
 def deployment(link: Callable[[Path], str]) -> list[str]:
     """Whole models in every runtime, measured by benchmarks/deployment.py."""
     file = RESULTS / "deployment" / "cpu.json"
+    if not file.is_file():
+        return ["Not measured yet."]
     content = json.loads(file.read_text(encoding="utf-8"))
     machine, lines = content["machine"], []
     for row in content["rows"]:
