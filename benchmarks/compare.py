@@ -10,6 +10,8 @@ speed affects both.
     slower        the new version was slower by more than --tolerance in at least 80 % of the rounds, also
                   when the case was repeated
 
+`--isa avx2 avx512` instead of BASE compares two instruction sets of the working tree.
+
 `--case TEXT` selects the cases whose name contains the text, and `--list` shows all. On a shared machine
 `--threads 1` gives narrower quantiles. Requires git, cmake and ninja.
 """
@@ -44,12 +46,14 @@ class Ratio(NamedTuple):
 class Worker:
     """A process that times calls of the package in a folder."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, isa: str | None = None) -> None:
         settings = {
             "PYTHONPATH": str(folder),
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not slow down the other process
         }
+        if isa is not None:
+            settings["VREID_ISA"] = isa
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("whole_calls.py"))],
             env=os.environ | settings,
@@ -188,6 +192,7 @@ def main() -> None:
     )
     parser.add_argument("base", nargs="?", metavar="BASE", help="commit to compare with")
     parser.add_argument("--head", help="commit to compare, instead of the working tree")
+    parser.add_argument("--isa", nargs=2, metavar=("BASE", "NEW"), help="instruction sets to compare")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tolerance", type=float, default=0.03)
@@ -200,20 +205,24 @@ def main() -> None:
     if arguments.list:
         print("\n".join(cases))
         return
-    if arguments.base is None:
-        parser.error("BASE: expected a commit")
-    folders = commit(arguments.base), commit(arguments.head) if arguments.head else working_tree()
-    workers = []
+    if (arguments.base is None) == (arguments.isa is None):
+        parser.error("BASE: expected a commit, or --isa with two instruction sets")
+    new = commit(arguments.head) if arguments.head else working_tree()
+    base = new if arguments.isa else commit(arguments.base)
+    workers: list[Worker] = []
     try:
-        for folder in folders:
-            build(folder)
-            workers.append(Worker(folder, arguments.threads))
-        print(f"{arguments.base} and {arguments.head or 'the working tree'}; {workers[1].info['isa']}")
+        for folder, isa in zip((base, new), arguments.isa or (None, None), strict=True):
+            if not workers or folder != base:
+                build(folder)
+            workers.append(Worker(folder, arguments.threads, isa))
+        sets = " and ".join(dict.fromkeys(worker.info["isa"] for worker in workers))
+        tested = arguments.head or "the working tree"
+        print(f"base: {arguments.base or tested}; new: {tested}; {sets}")
         slower = report(workers, cases, arguments.rounds, arguments.tolerance)
     finally:
         for worker in workers:
             worker.close()
-    print(f"{len(slower)} of {len(cases)} cases are slower than in {arguments.base}")
+    print(f"{len(slower)} of {len(cases)} cases are slower than in base")
 
 
 if __name__ == "__main__":
