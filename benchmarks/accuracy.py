@@ -123,9 +123,14 @@ def collect(out: Path, results: Path = RESULTS) -> dict[str, Any]:
 def summarize(results: Path = RESULTS) -> dict[str, Any]:
     """Compare all rows of the folder `results` with the baselines and write the figures next to it.
 
+    Rows that are in the written file but not in the folder are kept: they are from a time when the figures of
+    each query were not.
+
     Raises:
         ValueError: results of different queries.
     """
+    file = results.with_suffix(".json")
+    kept = {row["row"]: row for row in json.loads(file.read_text())["rows"]} if file.is_file() else {}
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in ROWS:
         runs = [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-[0-9]*.json"))]
@@ -138,7 +143,11 @@ def summarize(results: Path = RESULTS) -> dict[str, Any]:
                 f"{run['row']}-{run['seed']}: expected the queries of {first['row']}, got others"
             )
     content: dict[str, Any] = {"common": COMMON, "conditions": CONDITIONS, "rows": []}
-    for name, runs in rows.items():
+    for name in ROWS:
+        if name not in rows:
+            content["rows"] += [kept[name]] if name in kept else []
+            continue
+        runs = rows[name]
         content["rows"].append({
             "row": name,
             **asdict(ROWS[name]),
@@ -148,7 +157,7 @@ def summarize(results: Path = RESULTS) -> dict[str, Any]:
             "machines": [run["machine"] for run in runs],
             **{condition: _compared(name, condition, rows) for condition in CONDITIONS},
         })  # fmt: skip
-    write_json(results.with_suffix(".json"), content)
+    write_json(file, content)
     return content
 
 
