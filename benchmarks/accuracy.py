@@ -185,30 +185,24 @@ def _of_run(run: Path, name: str) -> dict[str, Any]:
 
 def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Figures of a row with intervals, and the difference to each baseline."""
-    person = rows[name][0]["person"]
 
-    def side(row: str) -> list[dict[str, torch.Tensor]]:
+    def side(row: str) -> list[dict[str, Any]]:
         of_runs = [run[condition] for run in rows[row]]
-        return [
-            {
-                "ap": torch.tensor([torch.nan if ap is None else ap for ap in each["ap"]]).double(),
-                "first_hit": torch.tensor(each["first_hit"]),
-            }
-            for each in of_runs
-        ]
+        return [each | {"ap": [torch.nan if ap is None else ap for ap in each["ap"]]} for each in of_runs]
 
     def compared(other: str) -> metrics.Compared:
         paired = other in (name, ROWS[name].trained)
-        return metrics.compare(side(other), side(name), torch.tensor(person), paired=paired)
+        return metrics.compare(side(other), side(name), rows[name][0]["person"], paired=paired)
 
     alone = compared(name)
     return {
         "minus": {
-            other: {figure: _interval(compared(other).difference[figure]) for figure in FIGURES}
+            other: {figure: _interval(difference[figure]) for figure in FIGURES}
             for other in BASELINES
             if other in rows and other != name
+            for difference in [compared(other).difference]
         },
-        **{figure: _interval(alone.b[figure]) for figure in FIGURES},
+        **{figure: alone.b[figure]._asdict() for figure in FIGURES},
         "queries": alone.queries,
         "persons": alone.persons,
     }

@@ -341,9 +341,8 @@ def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str
         lines.append([f"`{row['row']}`", *cells, seeds, str(row["steps"]), f"{row['cpu_hours']:.1f}"])
     machines = [machine for row in rows for machine in row["machines"]]
     cpus, dates, torches = ({machine[fact] for machine in machines} for fact in ("cpu", "date", "torch"))
-    made_on = ", ".join(
-        [*sorted(cpus), " to ".join(sorted({min(dates), max(dates)})), "torch", *sorted(torches)]
-    )
+    days = " to ".join(sorted({min(dates), max(dates)}))
+    made_on = f"{', '.join(sorted(cpus))}, {days}, torch {', '.join(sorted(torches))}"
     heading = ["row", "mAP", "rank-1", *(f"mAP minus `{each}`" for each in baselines)]
     counts = f"{rows[0][condition]['queries']} queries of {rows[0][condition]['persons']} persons"
     return [

@@ -293,7 +293,7 @@ def test_the_demo_takes_a_folder_of_any_name(vreid, tmp_path, monkeypatch):
         (("train", "sta_marz"), "nearest: sta_mars"),
         (("train", "sta_mars", "train.epoch=1"), "nearest known key: 'train.epochs'"),
         (("train", "sta_mars"), "dataset.root=DIR"),
-        (("eval", "nowhere"), "expected a checkpoint, or a run that contains one"),
+        (("eval", "nowhere"), "expected a checkpoint, a run that contains one, or a network file"),
         (("search", "nowhere", "nowhere"), "has no manifest.json"),
         (
             ("synth", "out", "--size", "big"),

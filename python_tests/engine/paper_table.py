@@ -446,8 +446,17 @@ RECIPES: dict[str, Row] = {
     "asta_dukev": Row((("ASTA 3", "ours"), ("ASTA 4", "proposed method"))),
     "asta_dukev_baseline": Row((("ASTA 4", "Baseline"),), _ASTA["_baseline"].otherwise),
 }
-# Recipes of no table: sets that are rendered or cut from a video, and the form of DRSTA's released code.
-OTHERS = ("consensus_", "tfclip_small", "synth_", "vtest_", "drsta_mars_released", "drsta_images")
+# Recipes of no table: models of no paper, sets that are rendered or cut from a video, and the form of DRSTA's
+# released code.
+OTHERS = (
+    "consensus_",
+    "part_consensus_",
+    "tfclip_small",
+    "synth_",
+    "vtest_",
+    "drsta_mars_released",
+    "drsta_images",
+)
 
 
 def stated(recipe: str) -> list[Stated]:

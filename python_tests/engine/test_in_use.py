@@ -66,7 +66,7 @@ FILES = {
 
 @pytest.mark.parametrize("command", [*FOLDERS, *FILES])
 def test_a_second_process_is_refused_and_changes_nothing(command, run, hold, tmp_path):
-    target = tmp_path / "a" / "out.jsonl"
+    target = tmp_path / "a" / ("out.pt2" if command == "export" else "out.jsonl")
     hold(target, command in FOLDERS)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(InUseError, match=f"'{target}' is being written by process"):

@@ -94,4 +94,4 @@ def test_bad_options_are_one_line(vreid, features, arguments, says):
 def test_a_folder_that_is_neither_is_named(vreid, tmp_path):
     code, _, errors = vreid("doctor", tmp_path)
     assert code == 1
-    assert "checkpoint: expected a checkpoint, or a run that contains one, got" in errors
+    assert "checkpoint: expected a checkpoint, a run that contains one, or a network file" in errors

@@ -38,5 +38,5 @@ def fill_memory(model: nn.Module, data: TrackletDataset, recipe: Recipe, device:
         chunk=recipe.eval.chunk, workers=recipe.train.workers, device=device, forward=model.describe,
         black_box=black_box_of(recipe.dataset), seed=recipe.seed,
     )  # fmt: skip
-    labels = torch.tensor([data.labels[tracklet.pid] for tracklet in data.train])
+    labels = torch.tensor([data.labels[tracklet.pid] for tracklet in data.train], dtype=torch.int64)
     model.remember(features.to(device), labels.to(device))

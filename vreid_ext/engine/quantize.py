@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ def frames_per_second(runs: dict[str, Callable[..., Tensor]], clips: Tensor) -> 
             if round_ >= 0:
                 times[name].append(perf_counter() - start)
     frames = clips.shape[0] * clips.shape[1]
-    return {name: frames / float(torch.tensor(each).median()) for name, each in times.items()}
+    return {name: frames / median(each) for name, each in times.items()}
 
 
 def _loss(model: nn.Module, quantized: Path, dataset: TrackletDataset, recipe: Recipe) -> dict[str, Any]:
@@ -151,12 +152,10 @@ def _loss(model: nn.Module, quantized: Path, dataset: TrackletDataset, recipe: R
         for each in (model, Network(1, weights=quantized).eval())
     ]
     figures = [
-        {"ap": torch.tensor([float("nan") if ap is None else ap for ap in row["per_query"]["ap"]]),
-         "first_hit": torch.tensor(row["per_query"]["first_hit"])}
-        for row in rows
-    ]  # fmt: skip
-    pids = torch.tensor(rows[0]["per_query"]["pid"])
-    compared = metrics.compare(figures[1], figures[0], pids, ranks=[1])
+        each | {"ap": [torch.nan if ap is None else ap for ap in each["ap"]]}
+        for each in (row["per_query"] for row in rows)
+    ]
+    compared = metrics.compare(figures[1], figures[0], figures[0]["pid"], ranks=[1])
     return {
         "mAP": rows[1]["mAP"],
         "mAP_float32": rows[0]["mAP"],

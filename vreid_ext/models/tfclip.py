@@ -195,7 +195,9 @@ class TFCLIP(nn.Module):
 
         self.prompt = SequencePrompt(projected) if memory else None
         self.memory: Tensor
-        self.register_buffer("memory", torch.zeros(num_classes, projected) if memory else None)
+        self.register_buffer(
+            "memory", torch.zeros(num_classes, projected, dtype=torch.get_default_dtype()) if memory else None
+        )
         self.diffusion = TemporalMemoryDiffusion(channels) if temporal else None
         # v, p, s and f
         sizes = {"class": channels, "projected": projected}

@@ -32,7 +32,7 @@ class GeMPooling(nn.Module):
 
     def __init__(self, p: float = 3.0, learn: bool = True) -> None:
         super().__init__()
-        value = torch.tensor([_checks.real("p", p, 1)])
+        value = torch.tensor([_checks.real("p", p, 1)], dtype=torch.get_default_dtype())
         self.p: Tensor
         if learn:
             self.p = nn.Parameter(value)
