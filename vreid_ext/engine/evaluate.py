@@ -55,7 +55,7 @@ def evaluate_model(
     recipe: Recipe,
     *,
     device: torch.device | str = "cpu",
-    features: Path | None = None,
+    features: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
@@ -103,7 +103,8 @@ def evaluate_model(
             query, gallery = embedded["features"][test.query], embedded["features"][test.gallery]
             logits = embedded.get("attributes")
         else:
-            stored = stored_features(model, test, recipe, frames, features, device=device, progress=progress)
+            folder = Path(features)
+            stored = stored_features(model, test, recipe, frames, folder, device=device, progress=progress)
             query, gallery = stored.rows("query"), stored.rows("gallery")
             logits = _loaded(stored.rows(tensor="attributes")) if recognised else None
         result = test.evaluate(query, gallery, recipe, metric)
@@ -146,7 +147,7 @@ def evaluate_sets(
     datasets: Sequence[TrackletDataset],
     recipe: Recipe,
     *,
-    features: Path | None = None,
+    features: str | Path | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Call `evaluate_model` for each data set of a recipe.
@@ -165,7 +166,9 @@ def evaluate_sets(
         Comparison(each).first_match()
     names = set_names(datasets)
     results = [
-        evaluate_model(model, each, recipe.of_set(number), features=features and features / name, **options)
+        evaluate_model(
+            model, each, recipe.of_set(number), features=features and Path(features) / name, **options
+        )
         for number, (name, each) in enumerate(zip(names, datasets, strict=True))
     ]
     rows = [
@@ -189,7 +192,7 @@ def evaluate_checkpoint(
     overrides: Iterable[str] = (),
     *,
     out: Path | None = None,
-    features: Path | None = None,
+    features: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     observe: Callable[[Evaluated], None] | None = None,
 ) -> dict[str, Any]:
