@@ -116,7 +116,8 @@ def collect(out: Path, results: Path = RESULTS) -> dict[str, Any]:
     for name, row in ROWS.items():
         for run in sorted(out.glob(f"{row.trained or name}-[0-9]*")):
             if all(_figures_of(run, name, condition).is_file() for condition in CONDITIONS):
-                write_json(results / f"{name}-{_seed(run)}.json", _of_run(run, name))
+                text = json.dumps(_of_run(run, name))  # in one line: thousands of numbers
+                (results / f"{name}-{_seed(run)}.json").write_text(f"{text}\n")
     return summarize(results)
 
 
