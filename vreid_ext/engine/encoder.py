@@ -18,6 +18,7 @@ from vreid_ext.engine.features import identity_of
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.threshold import model_of_identity
 from vreid_ext.features.rows import DistanceFunction
+from vreid_ext.models.clips import by_length
 from vreid_ext.runtimes import is_network, open_network
 from vreid_ext.weights.locate import located_system
 
@@ -117,17 +118,7 @@ class _Exported:
         self.run, self.with_joints = run, with_joints
 
     def __call__(self, clips: Tensor, valid: Tensor | None = None) -> Tensor:
-        if valid is None:
-            return self._run(clips)
-        counts = valid.sum(1)
-        rows: Tensor | None = None
-        for count in counts.unique().tolist():
-            chosen = counts == count
-            feature = self._run(clips[chosen][:, :count].contiguous())
-            rows = feature.new_empty(len(clips), feature.shape[1]) if rows is None else rows
-            rows[chosen] = feature
-        assert rows is not None
-        return rows
+        return by_length(self._run, clips, valid)
 
     def _run(self, clips: Tensor) -> Tensor:
         if not self.with_joints:

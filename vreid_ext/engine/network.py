@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vreid_ext import _checks
 from vreid_ext.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD
-from vreid_ext.models.clips import check_clips
+from vreid_ext.models.clips import by_length, check_clips
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn.frames import mean_over_frames
 from vreid_ext.runtimes import OpenedNetwork, open_network
@@ -84,7 +84,7 @@ class Network(nn.Module):
         pixels = self._prepared(clips.cpu())
         present = None if valid is None else valid.cpu()
         if self.of_clips:
-            return _by_length(self._network, pixels, present).to(clips.device)
+            return by_length(self._network.run, pixels, present).to(clips.device)
         frames = pixels.flatten(0, 1)
         chosen = torch.ones(len(frames), dtype=torch.bool) if present is None else present.flatten()
         computed = torch.cat(list(self._features(frames[chosen])))
@@ -164,21 +164,6 @@ def _takes_clips(network: OpenedNetwork) -> bool:
     if port.shape[-3] not in (3, None):
         raise ValueError(f"network: expected 3 channels before height and width, got {got}")
     return len(port.shape) == 5
-
-
-def _by_length(network: OpenedNetwork, clips: Tensor, valid: Tensor | None) -> Tensor:
-    """Features of clips, cut to their valid frames, which come first."""
-    if valid is None:
-        return network.run(clips.contiguous())
-    counts = valid.sum(1)
-    rows: Tensor | None = None
-    for count in counts.unique().tolist():
-        chosen = counts == count
-        feature = network.run(clips[chosen][:, :count].contiguous())
-        rows = feature.new_empty(len(clips), feature.shape[1]) if rows is None else rows
-        rows[chosen] = feature
-    assert rows is not None
-    return rows
 
 
 def _digest(file: Path) -> bytes:

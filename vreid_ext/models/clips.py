@@ -1,6 +1,6 @@
 """Helpers for clips that all models use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,6 +35,24 @@ def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) 
             f"backbone: expected an output of shape (N,C,H,W), got {tuple(maps.flatten(0, 1).shape)}"
         )
     return maps
+
+
+def by_length(run: Callable[[Tensor], Tensor], clips: Tensor, valid: Tensor | None) -> Tensor:
+    """Features (B,D) of clips (B,T,...), for a function `run` of whole clips.
+
+    Clips are cut to their valid frames, which come first, and run in groups of equal length.
+    """
+    if valid is None:
+        return run(clips.contiguous())
+    counts = valid.sum(1)
+    rows: Tensor | None = None
+    for count in counts.unique().tolist():
+        chosen = counts == count
+        feature = run(clips[chosen][:, :count].contiguous())
+        rows = feature.new_empty(len(clips), feature.shape[1]) if rows is None else rows
+        rows[chosen] = feature
+    assert rows is not None
+    return rows
 
 
 @contextmanager
