@@ -1,6 +1,6 @@
 """Trains systems on a small copy of MARS with several seeds, and writes the rows of docs/accuracy.md.
 
-    python benchmarks/accuracy.py train ROW SEED --root MARS --weights FILE --out DIR
+    python benchmarks/accuracy.py train ROW SEED --root MARS --weights FILE --out DIR [--attributes TABLE]
     python benchmarks/accuracy.py collect --out DIR
 
 `train` uses one thread, so two rows can be trained at a time on two cores. It can be interrupted: the same
@@ -12,7 +12,8 @@ one file for each row and seed, and compares all rows of that folder with the ba
 So rows can be added later, without the runs of the other rows. The comparison is written to
 benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py` writes the tables.
 
-MARS: a folder in the layout of MARS. FILE: weights of an ImageNet MobileNetV2.
+MARS: a folder in the layout of MARS. FILE: weights of an ImageNet MobileNetV2. TABLE: MARS's attributes
+(`data.read_attributes`), for the rows of ASTA. benchmarks/accuracy_rows.py has the rows.
 """
 
 import argparse
@@ -21,11 +22,12 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from accuracy_rows import COMMON, ROWS
 from harness import machine
 
 from vreid_ext import engine, metrics
@@ -35,66 +37,21 @@ from vreid_ext.engine.figures import read_queries
 RESULTS = Path(__file__).parent / "results" / "accuracy" / "mars_copy"
 FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
-# What two CPU cores allow instead of the settings of the papers, the same for all rows. The first blocks of
-# the network keep their ImageNet weights.
-COMMON = [
-    "model.backbone=mobilenet_v2",
-    "input.height=128",
-    "input.width=64",
-    "input.sampling=restricted",
-    "batch.p=8",
-    "batch.k=2",
-    "optim.groups=[{parts: [classifier], lr_factor: 10}]",
-    "schedule.name=cosine",
-    "schedule.milestones=[]",
-    "schedule.warmup_epochs=1",
-    "stages=[{epochs: 100, freeze: [backbone.features.0, backbone.features.1, backbone.features.2, "
-    "backbone.features.3]}]",
-    "train.epochs=24",
-    "train.channels_last=true",
-    "train.checkpoint_every=3",
-    "train.workers=0",
-    "eval.sampling=evenly",
-    "eval.metric=cosine",
-]
-_BN_NECK = "model.neck=bn"
-
-
-@dataclass(frozen=True)
-class Row:
-    """recipe, overrides: the recipe, and the settings in addition to `COMMON`.
-
-    trained: the row whose models are evaluated with the settings `overrides`; None: this row is trained.
-    """
-
-    recipe: str
-    overrides: tuple[str, ...] = ()
-    trained: str | None = None
-
-
-ROWS = {
-    "frame": Row("sta_mars_triplet", (_BN_NECK,)),
-    "average": Row("sta_mars_average", (_BN_NECK,)),
-    "attention": Row("sta_mars_attention", (_BN_NECK,)),
-    "fusion": Row("sta_mars_fusion", (_BN_NECK,)),
-    "sta": Row("sta_mars", (_BN_NECK, "loss.inter_frame=100")),
-    "consensus": Row("consensus_mars", ("model.pooling=consensus",), trained="frame"),
-    "parts": Row(
-        "part_consensus_mars",
-        ("model.sharpness=0", "optim.groups=[{parts: [classifier, part_classifiers], lr_factor: 10}]"),
-    ),
-    "part_consensus": Row("part_consensus_mars", ("model.sharpness=5",), trained="parts"),
-}
+# Every row is compared with these rows and with the baseline of its system.
 BASELINES = ("frame", "average")
 CONDITIONS = {"clean": [], "corrupted": ["eval.corrupt=0.333"]}
 
 
-def train(name: str, seed: int, root: Path, weights: Path, out: Path) -> None:
+def train(name: str, seed: int, root: Path, weights: Path, out: Path, attributes: Path | None = None) -> None:
     """Train a row with one seed, and evaluate all rows that use its models."""
     torch.set_num_threads(1)
     row = ROWS[name]
+    if row.attributes and attributes is None:
+        raise ValueError(f"attributes: expected a table of attributes for {name}, got None")
     settings = [f"seed={seed}", f"dataset.root={root}", f"model.weights={weights}"]
-    recipe = engine.load_recipe(row.recipe, [*COMMON, *row.overrides, *settings])
+    if row.attributes:
+        settings.append(f"dataset.options.attributes={attributes}")
+    recipe = engine.load_recipe(row.source, [*COMMON, *row.overrides, *settings])
     run = out / f"{name}-{seed}"
     before, start = _steps(run), time.process_time()
     engine.train(recipe, run)
@@ -192,14 +149,15 @@ def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]
         return [each | {"ap": [torch.nan if ap is None else ap for ap in each["ap"]]} for each in of_runs]
 
     def compared(other: str) -> metrics.Compared:
-        paired = other in (name, ROWS[name].trained)
+        models = [ROWS[row].trained or row for row in (name, other)]
+        paired = models[0] == models[1]
         return metrics.compare(side(other), side(name), rows[name][0]["person"], paired=paired)
 
     alone = compared(name)
     return {
         "minus": {
             other: {figure: _interval(difference[figure]) for figure in FIGURES}
-            for other in BASELINES
+            for other in dict.fromkeys((*BASELINES, ROWS[name].baseline))
             if other in rows and other != name
             for difference in [compared(other).difference]
         },
@@ -247,12 +205,13 @@ def main() -> None:
     one.add_argument("seed", type=int)
     one.add_argument("--root", type=Path, required=True, help="the copy of MARS")
     one.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
+    one.add_argument("--attributes", type=Path, help="mars_attributes.csv, for the rows of ASTA")
     every = commands.add_parser("collect", help="add all finished runs to the results and compare the rows")
     for each in (one, every):
         each.add_argument("--out", type=Path, required=True, help="folder of the runs")
     given = parser.parse_args()
     if given.command == "train":
-        train(given.row, given.seed, given.root, given.weights, given.out)
+        train(given.row, given.seed, given.root, given.weights, given.out, given.attributes)
     else:
         collect(given.out)
 

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from vreid_ext import engine
+from vreid_ext.models import Backbone
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -61,7 +64,32 @@ def test_results_of_other_queries_are_refused(accuracy, mars_root, tmp_path):
         accuracy["collect"](tmp_path / "no runs", results)
 
 
-def test_recipes_of_the_rows_exist(accuracy):
-    for row in accuracy["ROWS"].values():
-        assert row.recipe in engine.recipe_names()
-        assert row.trained is None or accuracy["ROWS"][row.trained].trained is None
+def test_recipes_of_the_rows_exist_and_have_a_baseline_among_the_rows(accuracy):
+    rows = accuracy["ROWS"]
+    for row in rows.values():
+        common = accuracy["COMMON"] if row.trained is None else []
+        engine.load_recipe(row.source, [*common, *row.overrides])
+        assert row.trained is None or rows[row.trained].trained is None
+        assert row.baseline is None or row.baseline in rows
+
+
+def test_the_mixed_model_has_the_losses_of_both_baselines(accuracy):
+    """Its two pure forms are the average and the frame baseline; "slot" mines in each position alone."""
+    import frame_or_clip
+
+    clips, label = torch.rand(4, 2, 3, 32, 16), torch.tensor([0, 0, 1, 1])
+    model = frame_or_clip.FrameOrClip(2, backbone=Backbone({"conv": nn.Conv2d(3, 5, 3)}, 5))
+    frames = model.backbone(clips.flatten(0, 1)).mean((2, 3))
+    slots = frames.unflatten(0, (4, 2))
+    expected = {
+        "frame": model.triplet(frames, label.repeat_interleave(2)),
+        "clip": model.triplet(slots.mean(1), label),
+        "slot": (model.triplet(slots[:, 0], label) + model.triplet(slots[:, 1], label)) / 2,
+    }
+    for classified, samples in (("frame", 8), ("clip", 4)):
+        for mined, loss in expected.items():
+            model.classified, model.mined = classified, mined
+            output = model(clips, label=label)
+            assert output.logits.shape == (samples, 2)
+            torch.testing.assert_close(output.extras["part_triplet"], loss)
+    torch.testing.assert_close(model.eval()(clips), model.bn(slots.mean(1)))

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
-from vreid_ext.models import STAL, build_backbone, build_model
+from vreid_ext.models import STAL, Backbone, build_backbone, build_model
+from vreid_ext.models.backbones import split_backbone
 from vreid_ext.nn import part_boxes
 from vreid_ext.nn.parts import PART_NAMES
 
@@ -48,6 +50,19 @@ def test_evaluation_is_the_distance_of_the_paper():
     psi = (mean[:, None] * mean[None] * (f_i[:, None] - f_i[None]).norm(dim=3)).sum(2)
     expected = psi + 0.3 * (g[:, None] - g[None]).norm(dim=2)
     torch.testing.assert_close(distance, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_mobilenet_is_split_within_its_only_layer():
+    """The parts together have the parameters of the whole backbone, by name, and compute the same maps."""
+    backbone = build_backbone("mobilenet_v2").eval()
+    low, part, high = split_backbone(backbone)
+    names = [name for each in (low, high) for name in each.state_dict()]
+    assert names == list(backbone.state_dict())
+    images = clips()[0].flatten(0, 1)
+    torch.testing.assert_close(high(low(images)), backbone(images), rtol=0, atol=0)
+    assert low(images).shape[1:] == (low.out_channels, 4, 2) == (96, 4, 2)
+    assert (part.out_channels, high.out_channels) == (1280, 1280)
+    assert build_model("stal", 5, backbone="mobilenet_v2", part_dim=8).eval()(clips()[0]).shape[0] == 2
 
 
 def test_clips_of_a_tracklet_add_up():
@@ -150,8 +165,8 @@ def test_googlenet_takes_a_state_dict_of_torchvision(tmp_path):
         ({"fusion": -1}, "fusion: expected .*got -1"),
         ({"split": "layer9"}, "split: expected one of the backbone's layers .conv1, .*, got 'layer9'"),
         (
-            {"split": None, "backbone": "mobilenet_v2"},
-            "backbone: expected one that can be split .a ResNet, .*, got 'mobilenet_v2'",
+            {"split": None, "backbone": Backbone({"conv": nn.Conv2d(3, 5, 3)}, 5)},
+            "backbone: expected one that can be split .a ResNet, .*, got 'Backbone'",
         ),
         ({"part_dims": 3}, "part_dims: expected an option of model 'stal' .*did you mean 'part_dim'"),
     ],

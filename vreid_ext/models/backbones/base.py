@@ -15,7 +15,8 @@ class Backbone(nn.Sequential):
     Args:
         layers: the layers by name; they are applied one after the other.
         out_channels: number of channels of the maps.
-        split_after: name of the layer after which STAL splits the backbone; None if it cannot be split.
+        split_after: name of the layer after which STAL splits the backbone; None if it cannot be split. A
+            layer within the only one has a name such as "features.13".
 
     Attributes:
         out_channels, split_after: the arguments.

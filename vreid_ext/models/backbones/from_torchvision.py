@@ -78,4 +78,5 @@ def _mobilenet(last_stride: int) -> Backbone:
     network = _network("mobilenet_v2")
     if last_stride == 1:
         keep_size(network.features[14:])
-    return Backbone({"features": network.features}, network.last_channel)
+    # The maps after this block are 14 x 14 for 224 x 224 images, as those after layer3 of a ResNet.
+    return Backbone({"features": network.features}, network.last_channel, split_after="features.13")

@@ -1,5 +1,7 @@
 """Division of a backbone into two parts, for STAL."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import NamedTuple
 
@@ -35,11 +37,11 @@ def split_backbone(backbone: nn.Module, at: str | None = None, name: str | None 
     """
     if not isinstance(backbone, Backbone) or (at is None and backbone.split_after is None):
         raise ValueError(
-            "backbone: expected one that can be split (a ResNet, also timm's or with IBN, an OSNet or "
-            f"GoogLeNet), or the name of a layer as `split`, got {name or type(backbone).__name__!r}"
+            "backbone: expected one that can be split (a ResNet, also timm's or with IBN, an OSNet, GoogLeNet "
+            f"or MobileNetV2), or a layer's name as `split`, got {name or type(backbone).__name__!r}"
         )
     at = at or backbone.split_after
-    layers = dict(backbone.named_children())
+    layers = _layers(backbone)
     names = list(layers)
     if at not in names[:-1]:
         known = ", ".join(names[:-1]) or "none"
@@ -47,15 +49,35 @@ def split_backbone(backbone: nn.Module, at: str | None = None, name: str | None 
     cut = names.index(at) + 1
     below, above = names[:cut], names[cut:]
     halving = next((n for n, name in enumerate(above, start=1) if _halves(layers[name])), len(above))
-    low = Backbone({name: layers[name] for name in below}, 0)
-    part = Backbone({name: deepcopy(layers[name]) for name in above[:halving]}, 0)
-    high = Backbone({name: layers[name] for name in above}, backbone.out_channels)
+    low = _of_layers({name: layers[name] for name in below}, 0)
+    part = _of_layers({name: deepcopy(layers[name]) for name in above[:halving]}, 0)
+    high = _of_layers({name: layers[name] for name in above}, backbone.out_channels)
     low.out_channels, part.out_channels = _channels(low, part)
     return Split(low, part, high)
 
 
+def _layers(backbone: Backbone) -> dict[str, nn.Module]:
+    """The layers by name. A single Sequential counts as its layers, with names such as "features.13"."""
+    layers = dict(backbone.named_children())
+    name, first = next(iter(layers.items()))
+    if len(layers) == 1 and isinstance(first, nn.Sequential):
+        return {f"{name}.{inner}": layer for inner, layer in first.named_children()}
+    return layers
+
+
+def _of_layers(layers: Mapping[str, nn.Module], out_channels: int) -> Backbone:
+    """The inverse of `_layers`: the parameters keep the names that they have in the whole backbone."""
+    parent = next(iter(layers)).rpartition(".")[0]
+    if not parent:
+        return Backbone(layers, out_channels)
+    inner = OrderedDict((name.removeprefix(f"{parent}."), layer) for name, layer in layers.items())
+    return Backbone({parent: nn.Sequential(inner)}, out_channels)
+
+
 def _halves(layer: nn.Module) -> bool:
-    return any(getattr(module, "stride", 1) in (2, (2, 2)) for module in layer.modules())
+    # A block may have an attribute `stride` that its layers no longer have (`last_stride`).
+    leaves = (module for module in layer.modules() if not any(True for _ in module.children()))
+    return any(getattr(leaf, "stride", 1) in (2, (2, 2)) for leaf in leaves)
 
 
 @torch.no_grad()

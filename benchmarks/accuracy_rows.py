@@ -1,0 +1,150 @@
+"""The rows of docs/accuracy.md: recipes, settings and the row that each is compared with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import frame_or_clip  # noqa: F401  registers the model of recipes/frame_or_clip.yaml
+
+
+@dataclass(frozen=True)
+class Row:
+    """recipe, overrides: the recipe, and the settings in addition to `COMMON`.
+
+    baseline: the row that its system is compared with, as in the paper.
+    trained: the row whose models are evaluated with the settings `overrides`; None: this row is trained.
+    attributes: the training needs a table of attributes.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    baseline: str | None = None
+    trained: str | None = None
+    attributes: bool = False
+
+    @property
+    def source(self) -> str:
+        """The name of a recipe of the package, or the path of a recipe of this folder."""
+        return str(Path(__file__).parent / self.recipe) if self.recipe.endswith(".yaml") else self.recipe
+
+
+def _frozen(module: str) -> str:
+    """The setting that keeps the first four blocks of MobileNetV2, which `module` contains, fixed."""
+    blocks = ", ".join(f"{module}.features.{number}" for number in range(4))
+    return f"stages=[{{epochs: 100, freeze: [{blocks}]}}]"
+
+
+def _fast(*modules: str) -> str:
+    """The setting that gives new layers ten times the learning rate."""
+    return f"optim.groups=[{{parts: [{', '.join(modules)}], lr_factor: 10}}]"
+
+
+# What two CPU cores allow instead of the settings of the papers, the same for all rows. The first blocks of
+# the network keep their ImageNet weights.
+COMMON = [
+    "model.backbone=mobilenet_v2",
+    "input.height=128",
+    "input.width=64",
+    "input.sampling=restricted",
+    "batch.p=8",
+    "batch.k=2",
+    _fast("classifier"),
+    "schedule.name=cosine",
+    "schedule.milestones=[]",
+    "schedule.warmup_epochs=1",
+    _frozen("backbone"),
+    "train.epochs=24",
+    "train.channels_last=true",
+    "train.checkpoint_every=3",
+    "train.workers=0",
+    "eval.sampling=evenly",
+    "eval.metric=cosine",
+]
+
+# The settings of STA for the other systems.
+_ADAM = ("optim.name=adam", "optim.lr=3.0e-4", "optim.nesterov=false")
+_FOUR_FRAMES = ("input.frames=4", "eval.frames=[4]")
+
+_STA = {
+    "frame": Row("sta_mars_triplet", ("model.neck=bn",)),
+    "average": Row("sta_mars_average", ("model.neck=bn",)),
+    "attention": Row("sta_mars_attention", ("model.neck=bn",), "average"),
+    "fusion": Row("sta_mars_fusion", ("model.neck=bn",), "average"),
+    "sta": Row("sta_mars", ("model.neck=bn", "loss.inter_frame=100"), "average"),
+}
+
+# Losses as means instead of sums, and the hardest triplets, as for the other systems. The boxes are those of
+# a standing person. The part networks are the last two blocks of the network.
+_STAL_TRAINING = (
+    *_ADAM,
+    *_FOUR_FRAMES,
+    _frozen("low"),
+    _fast("classifier", "part_classifiers"),
+    "model.split=features.16",
+    "model.part_dim=256",
+    "model.roi_size=3",
+    "input.flip=0.5",
+    "loss.mining=hardest",
+    "loss.softmax=1",
+    "loss.margin=0.3",
+    "loss.part_softmax=0.5",
+)
+
+
+def _stal(*overrides: str) -> Row:
+    """An evaluation of the models of `stal`."""
+    return Row("stal_mars", overrides, "stal_baseline", trained="stal")
+
+
+_STAL = {
+    "stal": Row("stal_mars", _STAL_TRAINING, "stal_baseline"),
+    "stal_baseline": Row("stal_mars", ("model.test_attention=none",), trained="stal"),
+    "stal_tan": _stal("model.test_attention=temporal"),
+    "stal_san": _stal("model.test_attention=spatial"),
+    "stal_global": _stal("model.test_branches=global"),
+    "stal_local": _stal("model.test_branches=local"),
+}
+
+# Maps of 8 x 4, as in the paper.
+_DRSTA_TRAINING = (*_ADAM, *_FOUR_FRAMES, _frozen("backbone"), "model.last_stride=1")
+
+_DRSTA = {
+    "drsta_baseline": Row(
+        "drsta_mars",
+        (*_DRSTA_TRAINING, "model.spatial=false", "model.temporal=mean", "loss.diversity=0"),
+    ),
+    "drsta": Row("drsta_mars", _DRSTA_TRAINING, "drsta_baseline"),
+}
+
+# Four tracklets of a person, because AITL compares the samples of a person with each other.
+_ASTA_TRAINING = ("eval.frames=[4]", "batch.p=4", "batch.k=4")
+
+_ASTA = {
+    "asta_baseline": Row("asta_mars_baseline", _ASTA_TRAINING),
+    "asta": Row("asta_mars", _ASTA_TRAINING, "asta_baseline", attributes=True),
+}
+
+_PARTS_TRAINING = ("model.sharpness=0", _fast("classifier", "part_classifiers"))
+
+_PARTS = {
+    "consensus": Row("consensus_mars", ("model.pooling=consensus",), "frame", trained="frame"),
+    "parts": Row("part_consensus_mars", _PARTS_TRAINING, "frame"),
+    "part_consensus": Row("part_consensus_mars", ("model.sharpness=5",), "frame", trained="parts"),
+}
+
+
+def _mixed(classified: str, mined: str) -> Row:
+    return Row(
+        "recipes/frame_or_clip.yaml",
+        (f"model.classified={classified}", f"model.mined={mined}"),
+        "average",
+    )
+
+
+# Between `frame` and `average`: which samples the cross-entropy loss and the triplet loss have.
+_SAMPLES = {
+    "frame_clip": _mixed("frame", "clip"),
+    "clip_frame": _mixed("clip", "frame"),
+    "frame_slot": _mixed("frame", "slot"),
+}
+
+ROWS = {**_STA, **_STAL, **_DRSTA, **_ASTA, **_PARTS, **_SAMPLES}
