@@ -38,7 +38,8 @@ def split_backbone(backbone: nn.Module, at: str | None = None, name: str | None 
     if not isinstance(backbone, Backbone) or (at is None and backbone.split_after is None):
         raise ValueError(
             "backbone: expected one that can be split (a ResNet, also timm's or with IBN, an OSNet, "
-            f"GoogLeNet or MobileNetV2), or a layer's name as `split`, got {name or type(backbone).__name__!r}"
+            "GoogLeNet or MobileNetV2), or the name of a layer as `split`, "
+            f"got {name or type(backbone).__name__!r}"
         )
     at = at or backbone.split_after
     layers = _layers(backbone)
