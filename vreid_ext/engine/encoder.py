@@ -15,6 +15,7 @@ from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import metric_of
 from vreid_ext.engine.export import FORMATS, open_export
 from vreid_ext.engine.features import identity_of
+from vreid_ext.engine.flip import Mirrored
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.threshold import model_of_identity
 from vreid_ext.features.rows import DistanceFunction
@@ -88,8 +89,9 @@ def _of_checkpoint(source: Path, device: torch.device, overrides: list[str]) -> 
     frames = _one_length(recipe.eval.frames, recipe.eval.sampling)
     model.to(device)
     size = (recipe.input.height, recipe.input.width)
+    forward = Mirrored(model) if recipe.eval.flip else model
     return Encoder(
-        model, transforms_of(recipe.input)[1], size, frames, recipe.eval.sampling, recipe.eval.chunk,
+        forward, transforms_of(recipe.input)[1], size, frames, recipe.eval.sampling, recipe.eval.chunk,
         metric_of(model, recipe), lambda: model_of_identity(identity_of(model, recipe, frames, [])),
         device, tuple({folder, run_folder(folder)}),
     )  # fmt: skip

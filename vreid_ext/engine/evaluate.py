@@ -84,7 +84,7 @@ def evaluate_model(
         A row contains frames, sampling, mAP, mINP, rank1, rank5, rank10, rank20 (fractions), cmc, queries,
         valid_queries and gallery (counts), and `per_query`: lists of name, pid, ap and first_hit of each
         query, where ap is None for a skipped query. With re-ranking it also contains `rerank` (k1, k2,
-        lambda_value), with corrupted frames `corrupt` (share, seed).
+        lambda_value), with the flip test `flip`, with corrupted frames `corrupt` (share, seed).
         If the recipe contains published metrics of the same kind, they are added as `paper_percent`. For a
         model with attribute streams, `attributes` contains accuracy, f1 and samples of each attribute, over
         the test tracklets that have all attributes of the stream.
@@ -114,6 +114,8 @@ def evaluate_model(
         row: dict[str, Any] = {"frames": frames, "sampling": recipe.eval.sampling}
         if recipe.eval.rerank:
             row["rerank"] = rerank_options(recipe)
+        if recipe.eval.flip:
+            row["flip"] = True
         if recipe.eval.corrupt:
             row["corrupt"] = {"share": recipe.eval.corrupt, "seed": recipe.eval.corrupt_seed}
         row |= {"mAP": result.mAP, "mINP": result.mINP}
@@ -229,7 +231,8 @@ def figures_file(path: str | Path, overrides: Iterable[str] = ()) -> Path:
     """Default output file of `evaluate_checkpoint`."""
     folder = resolve_checkpoint(Path(path))
     recipe = recipe_from_dict(read_state(folder)["recipe"], overrides)
-    kinds = "-corrupted" * (recipe.eval.corrupt > 0) + "-reranked" * recipe.eval.rerank
+    kinds = "-flipped" * recipe.eval.flip
+    kinds += "-corrupted" * (recipe.eval.corrupt > 0) + "-reranked" * recipe.eval.rerank
     sets, lengths = "-".join(set_names(recipe.datasets)), "-".join(map(str, recipe.eval.frames))
     name = f"eval-{sets}-{recipe.eval.sampling}-{lengths}{kinds}"
     if folder.is_file():  # there may be several networks in a folder

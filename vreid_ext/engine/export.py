@@ -19,6 +19,7 @@ from vreid_ext.engine.build import takes
 from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import metric_of
 from vreid_ext.engine.features import identity_of
+from vreid_ext.engine.flip import Mirrored
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.engine.threshold import model_of_identity
@@ -91,7 +92,7 @@ def export_model(
     if file.suffix != suffix:
         raise ValueError(f"out: expected a file with the suffix {suffix}, got {str(file)!r}")
     with_joints = "joints" in takes(recipe.model)
-    deployed = Deployed(model, with_joints).eval()
+    deployed = Deployed(Mirrored(model) if recipe.eval.flip else model, with_joints).eval()
     size = (recipe.input.height, recipe.input.width)
     cases = [_inputs(clips, frames, size, with_joints) for clips, frames in _CHECKED]
     with torch.no_grad():

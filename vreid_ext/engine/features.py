@@ -15,6 +15,7 @@ from vreid_ext.distributed import default_device
 from vreid_ext.engine.build import black_box_of, corruption_of, one_dataset_of, transforms_of
 from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_blocks
+from vreid_ext.engine.flip import Mirrored
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Recipe
 from vreid_ext.features.stored import StoredFeatures
@@ -115,6 +116,7 @@ def extraction(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Keyword arguments of `extract_features` and `extract_blocks` for the test clips of a recipe."""
+    forward = _feature_then_attributes(model) if streams(model) else model
     return {
         "frames": frames,
         "sampling": recipe.eval.sampling,
@@ -123,7 +125,7 @@ def extraction(
         "workers": recipe.train.workers,
         "device": device,
         "progress": progress,
-        "forward": _feature_then_attributes(model) if streams(model) else None,
+        "forward": Mirrored(forward) if recipe.eval.flip else forward,
         "black_box": black_box_of(recipe.dataset),
         "corruption": corruption_of(recipe.eval, test.dataset),
         "seed": recipe.seed,
@@ -158,6 +160,8 @@ def identity_of(
     """Everything that determines the features, except the images: values by recipe key, and digests."""
     joints = {str(n): item.joints for n, item in enumerate(tracklets) if item.joints is not None}
     optional: dict[str, Any] = {"seed": recipe.seed} if recipe.eval.sampling == "random" else {}
+    if recipe.eval.flip:
+        optional["eval.flip"] = True
     if recipe.eval.corrupt:
         optional["eval.corrupt"] = [recipe.eval.corrupt, recipe.eval.corrupt_seed]
     return optional | {

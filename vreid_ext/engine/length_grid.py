@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from vreid_ext._files import write_json
 from vreid_ext.data import TrackletDataset
 from vreid_ext.distributed import default_device, is_main, main_writes
-from vreid_ext.engine.build import black_box_of, corruption_of, one_dataset_of, transforms_of
+from vreid_ext.engine.build import one_dataset_of
 from vreid_ext.engine.checkpoint import run_folder
 from vreid_ext.engine.comparison import Comparison, metric_of
 from vreid_ext.engine.extract import extract_features
+from vreid_ext.engine.features import extraction, parts
 from vreid_ext.engine.open import open_checkpoint
 from vreid_ext.engine.recipe import Recipe
 
@@ -112,18 +113,8 @@ def _features(
 ) -> Tensor:
     default = recipe.input.frames
     frames = default if length == "all" else length
-    return extract_features(
-        model,
-        test.tracklets,
-        frames=frames,
-        sampling="dense" if length == "all" else "random",
-        transform=transforms_of(recipe.input)[1],
-        # Keep the number of frames per forward pass, and thus the memory use, independent of the length.
-        chunk=max(1, recipe.eval.chunk * default // frames),
-        workers=recipe.train.workers,
-        device=device,
-        progress=progress,
-        black_box=black_box_of(recipe.dataset),
-        corruption=corruption_of(recipe.eval, test.dataset),
-        seed=recipe.seed,
-    )
+    options = extraction(model, recipe, test, frames, device, progress)
+    options["sampling"] = "dense" if length == "all" else "random"
+    # Keep the number of frames per forward pass, and thus the memory use, independent of the length.
+    options["chunk"] = max(1, recipe.eval.chunk * default // frames)
+    return parts(model, extract_features(model, test.tracklets, **options))["features"]

@@ -225,6 +225,7 @@ class Eval:
     only on the recipe's seed and is the same in every evaluation; "dense": all frames, in several clips.
 
     frames: clip lengths, each evaluated with the same model; chunk: maximum number of clips per forward pass.
+    flip: the feature of a clip is the mean of those of the clip and its mirror image.
     shard: number of tracklets per feature file; an interrupted extraction repeats at most one file.
     metric: metric for comparing features; ignored for models with their own distance function (STAL).
     ap: definition of the average precision, see `metrics.evaluate`.
@@ -236,6 +237,7 @@ class Eval:
 
     sampling: Literal["evenly", "first_of_chunk", "random", "dense"] = "evenly"
     frames: list[int] = number([4], at_least=1)
+    flip: bool = False
     metric: Literal["cosine", "euclidean"] = "cosine"
     ap: Literal["precision", "trapezoid"] = "precision"
     corrupt: float = number(0.0, at_least=0, at_most=1)
