@@ -8,8 +8,13 @@ from torch import Tensor
 from vreid_ext import _native
 from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import (
-    DTYPE_CODES, PartGradient, PartSide, PartSizes, address, contiguous_rows
-)  # fmt: skip
+    DTYPE_CODES,
+    PartGradient,
+    PartSide,
+    PartSizes,
+    address,
+    contiguous_rows,
+)
 from vreid_ext.backends.native import memory
 
 # Rows and columns of a tile of pairs, and the maximum number of pairs of the parts that backward processes at
@@ -31,20 +36,18 @@ def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tenso
     grad, distances = contiguous_rows(args.grad), args.distances
     query, gallery = _features(args.q_features, args.q_weights), _features(args.g_features, args.g_weights)
     dquery, dgallery = (
-        (memory.empty(features.shape, features.dtype), torch.empty_like(weights))
+        (memory.empty(features.shape, features.dtype), weights.new_empty(weights.shape))
         for features, weights in (query, gallery)
     )
     for rows, columns, parts in _blocks(len(grad), *gallery[0].shape[:2], whole=distances is not None):
         upstream = grad[rows, columns]
-        tile = [tuple(each[at, parts] for each in side) for side, at in (
-            (query, rows), (gallery, columns), (dquery, rows), (dgallery, columns)
-        )]  # fmt: skip
-        sizes = _sizes(*tile[:2])
+        own, other = _at(query, rows, parts), _at(gallery, columns, parts)
+        sizes = _sizes(own, other)
         scratch = memory.empty((_native.part_distance_scratch(sizes),), grad.dtype)
         _native.part_distance_backward(
-            sizes, _side(*tile[0]), _side(*tile[1]), address(upstream), upstream.stride(0), address(distances),
-            PartGradient(*map(address, tile[2]), columns.start > 0),
-            PartGradient(*map(address, tile[3]), rows.start > 0),
+            sizes, _side(*own), _side(*other), address(upstream), upstream.stride(0), address(distances),
+            _gradient(*_at(dquery, rows, parts), columns.start > 0),
+            _gradient(*_at(dgallery, columns, parts), rows.start > 0),
             *dquery[0].stride()[:2], dquery[1].stride(0), address(scratch), torch.get_num_threads(),
         )  # fmt: skip
     (dq, dwq), (dg, dwg) = dquery, dgallery
@@ -65,8 +68,18 @@ def _sizes(query: _Side, gallery: _Side) -> PartSizes:
     return PartSizes(DTYPE_CODES[query[0].dtype], parts, rows, len(gallery[0]), dim)
 
 
+def _at(side: _Side, rows: slice, parts: slice) -> _Side:
+    features, weights = side
+    return features[rows, parts], weights[rows, parts]
+
+
 def _side(features: Tensor, weights: Tensor) -> PartSide:
-    return PartSide(address(features), *features.stride()[:2], address(weights), weights.stride(0))
+    row_stride, part_stride, _ = features.stride()
+    return PartSide(address(features), row_stride, part_stride, address(weights), weights.stride(0))
+
+
+def _gradient(features: Tensor, weights: Tensor, add: bool) -> PartGradient:
+    return PartGradient(address(features), address(weights), add)
 
 
 def _blocks(queries: int, items: int, parts: int, *, whole: bool) -> Iterator[tuple[slice, slice, slice]]:
