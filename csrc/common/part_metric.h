@@ -11,15 +11,14 @@ namespace vreid {
 // features have the distance zero. The Triton kernels use the same value.
 constexpr double kClosePair = 1e-2;
 
-// One tile of `rows` x `cols` pairs in `parts` parts. "acc" is float or double. A feature row is D contiguous
-// elements; the strides lead to the next row and to the next part. The other tensors are (parts,rows) or
-// (parts,cols) with contiguous rows, or panels of that many rows for each part.
+// `rows` x `cols` pairs in `parts` parts. "acc" is float or double. A feature row is D contiguous elements; the
+// strides lead to the next row and to the next part. weights[i * weight_stride + part] is the weight of a part
+// of row i.
 struct PartSide {
     const void* features;  // acc
     int64_t row_stride, part_stride;
-    const void *squares, *weights;  // acc: squared norms, weights
-    int64_t stride;                 // between the parts of both
-    const void* panels;             // the features, packed
+    const void* weights;  // acc
+    int64_t weight_stride;
 };
 
 struct PartTile {
@@ -31,20 +30,23 @@ struct PartTile {
 
 struct PartDistance {
     PartTile tile;
-    void* distance;  // (rows,cols) acc; the op adds sum_parts w_q w_g ||f - g||
-    int64_t distance_stride;
+    void* distance;   // (rows,cols) acc: sum_parts w_q w_g ||f - g||
+    void* distances;  // (parts,rows,cols) acc: ||f - g||, negated for close pairs; may be null
 };
 
-// Adds the gradients of the features, (rows,parts,D) and (cols,parts,D) acc with the strides of a row and of
-// a part, and those of the weights, whose parts are `weight_stride` apart.
+// The gradients of the features, (rows,parts,D) and (cols,parts,D) acc, have the strides `row_stride` and
+// `part_stride`; those of the weights, (rows,parts) and (cols,parts) acc, the stride `weight_stride`.
+struct PartGradient {
+    void *features, *weights;
+    bool add;  // to the gradients of other pairs; otherwise the memory is overwritten
+};
 struct PartDistanceBackward {
     PartTile tile;
     const void* grad;  // (rows,cols) acc
     int64_t grad_stride;
-    void *dquery, *dgallery;
-    int64_t row_stride, part_stride;
-    void *dquery_weights, *dgallery_weights;
-    int64_t query_weight_stride, gallery_weight_stride;
+    const void* distances;  // of PartDistance; computed again if null
+    PartGradient query, gallery;
+    int64_t row_stride, part_stride, weight_stride;
     void* scratch;  // part_distance_scratch(tile) elements of acc
 };
 

@@ -131,6 +131,9 @@ void multiply(Side x, int64_t rows, const A* y, int64_t left, int64_t columns, i
 VREID_MULTIPLY(PackedRows, float);
 VREID_MULTIPLY(PackedRows, double);
 VREID_MULTIPLY(PlainRows, float);
+VREID_MULTIPLY(PlainRows, double);
+VREID_MULTIPLY(PlainColumns, float);
+VREID_MULTIPLY(PlainColumns, double);
 
 int64_t panel_rows(DType dtype) {
     return dtype == DType::f64 ? Panel<double>::kRows : Panel<float>::kRows;

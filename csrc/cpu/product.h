@@ -120,6 +120,22 @@ struct PlainRows {
     }
 };
 
+// A left side of a product: the columns of a matrix of rows `stride` elements apart.
+// Columns up to a multiple of kMicro are read. No other thread may write to them.
+template <class A>
+struct PlainColumns {
+    const A* data;
+    int64_t stride;
+
+    struct Micro {
+        const A* first;
+        int64_t stride;
+        A element(int row, int64_t d) const { return first[d * stride + row]; }
+        void prefetch(int64_t) const {}
+    };
+    Micro micro(int64_t r, int64_t, int64_t d, int64_t) const { return {data + d * stride + r, stride}; }
+};
+
 // out (rows, columns) = the products of rows x and of `columns` rows of y, from row `left` on, a whole number
 // of vectors; y starts at the first row of a panel. `out` has room for whole panels; its rows start `stride`
 // elements apart.
@@ -132,6 +148,9 @@ void multiply(Side x, int64_t rows, const A* y, int64_t left, int64_t columns, i
 extern VREID_MULTIPLY(PackedRows, float);
 extern VREID_MULTIPLY(PackedRows, double);
 extern VREID_MULTIPLY(PlainRows, float);
+extern VREID_MULTIPLY(PlainRows, double);
+extern VREID_MULTIPLY(PlainColumns, float);
+extern VREID_MULTIPLY(PlainColumns, double);
 
 }  // namespace VREID_ISA
 }  // namespace vreid

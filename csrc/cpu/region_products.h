@@ -66,13 +66,17 @@ inline void for_blocks(int64_t size, F f, int64_t i = 0) {
 template <int K>
 constexpr int kBlock = (kRegisters - 2) / (K + 1) < 4 ? (kRegisters - 2) / (K + 1) : 4;
 
-// The distance of a software prefetch, in elements: the hardware prefetches within long rows, but not from
+// The distance of a software prefetch, in elements: the hardware prefetches within long rows (0), but not from
 // one short row to the next.
 template <class T>
 inline int64_t prefetch_distance(const Matrix<T>& x) {
     constexpr int64_t kPage = 4096 / sizeof(T);
     return x.stride < kPage ? kPage / 2 : 0;
 }
+
+// Rows from a load to its prefetch where the hardware does not prefetch: in rows of a page or more, of which
+// one block of columns is read at a time.
+constexpr int64_t kRowsAhead = 8;
 
 // out[k,j] = sum_r u[k,r] x[r,j], one block of columns after another.
 template <class T, int K, class Out>
@@ -84,12 +88,17 @@ inline void add_rows(const Matrix<T>& x, const Acc<T>* u, Out* out, bool streame
         Vec<T> total[K][V] = {};
         for (int64_t i = 0; i < x.rows; ++i) {
             const int64_t r = interleaved(i, x.rows);
-            const T* p = x.data + r * x.stride + j;
+            const T *p = x.data + r * x.stride + j, *ahead = p + next;
+            if (next == 0) {  // after the last rows come the first ones of the next block
+                const int64_t coming = i + kRowsAhead, wrapped = coming - x.rows;
+                ahead = coming < x.rows ? x.data + interleaved(coming, x.rows) * x.stride + j
+                                        : x.data + interleaved(wrapped, x.rows) * x.stride + j + V * N;
+            }
             Vec<T> v[V];
 #pragma GCC unroll 4
             for (int n = 0; n < V; ++n) {
                 v[n] = part.load(p + n * N);
-                __builtin_prefetch(p + n * N + next);
+                __builtin_prefetch(ahead + n * N);
             }
 #pragma GCC unroll 8
             for (int k = 0; k < K; ++k) {

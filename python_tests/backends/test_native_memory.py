@@ -39,6 +39,15 @@ def test_a_freed_block_is_used_again():
     assert third.data_ptr() != second.data_ptr()
 
 
+def test_blocks_of_one_size_are_cached_together():
+    x = torch.empty(2**20)
+    both = [memory.empty_like(x) for _ in range(2)]
+    addresses = {each.data_ptr() for each in both}
+    both.clear()
+    both = [memory.empty_like(x) for _ in range(2)]
+    assert {each.data_ptr() for each in both} == addresses
+
+
 def test_another_size_gets_memory_of_its_own():
     del_me = memory.empty_like(torch.empty(2**23))
     del del_me
@@ -85,7 +94,7 @@ def test_threads_cache_blocks_at_the_same_time():
     finally:
         sys.setswitchinterval(interval)
     assert not wrong
-    assert 0 < len(memory._cached) <= memory._SIZES
+    assert 0 < len(memory._cached) <= memory._BLOCKS
 
 
 def test_the_cache_is_bounded(monkeypatch):
@@ -93,7 +102,7 @@ def test_the_cache_is_bounded(monkeypatch):
     for megabytes in (1, 2, 3, 4):
         del_me = memory.empty((megabytes, 2**18), torch.float32)
         del del_me
-    assert list(memory._cached) == [4 * 2**20]
+    assert [block.nbytes for block in memory._cached.values()] == [4 * 2**20]
     del_me = memory.empty((6, 2**18), torch.float32)
     del del_me
     assert not memory._cached

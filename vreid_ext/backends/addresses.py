@@ -59,15 +59,21 @@ class PartSizes(NamedTuple):
 
 
 class PartSide(NamedTuple):
-    """One side of a tile of the part metric; `stride` is the row stride of `squares` and `weights`."""
+    """One side of a tile of the part metric: features (n,parts,D) with contiguous rows, weights (n,parts)."""
 
     features: int
     row_stride: int
     part_stride: int
-    squares: int
     weights: int
-    stride: int
-    panels: int
+    weight_stride: int
+
+
+class PartGradient(NamedTuple):
+    """Gradients of a side; `add` is whether to add to them."""
+
+    features: int
+    weights: int
+    add: bool
 
 
 class PartMetric(NamedTuple):

@@ -283,14 +283,29 @@ class IdentityHard(NamedTuple):
         return self.labels.new_empty((2, self.labels.shape[0]))
 
 
+# The forward pass of the part metric saves the distances of each part for backward if there are at most this
+# many (4 MiB in float32). Backward then needs two products instead of three.
+_SAVED_DISTANCES = 2**20
+
+
 class PartDistance(NamedTuple):
     q_features: Tensor
     q_weights: Tensor
     g_features: Tensor
     g_weights: Tensor
 
-    def results(self) -> Tensor:
-        return self.q_weights.new_empty((self.q_features.shape[0], self.g_features.shape[0]))
+    def results(self, large: Callable[..., Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """The distance, and the distances of each part (R,Q,G) or (0,), which only the native backend uses.
+
+        Args:
+            large: allocates the distances of each part; None for `q_weights.new_zeros`.
+        """
+        queries, parts = self.q_weights.shape
+        items = self.g_weights.shape[0]
+        saved = self.q_weights.device.type == "cpu" and parts * queries * items <= _SAVED_DISTANCES
+        shape = (parts, queries, items) if saved else (0,)
+        distances = (large or self.q_weights.new_zeros)(shape, dtype=self.q_weights.dtype)
+        return self.q_weights.new_empty((queries, items)), distances
 
 
 class PartDistanceBackward(NamedTuple):
@@ -299,9 +314,10 @@ class PartDistanceBackward(NamedTuple):
     q_weights: Tensor
     g_features: Tensor
     g_weights: Tensor
+    distances: Tensor | None
 
     def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        q_features, q_weights, g_features, g_weights = (each.new_empty(each.shape) for each in self[1:])
+        q_features, q_weights, g_features, g_weights = (each.new_empty(each.shape) for each in self[1:5])
         return q_features, q_weights, g_features, g_weights
 
 

@@ -87,18 +87,22 @@ def _normalised(weights: Tensor) -> Tensor:
     return torch.where(nonzero, weights / torch.where(nonzero, norm, 1), weights.shape[1] ** -0.5)
 
 
-def _part_distance_context(ctx: Any, args: signatures.PartDistance, output: Tensor) -> None:
-    ctx.save_for_backward(*args)
+def _part_distance_context(ctx: Any, args: signatures.PartDistance, output: tuple[Tensor, Tensor]) -> None:
+    distances = output[1]
+    ctx.save_for_backward(*args, distances if distances.numel() else None)
+    ctx.mark_non_differentiable(distances)
+    ctx.set_materialize_grads(False)
 
 
-def _part_distance_grad(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    return _part_distance_backward(ctx.backend, grad, *ctx.saved_tensors)
+def _part_distance_grad(ctx: Any, grad: Tensor | None, _distances: None) -> tuple[Tensor, ...]:
+    return () if grad is None else _part_distance_backward(ctx.backend, grad, *ctx.saved_tensors)
 
 
 _part_distance_backward = register("part_distance_backward", signatures.PartDistanceBackward)
 _part_distance = register(
     "part_distance",
     signatures.PartDistance,
+    public=1,
     setup_context=_part_distance_context,
     backward=_part_distance_grad,
 )

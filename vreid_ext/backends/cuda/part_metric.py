@@ -9,15 +9,15 @@ from vreid_ext.backends.addresses import PartMetric, address
 from vreid_ext.backends.cuda.launch import in_float, queue
 
 
-def part_distance(args: signatures.PartDistance) -> Tensor:
-    distance = args.results()
+def part_distance(args: signatures.PartDistance) -> tuple[Tensor, Tensor]:
+    distance, unused = args.results()
     sides = _side(args.q_features, args.q_weights), _side(args.g_features, args.g_weights)
     _cuda.part_distance(_description(*sides), address(distance), *queue(distance))
-    return distance
+    return distance, unused
 
 
 def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _, q_features, q_weights, g_features, g_weights = args
+    _, q_features, q_weights, g_features, g_weights, _ = args
     grad = args.grad.contiguous()
     query, gallery = _side(q_features, q_weights), _side(g_features, g_weights)
     description = _description(query, gallery)

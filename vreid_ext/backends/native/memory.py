@@ -2,9 +2,9 @@
 
 The C library returns large blocks to the operating system when they are freed. Every new result is then
 mapped, zeroed and faulted in page by page, which takes longer than the computation of a gradient of tens of
-MB. This module therefore caches the most recently freed block of each size for the next result of that size.
-Blocks are allocated by NumPy, which requests huge pages, and are aligned to cache lines. At most `_SIZES`
-blocks and `_CAPACITY` bytes are cached; the oldest are evicted. `vreid_ext.empty_cache()` frees them all.
+MB. This module therefore caches the most recently freed blocks for the next results of their sizes. Blocks
+are allocated by NumPy, which requests huge pages, and are aligned to cache lines. At most `_BLOCKS` blocks
+and `_CAPACITY` bytes are cached; the oldest are evicted. `vreid_ext.empty_cache()` frees them all.
 """
 
 import math
@@ -16,10 +16,10 @@ from torch import Tensor
 
 _LARGE = 2**17  # bytes; smaller blocks are allocated by torch
 _LINE = 64  # bytes
-_SIZES = 8
+_BLOCKS = 16
 _CAPACITY = 2**30  # bytes
 
-_cached: OrderedDict[int, np.ndarray] = OrderedDict()  # size in bytes -> block, the oldest first
+_cached: OrderedDict[int, np.ndarray] = OrderedDict()  # id of a block -> block, the oldest first
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -52,7 +52,7 @@ class _Lent(np.ndarray):
 
 
 def _lend(size: int, dtype: torch.dtype) -> Tensor:
-    block = _cached.pop(size, None)
+    block = _cached_block(size)
     if block is None:
         block = np.empty(size + _LINE, np.uint8)
         start = -block.ctypes.data % _LINE
@@ -60,10 +60,19 @@ def _lend(size: int, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(block.view(_Lent), dtype=dtype)
 
 
+# Other threads may cache and take blocks at the same time. Each operation of the dict is atomic; a block that
+# another thread has taken is no longer in it.
+def _cached_block(size: int) -> np.ndarray | None:
+    for key, block in reversed(list(_cached.items())):
+        if block.nbytes == size and _cached.pop(key, None) is block:
+            return block
+    return None
+
+
 def _cache(block: np.ndarray) -> None:
-    _cached[block.nbytes] = block
-    while len(_cached) > _SIZES or sum(list(_cached)) > _CAPACITY:
+    _cached[id(block)] = block
+    while len(_cached) > _BLOCKS or sum(each.nbytes for each in list(_cached.values())) > _CAPACITY:
         try:
-            _cached.popitem(last=False)  # atomic: other threads may cache blocks at the same time
+            _cached.popitem(last=False)
         except KeyError:  # another thread has emptied the cache
             break

@@ -1,111 +1,97 @@
-"""The part metric, computed in tiles of pairs with products that fit into the cache."""
+"""The part metric. The kernel computes all parts and pairs of a call; it packs features a block at a time."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vreid_ext import _native
 from vreid_ext.backends import signatures
-from vreid_ext.backends.addresses import DTYPE_CODES, PartSide, PartSizes, address, contiguous_rows
-from vreid_ext.backends.native import memory, product
+from vreid_ext.backends.addresses import (
+    DTYPE_CODES,
+    PartGradient,
+    PartSide,
+    PartSizes,
+    address,
+    contiguous_rows,
+)
+from vreid_ext.backends.native import memory
 
 # Rows and columns of a tile of pairs, and the maximum number of pairs of the parts that backward processes at
-# a time. For these it stores four values per pair (32 MiB in float32) and a copy of the features of the
-# parts.
+# a time. For these it stores two values per pair (16 MiB in float32).
 _ROWS, _COLUMNS = 1024, 2048
 
 
-def part_distance(args: signatures.PartDistance) -> Tensor:
-    distance = args.results().zero_()
-    for tile in _tiles(*args):
-        target = distance[tile.rows, tile.columns]
-        _native.part_distance(*tile.description(), address(target), target.stride(0), torch.get_num_threads())
-    return distance
+def part_distance(args: signatures.PartDistance) -> tuple[Tensor, Tensor]:
+    distance, distances = args.results(memory.empty)
+    query, gallery = _features(args.q_features, args.q_weights), _features(args.g_features, args.g_weights)
+    _native.part_distance(
+        _sizes(query, gallery), _side(*query), _side(*gallery), address(distance),
+        address(distances if distances.numel() else None), torch.get_num_threads(),
+    )  # fmt: skip
+    return distance, distances
 
 
 def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad, q_features, q_weights, g_features, g_weights = args
-    grad = contiguous_rows(grad)
-    dq, dg = (memory.empty(each.shape, q_weights.dtype).zero_() for each in (q_features, g_features))
-    dwq, dwg = (q_weights.new_zeros(each.T.shape) for each in (q_weights, g_weights))
-    for tile in _tiles(q_features, q_weights, g_features, g_weights):
-        upstream = grad[tile.rows, tile.columns]
-        together = max(1, _ROWS * _COLUMNS // upstream.numel())
-        for parts in _slices(q_features.shape[1], together):
-            features = dq[tile.rows, parts], dg[tile.columns, parts]
-            weights = dwq[parts, tile.rows], dwg[parts, tile.columns]
-            sizes, query, gallery = tile.of(parts).description()
-            scratch = memory.empty((_native.part_distance_scratch(sizes),), grad.dtype)
-            _native.part_distance_backward(
-                sizes, query, gallery, address(upstream), upstream.stride(0),
-                *map(address, features), *dq.stride()[:2],
-                *map(address, weights), dwq.stride(0), dwg.stride(0), address(scratch),
-                torch.get_num_threads(),
-            )  # fmt: skip
-    return dq.to(q_features.dtype), dwq.T.contiguous(), dg.to(g_features.dtype), dwg.T.contiguous()
-
-
-class _Side(NamedTuple):
-    """Queries or gallery items, restricted to P parts: features (P,n,D), squared norms (P,n), weights (P,n)
-    and the packed features of each part.
-    """
-
-    features: Tensor
-    squares: Tensor
-    weights: Tensor
-    panels: Tensor
-
-    def of(self, parts: slice) -> "_Side":
-        return _Side(*(each[parts] for each in self))
-
-    def description(self) -> PartSide:
-        part_stride, row_stride, _ = self.features.stride()
-        squares, weights = address(self.squares), address(self.weights)
-        return PartSide(
-            address(self.features), row_stride, part_stride, squares, weights, self.squares.stride(0),
-            address(self.panels),
+    grad, distances = contiguous_rows(args.grad), args.distances
+    query, gallery = _features(args.q_features, args.q_weights), _features(args.g_features, args.g_weights)
+    dquery, dgallery = (
+        (memory.empty(features.shape, features.dtype), weights.new_empty(weights.shape))
+        for features, weights in (query, gallery)
+    )
+    for rows, columns, parts in _blocks(len(grad), *gallery[0].shape[:2], whole=distances is not None):
+        upstream = grad[rows, columns]
+        own, other = _at(query, rows, parts), _at(gallery, columns, parts)
+        sizes = _sizes(own, other)
+        scratch = memory.empty((_native.part_distance_scratch(sizes),), grad.dtype)
+        _native.part_distance_backward(
+            sizes, _side(*own), _side(*other), address(upstream), upstream.stride(0), address(distances),
+            _gradient(*_at(dquery, rows, parts), columns.start > 0),
+            _gradient(*_at(dgallery, columns, parts), rows.start > 0),
+            *dquery[0].stride()[:2], dquery[1].stride(0), address(scratch), torch.get_num_threads(),
         )  # fmt: skip
+    (dq, dwq), (dg, dwg) = dquery, dgallery
+    return dq.to(args.q_features.dtype), dwq, dg.to(args.g_features.dtype), dwg
 
 
-class _Tile(NamedTuple):
-    """The pairs `rows` x `columns`."""
-
-    rows: slice
-    columns: slice
-    query: _Side
-    gallery: _Side
-
-    def of(self, parts: slice) -> "_Tile":
-        return _Tile(self.rows, self.columns, self.query.of(parts), self.gallery.of(parts))
-
-    def description(self) -> tuple[PartSizes, PartSide, PartSide]:
-        parts, rows, dim = self.query.features.shape
-        columns = self.gallery.features.shape[1]
-        sizes = PartSizes(DTYPE_CODES[self.query.weights.dtype], parts, rows, columns, dim)
-        return sizes, self.query.description(), self.gallery.description()
+_Side = tuple[Tensor, Tensor]
 
 
-def _tiles(q_features: Tensor, q_weights: Tensor, g_features: Tensor, g_weights: Tensor) -> Iterator[_Tile]:
-    queries = [(rows, _side(q_features[rows], q_weights[rows])) for rows in _slices(len(q_features), _ROWS)]
-    for columns in _slices(len(g_features), _COLUMNS):
-        gallery = _side(g_features[columns], g_weights[columns])
-        for rows, query in queries:
-            yield _Tile(rows, columns, query, gallery)
-
-
-def _side(features: Tensor, weights: Tensor) -> _Side:
-    """A side in the dtype of the weights, with contiguous rows."""
+def _features(features: Tensor, weights: Tensor) -> _Side:
+    """Features (n,R,D) in the dtype of the weights (n,R), both with contiguous rows."""
     features = features.to(weights.dtype)
-    if features.stride(2) != 1:
-        features = features.contiguous()
-    n, parts, dim = features.shape
-    packed = memory.empty((parts, product.packed_size(n, dim, features.dtype)), features.dtype)
-    squares = features.new_empty((parts, n))
-    for part in range(parts):
-        product.pack(features[:, part], out=packed[part], square=squares[part])
-    return _Side(features.transpose(0, 1), squares, weights.T.contiguous(), packed)
+    return features if features.stride(2) == 1 else features.contiguous(), contiguous_rows(weights)
+
+
+def _sizes(query: _Side, gallery: _Side) -> PartSizes:
+    rows, parts, dim = query[0].shape
+    return PartSizes(DTYPE_CODES[query[0].dtype], parts, rows, len(gallery[0]), dim)
+
+
+def _at(side: _Side, rows: slice, parts: slice) -> _Side:
+    features, weights = side
+    return features[rows, parts], weights[rows, parts]
+
+
+def _side(features: Tensor, weights: Tensor) -> PartSide:
+    row_stride, part_stride, _ = features.stride()
+    return PartSide(address(features), row_stride, part_stride, address(weights), weights.stride(0))
+
+
+def _gradient(features: Tensor, weights: Tensor, add: bool) -> PartGradient:
+    return PartGradient(address(features), address(weights), add)
+
+
+def _blocks(queries: int, items: int, parts: int, *, whole: bool) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows, columns and parts to process at a time; all of them if `whole`."""
+    if whole:
+        yield slice(0, queries), slice(0, items), slice(0, parts)
+        return
+    for rows in _slices(queries, _ROWS):
+        for columns in _slices(items, _COLUMNS):
+            pairs = (rows.stop - rows.start) * (columns.stop - columns.start)
+            for some in _slices(parts, max(1, _ROWS * _COLUMNS // pairs)):
+                yield rows, columns, some
 
 
 def _slices(length: int, step: int) -> list[slice]:

@@ -15,22 +15,22 @@ from vreid_ext.backends.triton.launch import launch, on_device
 _SLOPES = 2**22
 
 
-def part_distance(args: signatures.PartDistance) -> Tensor:
+def part_distance(args: signatures.PartDistance) -> tuple[Tensor, Tensor]:
     queries, items = len(args.q_features), len(args.g_features)
     tile = chosen("part_metric", queries * items, args.q_features.device)
     q_features, g_features = _padded(args.q_features, tile.BLOCK_K), _padded(args.g_features, tile.BLOCK_K)
-    distance = args.results()
+    distance, unused = args.results()
     with on_device(distance):
         launch(
             kernels.part_distance, (ceil(queries / tile.BLOCK_N) * ceil(items / tile.BLOCK_M),),
             *_side(q_features, args.q_weights), *_side(g_features, args.g_weights), distance,
             *_sizes(q_features, g_features), GROUP=PRODUCT_GROUP, **tile._asdict(),
         )  # fmt: skip
-    return distance
+    return distance, unused
 
 
 def part_distance_backward(args: signatures.PartDistanceBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad, q_features, q_weights, g_features, g_weights = args
+    grad, q_features, q_weights, g_features, g_weights, _ = args
     queries, items, parts = len(q_features), len(g_features), q_features.shape[1]
     dq, dg = q_features.new_empty(q_features.shape), g_features.new_empty(g_features.shape)
     dwq, dwg = q_weights.new_empty(q_weights.shape), g_weights.new_empty(g_weights.shape)
