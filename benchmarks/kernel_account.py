@@ -214,9 +214,7 @@ def main_loop(code: Code, passes: int = 1) -> tuple[Counts, Counts]:
             return 0, 0, 0
         return counts.tensor, counts.global_bytes, loop[0] - loop[1]
 
-    inner = [
-        loop for loop in found if multiplies or not any(_inside(other, loop) for other in found)
-    ]
+    inner = [loop for loop in found if multiplies or not any(_inside(other, loop) for other in found)]
     if not inner:
         return Counts(), _counted(code, (0, len(code) - 1), [], 1)
     # Of loops with equal counts the shortest; loops around the main loop have the same tensor instructions.
@@ -336,9 +334,22 @@ def main() -> int:
     commit = ["git", "-C", str(CSRC), "rev-parse", "--short", "HEAD"]
     made = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
     steps = [step for step in content["steps"] if step["name"] != options.step]
-    nvcc = Counter(re.findall(r"release (\S+),", subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout))
+    nvcc = Counter(
+        re.findall(
+            r"release (\S+),",
+            subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout,
+        )
+    )
     rows = [{name: value for name, value in row.items() if name != "symbol"} for row in found]
-    steps.append({"name": options.step, "commit": made, "date": str(date.today()), "nvcc": next(iter(nvcc)), "rows": rows})
+    steps.append(
+        {
+            "name": options.step,
+            "commit": made,
+            "date": str(date.today()),
+            "nvcc": next(iter(nvcc)),
+            "rows": rows,
+        }
+    )
     RESULTS.write_text(json.dumps({"steps": steps}, indent=1) + "\n")
     return 0
 
