@@ -63,8 +63,8 @@ def _lanes(floats: int) -> dict[str, int]:
     return {"float": floats, "integer": 64, "conversion": 16, "special": 16, "shuffle": 32, "issue": 128}
 
 
-# L2 of both: 5,120 bytes per cycle for the chip (A100 whitepaper; NVIDIA states none for the H100). mma.sync on
-# Hopper: 62 % of the peak, the rest needs wgmma (arXiv:2402.13499).
+# Assumptions: the L2 cache gives 5,120 bytes per cycle (A100 whitepaper; NVIDIA states none for the H100), and
+# mma.sync reaches 62 % of Hopper's peak (arXiv:2402.13499); the rest needs wgmma.
 MACHINES = {
     "sm_80": Machine("A100", 1.41, 108, 1024, 1.0, _lanes(64), 2039 / 108 / 1.41, 5120 / 108, shared=164),
     "sm_90": Machine("H100", 1.83, 132, 2048, 0.62, _lanes(128), 3350 / 132 / 1.83, 5120 / 132, shared=228),
@@ -246,7 +246,7 @@ def _counted(code: Code, loop: tuple[int, int], found: list[tuple[int, int]], pa
 
 def products(kernel: str) -> int:
     """Matrix products that a kernel computes for one."""
-    return 1 if re.search(r"<(__nv_bfloat16|__half)\b", kernel) else 3
+    return 1 if re.search(r"\b(__nv_bfloat16|__half)\b", kernel) else 3
 
 
 def account(row: Resources, code: Code, passes: int = 1) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def compile_source(
         shared = re.search(r"(\d+) bytes smem", rest)
         rows.append(
             Resources(
-                source.name, arch, symbol, _short(name), int(registers), int(shared[1]) if shared else 0, int(stack),
-                int(stores) + int(loads),
+                source.name, arch, symbol, _short(name), int(registers), int(shared[1]) if shared else 0,
+                int(stack), int(stores) + int(loads),
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: row.kernel)

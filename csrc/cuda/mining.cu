@@ -12,8 +12,13 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int64_t kThreadBlocks = 132;  // the minimum: one for each multiprocessor of an H100
-constexpr int64_t kGroup = 8;           // rows of tiles that run together, so that their rows stay in the L2 cache
+// The minimum: one for each multiprocessor of an H100. The tests on the host reach every size with few rows.
+#ifdef VREID_SIMT
+constexpr int64_t kThreadBlocks = 3;
+#else
+constexpr int64_t kThreadBlocks = 132;
+#endif
+constexpr int64_t kGroup = 8;  // rows of tiles that run together, so that what they read stays in the L2 cache
 
 // The largest score so far and the first index that has it.
 struct Best {
@@ -64,41 +69,48 @@ struct Hardest {
     }
 };
 
-// Thread block (tile): the tiles in groups of kGroup rows.
-template <class T, int MT, int NT>
+// Thread block (tile): the tiles in groups of kGroup rows. If the anchors are the candidates (ONE_SET), only
+// the pairs i < j are computed, in tiles on and above the diagonal, and each is offered to both of its rows.
+template <bool ONE_SET, class T, int SIZE>
 __global__ void __launch_bounds__(kThreads, 1) mine_tiles(Mine op) {
-    using Tile = Product<T, MT, NT>;
+    using Tile = Product<T, SIZE, SIZE>;
     __shared__ typename Tile::Shared shared;
     const int64_t N = op.anchors.rows.rows, M = op.candidates.rows.rows;
     const int64_t height = ceil_div(N, Tile::kRows), group = kGroup * ceil_div(M, Tile::kColumns);
     const int64_t above = blockIdx.x / group * kGroup, within = blockIdx.x % group;
     const int64_t lines = min(kGroup, height - above);
     const int64_t top = (above + within % lines) * Tile::kRows, left = within / lines * Tile::kColumns;
+    if (ONE_SET && left < top) return;
     Tile product;
     product.compute(op.anchors.rows, top, op.candidates.rows, left, shared);
-    Hardest of_row[MT][2];
+    Hardest of_row[SIZE][2];
 #pragma unroll
-    for (int n = 0; n < NT; ++n) {
+    for (int n = 0; n < SIZE; ++n) {
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
             const int j = int(left) + Tile::column(n, side);
-            if (j >= int(M)) continue;
-            const float factor = op.candidates.factor[j], square = op.candidates.square[j];
-            const int64_t label = op.candidates.labels[j];
+            Hardest of_column;
+            if (j < int(M)) {
+                const float factor = op.candidates.factor[j], square = op.candidates.square[j];
+                const int64_t label = op.candidates.labels[j];
 #pragma unroll
-            for (int m = 0; m < MT; ++m) {
+                for (int m = 0; m < SIZE; ++m) {
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int i = int(top) + Tile::row(m, 2 * half);
-                    if (i >= int(N) || (op.one_set && i == j)) continue;
-                    const float dot = product.sum[m][n][2 * half + side] * op.anchors.factor[i] * factor;
-                    of_row[m][half].take(op.anchors.labels[i] == label, 2 * dot - square, j);
+                    for (int half = 0; half < 2; ++half) {
+                        const int i = int(top) + Tile::row(m, 2 * half);
+                        if (i >= int(N) || (ONE_SET && i >= j)) continue;
+                        const float dot = product.sum[m][n][2 * half + side] * op.anchors.factor[i] * factor;
+                        const bool same_label = op.anchors.labels[i] == label;
+                        of_row[m][half].take(same_label, 2 * dot - square, j);
+                        if (ONE_SET) of_column.take(same_label, 2 * dot - op.anchors.square[i], i);
+                    }
                 }
             }
+            if (ONE_SET) of_column.offer(op.key, N, j, 4, kWarp);
         }
     }
 #pragma unroll
-    for (int m = 0; m < MT; ++m)
+    for (int m = 0; m < SIZE; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
             of_row[m][half].offer(op.key, N, top + Tile::row(m, 2 * half), 1, 4);
@@ -111,25 +123,26 @@ __global__ void __launch_bounds__(kThreads) decode(Mine op) {
     op.index[place] = key == INT64_MIN ? -1 : int64_t(~uint32_t(key));
 }
 
-template <class T, int MT, int NT>
-cudaError_t mine(const Mine& op, Product<T, MT, NT>, cudaStream_t stream) {
-    using Tile = Product<T, MT, NT>;
+template <int SIZE, class T>
+cudaError_t mine(const Mine& op, T, cudaStream_t stream) {
+    using Tile = Product<T, SIZE, SIZE>;
+    static_assert(Tile::kRows == Tile::kColumns, "the tiles of one set need a diagonal");
     const int64_t blocks =
         ceil_div(op.anchors.rows.rows, Tile::kRows) * ceil_div(op.candidates.rows.rows, Tile::kColumns);
-    return launch(mine_tiles<T, MT, NT>, blocks, stream, op);
+    return launch(op.one_set ? mine_tiles<true, T, SIZE> : mine_tiles<false, T, SIZE>, blocks, stream, op);
 }
 
 // Large tiles read less memory, small ones use more multiprocessors.
 template <class T>
-cudaError_t mine(const Mine& op, T, cudaStream_t stream) {
+cudaError_t mine(const Mine& op, T element, cudaStream_t stream) {
     const auto enough = [&](int64_t size) {
         const int64_t tiles =
             ceil_div(op.anchors.rows.rows, size) * ceil_div(op.candidates.rows.rows, size);
         return (op.one_set ? tiles / 2 : tiles) >= kThreadBlocks;
     };
-    if (enough(128)) return mine(op, Product<T, 4, 4>(), stream);
-    if (enough(64)) return mine(op, Product<T, 2, 2>(), stream);
-    return mine(op, Product<T, 1, 1>(), stream);
+    if (enough(128)) return mine<4>(op, element, stream);
+    if (enough(64)) return mine<2>(op, element, stream);
+    return mine<1>(op, element, stream);
 }
 
 }  // namespace

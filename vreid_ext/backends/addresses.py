@@ -81,8 +81,9 @@ class PartMetric(NamedTuple):
 
 
 class PartRows(NamedTuple):
-    """One side of it: rows for the products (`stride` and `width` in bytes) and their factors, features, squared
-    norms and weights (n,R).
+    """One side of it: rows for the products and their factors; features, squared norms and weights (n,R).
+
+    `stride` and `width` count bytes.
     """
 
     data: int

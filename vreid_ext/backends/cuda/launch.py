@@ -48,9 +48,7 @@ def split_rows(x: Tensor, mean: Tensor | None = None, scale: Tensor | None = Non
 
 
 def halves(x: Tensor) -> Tensor:
-    """Rows of bfloat16 or float16, 16-byte aligned and with a stride of a multiple of 16 bytes; zero-padded to a
-    width of one.
-    """
+    """Rows of bfloat16 or float16 with an address, a stride and a width of multiples of 16 bytes."""
     if x.shape[1] % 8:
         return F.pad(x, (0, -x.shape[1] % 8))
     if x.stride(1) == 1 and x.stride(0) % 8 == 0 and x.stride(0) >= x.shape[1] and x.data_ptr() % 16 == 0:

@@ -88,7 +88,7 @@ def identity_hard(args: signatures.IdentityHard) -> Tensor:
 
 
 def _in_pairs(x: Tensor, metric: str) -> bool:
-    """Whether rows are split into pairs. Rows of halves are multiplied as they are if nothing is subtracted."""
+    """Whether rows are split into pairs; halves are multiplied as they are if nothing is subtracted."""
     return x.dtype == torch.float32 or metric != "cosine"
 
 
