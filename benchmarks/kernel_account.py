@@ -4,8 +4,8 @@
 
 Compiles each source with nvcc and disassembles it with nvdisasm; no GPU is needed. The main loop is the
 innermost loop with most tensor instructions or, without any, with most bytes from global memory. Without
---step the accounts are printed. With it they are written to benchmarks/results/kernels.json in place of those
-of that step; `python benchmarks/tables.py` then writes the tables of docs/gpu.md.
+--step the accounts are printed. With it they replace those of that step in
+benchmarks/results/kernels/account.json; `python benchmarks/tables.py` then writes the table of docs/gpu.md.
 
 The model: a pass of the loop by all warps of a thread block takes as long as the busiest unit of its
 multiprocessor. Latencies, bank conflicts, branches that are not taken and everything outside the loop are
@@ -29,7 +29,7 @@ from typing import Any
 
 from kernel_resources import CSRC, Resources, compile_source
 
-RESULTS = Path(__file__).parent / "results" / "kernels.json"
+RESULTS = Path(__file__).parent / "results" / "kernels" / "account.json"
 WARPS, LANES = 8, 32  # warps of a thread block of every kernel
 
 
@@ -63,8 +63,8 @@ def _lanes(floats: int) -> dict[str, int]:
     return {"float": floats, "integer": 64, "conversion": 16, "special": 16, "shuffle": 32, "issue": 128}
 
 
-# Assumptions: the L2 cache gives 5,120 bytes per cycle (A100 whitepaper; NVIDIA states none for the H100), and
-# mma.sync reaches 62 % of Hopper's peak (arXiv:2402.13499); the rest needs wgmma.
+# Assumptions: the L2 cache gives 5,120 bytes per cycle (A100 whitepaper; NVIDIA states no figure for the
+# H100), and mma.sync reaches 62 % of Hopper's peak (arXiv:2402.13499); the rest needs wgmma.
 MACHINES = {
     "sm_80": Machine("A100", 1.41, 108, 1024, 1.0, _lanes(64), 2039 / 108 / 1.41, 5120 / 108, shared=164),
     "sm_90": Machine("H100", 1.83, 132, 2048, 0.62, _lanes(128), 3350 / 132 / 1.83, 5120 / 132, shared=228),
@@ -105,6 +105,9 @@ def read(disassembly: str) -> dict[str, Code]:
         elif label := _LABEL.match(line):
             code.append(label[1])
         elif found := _INSTRUCTION.search(line):
+            if "@!PT" in line:  # never executed; ptxas places three such LDS before each cp.async
+                code.append(Instruction("NOP", None))
+                continue
             target = re.search(r"`\((\.L_\w+)\)", found[2]) if found[1].startswith("BRA") else None
             code.append(Instruction(found[1], target[1] if target else None))
     return kernels
