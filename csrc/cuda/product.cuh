@@ -91,7 +91,8 @@ struct Product {
     static constexpr int kRows = 2 * 16 * MT, kColumns = 4 * 8 * NT;
     static constexpr int kChunks = (kRows + kColumns) * kSliceBytes / kChunkBytes / kThreads;  // of a thread
     // As many slices as fit into the shared memory of a kernel that does not ask for more, up to eight.
-    static constexpr int kFitting = 48 * 1024 / kSliceBytes / (kRows + kColumns), kStages = kFitting < 8 ? kFitting : 8;
+    static constexpr int kFitting = 48 * 1024 / kSliceBytes / (kRows + kColumns),
+                         kStages = kFitting < 8 ? kFitting : 8;
     // For a warp, the 16-byte chunks of eight rows are in different banks: see `swizzled`.
     struct alignas(128) Shared {
         char slice[kStages][(kRows + kColumns) * kSliceBytes];
@@ -132,8 +133,7 @@ struct Product {
         const auto fetch = [&](int stage) {
             if (arriving < slices) {
                 // Rows of halves may end within a slice.
-                const bool inside =
-                    arriving * kSliceBytes + chunk() * kChunkBytes < int(a.width);
+                const bool inside = arriving * kSliceBytes + chunk() * kChunkBytes < int(a.width);
 #pragma unroll
                 for (int u = 0; u < kChunks; ++u) {
                     copy_chunk(shared.slice[stage] + swizzled(line_of(u), chunk()), source[u],
