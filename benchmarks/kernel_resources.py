@@ -21,6 +21,7 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 class Resources(NamedTuple):
     source: str
     arch: str
+    symbol: str
     kernel: str
     registers: int
     shared: int
@@ -28,8 +29,10 @@ class Resources(NamedTuple):
     spills: int
 
 
-def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resources]:
-    """The kernels of one source for one architecture.
+def compile_source(
+    source: Path, arch: str, nvcc: str = "nvcc", output: Path | None = None
+) -> list[Resources]:
+    """The kernels of one source for one architecture. The machine code is written to `output`.
 
     Raises:
         RuntimeError: nvcc failed; the error contains its output.
@@ -37,7 +40,7 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
     with tempfile.TemporaryDirectory() as folder:
         command = [
             nvcc, "-std=c++17", "-O3", f"-arch={arch}", "-cubin", "-Xptxas=-v", f"-I{CSRC}",
-            "-o", str(Path(folder, "kernels.cubin")), str(source),
+            "-o", str(output or Path(folder, "kernels.cubin")), str(source),
         ]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
@@ -52,12 +55,12 @@ def compile_source(source: Path, arch: str, nvcc: str = "nvcc") -> list[Resource
         ["c++filt"], input="\n".join(row[0] for row in report), capture_output=True, text=True, check=True
     ).stdout.splitlines()
     rows = []
-    for name, (_, stack, stores, loads, registers, rest) in zip(names, report, strict=True):
+    for name, (symbol, stack, stores, loads, registers, rest) in zip(names, report, strict=True):
         shared = re.search(r"(\d+) bytes smem", rest)
         rows.append(
             Resources(
-                source.name, arch, _short(name), int(registers), int(shared[1]) if shared else 0, int(stack),
-                int(stores) + int(loads),
+                source.name, arch, symbol, _short(name), int(registers), int(shared[1]) if shared else 0,
+                int(stack), int(stores) + int(loads),
             )
         )  # fmt: skip
     return sorted(rows, key=lambda row: row.kernel)

@@ -9,6 +9,7 @@ The name of a file with times contains the benchmark: FAMILY.json or FAMILY_ANYT
 files of several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its
 run (for equal dates, by file name).
 
+The table `products` shows benchmarks/results/kernels/account.json of benchmarks/kernel_account.py.
 The table `deployment` shows benchmarks/results/deployment/cpu.json of benchmarks/deployment.py.
 The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
 `adaptation gain` and `adaptation rounds` show adaptation.json of benchmarks/adaptation.py.
@@ -276,6 +277,7 @@ def best_and_worst(shown: dict[str, list[Run]]) -> list[str]:
 # Tables of benchmarks/gallery.py and their files.
 ENGINES = {"engines": "engines", "engine of 10^6": "million"}
 DEPLOYMENT = "deployment"  # the table of benchmarks/deployment.py
+PRODUCTS = "products"  # the table of benchmarks/kernel_account.py
 
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
@@ -438,6 +440,43 @@ def deployment(link: Callable[[Path], str]) -> list[str]:
     ]
 
 
+def products(link: Callable[[Path], str]) -> list[str]:
+    """Accounts of the kernels that multiply matrices, predicted by benchmarks/kernel_account.py."""
+    file = RESULTS / "kernels" / "account.json"
+    lines = []
+    for step in json.loads(file.read_text(encoding="utf-8"))["steps"]:
+        for row in step["rows"]:
+            loop, cycles = row["loop"], row["cycles"]
+            if not loop["tensor"] or "__half" in row["kernel"]:  # as with __nv_bfloat16
+                continue
+            moved = [f"{loop[name]:.0f}" for name in ("shared_loads", "shared_bytes", "global_bytes")]
+            counts = [f"{loop[name]:.0f}" for name in ("tensor", "integers", "floats")]
+            units = [f"{cycles[unit]:.0f}" for unit in ("tensor", "integer", "shared", "L2", "issue")]
+            prediction = [row["bound"], f"{row['share']:.0%}", f"{row['teraflops']:.0f}"]
+            resources = [f"{row['registers']}", f"{row['shared'] / 1024:.0f} KB", f"{row['blocks']}"]
+            cells = [
+                step["name"],
+                row["gpu"],
+                f"`{row['kernel']}`",
+                *counts,
+                *moved,
+                f"{loop['barriers']:.0f}",
+            ]
+            lines.append([*cells, *resources, *units, *prediction])
+    heading = ["step", "GPU", "kernel", "tensor", "integer", "float", "shared loads", "shared bytes"]
+    heading += [
+        "global bytes",
+        "barriers",
+        "registers",
+        "shared memory",
+        "blocks",
+        "cycles: tensor",
+        "integer",
+    ]
+    heading += ["shared", "L2", "issue", "bound", "share of the float16 peak, at most", "TFLOP/s, at most"]
+    return [f"`python benchmarks/kernel_account.py` ([rows]({link(file)})):", "", *markdown(heading, lines)]
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -459,6 +498,8 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return plan(shown)
         if name == DEPLOYMENT:
             return deployment(link)
+        if name == PRODUCTS:
+            return products(link)
         if name in ENGINES:
             return engines(ENGINES[name], link)
         if name.startswith("accuracy "):
@@ -466,7 +507,7 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
         if name.startswith("adaptation "):
             return adaptation(name.split()[1], link)
         if name not in TABLES:
-            known = [*TABLES, "summary", "best and worst", "plan", DEPLOYMENT, *ENGINES]
+            known = [*TABLES, "summary", "best and worst", "plan", DEPLOYMENT, PRODUCTS, *ENGINES]
             raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")
         lines = []
         for run in shown[name]:

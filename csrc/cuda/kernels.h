@@ -56,26 +56,56 @@ cudaError_t triplet(const Triplet& op, cudaStream_t stream);
 cudaError_t identity_hard(const IdentityHard& op, const float* scale, const int64_t* begin,
                           const int64_t* end, cudaStream_t stream);
 
-// Hardest pairs of prepared rows: float, `D` a multiple of 4, 16-byte aligned. squares: the squared norms of
-// the candidates, or zeros for unit rows.
+// Rows for a product on tensor cores (product.cuh): pairs of float16 numbers from `split_rows`, or rows of
+// bfloat16 or float16. 16-byte aligned; `stride` and `width` count bytes, multiples of 16.
+struct Operand {
+    const void* data;
+    int64_t rows, stride, width;
+};
+
+// pairs (N, 64 ceil(D / 16) bytes): the rows of x times `scale` minus `mean`, each times a power of two; null
+// to compute squares only. factor (N): the inverse of these powers. square (N): squared norms, or zeros with
+// `scale`. mean (D) and scale (N) may be null.
+struct SplitRows {
+    Rows x;
+    const float *mean, *scale;
+    void* pairs;
+    float *factor, *square;
+};
+cudaError_t split_rows(const SplitRows& op, cudaStream_t stream);
+
+// One side of `Mine`. A product of rows is multiplied by the factors of both, and is then that of the rows
+// whose squared norms are `square`, or zeros for unit rows.
+struct MineSide {
+    Operand rows;
+    const float *factor, *square;
+    const int64_t* labels;
+};
+
+// Hardest pairs of anchors and candidates.
 struct Mine {
-    int64_t N, M, D;  // anchors, candidates, dimensions
-    const float *rows, *candidates, *squares;
-    const int64_t *labels, *candidate_labels;
-    bool one_set;  // the candidates are the rows, and an anchor is not its own positive
-    int64_t splits;
-    float* score;    // (splits,2,N) scratch
-    int64_t* found;  // (splits,2,N) scratch
+    DType dtype;  // f32: pairs
+    MineSide anchors, candidates;
+    bool one_set;    // the candidates are the anchors, and an anchor is not its own positive
+    int64_t* key;    // (2,N): scratch, INT64_MIN
     int64_t* index;  // (2,N)
 };
-int64_t mine_splits(int64_t N, int64_t M);
 cudaError_t batch_hard(const Mine& op, cudaStream_t stream);
 
-// Features (Q,R,D) and (G,R,D): float, D a multiple of 4, 16-byte aligned. Squared norms and weights (Q,R),
-// (G,R).
+// One side of the part metric, rows (N,R,...): operands of all parts (N R rows), factors of pairs (N,R) or
+// null, and features (N,R,D), squared norms and weights (N,R).
+struct PartRows {
+    Operand rows;
+    const float* factor;
+    const void* features;
+    const float *square, *weight;
+};
+
+// dtype: of the features; the operands of f32 are pairs.
 struct PartMetric {
+    DType dtype;
     int64_t Q, G, R, D;
-    const float *query, *gallery, *query_square, *gallery_square, *query_weight, *gallery_weight;
+    PartRows query, gallery;
 };
 cudaError_t part_distance(const PartMetric& op, float* distance, cudaStream_t stream);
 // For part r: slope = grad w_q w_g / distance (0 if the distance is 0), length = grad distance; all (Q,G).

@@ -1,6 +1,10 @@
 // Farthest positive and nearest negative of every anchor, from tiles of the matrix product that are not
 // stored. The score of a pair is 2 x.y - |y|^2: minus its squared distance plus |x|^2, which is constant for
 // an anchor.
+//
+// Tiles finish in any order. Their results are combined by an atomic maximum of one integer per anchor and
+// kind, the score in the upper half and the inverted index in the lower one: the maximum does not depend on
+// the order, and the smallest index wins among equal scores.
 #include "cuda/kernels.h"
 #include "cuda/product.cuh"
 
@@ -8,126 +12,148 @@ namespace vreid {
 namespace cuda {
 namespace {
 
-constexpr int64_t kThreadBlocks = 264;  // the minimum: two for each multiprocessor of an H100
+// The minimum: one for each multiprocessor of an H100. The tests on the host reach every size with few rows.
+#ifdef VREID_SIMT
+constexpr int64_t kThreadBlocks = 3;
+#else
+constexpr int64_t kThreadBlocks = 132;
+#endif
+constexpr int64_t kGroup = 8;  // rows of tiles that run together, so that what they read stays in the L2 cache
 
-// The largest score so far; the first index among equal ones. NaN is never replaced.
+// The largest score so far and the first index that has it.
 struct Best {
-    float score = 0;
+    float score = NAN;  // until there is one
     int index = -1;
 
+    // Indices ascend. NaN must surface, so it is the largest score.
     __device__ void take(float other, int from) {
-        if (from < 0) return;
-        const bool larger = index < 0 || (!(other <= score) && score == score);
-        if (!larger && !(other == score && from < index)) return;
+        other = other == other ? other : INFINITY;
+        if (other <= score) return;
         score = other;
         index = from;
     }
+
+    // An integer that is larger for the better of two.
+    __device__ int64_t key() const {
+        if (index < 0) return INT64_MIN;
+        const int bits = __float_as_int(score + 0.f);  // -0 becomes 0
+        const int ordered = bits ^ (bits >> 31 & 0x7fffffff);
+        return int64_t(uint64_t(uint32_t(ordered)) << 32 | uint32_t(~index));
+    }
 };
 
-// Thread block (rows, split): the best pairs with one piece of the candidates.
-template <int MT, int NT>
+// Both kinds of one anchor.
+struct Hardest {
+    Best positive, negative;
+
+    __device__ void take(bool same_label, float score, int from) {
+        if (same_label)
+            positive.take(-score, from);
+        else
+            negative.take(score, from);
+    }
+
+    // Offers the best of the lanes whose numbers differ in the bits from `first` up to `last` to the anchor;
+    // all lanes call it.
+    __device__ void offer(int64_t* key, int64_t anchors, int64_t anchor, int first, int last) const {
+        int64_t best[2] = {positive.key(), negative.key()};
+#pragma unroll
+        for (int kind = 0; kind < 2; ++kind) {
+            for (int other = first; other < last; other *= 2)
+                best[kind] = max(best[kind], __shfl_xor_sync(0xffffffff, best[kind], other));
+            const bool chosen = (threadIdx.x % kWarp & (last - first)) == 0;
+            if (chosen && anchor < anchors && best[kind] != INT64_MIN)
+                atomicMax(reinterpret_cast<long long*>(key + kind * anchors + anchor),
+                          static_cast<long long>(best[kind]));
+        }
+    }
+};
+
+// Thread block (tile): the tiles in groups of kGroup rows. If the anchors are the candidates (ONE_SET), only
+// the pairs i < j are computed, in tiles on and above the diagonal, and each is offered to both of its rows.
+template <bool ONE_SET, class T, int SIZE>
 __global__ void __launch_bounds__(kThreads, 1) mine_tiles(Mine op) {
-    using Tile = Product<MT, NT>;
+    using Tile = Product<T, SIZE, SIZE>;
     __shared__ typename Tile::Shared shared;
-    __shared__ float scores[4][Tile::kRows];
-    __shared__ int indices[4][Tile::kRows];
-    const int64_t split = blockIdx.x % op.splits, top = blockIdx.x / op.splits * Tile::kRows;
-    const int64_t tiles = ceil_div(op.M, Tile::kColumns), share = ceil_div(tiles, op.splits);
-    const int64_t first = split * share, last = min(tiles, first + share);
-    const Matrix rows{op.rows, op.N, op.D}, candidates{op.candidates, op.M, op.D};
-    Best positive[MT][2], negative[MT][2];
+    const int64_t N = op.anchors.rows.rows, M = op.candidates.rows.rows;
+    const int64_t height = ceil_div(N, Tile::kRows), group = kGroup * ceil_div(M, Tile::kColumns);
+    const int64_t above = blockIdx.x / group * kGroup, within = blockIdx.x % group;
+    const int64_t lines = min(kGroup, height - above);
+    const int64_t top = (above + within % lines) * Tile::kRows, left = within / lines * Tile::kColumns;
+    if (ONE_SET && left < top) return;
     Tile product;
-    for (int64_t tile = first; tile < last; ++tile) {
-        const int64_t left = tile * Tile::kColumns;
-        product.compute(rows, top, candidates, left, op.D, shared);
+    product.compute(op.anchors.rows, top, op.candidates.rows, left, shared);
+    Hardest of_row[SIZE][2];
 #pragma unroll
-        for (int n = 0; n < NT; ++n) {
+    for (int n = 0; n < SIZE; ++n) {
 #pragma unroll
-            for (int side = 0; side < 2; ++side) {
-                const int j = int(left) + Tile::column(n, side);
-                if (j >= int(op.M)) continue;
-                const float square = op.squares[j];
-                const int64_t label = op.candidate_labels[j];
+        for (int side = 0; side < 2; ++side) {
+            const int j = int(left) + Tile::column(n, side);
+            Hardest of_column;
+            if (j < int(M)) {
+                const float factor = op.candidates.factor[j], square = op.candidates.square[j];
+                const int64_t label = op.candidates.labels[j];
 #pragma unroll
-                for (int m = 0; m < MT; ++m) {
+                for (int m = 0; m < SIZE; ++m) {
 #pragma unroll
                     for (int half = 0; half < 2; ++half) {
                         const int i = int(top) + Tile::row(m, 2 * half);
-                        if (i >= int(op.N)) continue;
-                        const float score = 2 * product.sum[m][n][2 * half + side] - square;
-                        if (op.labels[i] != label)
-                            negative[m][half].take(score, j);
-                        else if (!op.one_set || i != j)
-                            positive[m][half].take(-score, j);
+                        if (i >= int(N) || (ONE_SET && i >= j)) continue;
+                        const float dot = product.sum[m][n][2 * half + side] * op.anchors.factor[i] * factor;
+                        const bool same_label = op.anchors.labels[i] == label;
+                        of_row[m][half].take(same_label, 2 * dot - square, j);
+                        if (ONE_SET) of_column.take(same_label, 2 * dot - op.anchors.square[i], i);
                     }
                 }
             }
+            if (ONE_SET) of_column.offer(op.key, N, j, 4, kWarp);
         }
     }
-    // Reduce over the four lanes and the four warps of a row.
-    for (int kind = 0; kind < 2; ++kind) {
 #pragma unroll
-        for (int m = 0; m < MT; ++m) {
+    for (int m = 0; m < SIZE; ++m)
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                Best best = kind == 0 ? positive[m][half] : negative[m][half];
-                for (int other = 1; other < 4; other *= 2) {
-                    const float score = __shfl_xor_sync(0xffffffff, best.score, other);
-                    best.take(score, __shfl_xor_sync(0xffffffff, best.index, other));
-                }
-                if (threadIdx.x % 4 != 0) continue;
-                scores[threadIdx.x / kWarp % 4][Tile::row(m, 2 * half)] = best.score;
-                indices[threadIdx.x / kWarp % 4][Tile::row(m, 2 * half)] = best.index;
-            }
-        }
-        __syncthreads();
-        for (int line = threadIdx.x; line < Tile::kRows && top + line < op.N; line += kThreads) {
-            Best best;
-            for (int warp = 0; warp < 4; ++warp) best.take(scores[warp][line], indices[warp][line]);
-            const int64_t place = (split * 2 + kind) * op.N + top + line;
-            op.score[place] = best.score;
-            op.found[place] = best.index;
-        }
-        __syncthreads();
-    }
+        for (int half = 0; half < 2; ++half)
+            of_row[m][half].offer(op.key, N, top + Tile::row(m, 2 * half), 1, 4);
 }
 
-__global__ void __launch_bounds__(kThreads) best_of_splits(Mine op) {
+__global__ void __launch_bounds__(kThreads) decode(Mine op) {
     const int64_t place = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    if (place >= 2 * op.N) return;
-    Best best;
-    for (int64_t split = 0; split < op.splits; ++split)
-        best.take(op.score[split * 2 * op.N + place], int(op.found[split * 2 * op.N + place]));
-    op.index[place] = best.index;
+    if (place >= 2 * op.anchors.rows.rows) return;
+    const int64_t key = op.key[place];
+    op.index[place] = key == INT64_MIN ? -1 : int64_t(~uint32_t(key));
+}
+
+template <int SIZE, class T>
+cudaError_t mine(const Mine& op, T, cudaStream_t stream) {
+    using Tile = Product<T, SIZE, SIZE>;
+    static_assert(Tile::kRows == Tile::kColumns, "the tiles of one set need a diagonal");
+    const int64_t blocks =
+        ceil_div(op.anchors.rows.rows, Tile::kRows) * ceil_div(op.candidates.rows.rows, Tile::kColumns);
+    return launch(op.one_set ? mine_tiles<true, T, SIZE> : mine_tiles<false, T, SIZE>, blocks, stream, op);
 }
 
 // Large tiles read less memory, small ones use more multiprocessors.
-template <class F>
-auto with_tile(int64_t N, int64_t M, const F& function) {
-    if (ceil_div(N, 64) * ceil_div(M, 128) >= kThreadBlocks) return function(Product<2, 4>());
-    return function(Product<1, 2>());
-}
-
-template <int MT, int NT>
-cudaError_t mine(const Mine& op, Product<MT, NT>, cudaStream_t stream) {
-    return launch(mine_tiles<MT, NT>, ceil_div(op.N, Product<MT, NT>::kRows) * op.splits, stream, op);
+template <class T>
+cudaError_t mine(const Mine& op, T element, cudaStream_t stream) {
+    const auto enough = [&](int64_t size) {
+        const int64_t tiles =
+            ceil_div(op.anchors.rows.rows, size) * ceil_div(op.candidates.rows.rows, size);
+        return (op.one_set ? tiles / 2 : tiles) >= kThreadBlocks;
+    };
+    if (enough(128)) return mine<4>(op, element, stream);
+    if (enough(64)) return mine<2>(op, element, stream);
+    return mine<1>(op, element, stream);
 }
 
 }  // namespace
 
-int64_t mine_splits(int64_t N, int64_t M) {
-    return with_tile(N, M, [&](auto tile) {
-        using Tile = decltype(tile);
-        const int64_t wanted = ceil_div(kThreadBlocks, ceil_div(N, Tile::kRows));
-        return std::min(wanted, ceil_div(M, Tile::kColumns));
-    });
-}
-
 cudaError_t batch_hard(const Mine& op, cudaStream_t stream) {
-    if (op.N > INT32_MAX - 128 || op.M > INT32_MAX - 128) return cudaErrorInvalidValue;
-    const cudaError_t status = with_tile(op.N, op.M, [&](auto tile) { return mine(op, tile, stream); });
+    const int64_t N = op.anchors.rows.rows;
+    if (N > INT32_MAX - 128 || op.candidates.rows.rows > INT32_MAX - 128) return cudaErrorInvalidValue;
+    const cudaError_t status =
+        dispatch(op.dtype, [&](auto element) { return mine(op, element, stream); });
     if (status != cudaSuccess) return status;
-    return launch(best_of_splits, ceil_div(2 * op.N, kThreads), stream, op);
+    return launch(decode, ceil_div(2 * N, kThreads), stream, op);
 }
 
 }  // namespace cuda

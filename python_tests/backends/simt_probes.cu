@@ -103,6 +103,28 @@ __global__ void shuffles(float* out) {
     out[blockIdx.x * kThreads + threadIdx.x] = right ? 1.f : 0.f;
 }
 
+// The first quarter of the threads copies 16 bytes each, the others read them.
+template <bool WAIT, bool EARLY>
+__global__ void copies(float* out) {
+    __shared__ float shared[kThreads];
+    const int place = 4 * int(threadIdx.x);
+    if (place < kThreads) {
+        alignas(16) static const float source[4] = {1, 2, 3, 4};
+        simt::copy_async(shared + place, source, 16, 12);
+        simt::commit_copies();
+        if (EARLY) shared[place] = 0;
+        if (WAIT) simt::wait_for_copies(0);
+    }
+    __syncthreads();
+    out[blockIdx.x * kThreads + threadIdx.x] = shared[threadIdx.x];
+}
+
+template <bool READ>
+__global__ void largest(int64_t* out) {
+    atomicMax(reinterpret_cast<long long*>(out), blockIdx.x * kThreads + threadIdx.x);
+    if (READ && out[0] < 0) out[0] = 0;
+}
+
 }  // namespace
 
 int main(int count_of_arguments, char** arguments) {
@@ -110,6 +132,7 @@ int main(int count_of_arguments, char** arguments) {
     const char* name = arguments[1];
     float* out = new float[kSize]();
     int total = 0;
+    int64_t most = 0;
     cudaError_t status = cudaErrorInvalidValue;
     cudaLaunchConfig_t config{};
     config.blockDim = dim3(kThreads);
@@ -134,7 +157,12 @@ int main(int count_of_arguments, char** arguments) {
     probe("count", count, &total, 1);
     probe("past the end", past_the_end, out, 1);
     probe("shuffles", shuffles, out);
-    float sum = 0;
+    probe("copies", copies<true, false>, out);
+    probe("copies without a wait", copies<false, false>, out);
+    probe("write before a copy has arrived", copies<true, true>, out);
+    probe("largest", largest<false>, &most);
+    probe("largest and a read", largest<true>, &most);
+    float sum = float(most);
     for (int i = 0; i < kSize; ++i) sum += out[i];
     printf("%g %s\n", sum, cudaGetErrorString(status));
     delete[] out;

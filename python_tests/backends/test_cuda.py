@@ -132,7 +132,7 @@ def test_every_kernel_compiles_without_stack_or_spills(arch, sources):
     command = [sys.executable, str(script), "--arch", arch, *(["--source", *sources] if sources else [])]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "mine_tiles<2, 4>" in result.stdout
+    assert "mine_tiles<true, float, 4>" in result.stdout
 
 
 @pytest.mark.parametrize(("capability", "first"), [((9, 0), "cuda"), ((8, 0), "triton")])

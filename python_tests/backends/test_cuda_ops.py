@@ -245,8 +245,17 @@ def embeddings(n: int, dim: int, device: str, dtype=torch.float32, seed: int = 0
     return x, (torch.randint(max(2, n // 3), (n,), generator=generator) * 2**40).to(device)
 
 
-# n, D, m (None: the anchors themselves): several tiles and pieces of the depth, one row.
-MINED = [(70, 40, None), (7, 5, None), (1, 3, None), (40, 24, 150), (130, 36, 90)]
+# n, D, m (None: the anchors themselves): every size of tile, more slices than the ring has stages, one row.
+MINED = [
+    (70, 40, None),
+    (7, 5, None),
+    (1, 3, None),
+    (40, 300, None),
+    (300, 20, None),
+    (40, 24, 150),
+    (130, 36, 90),
+    (260, 12, 140),
+]
 # Every size in float32, and one in the halves: what differs is how the rows are read.
 MINED_DTYPES = [(shape, torch.float32) for shape in MINED] + [((40, 24, 70), dtype) for dtype in DTYPES[1:]]
 
@@ -347,6 +356,23 @@ def test_part_distance(check, device, shape, dtype):
 
     # The reference subtracts before it squares; a matrix product rounds a few times more.
     check(distance, (*side(queries), *side(items)), roundings=32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_part_distance_of_rows_of_any_size(device, dtype):
+    """Each row has its own power of two, so small rows keep their digits beside large ones."""
+    generator = torch.Generator().manual_seed(3)
+    sizes = 10.0 ** torch.linspace(-17, 17, 12)[:, None, None]
+    query, gallery = (
+        (sizes * torch.randn(12, 2, 40, generator=generator)).to(device, dtype) for _ in range(2)
+    )
+    ones = torch.ones(12, 2, device=device, dtype=dtype)
+    got, exact = (
+        ops.part_distance(query.to(kind), ones.to(kind), gallery.to(kind), ones.to(kind), backend=name)
+        for name, kind in (("cuda", dtype), ("reference", torch.float64))
+    )
+    assert ((got - exact).abs() / exact).max() < 2e-6
 
 
 # Pairs are close below 0.14: their squared distance is apart^2 / 2 of their squared norms.

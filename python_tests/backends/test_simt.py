@@ -26,7 +26,14 @@ def probe(simt: Path) -> Probe:
 
 @pytest.mark.parametrize(
     ("name", "total"),
-    [("neighbours", 2 * 255 * 128), ("rounds", 512 * 3), ("shuffles", 512), ("sixteen bytes", 256)],
+    [
+        ("neighbours", 2 * 255 * 128),
+        ("rounds", 512 * 3),
+        ("shuffles", 512),
+        ("sixteen bytes", 256),
+        ("copies", 128 * (1 + 2 + 3 + 0)),
+        ("largest", 511),
+    ],
 )
 @pytest.mark.parametrize("order", ["0", "1", "2"])
 def test_correct_kernels_run_in_any_order(probe, name, total, order):
@@ -50,6 +57,9 @@ def test_correct_kernels_run_in_any_order(probe, name, total, order):
             "blocks share a result",
             "two writes in global memory by thread 0 of block 0 and thread 0 of block 1",
         ),
+        ("copies without a wait", "read of shared memory by thread 0 of block 0 before a cp.async to it has"),
+        ("write before a copy has arrived", "write of shared memory by thread 0 of block 0 before a cp"),
+        ("largest and a read", "read and write in global memory by thread 0 of block 0 and thread 1"),
         ("count", "write and read in global memory by thread 0 of block 0 and thread 1"),
     ],
 )

@@ -77,18 +77,42 @@ class PartGradient(NamedTuple):
 
 
 class PartMetric(NamedTuple):
-    """Both sides of the part metric on a GPU: features (Q,R,D), (G,R,D), squared norms and weights."""
+    """Sizes of the part metric on a GPU, features (Q,R,D) and (G,R,D), and their dtype."""
 
+    dtype: int
     Q: int
     G: int
     R: int
     D: int
-    query: int
-    query_square: int
-    query_weight: int
-    gallery: int
-    gallery_square: int
-    gallery_weight: int
+
+
+class PartRows(NamedTuple):
+    """One side of it: rows for the products and their factors; features, squared norms and weights (n,R).
+
+    `stride` and `width` count bytes.
+    """
+
+    data: int
+    stride: int
+    width: int
+    factor: int
+    features: int
+    square: int
+    weight: int
+
+
+class MineSide(NamedTuple):
+    """Anchors or candidates of mining on a GPU: rows for the product (`stride` and `width` in bytes), their
+    factors, squared norms and labels.
+    """
+
+    data: int
+    rows: int
+    stride: int
+    width: int
+    factor: int
+    square: int
+    labels: int
 
 
 class Tile(NamedTuple):

@@ -17,7 +17,7 @@ Common to all ops:
   small as zero.
 - Gradients are summed in a fixed order.
 - `backend` is "auto", "reference", "native" or, except for float64, "triton" or "cuda". The latter two
-  compute float32 products as three TF32 products, accurate to seven digits.
+  compute float32 products as three products of TF32 or float16 numbers, accurate to seven digits.
 """
 
 from collections.abc import Sequence

@@ -41,7 +41,7 @@ def part_distance(
     Returns:
         (Q,G), float32 (float64 for float64 features), differentiable with respect to all four inputs. Equal
         features have distance exactly zero and gradient zero. Distances below 10 % of the features' norms are
-        computed from differences. CUDA and Triton compute float32 products as three TF32 products. The
+        computed from differences. CUDA and Triton compute a float32 product as three on tensor cores. The
         relative error of the gradient of a pair at distance d is a rounding error times norm / d. The result
         is deterministic: the same inputs give the same bits. NaN and infinity propagate.
 

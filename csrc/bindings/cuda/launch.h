@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "bindings/arguments.h"
+#include "cuda/kernels.h"
 
 namespace vreid {
 
@@ -24,12 +25,12 @@ inline FeatureMap float_map(const char* name, const FeatureMapTuple& map) {
     return x;
 }
 
-// An address for 16-byte accesses to rows of D float32.
-template <class T>
-T* aligned(const char* name, int64_t address, int64_t size, int64_t D) {
-    if (address % 16 != 0 || D % 4 != 0)
-        fail(name, "a multiple of 16 bytes as address and D a multiple of 4, got ", address, " and ", D);
-    return pointer<T>(name, address, size);
+// Rows for a product: `cuda::Operand`.
+inline cuda::Operand operand(const char* name, int64_t data, int64_t rows, int64_t stride, int64_t width) {
+    if (data % 16 != 0 || stride % 16 != 0 || width % 16 != 0 || width < 0 || stride < width)
+        fail(name, "multiples of 16 bytes as address, stride and width, and a stride of at least the width, got ",
+             data, ", ", stride, " and ", width);
+    return {pointer(name, data, rows * width), rows, stride, width};
 }
 
 // Makes a device current in its scope.

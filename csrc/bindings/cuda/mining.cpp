@@ -5,8 +5,6 @@
 namespace vreid {
 namespace {
 
-using cuda::mine_splits;
-
 Rows float_rows(const char* name, const RowsTuple& tuple) {
     const Rows x = rows(name, tuple);
     check_narrow(x.dtype);
@@ -82,30 +80,45 @@ void identity_hard(const RowsTuple& x_rows, int64_t scale, int64_t order, int64_
     });
 }
 
-void batch_hard(int64_t N, int64_t M, int64_t D, int64_t rows, int64_t candidates, int64_t squares,
-                int64_t labels, int64_t candidate_labels, bool one_set, int64_t splits, int64_t score,
-                int64_t found, int64_t index, int device, int64_t stream) {
-    const cuda::Mine op{N,
-                        M,
-                        D,
-                        aligned<const float>("rows", rows, N * D, D),
-                        aligned<const float>("candidates", candidates, M * D, D),
-                        pointer<const float>("squares", squares, M),
-                        pointer<const int64_t>("labels", labels, N),
-                        pointer<const int64_t>("candidate_labels", candidate_labels, M),
+void split_rows(const RowsTuple& x_rows, int64_t mean, int64_t scale, int64_t pairs, int64_t factor,
+                int64_t square, int device, int64_t stream) {
+    const Rows x = float_rows("x", x_rows);
+    const cuda::SplitRows op{x,
+                             nullable<const float>(mean),
+                             nullable<const float>(scale),
+                             nullable(pairs),
+                             pointer<float>("factor", factor, pairs ? x.N : 0),
+                             pointer<float>("square", square, x.N)};
+    run("split_rows", device, stream, [&](cudaStream_t queue) { return cuda::split_rows(op, queue); });
+}
+
+VREID_TUPLE(MineSide, data, rows, stride, width, factor, square, labels);
+
+cuda::MineSide mine_side(const char* name, const MineSideTuple& t) {
+    return {operand(name, t.data, t.rows, t.stride, t.width), pointer<const float>("factor", t.factor, t.rows),
+            pointer<const float>("square", t.square, t.rows),
+            pointer<const int64_t>("labels", t.labels, t.rows)};
+}
+
+void batch_hard(int64_t code, const MineSideTuple& anchors, const MineSideTuple& candidates, bool one_set,
+                int64_t key, int64_t index, int device, int64_t stream) {
+    const cuda::Mine op{dtype(code),
+                        mine_side("anchors", anchors),
+                        mine_side("candidates", candidates),
                         one_set,
-                        splits,
-                        pointer<float>("score", score, splits * 2 * N),
-                        pointer<int64_t>("found", found, splits * 2 * N),
-                        pointer<int64_t>("index", index, 2 * N)};
-    check_least("splits", splits, 1);
+                        pointer<int64_t>("key", key, 2 * anchors.rows),
+                        pointer<int64_t>("index", index, 2 * anchors.rows)};
+    check_narrow(op.dtype);
+    if (anchors.width != candidates.width)
+        fail("candidates", "rows of ", anchors.width, " bytes like anchors, got ", candidates.width);
     run("batch_hard", device, stream, [&](cudaStream_t queue) { return cuda::batch_hard(op, queue); });
 }
 
 }  // namespace
 
 void bind_mining(pybind11::module_& m) {
-    VREID_DEFINE(m, mine_splits, mined_distance, mined_distance_backward, triplet, identity_hard, batch_hard);
+    export_tuples<MineSideTuple>(m);
+    VREID_DEFINE(m, split_rows, mined_distance, mined_distance_backward, triplet, identity_hard, batch_hard);
 }
 
 }  // namespace vreid

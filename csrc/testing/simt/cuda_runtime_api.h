@@ -95,4 +95,16 @@ T __shfl_xor_sync(unsigned mask, T value, int other, const char* file = __builti
         simt::warp(pick, mask, simt::packed(value), from, "__shfl_xor_sync", file, line));
 }
 
+inline long long atomicMax(long long* address, long long value) {
+    return simt::atomic_max(reinterpret_cast<int64_t*>(address), value);
+}
+
+inline int __float_as_int(float value) {
+    return int(simt::packed(value));
+}
+inline float __int_as_float(int value) {
+    return simt::unpacked<float>(simt::packed(value));
+}
+
+using std::max;
 using std::min;

@@ -21,12 +21,13 @@ struct Visit {
 };
 
 struct Cell {
-    Visit write, read;
+    Visit write, read, atomic;
+    bool arriving = false;  // an asynchronous write has begun
 };
 
 constexpr uintptr_t kGranule = 2, kPage = 4096;  // bytes; the smallest element that kernels write is bf16
 
-constexpr size_t kPagesKept = 1024;  // a Page takes 80 KB; visits of earlier launches have no effect
+constexpr size_t kPagesKept = 1024;  // a Page takes 112 KB; visits of earlier launches have no effect
 
 struct Page {
     Cell cells[kPage / kGranule];
@@ -80,6 +81,12 @@ bool is_shared(uintptr_t address) {
     return address >= reinterpret_cast<uintptr_t>(__bss_start) && address < reinterpret_cast<uintptr_t>(_end);
 }
 
+void set_arriving(const void* pointer, size_t size, bool value) {
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
+    for (uintptr_t address = begin; address < begin + size; address += kGranule)
+        shadow().of(address).arriving = value;
+}
+
 }  // namespace
 
 void end_of_launch() {
@@ -117,16 +124,43 @@ void touch(const void* pointer, size_t size, Access access) {
                             now.thread, now.block);
             cell = Cell();
         }
+        if (cell.arriving && cell.write.launch == now.launch)
+            return fail("%s of %s memory by thread %u of block %u before a cp.async to it has arrived",
+                        access == Access::read ? "read" : "write", memory, now.thread, now.block);
         if (!ordered(cell.write, now))
             return report(access == Access::read ? "write and read" : "two writes", memory, cell.write, now);
+        if (access != Access::atomic && !ordered(cell.atomic, now))
+            return report("atomic and other access", memory, cell.atomic, now);
         if (access == Access::read) {
             cell.read = joined(cell.read, now);
+            continue;
+        }
+        if (!ordered(cell.read, now)) return report("read and write", memory, cell.read, now);
+        if (access == Access::atomic) {
+            cell.atomic = joined(cell.atomic, now);
         } else {
-            if (!ordered(cell.read, now)) return report("read and write", memory, cell.read, now);
             cell.write = now;
-            cell.read = Visit();
+            cell.read = cell.atomic = Visit();
         }
     }
+}
+
+void begin_write(const void* pointer, size_t size) {
+    touch(pointer, size, Access::write);
+    set_arriving(pointer, size, true);
+}
+
+void end_write(const void* pointer, size_t size) {
+    set_arriving(pointer, size, false);
+    touch(pointer, size, Access::write);
+}
+
+int64_t atomic_max(int64_t* address, int64_t value) {
+    check_alignment(address, sizeof value);
+    touch(address, sizeof value, Access::atomic);
+    const int64_t before = *address;
+    if (before < value) *address = value;
+    return before;
 }
 
 }  // namespace simt

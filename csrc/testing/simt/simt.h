@@ -6,6 +6,7 @@
 // - a warp operation whose mask names a lane that does not take part, or omits one that does;
 // - two threads that access the same memory, one of them writing, without a barrier between (races.cpp);
 // - a read of shared memory that the block has not written;
+// - an access to the target of a cp.async before the thread that issued it has waited for it (async.cpp);
 // - an access that is not aligned to its size;
 // - an access outside every allocation, if AddressSanitizer's runtime is loaded.
 //
@@ -52,10 +53,23 @@ using Combine = uint64_t (*)(const uint64_t* sent, unsigned mask, int64_t argume
 uint64_t warp(Combine combine, unsigned mask, uint64_t sent, int64_t argument, const char* what,
               const char* file, int line);
 
-enum class Access { read, write };
+// Atomic accesses of several threads to the same memory are no race.
+enum class Access { read, write, atomic };
 void check_alignment(const void* address, size_t size);
 void touch(const void* address, size_t size, Access access);
 void end_of_launch();
+
+// The two ends of an asynchronous write. Every access between them is an error.
+void begin_write(const void* address, size_t size);
+void end_write(const void* address, size_t size);
+
+int64_t atomic_max(int64_t* address, int64_t value);
+
+// cp.async: writes `size` bytes, of which the first `read` come from `from` and the others are zero; the
+// groups of a thread's copies; waits until at most `pending` of the last groups have not arrived.
+void copy_async(void* to, const void* from, size_t size, size_t read);
+void commit_copies();
+void wait_for_copies(size_t pending);
 
 template <class T>
 uint64_t packed(T value) {

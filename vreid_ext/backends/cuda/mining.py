@@ -5,24 +5,29 @@ from torch import Tensor
 
 from vreid_ext import _cuda
 from vreid_ext.backends import signatures
-from vreid_ext.backends.addresses import METRIC_CODES, address, contiguous_rows, dense, rows
-from vreid_ext.backends.cuda.launch import in_float, queue
+from vreid_ext.backends.addresses import (
+    DTYPE_CODES,
+    METRIC_CODES,
+    MineSide,
+    address,
+    contiguous_rows,
+    dense,
+    rows,
+)
+from vreid_ext.backends.cuda.launch import Operand, halves, queue, split_rows
 
 
 def batch_hard(args: signatures.BatchHard) -> tuple[Tensor, Tensor]:
-    anchors, square = _prepared(args.x, args.x, args.metric)
-    candidates, labels = anchors, args.labels.contiguous()
-    candidate_labels = labels
+    anchors = candidates = _side(args.x, args.x, args.labels, args.metric)
     if args.ref is not None and args.ref_labels is not None:
-        candidates, square = _prepared(args.ref, args.x, args.metric)
-        candidate_labels = args.ref_labels.contiguous()
-    n, m = len(anchors), len(candidates)
-    index = labels.new_empty((2, n))
-    splits = _cuda.mine_splits(n, m)
-    scratch = anchors.new_empty((splits, 2, n)), labels.new_empty((splits, 2, n))
+        candidates = _side(args.ref, args.x, args.ref_labels, args.metric)
+    (operand, labels), (others, other_labels) = anchors, candidates
+    key = labels.new_full((2, len(labels)), torch.iinfo(torch.int64).min)
+    index = torch.empty_like(key)
     _cuda.batch_hard(
-        n, m, anchors.shape[1], *map(address, (anchors, candidates, square, labels, candidate_labels)),
-        args.ref is None, splits, *map(address, (*scratch, index)), *queue(args.x),
+        DTYPE_CODES[torch.float32 if _in_pairs(args.x, args.metric) else args.x.dtype],
+        _description(operand, labels), _description(others, other_labels), args.ref is None, address(key),
+        address(index), *queue(args.x),
     )  # fmt: skip
     return mined_distance(signatures.MinedDistance(args.x, args.ref, index, args.metric)), index
 
@@ -82,20 +87,27 @@ def identity_hard(args: signatures.IdentityHard) -> Tensor:
     return index
 
 
-def _prepared(x: Tensor, origin: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """Rows for the matrix product (see `in_float`), and the offsets `square` (n,) of square - 2 product.
+def _in_pairs(x: Tensor, metric: str) -> bool:
+    """Whether rows are split into pairs; halves are multiplied as they are if nothing is subtracted."""
+    return x.dtype == torch.float32 or metric != "cosine"
 
-    For "cosine" the rows are L2-normalized and the offsets are zero. Otherwise the mean of `origin` is
-    subtracted from the rows, and the offsets are their squared norms.
+
+def _side(x: Tensor, origin: Tensor, labels: Tensor, metric: str) -> tuple[Operand, Tensor]:
+    """Rows for the product, and labels. For "cosine" their norms are one; otherwise the mean of `origin` is
+    subtracted.
     """
-    rows = x.float()
-    if metric == "cosine":
-        rows = rows * _inverse(rows)[:, None]
-        square = rows.new_zeros(len(rows))
-    else:
-        rows = rows - origin.float().mean(0)
-        square = rows.square().sum(1)
-    return in_float(rows), square
+    x, labels = contiguous_rows(x), labels.contiguous()
+    if metric != "cosine":
+        return split_rows(x, mean=origin.mean(0, dtype=torch.float32)), labels
+    scale = _inverse(x.float())
+    if _in_pairs(x, metric):
+        return split_rows(x, scale=scale), labels
+    return Operand(halves(x), scale, torch.zeros_like(scale)), labels
+
+
+def _description(operand: Operand, labels: Tensor) -> MineSide:
+    data, stride, width = operand.place
+    return MineSide(data, len(labels), stride, width, *map(address, (operand.factor, operand.square, labels)))
 
 
 def _scale(x: Tensor | None, metric: str) -> Tensor | None:
