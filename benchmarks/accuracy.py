@@ -144,14 +144,15 @@ def _of_run(run: Path, name: str) -> dict[str, Any]:
 def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Figures of a row with intervals, and the difference to each baseline."""
 
-    def side(row: str) -> list[dict[str, Any]]:
-        of_runs = [run[condition] for run in rows[row]]
-        return [each | {"ap": [torch.nan if ap is None else ap for ap in each["ap"]]} for each in of_runs]
-
     def compared(other: str) -> metrics.Compared:
-        models = [ROWS[row].trained or row for row in (name, other)]
+        models = [ROWS[row].trained or row for row in (other, name)]
+        pair = [{run["seed"]: _of_queries(run[condition]) for run in rows[row]} for row in (other, name)]
         paired = models[0] == models[1]
-        return metrics.compare(side(other), side(name), rows[name][0]["person"], paired=paired)
+        if paired:  # by the models that both rows have evaluated
+            seeds = [seed for seed in pair[0] if seed in pair[1]]
+            pair = [{seed: side[seed] for seed in seeds} for side in pair]
+        sides = [list(side.values()) for side in pair]
+        return metrics.compare(*sides, rows[name][0]["person"], paired=paired)
 
     alone = compared(name)
     return {
@@ -165,6 +166,11 @@ def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]
         "queries": alone.queries,
         "persons": alone.persons,
     }
+
+
+def _of_queries(figures: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Figures of each query for `metrics.compare`: NaN for a query without a match."""
+    return {**figures, "ap": [torch.nan if ap is None else ap for ap in figures["ap"]]}
 
 
 def _interval(figure: metrics.Interval) -> dict[str, Any]:

@@ -154,15 +154,18 @@ def _test(*overrides: str) -> Row:
 
 
 _EIGHT, _FLIP, _RERANK = "eval.frames=[8]", "eval.flip=true", "eval.rerank=true"
+_ALL_TESTS = (_EIGHT, _FLIP, _RERANK)
 
 # What the field does in the test to get better figures from the same model.
 _TESTS = {
     "eight_frames": _test(_EIGHT),
     "flip": _test(_FLIP),
     "rerank": _test(_RERANK),
-    "all_tests": _test(_EIGHT, _FLIP, _RERANK),
-    "frame_all_tests": Row(
-        "sta_mars_triplet", ("model.neck=bn", _EIGHT, _FLIP, _RERANK), "frame", trained="frame"
+    "all_tests": _test(*_ALL_TESTS),
+    "frame_rerank": Row("sta_mars_triplet", (_RERANK,), "frame", trained="frame"),
+    "frame_all_tests": Row("sta_mars_triplet", _ALL_TESTS, "frame", trained="frame"),
+    "consensus_all_tests": Row(
+        "consensus_mars", ("model.pooling=consensus", *_ALL_TESTS), "consensus", trained="frame"
     ),
 }
 
