@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_rows import COMMON, ROWS
+from accuracy_rows import COMMON, GROUPS, ROWS
 from harness import machine
 
 from vreid_ext import engine, metrics
@@ -103,12 +103,11 @@ def summarize(results: Path = RESULTS) -> dict[str, Any]:
     content: dict[str, Any] = {"common": COMMON, "conditions": CONDITIONS, "rows": []}
     for name in ROWS:
         if name not in rows:
-            content["rows"] += [kept[name]] if name in kept else []
+            content["rows"] += [kept[name] | _described(name)] if name in kept else []
             continue
         runs = rows[name]
         content["rows"].append({
-            "row": name,
-            **asdict(ROWS[name]),
+            **_described(name),
             "seeds": [run["seed"] for run in runs],
             "steps": runs[0]["steps"],
             "cpu_hours": sum(run["cpu_hours"] for run in runs),
@@ -139,6 +138,11 @@ def _of_run(run: Path, name: str) -> dict[str, Any]:
             for condition, each in queries.items()
         },
     }
+
+
+def _described(name: str) -> dict[str, Any]:
+    group = next(group for group, members in GROUPS.items() if name in members)
+    return {"row": name, "group": group, **asdict(ROWS[name])}
 
 
 def _compared(name: str, condition: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

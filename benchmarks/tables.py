@@ -11,7 +11,7 @@ run (for equal dates, by file name).
 
 The table `products` shows benchmarks/results/kernels/account.json of benchmarks/kernel_account.py.
 The table `deployment` shows benchmarks/results/deployment/cpu.json of benchmarks/deployment.py.
-The table `accuracy SET CONDITION` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
+The table `accuracy SET GROUP` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
 `adaptation gain` and `adaptation rounds` show adaptation.json of benchmarks/adaptation.py.
 """
 
@@ -321,36 +321,39 @@ def plan(shown: dict[str, list[Run]]) -> list[str]:
     ]
 
 
-def accuracy(name: str, condition: str, link: Callable[[Path], str]) -> list[str]:
-    """The figures of systems trained with several seeds, and their differences to the baselines.
+def accuracy(name: str, group: str, link: Callable[[Path], str]) -> list[str]:
+    """The figures of a group of rows, and the difference of each to its baseline and to the row `frame`.
 
     Args:
         name: the file in benchmarks/results/accuracy, without its suffix.
-        condition: "clean" or "corrupted".
+        group: a key of `GROUPS` in benchmarks/accuracy_rows.py.
     """
     file = RESULTS / "accuracy" / f"{name}.json"
-    content = json.loads(file.read_text())
-    rows = content["rows"]
-    baselines = list(dict.fromkeys(each for row in rows for each in row[condition]["minus"]))
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["group"] == group]
+    if not rows:
+        return ["Not measured yet."]
+    strongest = [] if {row["baseline"] for row in rows} == {"frame"} else ["frame"]
     lines = []
     for row in rows:
-        figures = row[condition]
-        cells = [_interval(figures[figure]) for figure in ("mAP", "rank1")]
-        cells += [
-            _interval(figures["minus"][each]["mAP"]) if each in figures["minus"] else "" for each in baselines
-        ]
-        seeds = ", ".join(map(str, row["seeds"]))
-        lines.append([f"`{row['row']}`", *cells, seeds, str(row["steps"]), f"{row['cpu_hours']:.1f}"])
+        cells = [f"`{row['row']}`", f"`{row['baseline']}`" if row["baseline"] else ""]
+        for condition in ("clean", "corrupted"):
+            figures = row[condition]
+            cells += [_interval(figures[figure]) for figure in ("mAP", "rank1")]
+            for other in (row["baseline"], *strongest):
+                minus = figures["minus"].get(other)
+                cells.append(_interval(minus["mAP"]) if minus else "")
+        lines.append([*cells, str(len(row["seeds"])), f"{row['cpu_hours']:.1f}"])
     machines = [machine for row in rows for machine in row["machines"]]
     cpus, dates, torches = ({machine[fact] for machine in machines} for fact in ("cpu", "date", "torch"))
     days = " to ".join(sorted({min(dates), max(dates)}))
     made_on = f"{', '.join(sorted(cpus))}, {days}, torch {', '.join(sorted(torches))}"
-    heading = ["row", "mAP", "rank-1", *(f"mAP minus `{each}`" for each in baselines)]
-    counts = f"{rows[0][condition]['queries']} queries of {rows[0][condition]['persons']} persons"
+    minus = ["minus baseline", *(f"minus `{other}`" for other in strongest)]
+    heading = ["row", "baseline", "mAP", "rank-1", *minus, "corrupted: mAP", "rank-1", *minus]
+    counts = f"{rows[0]['clean']['queries']} queries of {rows[0]['clean']['persons']} persons"
     return [
         f"{counts}; {made_on} ([rows]({link(file)})).",
         "",
-        *markdown([*heading, "seeds", "steps", "CPU hours"], lines),
+        *markdown([*heading, "seeds", "CPU hours"], lines),
     ]
 
 
