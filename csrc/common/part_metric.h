@@ -7,13 +7,13 @@ namespace vreid {
 
 // The products give a squared distance as f.f + g.g - 2 f.g, which loses digits if f and g are close. If it
 // is below this share of f.f + g.g, the kernels sum the squared differences instead. At this value the
-// rounding of float32 leaves five digits, that of three products on tensor cores (22 bits) more than four, and
-// equal features have the distance zero. The Triton kernels use the same value.
+// rounding of float32 leaves five digits, that of three products on tensor cores (22 bits) more than four,
+// and equal features have the distance zero. The Triton kernels use the same value.
 constexpr double kClosePair = 1e-2;
 
-// `rows` x `cols` pairs in `parts` parts. "acc" is float or double. A feature row is D contiguous elements; the
-// strides lead to the next row and to the next part. weights[i * weight_stride + part] is the weight of a part
-// of row i.
+// `rows` x `cols` pairs in `parts` parts. "acc" is float or double. A feature row is D contiguous elements;
+// the strides lead to the next row and to the next part. weights[i * weight_stride + part] is the weight of a
+// part of row i.
 struct PartSide {
     const void* features;  // acc
     int64_t row_stride, part_stride;

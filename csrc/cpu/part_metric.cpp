@@ -23,7 +23,8 @@ struct Tasks {
           width(smaller(Panel<A>::count(columns), widest(depth)) * Panel<A>::kRows),
           across((columns + width - 1) / width) {
         const int64_t without = products * across;  // tasks that have all rows
-        const int64_t many = (8 * threads + without - 1) / without, few = (2 * threads + without - 1) / without;
+        const int64_t many = (8 * threads + without - 1) / without,
+                      few = (2 * threads + without - 1) / without;
         down = larger(smaller(many, rows / kMany), larger(smaller(few, rows / kFew), 1));
         height = ((rows + down - 1) / down + kFew - 1) / kFew * kFew;
         down = (rows + height - 1) / height;
@@ -106,7 +107,7 @@ class Distances {
             }
     }
 
-    // Calls f(row, distances) for each row of `cut` with the distances of its columns, negated for close pairs.
+    // Calls f(row, distances) for each row of `cut`. The distances of close pairs are negative.
     template <class F>
     void for_rows(int64_t part, const Cut& cut, F f) const {
         using P = Panel<A>;
@@ -179,7 +180,7 @@ Status distance(const PartDistance& op) {
     // Adds the weighted distances of one part in `cols` columns from `left` on.
     const auto add = [&](int64_t part, int64_t i, int64_t left, int64_t cols, const A* values) {
         A* const out = static_cast<A*>(op.distance) + i * tile.cols + left;
-        const A *const weights = item_weights + part * tile.cols + left;
+        const A* const weights = item_weights + part * tile.cols + left;
         const A weight = weight_of<A>(tile.query, part, i);
         const bool first = part == 0;
 #pragma omp simd
@@ -329,8 +330,8 @@ class Backward {
         }
     }
 
-    // The slopes of query i, their sum, and the gradient of its weight. Adds the differences of close pairs to
-    // the gradient of its features.
+    // The slopes of query i, their sum, and the gradient of its weight. Adds the differences of close pairs
+    // to the gradient of its features.
     void query_row(int64_t part, int64_t i) const {
         const A* const grad = static_cast<const A*>(op_.grad) + i * op_.grad_stride;
         const A *const distance = distances(part, i), *const weights = item_weights_ + part * tile_.cols;
@@ -356,8 +357,8 @@ class Backward {
                                features(tile_.gallery, part, j), op_.query, close);
     }
 
-    // The sums of the slopes of some items, and the gradients of their weights: sums over the queries in order.
-    // Adds the differences of close pairs to the gradients of the items' features.
+    // The sums of the slopes of some items, and the gradients of their weights: sums over the queries in
+    // order. Adds the differences of close pairs to the gradients of the items' features.
     void item_columns(int64_t part, int64_t left, int64_t cols) const {
         A slope_sum[kColumns] = {}, length_sum[kColumns] = {};
         bool* const close = close_item_ + part * tile_.cols + left;
@@ -383,8 +384,9 @@ class Backward {
         }
     }
 
-    // Adds slope (f - g) of the close pair (i,j) to the gradient of `row`, whose features are f; slope f - slope
-    // g would lose the digits that f and g have in common. `any` is whether the row had such a pair before.
+    // Adds slope (f - g) of the close pair (i,j) to the gradient of `row`, whose features are f; slope f -
+    // slope g would lose the digits that f and g have in common. `any` is whether the row had such a pair
+    // before.
     void add_difference(int64_t part, int64_t i, int64_t j, int64_t row, const A* f, const A* g,
                         const PartGradient& gradient, bool& any) const {
         const A distance = -distances(part, i)[j];
@@ -438,7 +440,8 @@ class Backward {
     const A* const distances_;           // (parts,rows,cols), negated for close pairs
     const Scratch memory_, shared_, close_;
     A *item_weights_ = nullptr, *item_sums_ = nullptr, *query_sums_ = nullptr;  // (parts,cols), (parts,rows)
-    bool *close_query_ = nullptr, *close_item_ = nullptr;  // whether a row's gradient has differences of pairs
+    // Whether the gradient of a row has differences of pairs.
+    bool *close_query_ = nullptr, *close_item_ = nullptr;
 };
 
 }  // namespace

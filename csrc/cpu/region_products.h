@@ -66,8 +66,8 @@ inline void for_blocks(int64_t size, F f, int64_t i = 0) {
 template <int K>
 constexpr int kBlock = (kRegisters - 2) / (K + 1) < 4 ? (kRegisters - 2) / (K + 1) : 4;
 
-// The distance of a software prefetch, in elements: the hardware prefetches within long rows (0), but not from
-// one short row to the next.
+// The distance of a software prefetch, in elements: the hardware prefetches within long rows (0), but not
+// from one short row to the next.
 template <class T>
 inline int64_t prefetch_distance(const Matrix<T>& x) {
     constexpr int64_t kPage = 4096 / sizeof(T);

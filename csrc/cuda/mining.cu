@@ -18,7 +18,8 @@ constexpr int64_t kThreadBlocks = 3;
 #else
 constexpr int64_t kThreadBlocks = 132;
 #endif
-constexpr int64_t kGroup = 8;  // rows of tiles that run together, so that what they read stays in the L2 cache
+// Rows of tiles that run together, so that what they read stays in the L2 cache.
+constexpr int64_t kGroup = 8;
 
 // The largest score so far and the first index that has it.
 struct Best {
@@ -136,8 +137,7 @@ cudaError_t mine(const Mine& op, T, cudaStream_t stream) {
 template <class T>
 cudaError_t mine(const Mine& op, T element, cudaStream_t stream) {
     const auto enough = [&](int64_t size) {
-        const int64_t tiles =
-            ceil_div(op.anchors.rows.rows, size) * ceil_div(op.candidates.rows.rows, size);
+        const int64_t tiles = ceil_div(op.anchors.rows.rows, size) * ceil_div(op.candidates.rows.rows, size);
         return (op.one_set ? tiles / 2 : tiles) >= kThreadBlocks;
     };
     if (enough(128)) return mine<4>(op, element, stream);
@@ -150,8 +150,7 @@ cudaError_t mine(const Mine& op, T element, cudaStream_t stream) {
 cudaError_t batch_hard(const Mine& op, cudaStream_t stream) {
     const int64_t N = op.anchors.rows.rows;
     if (N > INT32_MAX - 128 || op.candidates.rows.rows > INT32_MAX - 128) return cudaErrorInvalidValue;
-    const cudaError_t status =
-        dispatch(op.dtype, [&](auto element) { return mine(op, element, stream); });
+    const cudaError_t status = dispatch(op.dtype, [&](auto element) { return mine(op, element, stream); });
     if (status != cudaSuccess) return status;
     return launch(decode, ceil_div(2 * N, kThreads), stream, op);
 }

@@ -58,7 +58,8 @@ __device__ int64_t left_of(const PartMetric& op) {
 }
 
 template <class T>
-__device__ void multiply(Tile<T>& product, const PartMetric& op, int64_t r, typename Tile<T>::Shared& shared) {
+__device__ void multiply(Tile<T>& product, const PartMetric& op, int64_t r,
+                         typename Tile<T>::Shared& shared) {
     product.compute(part_of(op.query, op.Q, op.R, r), top_of<T>(op), part_of(op.gallery, op.G, op.R, r),
                     left_of<T>(op), shared);
 }
@@ -76,9 +77,8 @@ __global__ void __launch_bounds__(kThreads, 1) part_distances(PartMetric op, flo
                               part_length<T>(op, r, q, g, product.sum[m][n][i]);
         });
     }
-    for_pairs<T>(op, top, left, [&](int64_t q, int64_t g, int m, int n, int i) {
-        distance[q * op.G + g] = total[m][n][i];
-    });
+    for_pairs<T>(op, top, left,
+                 [&](int64_t q, int64_t g, int m, int n, int i) { distance[q * op.G + g] = total[m][n][i]; });
 }
 
 template <class T>

@@ -1,6 +1,6 @@
 // Tiles of a b^T on tensor cores. Rows of float are split once, before the product, into pairs of float16
-// numbers (split_rows.cu): x = hi + lo, and hi hi + hi lo + lo hi omits 2^-22 of a product. Rows of bfloat16 and
-// float16 are multiplied as they are: a product of two such numbers is exact in float.
+// numbers (split_rows.cu): x = hi + lo, and hi hi + hi lo + lo hi omits 2^-22 of a product. Rows of bfloat16
+// and float16 are multiplied as they are: a product of two such numbers is exact in float.
 //
 // A row is read in slices of 64 bytes: 16 pairs, as 16 high and 16 low parts, or 32 numbers.
 #pragma once
@@ -26,10 +26,10 @@ __device__ inline void copy_chunk(char* target, const char* source, bool present
 #ifdef VREID_SIMT
     simt::copy_async(target, source, kChunkBytes, size_t(size));
 #else
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     unsigned(__cvta_generic_to_shared(target))),
-                 "l"(source), "r"(size)
-                 : "memory");
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(unsigned(__cvta_generic_to_shared(target))),
+        "l"(source), "r"(size)
+        : "memory");
 #endif
 }
 
@@ -71,10 +71,10 @@ __device__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32
 #ifdef VREID_SIMT
     simt::mma_m16n8k16<T, to_float>(c, a, b, __FILE__, __LINE__);
 #else
-#define VREID_MMA(type)                                                                         \
-    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                                  \
-        ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                            \
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                        \
+#define VREID_MMA(type)                                              \
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type       \
+        ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])             \
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
     if constexpr (std::is_same_v<T, __nv_bfloat16>)
         VREID_MMA("bf16");
@@ -161,12 +161,8 @@ struct Product {
 
   private:
     // The rows of a slice and the chunk in each that this thread copies.
-    __device__ static int line_of(int u) {
-        return u * (kThreads / 4) + threadIdx.x / 4;
-    }
-    __device__ static int chunk() {
-        return threadIdx.x % 4;
-    }
+    __device__ static int line_of(int u) { return u * (kThreads / 4) + threadIdx.x / 4; }
+    __device__ static int chunk() { return threadIdx.x % 4; }
 
     // Place of a chunk in a slice. A matrix of eight rows is read at once; their chunks with the same number
     // would be in two groups of banks, so their order is another one in every second row.
@@ -179,8 +175,7 @@ struct Product {
         uint32_t right[NT][4];  // of each block of eight columns all four chunks
 #pragma unroll
         for (int n = 0; n < NT; ++n)
-            load_matrices(right[n],
-                          slice + swizzled(kRows + warp % 4 * 8 * NT + n * 8 + lane % 8, lane / 8));
+            load_matrices(right[n], slice + swizzled(kRows + warp % 4 * 8 * NT + n * 8 + lane % 8, lane / 8));
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
             uint32_t first[4], second[4];  // chunks 0 and 1, 2 and 3 of 16 rows

@@ -17,9 +17,7 @@ __global__ void __launch_bounds__(kThreads) split(SplitRows op) {
     if (row >= op.x.N) return;
     const T* x = row_of<T>(op.x, row);
     const float scale = scale_of(op.scale, row);
-    const auto value = [&](int64_t d) {
-        return to_float(x[d]) * scale - (op.mean ? op.mean[d] : 0.f);
-    };
+    const auto value = [&](int64_t d) { return to_float(x[d]) * scale - (op.mean ? op.mean[d] : 0.f); };
     float largest = 0, square = 0;
     for (int64_t d = lane; d < op.x.D; d += kWarp) {
         const float element = value(d);

@@ -133,7 +133,8 @@ def run_part_metric(queries: int, items: int, parts: int, size: int, dtype: torc
         return features, torch.empty(count, parts, device="meta")
 
     sides = *side(queries), *side(items)
-    call(part_metric.part_distance_backward, call(part_metric.part_distance, *sides), *sides)
+    grad, distances = call(part_metric.part_distance, *sides)
+    call(part_metric.part_distance_backward, grad, *sides, distances)
 
 
 def specialise(kernel: Any, args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -28,7 +28,8 @@ inline FeatureMap float_map(const char* name, const FeatureMapTuple& map) {
 // Rows for a product: `cuda::Operand`.
 inline cuda::Operand operand(const char* name, int64_t data, int64_t rows, int64_t stride, int64_t width) {
     if (data % 16 != 0 || stride % 16 != 0 || width % 16 != 0 || width < 0 || stride < width)
-        fail(name, "multiples of 16 bytes as address, stride and width, and a stride of at least the width, got ",
+        fail(name,
+             "multiples of 16 bytes as address, stride and width, and a stride of at least the width, got ",
              data, ", ", stride, " and ", width);
     return {pointer(name, data, rows * width), rows, stride, width};
 }

@@ -95,9 +95,9 @@ void split_rows(const RowsTuple& x_rows, int64_t mean, int64_t scale, int64_t pa
 VREID_TUPLE(MineSide, data, rows, stride, width, factor, square, labels);
 
 cuda::MineSide mine_side(const char* name, const MineSideTuple& t) {
-    return {operand(name, t.data, t.rows, t.stride, t.width), pointer<const float>("factor", t.factor, t.rows),
-            pointer<const float>("square", t.square, t.rows),
-            pointer<const int64_t>("labels", t.labels, t.rows)};
+    return {
+        operand(name, t.data, t.rows, t.stride, t.width), pointer<const float>("factor", t.factor, t.rows),
+        pointer<const float>("square", t.square, t.rows), pointer<const int64_t>("labels", t.labels, t.rows)};
 }
 
 void batch_hard(int64_t code, const MineSideTuple& anchors, const MineSideTuple& candidates, bool one_set,

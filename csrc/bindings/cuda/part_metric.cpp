@@ -17,7 +17,12 @@ cuda::PartRows part_rows(const char* name, const PartRowsTuple& t, int64_t rows,
 cuda::PartMetric part_metric(const PartMetricTuple& t, const PartRowsTuple& query,
                              const PartRowsTuple& gallery) {
     check_sizes("sizes", {t.Q, t.G, t.R, t.D});
-    const cuda::PartMetric op{dtype(t.dtype), t.Q, t.G, t.R, t.D, part_rows("query", query, t.Q * t.R, t.D),
+    const cuda::PartMetric op{dtype(t.dtype),
+                              t.Q,
+                              t.G,
+                              t.R,
+                              t.D,
+                              part_rows("query", query, t.Q * t.R, t.D),
                               part_rows("gallery", gallery, t.G * t.R, t.D)};
     check_narrow(op.dtype);
     if (query.width != gallery.width || !query.factor != !gallery.factor)

@@ -61,8 +61,8 @@ void check(Context& context, DType dtype, int64_t parts, int64_t rows, int64_t c
     context.near("distance", distance, values(wanted), 1000);
 
     Array grad = upstream(tape, random, wanted, dtype);
-    // With given distances the memory of the gradients is overwritten; with distances that are computed again,
-    // the same gradients are added to it.
+    // With given distances the memory of the gradients is overwritten; with distances that are computed
+    // again, the same gradients are added to it.
     Array dquery(dtype, rows * parts * D), dgallery(dtype, cols * parts * D);
     Array dquery_weights(dtype, rows * parts), dgallery_weights(dtype, cols * parts);
     Array scratch(dtype, context.kernels.part_distance_scratch(tile));
