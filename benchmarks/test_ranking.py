@@ -57,10 +57,11 @@ def test_count(side_by_side, mars):
     protocol = metrics.protocol.Protocol(
         *labels, sizes=(QUERIES, GALLERY), junk=True, exclude=None, device=distances.device
     )
-    known = distances[protocol.row, protocol.index].double()
     arrays = [distances.numpy(), *(label.numpy() for label in labels)]
     providers = {
-        "ours": lambda: ops.rank_counts(distances, protocol.start, protocol.index, known, protocol.left_out),
+        "ours": lambda: ops.rank_counts(
+            distances, protocol.start, protocol.index, left_out=protocol.left_out, check=True
+        ),
         "ours, evaluate_rank": lambda: evaluate_rank(*arrays),
         "eager, sort": lambda: by_sorting(distances, *labels),
     }

@@ -33,14 +33,14 @@ struct Tile {
 };
 
 // Adds to `counts`, for each positive p of row i, start[i] <= p < start[i+1], the number of items of the tile
-// that rank before it. An item whose key is below `low` certainly does, an item whose key is above `high`
-// certainly does not.
+// that rank before it. With features, an item whose key is below `low` certainly does, an item whose key is
+// above `high` certainly does not. Without features, `low` and `high` are not used.
 struct RankCounts {
     Tile tile;
     Features features;  // gallery: the tile's rows
     const int64_t* start;
     const void *low, *high;  // (P), dtype of the tile
-    const double* distance;  // (P)
+    const double* distance;  // (P); null without features: that of the item `index` of the tile
     const int64_t* index;    // (P)
     int64_t* counts;         // (P)
     bool* finite;            // (Q), result: whether all values of a row of distances are finite; may be null

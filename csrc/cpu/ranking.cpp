@@ -1,8 +1,10 @@
 // Ranks by counting: the number of items of a tile that rank before each positive of its query. No row is
 // sorted.
 //
-// Each key is compared with an interval around the positive's key. Outside of it the comparison is certain;
-// for the few items inside, the distances in double decide, and the indices if these are equal.
+// Given distances are compared with that of the positive: by <= if the item has a smaller index, else by <.
+// Keys of features have a rounding error, so they are compared with an interval around the positive's key.
+// Outside of it the comparison is certain; for the few items inside, the distances in double decide, and the
+// indices if these are equal.
 #include <algorithm>
 
 #include "cpu/double_distance.h"
@@ -17,12 +19,30 @@ template <class K>
 struct Mask;
 template <>
 struct Mask<float> {
+    using Element = int32_t;
     typedef int32_t V __attribute__((vector_size(kVectorBytes)));
 };
 template <>
 struct Mask<double> {
+    using Element = int64_t;
     typedef int64_t V __attribute__((vector_size(kVectorBytes)));
 };
+
+// 0, 1, 2, ...
+template <class V, int... I>
+inline V places(Pack<I...>) {
+    return V{I...};
+}
+
+// Adds 1 to the lanes of `count` in which a comparison is true.
+template <class V>
+inline V increased(V count, V mask) {
+#if defined(__AVX512F__)
+    return mask ? count + 1 : count;  // one instruction
+#else
+    return count - mask;
+#endif
+}
 
 // Appends the keys of a vector that are not above `highest`, and their columns, to the lists; `column` is
 // that of the first lane. Returns the new size.
@@ -67,10 +87,13 @@ struct Near {
     }
     // Whether the next piece may not fit.
     bool full(int64_t begin) const { return size > 3 * kPiece || begin - base > (1 << 30); }
-    // Whether the list has item `column` of the tile with a key from `low` to `high`. Its columns are in
-    // ascending order.
+    // The number of items before `column` of the tile. The columns are in ascending order.
+    int before(int64_t column) const {
+        return int(std::lower_bound(columns, columns + size, column - base) - columns);
+    }
+    // Whether the list has item `column` of the tile with a key from `low` to `high`.
     bool has(int64_t column, K low, K high) const {
-        const int64_t n = std::lower_bound(columns, columns + size, column - base) - columns;
+        const int n = before(column);
         return n < size && columns[n] == column - base && keys[n] >= low && keys[n] <= high;
     }
     // Pads to whole vectors.
@@ -79,14 +102,41 @@ struct Near {
     }
 };
 
+// The largest key that is not above a distance.
+template <class K>
+inline K rounded_down(double distance) {
+    const K key = K(distance);
+    return double(key) > distance ? K(__builtin_nextafterf(float(key), -__builtin_inff())) : key;
+}
+
+// The number of distances that are not above `at` among the first `split`, and below `at` among the others.
+template <class K>
+inline int64_t count_before(const Near<K>& near, int split, double at) {
+    constexpr int N = Lanes<K>::N;
+    using Element = typename Mask<K>::Element;
+    using V = typename Mask<K>::V;
+    const Vec<K> most = broadcast<K>(rounded_down<K>(at)), under = broadcast<K>(-rounded_down<K>(-at));
+    V count{};
+    int n = 0;
+    for (; n + N <= split; n += N) count = increased(count, V(load(near.keys + n) <= most));
+    if (n < near.size) {
+        const Vec<K> key = load(near.keys + n);
+        const V first = places<V>(typename Count<N>::type{}) < V{} + Element(split - n);
+        count -= ((key <= most) & first) | ((key < under) & ~first);
+    }
+    for (n += N; n < near.size; n += N) count = increased(count, V(load(near.keys + n) < under));
+    return sum_lanes(count);
+}
+
 // The number of keys below `low`, and in `between` that of the keys from `low` to `high`.
 template <class K>
 inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, int64_t& between) {
-    typename Mask<K>::V below{}, inside{};
+    using V = typename Mask<K>::V;
+    V below{}, inside{};
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
-        below -= key < low;
-        inside -= (key >= low) & (key <= high);
+        below = increased(below, V(key < low));
+        inside = increased(inside, V((key >= low) & (key <= high)));
     }
     between = sum_lanes(inside);
     return sum_lanes(below);
@@ -115,8 +165,8 @@ int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, c
         for (int j = 0; j < Lanes<K>::N; ++j) {
             if (!between[j]) continue;
             const int64_t item = tile.offset + near.base + near.columns[n + j];
-            double exact = double(near.keys[n + j]);
-            if (op.features.query && !find_positive(op, row, item, exact))
+            double exact;
+            if (!find_positive(op, row, item, exact))
                 exact = distance(op.features, row, item - op.tile.offset);
             before += exact < op.distance[p] || (exact == op.distance[p] && item < op.index[p]);
         }
@@ -124,11 +174,21 @@ int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, c
     return before;
 }
 
+// The distance of positive p; `values` is the row of distances if they are given.
 template <class K>
-void count_near(const RankCounts& op, const Tile& tile, int64_t row, Near<K>& near) {
+inline double at(const RankCounts& op, const K* values, int64_t p) {
+    return op.distance ? op.distance[p] : double(values[op.index[p] - op.tile.offset]);
+}
+
+template <class K>
+void count_near(const RankCounts& op, const Tile& tile, int64_t row, const K* values, Near<K>& near) {
     if (near.size == 0) return;
     near.pad();
     for (int64_t p = op.start[row]; p < op.start[row + 1]; ++p) {
+        if (!op.features.query) {
+            op.counts[p] += count_before(near, near.before(op.index[p] - tile.offset), at(op, values, p));
+            continue;
+        }
         const K low = static_cast<const K*>(op.low)[p], high = static_cast<const K*>(op.high)[p];
         const Vec<K> from = broadcast<K>(low), to = broadcast<K>(high);
         int64_t between;
@@ -159,20 +219,26 @@ bool all_finite(const K* values, int64_t n) {
 // Counts row `row` of the op, which is row `line` of the part.
 template <class K>
 void count_row(const RankCounts& op, const Tile& part, int64_t line, int64_t row) {
-    // The row then comes from the cache.
-    if (op.finite)
-        op.finite[row] = all_finite(static_cast<const K*>(part.values) + line * part.stride, part.G);
+    constexpr int64_t kAhead = 16384 / sizeof(K);  // enough to hide the latency of memory
+    const K* values = static_cast<const K*>(part.values) + line * part.stride;
     const int64_t start = op.start[row], end = op.start[row + 1];
-    if (start == end) return;
-    const K* high = static_cast<const K*>(op.high);
     K highest = -K(__builtin_inf());
-    for (int64_t p = start; p < end; ++p) highest = high[p] > highest ? high[p] : highest;
+    for (int64_t p = start; p < end; ++p) {
+        const K high =
+            op.features.query ? static_cast<const K*>(op.high)[p] : rounded_down<K>(at(op, values, p));
+        highest = high > highest ? high : highest;
+    }
+    bool finite = true;
     Near<K> near;
     for_pieces<K>(part, line, [&](int64_t begin, int size, const K* keys) {
-        if (near.full(begin)) count_near(op, part, row, near);
+        for (int c = 0; c < size; c += 64 / int(sizeof(K))) __builtin_prefetch(values + begin + c + kAhead);
+        if (op.finite) finite &= all_finite(values + begin, size);
+        if (start == end) return;
+        if (near.full(begin)) count_near(op, part, row, values, near);
         near.add(begin, keys, size, highest);
     });
-    count_near(op, part, row, near);
+    count_near(op, part, row, values, near);
+    if (op.finite) op.finite[row] = finite;
 }
 
 template <class T>

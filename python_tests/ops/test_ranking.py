@@ -66,6 +66,8 @@ def test_counts_and_nearest_agree_with_a_stable_sort(data, metric, backend, sing
     ]
     arguments = (start, index, matrix[row, index], groups(left_out), kept)
     assert ops.rank_counts(matrix, *arguments, backend=backend).tolist() == position
+    of_matrix = ops.rank_counts(matrix, start, index, None, *arguments[3:], backend=backend)
+    assert of_matrix.tolist() == position
     counts = ops.feature_rank_counts(query, gallery, *arguments, metric=metric, backend=backend)
     assert counts.tolist() == position
 
@@ -189,6 +191,8 @@ def test_tiles_add_up_at_offsets_beyond_32_bits():
     left_out = groups([[first + 4, first + 31], [], [first]])
     kept = torch.rand(60) < 0.8
     whole = ops.rank_counts(distances, start, index + first, distance, left_out, kept, offset=first)
+    of_matrix = ops.rank_counts(distances, start, index + first, None, left_out, kept, offset=first)
+    assert torch.equal(of_matrix, whole)
     parts = sum(
         ops.rank_counts(
             distances[:, a:b], start, index + first, distance, left_out, kept[a:b], offset=first + a
@@ -347,6 +351,7 @@ def calls(backend="native"):
             torch.ops.vreid_ext.rank_counts,
             (matrix, start, index, distance, *left, None, 0, True, backend),
         ),
+        (torch.ops.vreid_ext.rank_counts, (matrix, start, index, None, *left, None, 0, True, backend)),
         (
             torch.ops.vreid_ext.feature_rank_counts,
             (query, gallery, start, index, distance, None, None, gallery[:, 0] > -1, "cosine", 0, backend),
@@ -355,7 +360,7 @@ def calls(backend="native"):
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_opcheck(number):
     op, arguments = calls()[number]
     torch.library.opcheck(op, arguments)
@@ -463,6 +468,8 @@ DISTANCE = torch.zeros(2, dtype=torch.float64)
         (lambda: ops.rank_counts(X, START, INDEX.int(), DISTANCE), TypeError, "index"),
         (lambda: ops.rank_counts(X, START, INDEX, DISTANCE.float()), TypeError, "distance"),
         (lambda: ops.rank_counts(X, START, INDEX, DISTANCE[:1]), ValueError, "distance"),
+        (lambda: ops.rank_counts(X, START, INDEX), ValueError, "index"),  # 4 of 4 columns
+        (lambda: ops.rank_counts(X, START, INDEX, offset=1), ValueError, "index"),
         (lambda: ops.rank_counts(X, START.flip(0), INDEX, DISTANCE), ValueError, "start"),
         (lambda: ops.rank_counts(X, START - 1, INDEX, DISTANCE), ValueError, "start"),
         (lambda: ops.rank_counts(X, START // 2, INDEX, DISTANCE), ValueError, "start"),
@@ -493,6 +500,8 @@ def test_the_check_finds_numbers_that_are_not_finite(backend, dtype, value, colu
     arguments = (start, index, known, left_out, kept)
     counts = ops.rank_counts(distances, *arguments, backend=backend)
     assert torch.equal(ops.rank_counts(distances, *arguments, check=True, backend=backend), counts)
+    of_matrix = ops.rank_counts(distances, start, index, None, left_out, kept, check=True, backend=backend)
+    assert torch.equal(of_matrix, counts)
     for row in (3, 7):  # 3: the item may be left out; 7: a query without a positive
         distances[row, column] = value
     ops.rank_counts(distances, *arguments, backend=backend)

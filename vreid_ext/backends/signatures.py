@@ -336,7 +336,7 @@ class RankCounts(NamedTuple):
     distances: Tensor
     start: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index
-    distance: Tensor
+    distance: Tensor | None
     left_start: Tensor | None
     left: Tensor | None
     kept: Tensor | None

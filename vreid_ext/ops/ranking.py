@@ -71,7 +71,7 @@ def rank_counts(
     distances: Tensor,
     start: Tensor,
     index: Tensor,
-    distance: Tensor,
+    distance: Tensor | None = None,
     left_out: Groups | None = None,
     kept: Tensor | None = None,
     *,
@@ -91,7 +91,8 @@ def rank_counts(
             to float32.
         start: (Q+1,) int64, nondecreasing from 0 to P; query i has the positives start[i] to start[i+1] - 1.
         index: (P,) int64, gallery indices of the positives, which may lie outside this tile.
-        distance: (P,) float64, distances of the positives.
+        distance: (P,) float64, distances of the positives; None for those of the matrix, whose columns then
+            include all positives.
         left_out: items to exclude per query, such as those of its own camera: a pair of int64 tensors, start
             (Q+1,), nondecreasing as above, and gallery indices, nondecreasing within a query.
         kept: (g,) bool, items of the tile to include for all queries; None for all items.
@@ -109,7 +110,11 @@ def rank_counts(
     _checks.has_numbers("distances", distances)
     rows, columns = distances.shape
     _offset(offset, columns)
-    _positives(start, index, distance, rows, distances.device)
+    _positives(start, index, rows, distances.device)
+    if distance is None:
+        _checks.within("index", index, offset, offset + columns)
+    else:
+        _distance(distance, index)
     groups = _left_out(left_out, rows, distances.device)
     _checks.mask("kept", kept, (columns,), distances.device, "(G,)")
     _checks.flag("check", check)
@@ -153,7 +158,8 @@ def feature_rank_counts(
     """
     _features(query, gallery, metric)
     _offset(offset, len(gallery))
-    _positives(start, index, distance, len(query), query.device)
+    _positives(start, index, len(query), query.device)
+    _distance(distance, index)
     groups = _left_out(left_out, len(query), query.device)
     _checks.mask("kept", kept, (len(gallery),), query.device, "(G,)")
     return _feature_rank_counts(
@@ -259,7 +265,7 @@ def _ascending(name: str, start: Tensor, total: int) -> None:
         )
 
 
-def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.device) -> None:
+def _positives(start: Any, index: Any, rows: int, device: torch.device) -> None:
     _integers("start", start, (rows + 1,), device)
     _integers("index", index, None, device)
     _ascending("start", start, len(index))
@@ -267,12 +273,15 @@ def _positives(start: Any, index: Any, distance: Any, rows: int, device: torch.d
         raise ValueError(
             f"start: expected values from 0 to P = {len(index)}, got {int(start[0])} to {int(start[-1])}"
         )
+
+
+def _distance(distance: Any, index: Tensor) -> None:
     if not isinstance(distance, Tensor) or distance.dtype != torch.float64:
         got = distance.dtype if isinstance(distance, Tensor) else type(distance).__name__
         raise TypeError(f"distance: expected a float64 tensor, got {got}")
     if distance.shape != index.shape:
         raise ValueError(f"distance: expected shape {tuple(index.shape)}, got {tuple(distance.shape)}")
-    _checks.same_device("distance", distance, device)
+    _checks.same_device("distance", distance, index.device)
 
 
 def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
@@ -286,10 +295,11 @@ def _left_out(left_out: Any, rows: int, device: torch.device) -> tuple[Tensor | 
     start, index = left_out
     _ascending("left_out[0]", start, len(index))
     if _checks.seen(index):
-        falls = (index[start[0] : start[-1]].diff() < 0).nonzero()[:, 0] + start[0] + 1
-        within = falls[~torch.isin(falls, start)]
-        if len(within):
-            item = int(within[0])
+        falls = index[start[0] : start[-1]].diff() < 0
+        between = start[1:-1] - start[0] - 1  # the last entry of a query may be above the first of the next
+        falls[between[(between >= 0) & (between < len(falls))]] = False
+        if falls.any():
+            item = int(start[0]) + 1 + int(falls.nonzero()[0])
             raise ValueError(
                 "left_out[1]: expected nondecreasing indices within a query, got "
                 f"{int(index[item - 1])} before {int(index[item])}"

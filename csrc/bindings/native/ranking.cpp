@@ -99,13 +99,17 @@ void rank_counts(const TileTuple& values, const PanelsTuple& queries, const Rows
     const Tile columns = tile(values, queries, items);
     if (finite && !columns.values) fail("finite", "null without a matrix of distances, got an address");
     check_left(columns, left);
+    const Features compared = optional_features(rows);
+    const int64_t keys = compared.query ? P : 0, last = columns.offset + columns.G - 1;
+    if (!distance && compared.query) fail("distance", "an address with features, got null");
     const RankCounts op{columns,
-                        optional_features(rows),
+                        compared,
                         checked_starts("start", start, columns.Q, P),
-                        pointer("low", low, P),
-                        pointer("high", high, P),
-                        pointer<const double>("distance", distance, P),
-                        pointer<const int64_t>("index", index, P),
+                        pointer("low", low, keys),
+                        pointer("high", high, keys),
+                        nullable<const double>(distance),
+                        distance ? pointer<const int64_t>("index", index, P)
+                                 : checked_indices("index", index, P, columns.offset, last),
                         pointer<int64_t>("counts", counts, P),
                         nullable<bool>(finite),
                         check_threads(threads)};

@@ -195,12 +195,16 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     op.tile = {DType::f64, Q,       G,       0,       distances.data(),  G,          {},
                {},         nullptr, nullptr, nullptr, left_start.data(), left.data()};
     op.features = {dtype, metric, 0, nullptr, nullptr, nullptr, nullptr};
-    op.low = op.high = at.data();
+    op.low = op.high = nullptr;
     std::vector<char> finite(static_cast<size_t>(Q), 2);
     op.finite = reinterpret_cast<bool*>(finite.data());
     context.run(&vreid::Table::rank_counts, op);
     context.equal("counts from distances", before, wanted);
     context.equal("finite rows", finite, std::vector<char>(size_t(Q), 1));
+    std::fill(before.begin(), before.end(), 0);
+    op.distance = nullptr;
+    context.run(&vreid::Table::rank_counts, op);
+    context.equal("counts from distances, with those of the positives read from them", before, wanted);
     // A row that is not finite in one place, also in the last one, which is no whole vector.
     for (const double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
         for (const int64_t column : {int64_t(0), G / 2, G - 1}) {

@@ -52,11 +52,10 @@ def pair_distances(args: signatures.PairDistances) -> Tensor:
 
 def rank_counts(args: signatures.RankCounts) -> Tensor:
     distances = args.distances.contiguous()
-    start, index, distance = args.start.contiguous(), args.index.contiguous(), args.distance.contiguous()
+    start, index, distance = args.start.contiguous(), args.index.contiguous(), dense(args.distance)
     kept, left_start, left = dense(args.kept), dense(args.left_start), dense(args.left)
     counts = torch.zeros_like(index)
     finite = torch.empty(len(distances), dtype=torch.bool, device="cpu") if args.check else None
-    bound = distance.to(distances.dtype)  # exact if the positives' distances come from this matrix
     rows, columns = distances.shape
     tile = Tile(
         DTYPE_CODES[distances.dtype], rows, columns, args.offset, address(distances), 0, 0, address(kept),
@@ -67,7 +66,7 @@ def rank_counts(args: signatures.RankCounts) -> Tensor:
         *_NO_SIDES,
         _NO_FEATURES,
         *(len(index), 0 if left is None else len(left)),
-        *map(address, (start, bound, bound, distance, index, counts, finite)),
+        *map(address, (start, None, None, distance, index, counts, finite)),
         torch.get_num_threads(),
     )
     if finite is not None:

@@ -24,7 +24,7 @@ def rank_counts(
     distances: Tensor,
     start: Tensor,
     index: Tensor,
-    distance: Tensor,
+    distance: Tensor | None,
     left_start: Tensor | None,
     left: Tensor | None,
     kept: Tensor | None,
@@ -38,7 +38,8 @@ def rank_counts(
     for i, values in enumerate(distances.double()):
         mine = slice(int(start[i]), int(start[i + 1]))
         counted = _counted(columns, i, left_start, left, kept)
-        d, j = distance[mine, None], index[mine, None]
+        j = index[mine, None]
+        d = values[j - offset] if distance is None else distance[mine, None]
         before = (values < d) | ((values == d) & (columns < j))
         counts[mine] = (before & counted).sum(1)
     return counts
