@@ -5,17 +5,18 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 
 from vreid_ext import _observers
 from vreid_ext._process import settle_fork
-from vreid_ext.backends.table import OPS, has, load, names
+from vreid_ext.backends.table import OPS, function, has, load, names
 
 # Preferred GPU backend of an op, by major compute capability (None: all others). The default is Triton.
 # benchmarks/results has no GPU rows yet, so this table is a prediction: CUDA C++ is preferred for ops whose
@@ -88,6 +89,19 @@ def choose(
     if requested == "auto":
         requested = _last_setting if torch.compiler.is_compiling() else _setting.get()
     return _choose(op, requested, device, dtype, traceable)
+
+
+def evaluation_step(name: str, device: torch.device) -> Callable[..., Any]:
+    """The function of a step of the evaluation, `matches` or `rank_scores`, which takes its signature.
+
+    The backend is chosen as for "auto". A step has no argument `backend`, so a backend that was selected for
+    the ops but has no kernel for this step is ignored.
+    """
+    settle_fork()
+    requested = _setting.get()
+    if requested != "auto" and not has(requested, name):
+        requested = "auto"
+    return function(_resolve(name, requested, device, torch.float64), name)
 
 
 def ops() -> list[str]:

@@ -142,6 +142,30 @@ class Features(NamedTuple):
     gallery_square: int
 
 
+class LabelledItems(NamedTuple):
+    """Persons (Q,), (G,) and further labels (rules,Q), (rules,G) of queries and gallery items."""
+
+    Q: int
+    G: int
+    rules: int
+    query: int
+    gallery: int
+    query_label: int
+    gallery_label: int
+    same: int
+    itself: int
+
+
+class Sorted(NamedTuple):
+    """Gallery items sorted by person, and the places of each query's person, positives and items left out."""
+
+    order: int
+    first: int
+    last: int
+    start: int
+    left_start: int
+
+
 class SparseRows(NamedTuple):
     """Sparse rows: row i has value[n] in column column[n], start[i] <= n < start[i+1]."""
 

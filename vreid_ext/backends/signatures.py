@@ -382,6 +382,25 @@ class TopK(NamedTuple):
         )
 
 
+class Matches(NamedTuple):
+    """No operator: the number of matches depends on the labels (csrc/common/protocol.h)."""
+
+    query: Tensor
+    gallery: Tensor
+    query_label: Tensor
+    gallery_label: Tensor
+    same: Tensor
+    itself: Tensor | None
+
+
+class RankScores(NamedTuple):
+    """No operator: only `metrics` calls it."""
+
+    start: Tensor
+    counts: Tensor
+    trapezoid: bool
+
+
 class KReciprocal(NamedTuple):
     """No operator: the result computes its rows on demand (`vreid_ext.ops.rerank.ReRanked`)."""
 

@@ -161,7 +161,7 @@ def evaluate_rank(
     max_rank = integer("max_rank", max_rank, 1)
     result = evaluate_distances(
         distances,
-        *_numbered({"q_pids": q_pids, "g_pids": g_pids}),  # renumber: a pid of -1 is not special here
+        *_numbered({"q_pids": q_pids, "g_pids": g_pids}),
         *_numbered({"q_camids": q_camids, "g_camids": g_camids}),
         max_rank=min(max_rank, distances.shape[1]),
     )
@@ -169,7 +169,7 @@ def evaluate_rank(
 
 
 def _numbered(parts: dict[str, Any]) -> list[np.ndarray]:
-    """Map the labels of two arrays (integers or strings) to integers from 0."""
+    """The labels of two arrays as integers other than -1, which as a pid would be junk."""
     arrays = []
     for name, part in parts.items():
         try:
@@ -185,6 +185,8 @@ def _numbered(parts: dict[str, Any]) -> list[np.ndarray]:
         arrays.append(labels)
     if (arrays[0].dtype.kind in "US") != (arrays[1].dtype.kind in "US"):
         raise TypeError(f"{', '.join(parts)}: expected both integers or both strings, got one of each")
+    if all(np.can_cast(labels.dtype, np.int64) and not (labels == -1).any() for labels in arrays):
+        return arrays
     _, numbers = np.unique(np.concatenate(arrays), return_inverse=True)
     return np.split(numbers, [len(arrays[0])])
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from vreid_ext import _checks
+from vreid_ext.backends import evaluation_step, signatures
+from vreid_ext.backends.groups import starts
 from vreid_ext.distributed import concatenate
 
 Labels: TypeAlias = Tensor | np.ndarray | Sequence[int]
@@ -30,7 +32,7 @@ class JunkRule(NamedTuple):
 
 
 class Protocol:
-    """Positives and excluded items of every query, computed by sorting identities, without a (Q,G) mask.
+    """Positives and excluded items of every query, computed without a (Q,G) mask.
 
     Attributes:
         start, index: (Q+1,), (P,) int64: query i has the positives index[start[i]:start[i+1]], ascending.
@@ -72,34 +74,23 @@ class Protocol:
             here = (itself >= self.first) & (itself < self.first + items)
             itself = (itself - self.first).where(here, -1)
 
-        by_pid, order = g_pid.sort(stable=True)
-        first, last = torch.searchsorted(by_pid, q_pid), torch.searchsorted(by_pid, q_pid, right=True)
-        last = torch.where(q_pid == -1, first, last)  # pid -1 is junk and has no positives
-        row = torch.repeat_interleave(last - first)
-        place = _starts(row, queries)[:-1].neg_().add_(first)  # of the first pair of a query, in `order`
-        index = _at(order, torch.arange(len(row), device=device) + _at(place, row))
-        removed = torch.zeros_like(index, dtype=torch.bool)
-        if junk:
-            removed = _at(q_cam, row) == _at(g_cam, index)
+        removing = [(q_cam, g_cam, True)] if junk else []
         for rule in self.rules:
             _checks.choice(f"rules: remove of {rule.tag}", rule.remove, ("same", "other"))
             q_label = labels(f"rules: query {rule.tag}", rule.query, queries, device)
             g_label = labels(f"rules: gallery {rule.tag}", rule.gallery, items, device)
-            removed |= (_at(q_label, row) == _at(g_label, index)) == (rule.remove == "same")
-        if itself is not None:
-            removed |= index == itself[row]
-        remaining, pairs = (~removed).nonzero()[:, 0], removed.nonzero()[:, 0]
-        self.row, self.index = _at(row, remaining), _at(index, remaining)
-        self.start = _starts(self.row, queries)
-
-        row, index = _at(row, pairs), _at(index, pairs)  # in ascending order
-        if itself is not None:
-            other = ((itself >= 0) & (g_pid[itself.clamp(min=0)] != q_pid)).nonzero()[:, 0]
-            row, index = torch.cat([row, other]), torch.cat([index, itself[other]])
-            order = index.argsort(stable=True)
-            order = order[row[order].argsort(stable=True)]
-            row, index = row[order], index[order]
-        self.left_out = _starts(row, queries), index
+            removing.append((q_label, g_label, rule.remove == "same"))
+        q_labels, g_labels, same = zip(*removing, strict=True) if removing else ((), (), ())
+        args = signatures.Matches(
+            q_pid,
+            g_pid,
+            torch.stack(q_labels) if removing else q_pid.new_empty((0, queries)),
+            torch.stack(g_labels) if removing else g_pid.new_empty((0, items)),
+            torch.tensor(same, dtype=torch.bool, device=device),
+            itself,
+        )
+        self.row, self.index, self.start, *left_out = evaluation_step("matches", device)(args)
+        self.left_out = left_out[0], left_out[1]
         self.kept = None if (g_pid != -1).all() else g_pid != -1
         if part_of is not None:
             self._gather()
@@ -113,7 +104,7 @@ class Protocol:
         pairs = pairs[pairs[:, 1].argsort(stable=True)]
         pairs = pairs[pairs[:, 0].argsort(stable=True)]
         self.row, self.index = pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
-        self.start = _starts(self.row, len(self.start) - 1)
+        self.start = starts(self.row, len(self.start) - 1)
 
     def __str__(self) -> str:
         removed = ["pid -1", *["same pid and camera"] * self.junk]
@@ -127,7 +118,7 @@ class Protocol:
         inside = (index >= first) & (index < stop)
         row = torch.repeat_interleave(start.diff(), output_size=len(index))[inside]
         kept = None if self.kept is None else self.kept[first:stop]
-        return (_starts(row, len(start) - 1), index[inside] - first), kept
+        return (starts(row, len(start) - 1), index[inside] - first), kept
 
 
 def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
@@ -137,13 +128,3 @@ def labels(name: str, value: Any, length: int, device: torch.device) -> Tensor:
     if value.shape != (length,):
         raise ValueError(f"{name}: expected shape ({length},), got {tuple(value.shape)}")
     return value.to(device, torch.int64).contiguous()
-
-
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    """values[index], in a fifth of the time on a CPU."""
-    return values.index_select(0, index)
-
-
-def _starts(row: Tensor, rows: int) -> Tensor:
-    """(rows+1,): the start of each row in a sorted list of row numbers, and the end of the last row."""
-    return torch.cat([row.new_zeros(1), torch.bincount(row, minlength=rows).cumsum(0)])

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from vreid_ext import _checks, ops
+from vreid_ext.backends import evaluation_step, signatures
 from vreid_ext.backends.errors import NotFiniteRowsError
 from vreid_ext.features.rows import DistanceFunction, Features, Rows, Shard
 from vreid_ext.metrics.protocol import JunkRule, Labels, Protocol
@@ -196,7 +196,8 @@ def _check(ap: Any, max_rank: Any, junk: Any) -> int:
 
 
 def _result(protocol: Protocol, counts: Tensor, ap: str, max_rank: int, text: str) -> ReIDResult:
-    average_precision, inp, first_hit = _score(protocol, counts, ap)
+    args = signatures.RankScores(protocol.start.cpu(), counts.cpu(), ap == "trapezoid")
+    average_precision, inp, first_hit = evaluation_step("rank_scores", args.counts.device)(args)
     valid = first_hit > 0
     if not valid.any():
         raise ValueError("q_pids: expected a query with a positive in the gallery, got none")
@@ -271,14 +272,13 @@ def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source
     for first, distances in blocks:
         last = first + len(distances)
         begin, end = int(protocol.start[first]), int(protocol.start[last])
-        index, row = protocol.index[begin:end], protocol.row[begin:end] - first
         left_start, left = protocol.left_out
         try:
             counts[begin:end] = ops.rank_counts(
                 distances,
                 protocol.start[first : last + 1] - begin,
-                index,
-                distances.take(row * distances.shape[1] + index).double(),
+                protocol.index[begin:end],
+                None,
                 (left_start[first : last + 1], left),
                 protocol.kept,
                 check=True,
@@ -289,22 +289,3 @@ def _count_rows(blocks: Iterator[tuple[int, Tensor]], protocol: Protocol, source
                 f"the first is {first + error.first}"
             ) from None
     return counts
-
-
-def _score(protocol: Protocol, counts: Tensor, ap: str) -> tuple[Tensor, Tensor, Tensor]:
-    """AP, INP and rank of the first positive (0 if there is none) of every query."""
-    row, start = protocol.row.cpu(), protocol.start.cpu()
-    rank = counts.cpu() + 1
-    width = int(rank.max()) + 1 if len(rank) else 1
-    # Ascending within a query. NumPy's sort takes less time than torch's.
-    rank = torch.from_numpy(np.sort((row * width + rank).numpy())) % width
-    positives = start.diff()
-    hit = torch.arange(1, len(row) + 1, device=row.device) - start[row]  # 1, 2, ... within a query
-    precision = hit.double() / rank
-    if ap == "trapezoid":
-        precision = (torch.where(rank > 1, (hit - 1) / (rank - 1).double(), 1.0) + precision) / 2
-    total = positives.new_zeros(len(positives), dtype=torch.float64).scatter_add(0, row, precision)
-    none = torch.zeros_like(positives)
-    first = none.scatter_reduce(0, row, rank, "amin", include_self=False)
-    last = none.scatter_reduce(0, row, rank, "amax", include_self=False)
-    return total / positives, positives / last.double(), first  # 0 / 0: NaN marks a skipped query

@@ -32,6 +32,7 @@ void bind_product(pybind11::module_& m);
 void bind_part_metric(pybind11::module_& m);
 void bind_mining(pybind11::module_& m);
 void bind_ranking(pybind11::module_& m);
+void bind_protocol(pybind11::module_& m);
 void bind_rerank(pybind11::module_& m);
 void bind_probe(pybind11::module_& m);
 

@@ -28,6 +28,7 @@ PYBIND11_MODULE(_native, m) {
     bind_part_metric(m);
     bind_mining(m);
     bind_ranking(m);
+    bind_protocol(m);
     bind_rerank(m);
     bind_probe(m);
     VREID_DEFINE(m, build_info);

@@ -95,6 +95,7 @@ void pairs(Context&);
 void mining(Context&);
 void part_metric(Context&);
 void ranking(Context&);
+void protocol(Context&);
 void rerank(Context&);
 void probe(Context&);
 

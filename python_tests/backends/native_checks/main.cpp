@@ -27,6 +27,7 @@ constexpr Family kFamilies[] = {
     {"mining", checks::mining},
     {"part_metric", checks::part_metric},
     {"ranking", checks::ranking},
+    {"protocol", checks::protocol},
     {"rerank", checks::rerank},
     {"probe", checks::probe},
 };

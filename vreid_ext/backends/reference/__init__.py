@@ -12,6 +12,7 @@ from vreid_ext.backends.reference.mining import (
     mined_distance,
 )
 from vreid_ext.backends.reference.part_metric import part_distance
+from vreid_ext.backends.reference.protocol import matches, rank_scores
 from vreid_ext.backends.reference.ranking import (
     feature_rank_counts,
     pair_distances,
@@ -40,10 +41,12 @@ __all__ = [
     "inter_frame_distance",
     "jaccard_graph",
     "k_reciprocal",
+    "matches",
     "mined_distance",
     "pair_distances",
     "part_distance",
     "rank_counts",
+    "rank_scores",
     "region_pool",
     "sta_pool",
     "temporal_pool",
