@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vreid_ext.losses import TripletLoss
 from vreid_ext.models import TrainingOutput, register_model
 from vreid_ext.models.backbones import resolve_backbone
-from vreid_ext.models.clips import frame_maps
+from vreid_ext.models.clips import frame_maps, training_label, unmasked
 from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.nn.frames import mean_over_frames
 
@@ -62,10 +62,8 @@ class FrameOrClip(nn.Module):
         self, clips: Tensor, valid: Tensor | None = None, label: Tensor | None = None
     ) -> TrainingOutput | Tensor:
         if self.training:
-            if valid is not None:
-                raise ValueError("valid: expected None in training, got a mask")
-            if label is None:
-                raise ValueError("label: expected identities (B,) in training, got None")
+            unmasked(valid)
+            label = training_label(label)
         frames = frame_maps(self.backbone, clips, valid).mean((3, 4))
         clip = mean_over_frames(frames, valid)
         if label is None or not self.training:

@@ -117,8 +117,8 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "vreid_ext": vreid_ext.__version__,
     }
-    if commit := _commit():
-        facts["commit"] = commit
+    if made_from := commit():
+        facts["commit"] = made_from
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
         facts["cuda"] = torch.version.cuda
@@ -140,7 +140,7 @@ def save(rows: list[Row], path: Path) -> None:
     path.write_text(json.dumps({"machine": machine(), "rows": [asdict(r) for r in rows]}, indent=1) + "\n")
 
 
-def _commit() -> str:
+def commit() -> str:
     """Commit of the benchmarks, with "-dirty" if files were modified; empty outside a repository."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:

@@ -12,7 +12,6 @@ multiprocessor. Latencies, bank conflicts, branches that are not taken and every
 left out, so a share of the peak is an upper bound.
 """
 
-import argparse
 import json
 import math
 import re
@@ -20,14 +19,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kernel_resources import CSRC, Resources, compile_source
+from harness import commit
+from kernel_resources import Resources, command_line, compile_source, selected
 
 RESULTS = Path(__file__).parent / "results" / "kernels" / "account.json"
 WARPS, LANES = 8, 32  # warps of a thread block of every kernel
@@ -312,44 +311,27 @@ def accounts(source: Path, arch: str, passes: int = 1) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--arch", nargs="+", default=list(MACHINES), choices=list(MACHINES))
-    parser.add_argument(
-        "--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
-    )
+    parser = command_line(__doc__ or "", list(MACHINES), choices=list(MACHINES))
     parser.add_argument("--step", help="write the accounts to the results under this name")
     parser.add_argument("--passes", type=int, default=1, help="passes of a loop inside the main loop")
     options = parser.parse_args()
-    found = [
-        row
-        for source in options.source
-        for arch in options.arch
-        for row in accounts(CSRC / "cuda" / source, arch, options.passes)
-    ]
+    found = [row for source, arch in selected(options) for row in accounts(source, arch, options.passes)]
     if options.step is None:
         for row in found:
             print({name: value for name, value in row.items() if name not in ("symbol", "cycles")})
             print("   ", {unit: round(value) for unit, value in row["cycles"].items() if value})
         return 0
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"steps": []}
-    commit = ["git", "-C", str(CSRC), "rev-parse", "--short", "HEAD"]
-    made = subprocess.run(commit, capture_output=True, text=True, check=True).stdout.strip()
     steps = [step for step in content["steps"] if step["name"] != options.step]
-    nvcc = Counter(
-        re.findall(
-            r"release (\S+),",
-            subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout,
-        )
-    )
+    nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release (\S+),", nvcc)
     rows = [{name: value for name, value in row.items() if name != "symbol"} for row in found]
     steps.append(
         {
             "name": options.step,
-            "commit": made,
+            "commit": commit(),
             "date": str(date.today()),
-            "nvcc": next(iter(nvcc)),
+            "nvcc": release[1] if release else "",
             "rows": rows,
         }
     )

@@ -11,8 +11,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CSRC = Path(__file__).parents[1] / "csrc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
@@ -98,23 +99,32 @@ def _range(numbers: list[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def main() -> int:
+def command_line(description: str, archs: Sequence[str], **of_arch: Any) -> argparse.ArgumentParser:
+    """A parser with the options --arch and --source, which `selected` reads.
+
+    of_arch: further arguments of `add_argument` for --arch.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--arch", nargs="+", default=ARCHITECTURES)
+    parser.add_argument("--arch", nargs="+", default=archs, **of_arch)
     parser.add_argument(
         "--source", nargs="+", default=sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
     )
+    return parser
+
+
+def selected(options: argparse.Namespace) -> list[tuple[Path, str]]:
+    """Every source and architecture that the options name."""
+    return [(CSRC / "cuda" / source, arch) for source in options.source for arch in options.arch]
+
+
+def main() -> int:
+    parser = command_line(__doc__ or "", ARCHITECTURES)
     parser.add_argument("--markdown", action="store_true", help="print a table instead of a line per kernel")
     parser.add_argument("--nvcc", default="nvcc")
     options = parser.parse_args()
-    rows = [
-        row
-        for source in options.source
-        for arch in options.arch
-        for row in compile_source(CSRC / "cuda" / source, arch, options.nvcc)
-    ]
+    rows = [row for source, arch in selected(options) for row in compile_source(source, arch, options.nvcc)]
     print(table(rows) if options.markdown else "\n".join(map(str, rows)))
     bad = [row for row in rows if row.stack or row.spills]
     for row in bad:

@@ -20,6 +20,19 @@ def check_clips(clips: Tensor, valid: Tensor | None) -> None:
         )
 
 
+def training_label(label: Tensor | None) -> Tensor:
+    """The identities (B,) of a batch, for a model that requires them in training."""
+    if label is None:
+        raise ValueError("label: expected identities (B,) in training, got None")
+    return label
+
+
+def unmasked(valid: Tensor | None) -> None:
+    """Refuse a mask in training, for a model whose losses count every frame."""
+    if valid is not None:
+        raise ValueError("valid: expected None in training, got a mask")
+
+
 def frame_maps(backbone: nn.Module, clips: Tensor, valid: Tensor | None = None) -> Tensor:
     """Feature maps (B,T,C,H,W) of the frames of clips (B,T,3,h,w). The backbone's memory format is kept.
 

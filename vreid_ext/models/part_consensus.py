@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vreid_ext import _checks
 from vreid_ext.losses import CrossEntropyLoss
 from vreid_ext.models.backbones import resolve_backbone
-from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.clips import frame_maps, in_evaluation, training_label, unmasked
 from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
@@ -86,11 +86,8 @@ class PartConsensus(nn.Module):
         self, clips: Tensor, valid: Tensor | None = None, label: Tensor | None = None
     ) -> TrainingOutput | Tensor:
         if self.training:
-            if valid is not None:
-                raise ValueError("valid: expected None in training, got a mask")
-            if label is None:
-                raise ValueError("label: expected identities (B,) in training, got None")
-            return self._training_output(clips, label)
+            unmasked(valid)
+            return self._training_output(clips, training_label(label))
         blocks = weighted(*self._weigh(clips, valid))
         return torch.cat([_unit(self.bn(blocks.mean(1))), _unit(torch.cat(self._of_parts(blocks), 1))], 1)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vreid_ext.losses import CrossEntropyLoss, TripletLoss, gather_with_gradient
 from vreid_ext.models.backbones import TokenBackbone, clip_projection, resolve_backbone
-from vreid_ext.models.clips import check_clips
+from vreid_ext.models.clips import check_clips, training_label
 from vreid_ext.models.heads import bn_neck, classifier
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
@@ -215,8 +215,8 @@ class TFCLIP(nn.Module):
         self, clips: Tensor, valid: Tensor | None = None, label: Tensor | None = None
     ) -> TrainingOutput | Tensor:
         check_clips(clips, valid)
-        if self.training and label is None:
-            raise ValueError("label: expected identities (B,) in training, got None")
+        if self.training:
+            label = training_label(label)
         x = self._tokens(clips)
         features = {
             "class": mean_over_frames(x[:, :, 0], valid),

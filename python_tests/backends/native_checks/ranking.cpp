@@ -204,7 +204,7 @@ void check(Context& context, DType dtype, Metric metric, int64_t Q, int64_t G, i
     std::fill(before.begin(), before.end(), 0);
     op.distance = nullptr;
     context.run(&vreid::Table::rank_counts, op);
-    context.equal("counts from distances, with those of the positives read from them", before, wanted);
+    context.equal("counts; the kernel reads the distances of the positives", before, wanted);
     // A row that is not finite in one place, also in the last one, which is no whole vector.
     for (const double bad : {double(NAN), double(INFINITY), -double(INFINITY)}) {
         for (const int64_t column : {int64_t(0), G / 2, G - 1}) {

@@ -60,10 +60,11 @@ def split_backbone(backbone: nn.Module, at: str | None = None, name: str | None 
 def _layers(backbone: Backbone) -> dict[str, nn.Module]:
     """The layers by name. A single Sequential counts as its layers, with names such as "features.13"."""
     layers = dict(backbone.named_children())
-    name, first = next(iter(layers.items()))
-    if len(layers) == 1 and isinstance(first, nn.Sequential):
-        return {f"{name}.{inner}": layer for inner, layer in first.named_children()}
-    return layers
+    if len(layers) != 1:
+        return layers
+    ((name, only),) = layers.items()
+    inner = only.named_children() if isinstance(only, nn.Sequential) else ()
+    return {f"{name}.{key}": layer for key, layer in inner}
 
 
 def _of_layers(layers: Mapping[str, nn.Module], out_channels: int) -> Backbone:
