@@ -146,8 +146,8 @@ struct Found {
     int64_t anchors;
 
     Found(const Scratch& memory, int thread, int64_t N)
-        : score(memory.of<A>(thread)), index(reinterpret_cast<int64_t*>(score + 2 * N + N % 2)), anchors(N) {}
-    static int64_t bytes(int64_t N) { return (2 * N + N % 2) * int64_t(sizeof(A)) + 2 * N * 8; }
+        : score(memory.of<A>(thread)), index(reinterpret_cast<int64_t*>(score + 2 * N)), anchors(N) {}
+    static int64_t bytes(int64_t N) { return 2 * N * int64_t(sizeof(A) + sizeof(int64_t)); }
 
     void clear() const {
         for (int64_t i = 0; i < 2 * anchors; ++i) {

@@ -39,9 +39,10 @@ class Team {
     long generation_ = 0;
 };
 
-// One thread's part of a dynamic loop: `next` is the first iteration of its next chunk.
+// One thread's part of a dynamic loop: `next` is the loop variable at the start of its next chunk, and `span`
+// is how far the variable advances in a chunk.
 struct Loop {
-    long next, end, chunk;
+    long next, end, span;
 };
 
 // A thread's place in the region that it runs; by default it is outside of any region.
@@ -51,14 +52,14 @@ struct Member {
     Loop loop{};
 
     void begin(long start, long end, long step, long chunk) {
-        if (!team || step != 1) std::abort();
-        loop = {start + number * chunk, end, chunk};
+        if (!team || step < 1) std::abort();
+        loop = {start + number * chunk * step, end, chunk * step};
     }
 
     bool take(long* first, long* last) {
         *first = loop.next;
-        *last = std::min(loop.next + loop.chunk, loop.end);
-        loop.next += team->size * loop.chunk;
+        *last = std::min(loop.next + loop.span, loop.end);
+        loop.next += team->size * loop.span;
         return *first < loop.end;
     }
 };
