@@ -1,7 +1,10 @@
 """Trains systems on a small copy of MARS with several seeds, and writes the rows of docs/accuracy.md.
 
+    python benchmarks/accuracy.py pretrain --root CUHK03 --weights FILE --out DIR
     python benchmarks/accuracy.py train ROW SEED --root MARS --weights FILE --out DIR [--attributes TABLE]
     python benchmarks/accuracy.py collect --out DIR
+
+`pretrain` trains the network that the rows with `pretrained` start from; the other rows do not need it.
 
 `train` uses one thread, so two rows can be trained at a time on two cores. It can be interrupted: the same
 command resumes. Each trained model is evaluated twice: with the frames as they are, and with a third of the
@@ -12,7 +15,7 @@ one file for each row and seed, and compares all rows of that folder with the ba
 So rows can be added later, without the runs of the other rows. The comparison is written to
 benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py` writes the tables.
 
-MARS: a folder in the layout of MARS. FILE: weights of an ImageNet MobileNetV2. TABLE: MARS's attributes
+MARS, CUHK03: folders in the layouts of these data sets. FILE: weights of an ImageNet MobileNetV2. TABLE: MARS's attributes
 (`data.read_attributes`), for the rows of ASTA. benchmarks/accuracy_rows.py has the rows.
 """
 
@@ -27,11 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy_rows import COMMON, GROUPS, ROWS
+from accuracy_rows import COMMON, GROUPS, PRETRAINING, ROWS
 from harness import machine
 
 from vreid_ext import engine, metrics
 from vreid_ext._files import write_json
+from vreid_ext.engine.checkpoint import resolve_checkpoint
 from vreid_ext.engine.figures import read_queries
 
 RESULTS = Path(__file__).parent / "results" / "accuracy" / "mars_copy"
@@ -39,7 +43,16 @@ FIGURES = ("mAP", "rank1", "rank5", "rank10", "rank20")
 
 # Every row is compared with these rows and with the baseline of its system.
 BASELINES = ("frame", "average")
+_PRETRAINED = "pretrained"  # the run of `pretrain`
 CONDITIONS = {"clean": [], "corrupted": ["eval.corrupt=0.333"]}
+
+
+def pretrain(root: Path, weights: Path, out: Path) -> None:
+    """Train the network of the rows that are pre-trained, with seed 0."""
+    torch.set_num_threads(1)
+    settings = [f"dataset.root={root}", f"model.weights={weights}", "seed=0"]
+    recipe = engine.load_recipe(PRETRAINING.source, [*COMMON, *PRETRAINING.overrides, *settings])
+    engine.train(recipe, out / _PRETRAINED)
 
 
 def train(name: str, seed: int, root: Path, weights: Path, out: Path, attributes: Path | None = None) -> None:
@@ -48,17 +61,18 @@ def train(name: str, seed: int, root: Path, weights: Path, out: Path, attributes
     row = ROWS[name]
     if row.attributes and attributes is None:
         raise ValueError(f"attributes: expected a table of attributes for {name}, got None")
-    settings = [f"seed={seed}", f"dataset.root={root}", f"model.weights={weights}"]
+    start = resolve_checkpoint(out / _PRETRAINED) / "weights.safetensors" if row.pretrained else weights
+    settings = [f"seed={seed}", f"dataset.root={root}", f"model.weights={start}"]
     if row.attributes:
         settings.append(f"dataset.options.attributes={attributes}")
     recipe = engine.load_recipe(row.source, [*COMMON, *row.overrides, *settings])
     run = out / f"{name}-{seed}"
-    before, start = _steps(run), time.process_time()
+    before, begun = _steps(run), time.process_time()
     engine.train(recipe, run)
     steps = _steps(run)
     if steps > before:
         # A resumed run does not know how long its first part took, so the time is extrapolated.
-        hours = (time.process_time() - start) * steps / (steps - before) / 3600
+        hours = (time.process_time() - begun) * steps / (steps - before) / 3600
         write_json(run / "cost.json", {"steps": steps, "cpu_hours": hours, "machine": machine()})
     for other in _of_models(name):
         for condition, changes in CONDITIONS.items():
@@ -210,17 +224,22 @@ def _steps(run: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("pretrain", help="train the network that some rows start from")
+    start.add_argument("--root", type=Path, required=True, help="CUHK03")
     one = commands.add_parser("train", help="train and evaluate one row with one seed")
     one.add_argument("row", choices=[name for name, row in ROWS.items() if row.trained is None])
     one.add_argument("seed", type=int)
     one.add_argument("--root", type=Path, required=True, help="the copy of MARS")
-    one.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
     one.add_argument("--attributes", type=Path, help="mars_attributes.csv, for the rows of ASTA")
     every = commands.add_parser("collect", help="add all finished runs to the results and compare the rows")
-    for each in (one, every):
+    for each in (start, one):
+        each.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
+    for each in (start, one, every):
         each.add_argument("--out", type=Path, required=True, help="folder of the runs")
     given = parser.parse_args()
-    if given.command == "train":
+    if given.command == "pretrain":
+        pretrain(given.root, given.weights, given.out)
+    elif given.command == "train":
         train(given.row, given.seed, given.root, given.weights, given.out, given.attributes)
     else:
         collect(given.out)

@@ -223,6 +223,11 @@ COMMON = {
         Stated("model.regions", 6, "Table 2, p. 8: the best K"),
         Stated("model.feature_dim", None, "Section 4.2, p. 7: 128, the model's default"),
         Stated("model.form", None, "Eq. 1 to 3: the model's default, the paper's"),
+        Stated(
+            "model.neck",
+            "bn",
+            "ours; open-reid has batch normalization with a bias, the paper does not mention it",
+        ),
         Stated("input.frames", 6, "Section 4.2, p. 7: N = 6 chunks"),
         Stated("input.sampling", "restricted", "Section 4.2, p. 7: Restricted Random Sampling"),
         Stated("input.height", 256, "Section 4.2, p. 7"),

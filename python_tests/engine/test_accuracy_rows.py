@@ -21,7 +21,7 @@ def accuracy(monkeypatch, tiny):
     script = runpy.run_path(str(BENCHMARKS / "accuracy.py"))
     changed = {"COMMON": [*tiny, "eval.sampling=evenly"]}
     changed["CONDITIONS"] = {"clean": [], "corrupted": ["eval.corrupt=0.9"]}
-    for name in ("train", "collect"):
+    for name in ("pretrain", "train", "collect"):
         script[name].__globals__.update(changed)
     return script
 
@@ -54,6 +54,17 @@ def test_rows_are_trained_once_and_compared_with_the_baselines(accuracy, mars_ro
     minus = rows["consensus"]["corrupted"]["minus"]["frame"]["mAP"]["value"]
     values = [rows[name]["corrupted"]["mAP"]["value"] for name in ("consensus", "frame")]
     assert minus == pytest.approx(values[0] - values[1], abs=1e-9)
+
+
+def test_pretrained_rows_start_from_the_pretrained_network(accuracy, mars_root, tmp_path):
+    with pytest.raises(ValueError, match="pretrained"):
+        accuracy["train"]("cuhk03", 0, mars_root, "none", tmp_path)
+    on_mars = accuracy["ROWS"]["parts"]  # the tiny set stands in for CUHK03
+    accuracy["pretrain"].__globals__["PRETRAINING"] = on_mars
+    accuracy["pretrain"](mars_root, "none", tmp_path)
+    accuracy["train"]("cuhk03", 0, mars_root, "none", tmp_path)
+    start = Path(engine.load_recipe(tmp_path / "cuhk03-0" / "recipe.yaml").model["weights"])
+    assert start.is_relative_to(tmp_path / "pretrained")
 
 
 def test_results_of_other_queries_are_refused(accuracy, mars_root, tmp_path):

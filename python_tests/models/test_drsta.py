@@ -110,6 +110,7 @@ def test_receptive_fields_for_pictures():
         ({"enhance": "third_order"}, "enhance: expected .*got 'third_order'"),
         ({"regions": 0}, "regions: expected .*got 0"),
         ({"feature_dim": 0}, "feature_dim: expected .*got 0"),
+        ({"neck": "fc"}, "neck: expected .*got 'fc'"),
         ({"backbone": nn.Identity()}, "backbone: expected .*got Identity"),
         ({"poling": "max"}, "poling: expected an option of model 'drsta'"),
     ],
@@ -117,6 +118,19 @@ def test_receptive_fields_for_pictures():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         build_model("drsta", 4, **{"backbone": Trunk(), **options})
+
+
+def test_the_bn_neck_separates_features_of_similar_direction():
+    """The linear layer adds the same vector to all features, so they are nearly parallel."""
+    cosines = {}
+    for neck in ("none", "bn"):
+        network = model(spatial=False, temporal="mean", neck=neck)
+        nn.init.constant_(network.fc.bias, 10.0)
+        feature = network(torch.rand(8, 3, 3, 16, 8, generator=torch.Generator().manual_seed(2))).feature
+        torch.testing.assert_close(feature.norm(dim=1), torch.ones(8))
+        cosines[neck] = (feature @ feature.T).triu(1).sum() / 28
+    assert cosines["none"] > 0.99
+    assert cosines["bn"] < 0.1
 
 
 def test_the_released_form_embeds_and_normalises_each_region_of_each_frame():
@@ -139,6 +153,7 @@ def test_the_released_form_embeds_and_normalises_each_region_of_each_frame():
     [
         ({"form": "released"}, r"^enhance: expected 'none'"),
         ({"form": "released", "enhance": "none", "spatial": False}, r"^spatial: expected true"),
+        ({"form": "released", "enhance": "none", "neck": "bn"}, r"^neck: expected 'none'"),
         ({"form": "printed"}, r"^form: "),
     ],
 )

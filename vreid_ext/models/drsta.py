@@ -14,6 +14,7 @@ from vreid_ext import ops
 from vreid_ext.losses import HellingerDiversity
 from vreid_ext.models.backbones import resolve_backbone
 from vreid_ext.models.clips import frame_maps, in_evaluation
+from vreid_ext.models.heads import bn_neck
 from vreid_ext.models.output import TrainingOutput
 from vreid_ext.models.registry import register_model
 from vreid_ext.nn import RegionAttention
@@ -70,6 +71,11 @@ class DRSTA(nn.Module):
             batch, with weight 1. The code after that point is not published: here the pooled regions are
             concatenated and normalized, which gives K x `feature_dim` dimensions. This form has no E, so
             enhance must be "none".
+        neck: layer between the linear layer and the L2 normalization of the feature: "none", as in the paper, or
+            "bn", batch normalization with a bias fixed at 0. The code on which the authors' trainer is based
+            (open-reid) has batch normalization with a learned bias there. Features of pooled ReLU maps have
+            similar directions. Without the mean subtracted, the OIM loss may converge to one feature for all
+            persons; a learned bias can add this mean again.
         hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
         feature_dim: D of the L2-normalized feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
@@ -102,6 +108,7 @@ class DRSTA(nn.Module):
         regions: int = 6,
         hidden: int | None = None,
         form: str = "paper",
+        neck: str = "none",
         feature_dim: int = 128,
         backbone: str | nn.Module = "resnet50",
         weights: str | Path = "none",
@@ -119,6 +126,7 @@ class DRSTA(nn.Module):
             "temporal": (temporal, ("mean", "max", "attention")),
             "enhance": (enhance, ("second_order", "none")),
             "form": (form, ("paper", "released")),
+            "neck": (neck, ("none", "bn")),
         }
         for name, (choice, allowed) in choices.items():
             if choice not in allowed:
@@ -130,6 +138,8 @@ class DRSTA(nn.Module):
             raise ValueError("spatial: expected true with form 'released', got false")
         if released and enhance != "none":
             raise ValueError(f"enhance: expected 'none' with form 'released', got {enhance!r}")
+        if released and neck != "none":
+            raise ValueError(f"neck: expected 'none' with form 'released', got {neck!r}")
         self.backbone, channels = resolve_backbone(
             backbone, weights, last_stride, input_size, backbone_options
         )
@@ -147,6 +157,7 @@ class DRSTA(nn.Module):
         self.temporal = nn.Parameter(torch.zeros(self.regions, pooled)) if temporal == "attention" else None
         self.feature_dim = self.regions * feature_dim if released else feature_dim
         self.fc = nn.Linear(channels if released else self.regions * channels, feature_dim)
+        self.bn = bn_neck(self.feature_dim) if neck == "bn" else nn.Identity()
         self.classifier = nn.Linear(self.feature_dim, num_classes)
 
     def forward(self, clips: Tensor, valid: Tensor | None = None) -> TrainingOutput | Tensor:
@@ -164,7 +175,7 @@ class DRSTA(nn.Module):
         if self.released:
             parts = F.normalize(self.fc(parts), dim=3)
         pooled = self._over_time(parts, valid).flatten(1)  # Eq. 15
-        feature = F.normalize(pooled if self.released else self.fc(pooled))
+        feature = F.normalize(pooled if self.released else self.bn(self.fc(pooled)))
         if self.training:
             return TrainingOutput(self.classifier(feature), feature, extras)
         return feature
