@@ -15,8 +15,8 @@ one file for each row and seed, and compares all rows of that folder with the ba
 So rows can be added later, without the runs of the other rows. The comparison is written to
 benchmarks/results/accuracy/mars_copy.json; `benchmarks/tables.py` writes the tables.
 
-MARS, CUHK03: folders in the layouts of these data sets. FILE: weights of an ImageNet MobileNetV2. TABLE: MARS's attributes
-(`data.read_attributes`), for the rows of ASTA. benchmarks/accuracy_rows.py has the rows.
+MARS, CUHK03: folders in the layouts of these data sets. FILE: weights of an ImageNet MobileNetV2. TABLE:
+MARS's attributes (`data.read_attributes`), for the rows of ASTA. benchmarks/accuracy_rows.py has the rows.
 """
 
 import argparse

@@ -226,7 +226,7 @@ COMMON = {
         Stated(
             "model.neck",
             "bn",
-            "ours; open-reid has batch normalization with a bias, the paper does not mention it",
+            "ours; open-reid has one with a learned bias, the paper none",
         ),
         Stated("input.frames", 6, "Section 4.2, p. 7: N = 6 chunks"),
         Stated("input.sampling", "restricted", "Section 4.2, p. 7: Restricted Random Sampling"),

@@ -71,11 +71,11 @@ class DRSTA(nn.Module):
             batch, with weight 1. The code after that point is not published: here the pooled regions are
             concatenated and normalized, which gives K x `feature_dim` dimensions. This form has no E, so
             enhance must be "none".
-        neck: layer between the linear layer and the L2 normalization of the feature: "none", as in the paper, or
-            "bn", batch normalization with a bias fixed at 0. The code on which the authors' trainer is based
-            (open-reid) has batch normalization with a learned bias there. Features of pooled ReLU maps have
-            similar directions. Without the mean subtracted, the OIM loss may converge to one feature for all
-            persons; a learned bias can add this mean again.
+        neck: layer between the linear layer and the L2 normalization of the feature: "none", as in the
+            paper, or "bn", batch normalization with a bias fixed at 0. The code on which the authors' trainer
+            is based (open-reid) has batch normalization with a learned bias there. Features of pooled ReLU
+            maps have similar directions. Unless their mean is subtracted, the OIM loss may converge to one
+            feature for all persons; a learned bias can add this mean again.
         hidden: d of Eq. 1; default 256 with form "paper" and 64 with "released".
         feature_dim: D of the L2-normalized feature; with form "released", the size of each region.
         backbone: a name for `build_backbone`, or a module (N,3,h,w) -> (N,C,H,W) with an `out_channels`.
