@@ -20,6 +20,7 @@ _rows: list[Row] = []
 def pytest_addoption(parser):
     parser.addoption("--rows", type=Path, help="write the rows of the tables to this JSON file")
     parser.addoption("--rounds", type=int, default=15, help="number of interleaved rounds per comparison")
+    parser.addoption("--root", type=Path, help="data set in the layout of MARS for the benchmarks of whole steps")
 
 
 @pytest.fixture
