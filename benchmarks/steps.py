@@ -71,6 +71,10 @@ class Steps:
         self._run.sampler = Fixed(list(PKBatchSampler(pids, P, K, batches=BATCHES)))  # type: ignore[assignment]
         self.batches = [[index for index, _ in batch] for batch in self._run.sampler]
 
+    def close(self) -> None:
+        assert self._run.log is not None
+        self._run.log.close()
+
     @property
     def tracklets(self) -> list[Tracklet]:
         """The tracklets of the batches, for the extraction."""

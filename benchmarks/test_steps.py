@@ -22,7 +22,6 @@ from vreid_ext.data.synth import synthesize
 
 SMALL, LARGE = (128, 64), (256, 128)
 NETWORKS = [("resnet50", SMALL), ("mobilenet_v2", SMALL), ("osnet", SMALL), ("resnet50", LARGE)]
-ROUNDS = 7
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,23 @@ def network(request):
     return request.param
 
 
-def test_image_model_training(side_by_side, root, tmp_path, network):
+@pytest.fixture
+def steps_of(root, tmp_path, network):
+    """A function that prepares a run of STA with a pooling."""
+    opened = []
+
+    def prepare(pooling):
+        opened.append(Steps(recipe_of(root, *network, pooling), tmp_path / "run"))
+        return opened[-1]
+
+    yield prepare
+    for each in opened:
+        each.close()
+
+
+def test_image_model_training(side_by_side, steps_of, tmp_path, network):
     """Every frame is a sample, as in torchreid's engine."""
-    steps = Steps(recipe_of(root, *network, "frame"), tmp_path / "run")
+    steps = steps_of("frame")
     clips = (steps.data.train, FRAMES, network[1], steps.data.labels, True)
     providers = {
         "ours": steps.train,
@@ -62,11 +75,12 @@ def test_image_model_training(side_by_side, root, tmp_path, network):
     if (theirs := torchreid_clips(*clips)) is not None:
         engine = torchreid_engine(deepcopy(steps.model), theirs, steps.batches, tmp_path / "torchreid")
         providers["torchreid"] = lambda: engine.train(print_freq=1000)
-    side_by_side(case("train image model", *network), providers, group="steps", long=ROUNDS)
+    providers["ours again"] = steps.train
+    side_by_side(case("train image model", *network), providers, group="steps", long=rounds_of(network))
 
 
-def test_image_model_extraction(side_by_side, root, tmp_path, network):
-    steps = Steps(recipe_of(root, *network, "frame"), tmp_path / "run")
+def test_image_model_extraction(side_by_side, steps_of, tmp_path, network):
+    steps = steps_of("frame")
     clips = (steps.data.train, FRAMES, network[1], steps.data.labels, False)
     providers = {
         "ours": steps.extract,
@@ -76,24 +90,28 @@ def test_image_model_extraction(side_by_side, root, tmp_path, network):
         engine = torchreid_engine(steps.model, theirs, steps.batches, tmp_path / "torchreid")
         providers["torchreid"] = torchreid_extraction(engine, theirs, steps.batches)
     agree(providers)
-    side_by_side(case("extract image model", *network), providers, group="steps", long=ROUNDS)
+    side_by_side(case("extract image model", *network), providers, group="steps", long=rounds_of(network))
 
 
-def test_sta_training(side_by_side, root, tmp_path, network):
+def test_sta_training(side_by_side, steps_of, network):
     """STA with its attention and regularizer; the plain loop has the eager head."""
-    steps = Steps(recipe_of(root, *network), tmp_path / "run")
+    steps = steps_of("sta")
     clips = PlainClips(steps.data.train, FRAMES, network[1], steps.data.labels, True)
     providers = {"ours": steps.train, "plain loop": plain_training(eager(steps.model), clips, steps.batches)}
-    side_by_side(case("train STA", *network), providers | steps.parts(), group="steps", long=ROUNDS)
+    side_by_side(case("train STA", *network), providers | steps.parts(), group="steps", long=rounds_of(network))
 
 
-def test_sta_extraction(side_by_side, root, tmp_path, network):
-    steps = Steps(recipe_of(root, *network), tmp_path / "run")
+def test_sta_extraction(side_by_side, steps_of, network):
+    steps = steps_of("sta")
     clips = PlainClips(steps.data.train, FRAMES, network[1], steps.data.labels, False)
     plain = plain_extraction(eager(steps.model), clips, steps.batches)
     providers = {"ours": steps.extract, "plain loop": plain}
     agree(providers)
-    side_by_side(case("extract STA", *network), providers, group="steps", long=ROUNDS)
+    side_by_side(case("extract STA", *network), providers, group="steps", long=rounds_of(network))
+
+
+def rounds_of(network):
+    return 7 if network[1] == SMALL else 3
 
 
 def agree(extraction):
