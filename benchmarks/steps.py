@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vreid_ext.data import PKBatchSampler, Tracklet, TrackletDataset
+from vreid_ext.data import ClipDataset, PKBatchSampler, Tracklet
 from vreid_ext.engine.build import dataset_of, transforms_of
 from vreid_ext.engine.config import recipe_from_dict
 from vreid_ext.engine.extract import extract_features
@@ -20,9 +20,7 @@ P, K, FRAMES, BATCHES = 4, 2, 4, 2
 CLIPS = P * K * BATCHES  # of one call
 
 
-def recipe_of(
-    root: Path, backbone: str, size: tuple[int, int], pooling: str = "sta", **train: Any
-) -> Recipe:
+def recipe_of(root: Path, backbone: str, size: tuple[int, int], pooling: str = "sta", **train: Any) -> Recipe:
     """A recipe with triplet loss, cross-entropy and Adam on a data set in the layout of MARS."""
     options = {"regularizer": True} if pooling == "sta" else {}
     return recipe_from_dict(
@@ -91,6 +89,12 @@ class Steps:
             self._run.model, self.tracklets,
             frames=FRAMES, transform=transforms_of(self.recipe.input)[1], chunk=P * K,
         )  # fmt: skip
+
+    def clip(self, index: int) -> Tensor:
+        """The test clip (T,3,H,W) of a training tracklet."""
+        test = ClipDataset(self.data.train, FRAMES, "evenly", transforms_of(self.recipe.input)[1])
+        clip: Tensor = test[index]["clip"]
+        return clip
 
     def parts(self) -> dict[str, Callable[[], Any]]:
         """Functions that do one part of the work of `train` alone, and "backbone", forward and backward."""

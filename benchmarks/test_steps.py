@@ -16,12 +16,12 @@ from baselines_steps import (
     torchreid_engine,
     torchreid_extraction,
 )
-from steps import CLIPS, FRAMES, P, K, Steps, recipe_of
+from steps import CLIPS, FRAMES, K, P, Steps, recipe_of
 
 from vreid_ext.data.synth import synthesize
 
 SMALL, LARGE = (128, 64), (256, 128)
-NETWORKS = [("resnet50", SMALL), ("mobilenet_v2", SMALL), ("osnet", SMALL), ("resnet50", LARGE)]
+NETWORKS = [("resnet50", SMALL), ("mobilenet_v2", SMALL), ("osnet_x1_0", SMALL), ("resnet50", LARGE)]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_sta_training(side_by_side, steps_of, network):
     steps = steps_of("sta")
     clips = PlainClips(steps.data.train, FRAMES, network[1], steps.data.labels, True)
     providers = {"ours": steps.train, "plain loop": plain_training(eager(steps.model), clips, steps.batches)}
-    side_by_side(case("train STA", *network), providers | steps.parts(), group="steps", long=rounds_of(network))
+    side_by_side(
+        case("train STA", *network), providers | steps.parts(), group="steps", long=rounds_of(network)
+    )
 
 
 def test_sta_extraction(side_by_side, steps_of, network):
@@ -110,13 +112,52 @@ def test_sta_extraction(side_by_side, steps_of, network):
     side_by_side(case("extract STA", *network), providers, group="steps", long=rounds_of(network))
 
 
+@pytest.mark.parametrize(
+    "network", NETWORKS[:3], ids=[backbone for backbone, _ in NETWORKS[:3]], indirect=True
+)
+def test_precision(side_by_side, root, tmp_path, network):
+    """Training steps of STA in other memory formats and precisions, with the features of the same weights."""
+    kinds = {
+        "ours": {},
+        "channels_last": {"channels_last": True},
+        "bfloat16": {"precision": "bf16"},
+        "bfloat16, channels_last": {"precision": "bf16", "channels_last": True},
+    }
+    steps = {
+        name: Steps(recipe_of(root, *network, "sta", **options), tmp_path / name)
+        for name, options in kinds.items()
+    }
+    features = {name: features_of(each, "bf16" in kinds[name].values()) for name, each in steps.items()}
+    cosines = {
+        name: {"cosine": float(torch.cosine_similarity(each, features["ours"]).min())}
+        for name, each in features.items()
+    }
+    side_by_side(
+        case("train STA", *network) + ", precision",
+        {name: each.train for name, each in steps.items()},
+        group="steps",
+        long=5,
+        extra=cosines,
+    )
+    for each in steps.values():
+        each.close()
+
+
+@torch.no_grad()
+def features_of(steps, half):
+    """Features of the first batch in evaluation mode."""
+    clips = torch.stack([steps.clip(index) for index in steps.batches[0]])
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        return steps.model.eval()(clips).float()
+
+
 def rounds_of(network):
     return 7 if network[1] == SMALL else 3
 
 
 def agree(extraction):
-    """All return similar features. They differ in the rounding of resized pixels; torchreid takes frames 0, 2,
-    4 and 6 of 8, the others 0, 2, 5 and 7."""
+    """All return similar features. They differ in the rounding of resized pixels; torchreid takes the frames
+    0, 2, 4 and 6 of 8, the others 0, 2, 5 and 7."""
     features = {name: torch.nn.functional.normalize(run(), dim=1) for name, run in extraction.items()}
     for name, each in features.items():
         assert (each * features["ours"]).sum(1).min() > 0.99, name
