@@ -20,6 +20,9 @@ _rows: list[Row] = []
 def pytest_addoption(parser):
     parser.addoption("--rows", type=Path, help="write the rows of the tables to this JSON file")
     parser.addoption("--rounds", type=int, default=15, help="number of interleaved rounds per comparison")
+    parser.addoption(
+        "--root", type=Path, help="data set in the layout of MARS for the benchmarks of whole steps"
+    )
 
 
 @pytest.fixture
@@ -27,13 +30,13 @@ def side_by_side(request, benchmark):
     """Compare providers, collect the rows for the tables, and report ours to pytest-benchmark.
 
     long: number of rounds for calls that take seconds; there is no warm-up then. once: see `compare`.
-    memory: results of `peak` by provider.
+    extra: more fields of the rows by provider, such as the results of `peak`.
     """
 
-    def run(case, providers, group, *, long=None, once=(), memory=None):
+    def run(case, providers, group, *, long=None, once=(), extra=None):
         rounds = long or request.config.getoption("--rounds")
         rows = compare(case, providers, rounds, 0 if long else 3, once)
-        rows = [replace(row, **(memory or {}).get(row.provider, {})) for row in rows]
+        rows = [replace(row, **(extra or {}).get(row.provider, {})) for row in rows]
         _rows.extend(rows)
         benchmark.group = group
         benchmark.extra_info.update({r.provider: r.per_ours for r in rows})

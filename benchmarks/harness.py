@@ -36,6 +36,7 @@ class Row:
     rounds: int = 0
     resident_mb: float | None = None
     beyond_mb: float | None = None
+    cosine: float | None = None
 
 
 def compare(
@@ -131,6 +132,7 @@ def show(rows: list[Row]) -> str:
     lines = [f"{'case':34} {'provider':22} {heading}"]
     for r in rows:
         memory = f"  {r.resident_mb:.0f} in total, {r.beyond_mb:.0f} for the call" if r.resident_mb else ""
+        memory += f"  cosine {r.cosine:.5f}" if r.cosine is not None else ""
         times = f"{r.q20:9.3f} {r.median:9.3f} {r.q80:9.3f} {r.per_ours:8.2f} {r.rounds:6}"
         lines.append(f"{r.case:34} {r.provider:22} {times}{memory}")
     return "\n".join(lines)

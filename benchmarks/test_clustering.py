@@ -80,7 +80,7 @@ def products_and_top_k(n: int):
 def measured(case, side_by_side, providers, n, long):
     memory = {name: peak("test_clustering", function.__name__, n) for name, function in providers.items()}
     calls = {name: function(n) for name, function in providers.items()}
-    side_by_side(case, calls, group="cluster", long=long, memory=memory)
+    side_by_side(case, calls, group="cluster", long=long, extra=memory)
 
 
 def test_dbscan_and_the_dense_formula(side_by_side):

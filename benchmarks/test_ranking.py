@@ -111,7 +111,7 @@ def test_rerank(side_by_side, n, queries):
             once = ("torchreid, NumPy",)
     side_by_side(
         f"re-rank {queries} + {n - queries}, D = {D}", providers, group="re-rank",
-        long=3, once=once, memory=memory,
+        long=3, once=once, extra=memory,
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_rerank_of_growing_sets(side_by_side, n, rounds):
         },
         group="re-rank",
         long=rounds,
-        memory={"ours": peak("test_ranking", "reranking", n, QUERIES, SMALL_D)},
+        extra={"ours": peak("test_ranking", "reranking", n, QUERIES, SMALL_D)},
     )
 
 
@@ -191,5 +191,5 @@ def test_million(side_by_side, tmp_path):
             "the matrix product": product,
             "the matrix product, from the file": product_from_file,
         },
-        group="evaluate", long=3, memory=memory,
+        group="evaluate", long=3, extra=memory,
     )  # fmt: skip

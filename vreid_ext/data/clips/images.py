@@ -91,4 +91,5 @@ def stack_images(images: Sequence[Tensor], size: tuple[int, int] | None = None) 
     if len({image.shape for image in images}) > 1:
         target = list(size or images[0].shape[-2:])
         images = [resize(image, target) for image in images]
-    return torch.stack(list(images))
+    # In the memory format of decoded images, which the resize keeps, so that no copy transposes them.
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
