@@ -16,6 +16,7 @@ namespace {
 // Some kernels also set the minimum number of blocks per multiprocessor in __launch_bounds__: by default,
 // ptxas spills a few registers to fit one block more.
 constexpr int kWarp = 32, kThreads = 256;
+constexpr int kCluster = 8;  // blocks of a cluster: the most that every GPU with clusters supports
 
 __device__ inline float to_float(float value) {
     return value;
@@ -71,21 +72,35 @@ __device__ T sum_over_lanes(T value, int lanes) {
     return value;
 }
 
-// The sum over the kThreads threads of a block, in every thread; always added in the same order.
-template <class T>
+// The sum over the kThreads threads of a block, or of each of its GROUPS rows of threads, in every thread;
+// always added in the same order.
+template <int GROUPS = 1, class T>
 __device__ T sum_over_block(T value) {
-    __shared__ T warps[kThreads / kWarp];
+    __shared__ T warps[GROUPS][kThreads / kWarp];
+    const int group = GROUPS == 1 ? 0 : threadIdx.y;
     value = sum_over_lanes(value, kWarp);
-    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
+    if (threadIdx.x % kWarp == 0) warps[group][threadIdx.x / kWarp] = value;
     __syncthreads();
     T sum = 0;
-    for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[warp];
+    for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += warps[group][warp];
     __syncthreads();  // the next sum writes to the same memory
     return sum;
 }
 
 __host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
+}
+
+// A barrier of all threads of a cluster. What they wrote before it, also to global memory, can be read after.
+__device__ inline void synchronize_cluster() {
+#if defined(VREID_SIMT)
+    simt::cluster_barrier(__FILE__, __LINE__);
+#elif __CUDA_ARCH__ >= 900
+    asm volatile(
+        "barrier.cluster.arrive.release;\n"
+        "barrier.cluster.wait.acquire;" ::
+            : "memory");
+#endif
 }
 
 // Launches blocks of kThreads threads. A grid that is too large for the hardware is a launch error.
@@ -98,6 +113,34 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, cudaStream_t s
     config.gridDim = dim3(unsigned(blocks));
     config.blockDim = dim3(kThreads);
     config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+// Whether the GPU and its code of a kernel have clusters.
+template <class... Parameters>
+cudaError_t has_clusters(void (*kernel)(Parameters...), bool& result) {
+    cudaFuncAttributes attributes;
+    const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+    result = status == cudaSuccess && attributes.ptxVersion >= 90;
+    return status;
+}
+
+// Launches clusters of kCluster blocks of `groups` rows of kThreads threads.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_clusters(void (*kernel)(Parameters...), int64_t clusters, int groups, cudaStream_t stream,
+                            const Arguments&... arguments) {
+    if (clusters == 0) return cudaSuccess;
+    if (clusters > INT32_MAX / kCluster) return cudaErrorInvalidConfiguration;
+    cudaLaunchAttribute size{};
+    size.id = cudaLaunchAttributeClusterDimension;
+    size.val.clusterDim.x = kCluster;
+    size.val.clusterDim.y = size.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(unsigned(clusters * kCluster));
+    config.blockDim = dim3(kThreads, unsigned(groups));
+    config.stream = stream;
+    config.attrs = &size;
+    config.numAttrs = 1;
     return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
 }
 

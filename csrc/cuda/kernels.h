@@ -4,6 +4,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <optional>
+
 #include "common/mining.h"
 #include "common/part_metric.h"
 #include "common/ranking.h"
@@ -14,8 +16,10 @@ namespace vreid {
 namespace cuda {
 
 // squares, sums: float scratch, see pieces() (frame.h) for the sizes; with one piece, sums may be
-// StaPool::sums.
-cudaError_t sta_pool(const StaPool& op, float* squares, float* sums, cudaStream_t stream);
+// StaPool::sums. clusters: one launch with a cluster of thread blocks for each clip, or one launch for each
+// step, with the same bits; by default the one that is predicted to be faster (docs/gpu.md).
+cudaError_t sta_pool(const StaPool& op, float* squares, float* sums, std::optional<bool> clusters,
+                     cudaStream_t stream);
 // slope (2,B,T,K) and weight (B,T,L): float scratch.
 cudaError_t sta_pool_backward(const StaPoolBackward& op, float* slope, float* weight, cudaStream_t stream);
 

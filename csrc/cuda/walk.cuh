@@ -67,7 +67,7 @@ int vector_size(const FeatureMap& x, int64_t K) {
     return aligned ? vec : 1;
 }
 
-// The elements of a thread of a walk.
+// The elements of a thread of thread block `index` of a walk.
 template <bool PLANES, int VEC>
 struct Place {
     int64_t frame, chunk, block, split;
@@ -76,10 +76,9 @@ struct Place {
     int lane, row;
     bool active;
 
-    __device__ explicit Place(const Walk& walk) {
+    __device__ explicit Place(const Walk& walk, unsigned index = blockIdx.x) {
         const int columns = walk.lanes * walk.blocks, column = threadIdx.x % columns;
         // A block index has 31 bits, and 32-bit divisions are faster.
-        unsigned index = blockIdx.x;
         split = index % unsigned(walk.splits);
         index /= unsigned(walk.splits);
         block = int64_t(index % unsigned(walk.groups)) * walk.blocks + column / walk.lanes;

@@ -125,6 +125,48 @@ __global__ void largest(int64_t* out) {
     if (READ && out[0] < 0) out[0] = 0;
 }
 
+// Each block of a cluster writes a number to global memory and reads that of the next block.
+template <bool BARRIER>
+__global__ void exchange(float* out) {
+    float* numbers = out + kThreads;
+    const unsigned cluster = blockIdx.x / 4, rank = blockIdx.x % 4;
+    if (threadIdx.x == 0) numbers[blockIdx.x] = float(rank);
+    if (BARRIER) vreid::synchronize_cluster();
+    if (threadIdx.x == 0) out[blockIdx.x] = numbers[cluster * 4 + (rank + 1) % 4];
+}
+
+// Reads the number of the other cluster, if not its own.
+template <int OFFSET>
+__global__ void other_cluster(float* out) {
+    float* numbers = out + kThreads;
+    if (threadIdx.x == 0) numbers[blockIdx.x] = 1;
+    vreid::synchronize_cluster();
+    if (threadIdx.x == 0) out[blockIdx.x] = numbers[(blockIdx.x + OFFSET) % gridDim.x];
+}
+
+__global__ void absent_block(float* out) {
+    if (blockIdx.x % 4 != 3) vreid::synchronize_cluster();
+    if (threadIdx.x == 0) out[blockIdx.x] = 0;
+}
+
+__global__ void absent_thread(float* out) {
+    if (threadIdx.x != 5) vreid::synchronize_cluster();
+    if (threadIdx.x == 0) out[blockIdx.x] = 0;
+}
+
+// The blocks of a cluster take turns with the host's memory for shared variables.
+__global__ void shared_before_a_cluster_barrier(float* out) {
+    __shared__ float number;
+    if (threadIdx.x == 0) number = 1;
+    vreid::synchronize_cluster();
+    if (threadIdx.x == 0) out[blockIdx.x] = number;
+}
+
+// Every row of threads writes its own numbers.
+__global__ void rows_of_threads(float* out) {
+    out[threadIdx.y * blockDim.x + threadIdx.x] = float(threadIdx.y);
+}
+
 }  // namespace
 
 int main(int count_of_arguments, char** arguments) {
@@ -138,6 +180,7 @@ int main(int count_of_arguments, char** arguments) {
     config.blockDim = dim3(kThreads);
     const auto probe = [&](const char* this_one, auto kernel, auto* memory, unsigned blocks = 2) {
         config.gridDim = dim3(blocks);
+        config.numAttrs = 0;
         if (!strcmp(name, this_one)) status = cudaLaunchKernelEx(&config, kernel, memory);
     };
     probe("neighbours", neighbours<true>, out);
@@ -162,6 +205,24 @@ int main(int count_of_arguments, char** arguments) {
     probe("write before a copy has arrived", copies<true, true>, out);
     probe("largest", largest<false>, &most);
     probe("largest and a read", largest<true>, &most);
+    cudaLaunchAttribute size{};
+    config.attrs = &size;
+    const auto probe_cluster = [&](const char* this_one, auto kernel, unsigned cluster = 4) {
+        size.val.clusterDim.x = cluster;
+        config.gridDim = dim3(8);
+        config.numAttrs = 1;
+        if (!strcmp(name, this_one)) status = cudaLaunchKernelEx(&config, kernel, out);
+    };
+    probe_cluster("exchange", exchange<true>);
+    probe_cluster("exchange without a barrier", exchange<false>);
+    probe_cluster("own cluster", other_cluster<0>);
+    probe_cluster("other cluster", other_cluster<4>);
+    probe_cluster("absent block", absent_block);
+    probe_cluster("absent thread", absent_thread);
+    probe_cluster("shared before a cluster barrier", shared_before_a_cluster_barrier);
+    probe_cluster("three blocks", exchange<true>, 3);
+    config.blockDim = dim3(kThreads / 4, 4);
+    probe("rows of threads", rows_of_threads, out, 1);
     float sum = float(most);
     for (int i = 0; i < kSize; ++i) sum += out[i];
     printf("%g %s\n", sum, cudaGetErrorString(status));

@@ -162,9 +162,9 @@ def test_bad_arguments_are_exceptions():
     from vreid_ext import _cuda
 
     with pytest.raises(ValueError, match="x: expected the address of 1 elements, got null"):
-        _cuda.sta_pool((0, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
+        _cuda.sta_pool((0, 0, *[1] * 8), 0, 1, *[0] * 9, None, 0, 0)
     with pytest.raises(ValueError, match="pooled: expected the address of 2 elements, got null"):
-        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, 0, 0)
+        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[0] * 9, None, 0, 0)
     with pytest.raises(ValueError, match="dtype: expected the code of float32, bfloat16 or float16, got"):
         _cuda.pieces((16, 1, *[1] * 8), 1)
     with pytest.raises(ValueError, match="x: expected stride 1 of cells or of channels, got 2 and 2"):
@@ -182,7 +182,7 @@ def test_without_a_gpu_a_launch_is_an_error_with_its_name():
     assert name.startswith("cudaError")
     assert text
     with pytest.raises(RuntimeError, match="sta_pool on cuda:0: cudaError"):
-        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[16] * 9, 0, 0)
+        _cuda.sta_pool((16, 0, *[1] * 8), 0, 1, *[16] * 9, None, 0, 0)
 
 
 @pytest.mark.gpu

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vreid_ext import ops
 from vreid_ext.backends import cuda as backend
+from vreid_ext.backends import signatures
 
 SIMT = os.environ.get("VREID_TEST_SIMT")
 if SIMT:
@@ -104,6 +105,35 @@ def test_sta_pool_of_any_shape(check, feature_map, device, shape, blocks, layout
 def test_sta_pool_in_any_layout(check, feature_map, device, layout, dtype):
     x = feature_map((1, 3, 24, 8, 4), device, dtype, layout)
     check(lambda name, x: ops.sta_pool(x, 2, backend=name), (x,))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "blocks"),
+    [
+        ((1, 2, 17, 9, 5), 9),
+        ((1, 2, 3, 64, 24), 2),
+        ((3, 4, 136, 8, 4), 4),
+        # More frames and more pieces of the map than a cluster has rows of threads.
+        ((1, 26, 8, 4, 4), 2),
+    ],
+    ids=str,
+)
+def test_sta_pool_has_the_same_bits_with_clusters(feature_map, device, shape, blocks, dtype, layout):
+    from vreid_ext.backends.cuda import sta  # loads the module
+
+    x = feature_map(shape, device, dtype, layout)
+    valid = VALID.to(device) if shape[:2] == VALID.shape else None
+    args = signatures.StaPool(x, valid, blocks)
+    steps = sta.sta_pool(args, clusters=False)
+    for order in ("0", "3"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VREID_SIMT_ORDER", order)
+            clusters = sta.sta_pool(args, clusters=True)
+        for a, b in zip(steps, clusters, strict=True):
+            assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -33,6 +33,9 @@ def probe(simt: Path) -> Probe:
         ("sixteen bytes", 256),
         ("copies", 128 * (1 + 2 + 3 + 0)),
         ("largest", 511),
+        ("exchange", 2 * (1 + 2 + 3 + 0) * 2),
+        ("own cluster", 2 * 8),
+        ("rows of threads", 64 * (0 + 1 + 2 + 3)),
     ],
 )
 @pytest.mark.parametrize("order", ["0", "1", "2"])
@@ -61,6 +64,12 @@ def test_correct_kernels_run_in_any_order(probe, name, total, order):
         ("write before a copy has arrived", "write of shared memory by thread 0 of block 0 before a cp"),
         ("largest and a read", "read and write in global memory by thread 0 of block 0 and thread 1"),
         ("count", "write and read in global memory by thread 0 of block 0 and thread 1"),
+        ("exchange without a barrier", "in global memory by thread 0 of block"),
+        ("other cluster", "in global memory by thread 0 of block"),
+        ("absent block", "cluster barrier reached by 3 of the cluster's 4 blocks"),
+        ("absent thread", "barrier reached by 255 of the block's 256 threads"),
+        ("shared before a cluster barrier", "reads shared memory that the block has not written"),
+        ("three blocks", "launch: expected clusters of 1 to 8 blocks that divide the grid, got 3 of 8"),
     ],
 )
 def test_mistakes_are_reported(probe, name, message):

@@ -22,7 +22,7 @@ int64_t fuse_pieces(const FeatureMapTuple& map, int64_t K) {
 
 void sta_pool(const FeatureMapTuple& map, int64_t valid, int64_t K, int64_t squares, int64_t parts,
               int64_t pooled, int64_t scores, int64_t attention, int64_t sums, int64_t energy, int64_t total,
-              int64_t choice, int device, int64_t stream) {
+              int64_t choice, std::optional<bool> clusters, int device, int64_t stream) {
     const FeatureMap x = float_map("x", map);
     check_blocks(K, x.L);
     const StaPool op{x,
@@ -38,8 +38,9 @@ void sta_pool(const FeatureMapTuple& map, int64_t valid, int64_t K, int64_t squa
                      /*threads=*/0};
     float* const squares_scratch = pointer<float>("squares", squares, x.B * x.T * x.L);
     float* const sums_scratch = pointer<float>("parts", parts, x.B * x.T * K * x.C);
-    run("sta_pool", device, stream,
-        [&](cudaStream_t queue) { return cuda::sta_pool(op, squares_scratch, sums_scratch, queue); });
+    run("sta_pool", device, stream, [&](cudaStream_t queue) {
+        return cuda::sta_pool(op, squares_scratch, sums_scratch, clusters, queue);
+    });
 }
 
 void sta_pool_backward(const FeatureMapTuple& map, const FeatureMapTuple& gradient, int64_t valid, int64_t K,

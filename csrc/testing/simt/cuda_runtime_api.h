@@ -20,6 +20,7 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorLaunchFailure = 719,
+    cudaErrorNotSupported = 801,
 };
 
 inline const char* cudaGetErrorName(cudaError_t status) {
@@ -48,9 +49,18 @@ inline cudaError_t cudaSetDevice(int) {
     return cudaSuccess;
 }
 
-struct cudaFuncAttributes {};
+struct cudaFuncAttributes {
+    int ptxVersion = 90;
+};
 template <class Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+    *attributes = cudaFuncAttributes();
+    return cudaSuccess;
+}
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    *value = 132;
     return cudaSuccess;
 }
 
@@ -58,23 +68,36 @@ struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
 struct dim3 : simt::Index {
-    dim3(unsigned x = 1) : Index{x} {}
+    dim3(unsigned x = 1, unsigned y = 1) : Index{x, y} {}
 };
 using simt::blockDim;
 using simt::blockIdx;
 using simt::gridDim;
 using simt::threadIdx;
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct {
+        struct {
+            unsigned x, y, z;
+        } clusterDim;
+    } val;
+};
+
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     cudaStream_t stream;
+    cudaLaunchAttribute* attrs;
+    unsigned numAttrs;
 };
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+    const unsigned cluster = config->numAttrs ? config->attrs->val.clusterDim.x : 1;
     const bool good =
-        simt::launch(config->gridDim.x, config->blockDim.x, [&] { kernel(Parameters(arguments)...); });
+        simt::launch(config->gridDim.x, cluster, config->blockDim, [&] { kernel(Parameters(arguments)...); });
     return good ? cudaSuccess : cudaErrorLaunchFailure;
 }
 

@@ -15,9 +15,9 @@ namespace simt {
 namespace {
 
 struct Visit {
-    uint32_t launch = 0, block = 0, epoch = 0, thread = 0;
-    // A visit may stand for several threads: of one block, or of several.
-    enum Spread : uint8_t { one_thread, one_block, grid } spread = one_thread;
+    Place place{};
+    // A visit may stand for several threads: of one block, of one cluster, or of several.
+    enum Spread : uint8_t { one_thread, one_block, one_cluster, grid } spread = one_thread;
 };
 
 struct Cell {
@@ -53,26 +53,34 @@ Shadow& shadow() {
     return only;
 }
 
-bool ordered(const Visit& before, const Visit& now) {
+bool ordered(const Visit& visit, const Place& now) {
+    const Place& before = visit.place;
     if (before.launch != now.launch) return true;
-    if (before.spread == Visit::grid || before.block != now.block) return false;
+    if (visit.spread == Visit::grid || before.cluster != now.cluster) return false;
+    if (before.phase < now.phase) return true;
+    if (visit.spread == Visit::one_cluster || before.block != now.block) return false;
     if (before.epoch < now.epoch) return true;
-    return before.spread == Visit::one_thread && before.thread == now.thread;
+    return visit.spread == Visit::one_thread && before.thread == now.thread;
 }
 
 // The readers of a cell together with another one.
-Visit joined(const Visit& before, Visit now) {
-    if (before.launch != now.launch) return now;
-    if (before.spread == Visit::grid || before.block != now.block) {
-        now.spread = Visit::grid;
-    } else if (before.epoch == now.epoch) {
-        const bool same_thread = before.spread == Visit::one_thread && before.thread == now.thread;
-        now.spread = same_thread ? Visit::one_thread : Visit::one_block;
+Visit joined(const Visit& visit, const Place& now) {
+    const Place& before = visit.place;
+    Visit both{now};
+    if (before.launch != now.launch) return both;
+    if (visit.spread == Visit::grid || before.cluster != now.cluster)
+        both.spread = Visit::grid;
+    else if (before.phase == now.phase) {
+        if (visit.spread == Visit::one_cluster || before.block != now.block)
+            both.spread = Visit::one_cluster;
+        else if (before.epoch == now.epoch && !ordered(visit, now))
+            both.spread = Visit::one_block;
     }
-    return now;
+    return both;
 }
 
-void report(const char* what, const char* memory, const Visit& before, const Visit& now) {
+void report(const char* what, const char* memory, const Visit& visit, const Place& now) {
+    const Place& before = visit.place;
     fail("%s in %s memory by thread %u of block %u and thread %u of block %u with no barrier between", what,
          memory, before.thread, before.block, now.thread, now.block);
 }
@@ -103,12 +111,7 @@ void check_alignment(const void* pointer, size_t size) {
 
 void touch(const void* pointer, size_t size, Access access) {
     if (!running() || on_a_fiber_stack(pointer)) return;
-    const Place& place = here();
-    Visit now;
-    now.launch = place.launch;
-    now.block = place.block;
-    now.epoch = place.epoch;
-    now.thread = place.thread;
+    const Place& now = here();
     const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
     const bool shared = is_shared(begin);
     const char* memory = shared ? "shared" : "global";
@@ -117,14 +120,16 @@ void touch(const void* pointer, size_t size, Access access) {
                     access == Access::read ? "read" : "write", size, now.thread, now.block);
     for (uintptr_t address = begin / kGranule * kGranule; address < begin + size; address += kGranule) {
         Cell& cell = shadow().of(address);
+        const Place& written = cell.write.place;
         // The blocks use the same memory as their shared memory, one after another.
-        if (shared && (cell.write.launch != now.launch || cell.write.block != now.block)) {
+        if (shared &&
+            (written.launch != now.launch || written.block != now.block || written.phase != now.phase)) {
             if (access != Access::write)
                 return fail("thread %u of block %u reads shared memory that the block has not written",
                             now.thread, now.block);
             cell = Cell();
         }
-        if (cell.arriving && cell.write.launch == now.launch)
+        if (cell.arriving && written.launch == now.launch)
             return fail("%s of %s memory by thread %u of block %u before a cp.async to it has arrived",
                         access == Access::read ? "read" : "write", memory, now.thread, now.block);
         if (!ordered(cell.write, now))
@@ -139,7 +144,7 @@ void touch(const void* pointer, size_t size, Access access) {
         if (access == Access::atomic) {
             cell.atomic = joined(cell.atomic, now);
         } else {
-            cell.write = now;
+            cell.write = Visit{now};
             cell.read = cell.atomic = Visit();
         }
     }

@@ -18,11 +18,11 @@
 namespace simt {
 
 // Not zero-initialized, because that part of the module's data is shared memory (races.cpp).
-Index threadIdx{1}, blockIdx{1}, blockDim{1}, gridDim{1};
+Index threadIdx{1, 0}, blockIdx{1, 0}, blockDim{1, 1}, gridDim{1, 1};
 
 namespace {
 
-constexpr size_t kStack = 128 * 1024;
+constexpr size_t kStack = 128 * 1024, kStacks = kStack * kBlock * kCluster;
 
 #ifdef __x86_64__
 // Pushes the callee-saved registers and switches to another stack. Boost.Context has the same function, but
@@ -78,7 +78,7 @@ struct Context {
 };
 #endif
 
-enum class State { ready, at_barrier, at_warp, done };
+enum class State { ready, at_barrier, at_cluster_barrier, at_warp, done };
 
 struct Thread {
     Context context;
@@ -95,9 +95,10 @@ struct Thread {
 // Allocated on the heap, because the module's zero-initialized data is shared memory (races.cpp).
 struct Machine {
     Context scheduler;
-    Thread threads[kBlock];
+    Thread all[kCluster * kBlock];
+    Thread* threads = all;  // of the running block
     char* stacks;
-    unsigned size = 0;
+    unsigned size = 0;  // threads of a block
     Place place{};
     bool running = false;
     const std::function<void()>* kernel = nullptr;
@@ -106,7 +107,7 @@ struct Machine {
     std::mutex lock;
 
     Machine()
-        : stacks(static_cast<char*>(mmap(nullptr, kStack * kBlock, PROT_READ | PROT_WRITE,
+        : stacks(static_cast<char*>(mmap(nullptr, kStacks, PROT_READ | PROT_WRITE,
                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {
         if (stacks == MAP_FAILED) throw std::bad_alloc();
     }
@@ -125,6 +126,14 @@ void leave() {
     current().context.switch_to(machine().scheduler);
 }
 
+void wait_at(State state, const char* file, int line) {
+    Thread& own = current();
+    own.state = state;
+    own.file = file;
+    own.line = line;
+    leave();
+}
+
 void run_thread() {
     (*machine().kernel)();
     current().state = State::done;
@@ -134,7 +143,8 @@ void run_thread() {
 void resume(unsigned number) {
     Machine& m = machine();
     m.place.thread = number;
-    threadIdx.x = number;
+    threadIdx.x = number % blockDim.x;
+    threadIdx.y = number / blockDim.x;
     m.scheduler.switch_to(m.threads[number].context);
 }
 
@@ -160,34 +170,42 @@ void finish_warp_operation(unsigned number) {
     }
 }
 
+bool waits(const Thread& thread) {
+    return thread.state == State::at_barrier || thread.state == State::at_cluster_barrier;
+}
+
+bool same_barrier(const Thread& a, const Thread& b) {
+    return a.state == b.state && a.file == b.file && a.line == b.line;
+}
+
 // Called when no thread can continue: either all threads have reached one barrier, or the block is
-// deadlocked.
-void pass_barrier() {
+// deadlocked. False at a barrier of the cluster.
+bool pass_barrier() {
     Machine& m = machine();
     const auto end = m.threads + m.size;
     const auto lane = std::find_if(m.threads, end, [](auto& t) { return t.state == State::at_warp; });
-    if (lane != end)
-        return fail("%s:%d: %s: expected all lanes of mask %08x, got some", lane->file, lane->line,
-                    lane->what, lane->mask);
-    const auto first = std::find_if(m.threads, end, [](auto& t) { return t.state == State::at_barrier; });
-    const auto here = std::count_if(m.threads, end, [&](auto& t) {
-        return t.state == State::at_barrier && t.file == first->file && t.line == first->line;
-    });
+    if (lane != end) {
+        fail("%s:%d: %s: expected all lanes of mask %08x, got some", lane->file, lane->line, lane->what,
+             lane->mask);
+        return false;
+    }
+    const auto first = std::find_if(m.threads, end, waits);
+    const auto here = std::count_if(m.threads, end, [&](auto& t) { return same_barrier(t, *first); });
     if (here != int64_t(m.size))
-        return fail("%s:%d: barrier reached by %d of the block's %u threads", first->file, first->line,
-                    int(here), m.size);
+        fail("%s:%d: barrier reached by %d of the block's %u threads", first->file, first->line, int(here),
+             m.size);
+    if (m.failed || first->state == State::at_cluster_barrier) return false;
     ++m.place.epoch;
     for (auto thread = m.threads; thread != end; ++thread) thread->state = State::ready;
+    return true;
 }
 
-void run_block(const std::vector<unsigned>& order) {
+// Runs a block of a cluster until it has ended or waits for the cluster.
+void run_block(unsigned number, unsigned rank, const std::vector<unsigned>& order) {
     Machine& m = machine();
-    m.place.epoch = 1;
-    for (unsigned t = 0; t < m.size; ++t) {
-        m.threads[t] = Thread();
-        m.threads[t].state = State::ready;
-        m.threads[t].context.prepare(m.stacks + t * kStack, run_thread);
-    }
+    m.place.block = number;
+    blockIdx.x = number;
+    m.threads = m.all + rank * m.size;
     while (!m.failed) {
         bool progress = false, finished = true;
         for (const unsigned t : order) {
@@ -198,8 +216,31 @@ void run_block(const std::vector<unsigned>& order) {
             }
             finished = finished && m.threads[t].state == State::done;
         }
-        if (finished) return;
-        if (!progress) pass_barrier();
+        if (finished || (!progress && !pass_barrier())) return;
+    }
+}
+
+void run_cluster(unsigned number, const std::vector<unsigned>& ranks, const std::vector<unsigned>& order) {
+    Machine& m = machine();
+    const unsigned cluster = unsigned(ranks.size());
+    const auto end = m.all + cluster * m.size;
+    m.place.cluster = number;
+    m.place.phase = m.place.epoch = 0;
+    for (auto thread = m.all; thread != end; ++thread) {
+        *thread = Thread();
+        thread->state = State::ready;
+        thread->context.prepare(m.stacks + (thread - m.all) * kStack, run_thread);
+    }
+    while (!m.failed) {
+        for (const unsigned rank : ranks) run_block(number * cluster + rank, rank, order);
+        const auto first = std::find_if(m.all, end, waits);
+        if (first == end || m.failed) return;
+        const auto here = std::count_if(m.all, end, [&](auto& t) { return same_barrier(t, *first); });
+        if (here != end - m.all)
+            fail("%s:%d: cluster barrier reached by %d of the cluster's %u blocks", first->file, first->line,
+                 int(here / m.size), cluster);
+        ++m.place.phase;
+        for (auto thread = m.all; thread != end; ++thread) thread->state = State::ready;
     }
 }
 
@@ -222,7 +263,7 @@ bool running() {
 
 bool on_a_fiber_stack(const void* address) {
     const char *stacks = machine().stacks, *byte = static_cast<const char*>(address);
-    return byte >= stacks && byte < stacks + kStack * kBlock;
+    return byte >= stacks && byte < stacks + kStacks;
 }
 
 void fail(const char* format, ...) {
@@ -239,27 +280,31 @@ const char* failure() {
     return machine().message;
 }
 
-bool launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
+bool launch(unsigned blocks, unsigned cluster, Index threads, const std::function<void()>& kernel) {
     Machine& m = machine();
     const std::lock_guard<std::mutex> alone(m.lock);
     m.failed = false;
-    m.size = threads;
-    if (threads == 0 || threads > kBlock || blocks == 0) {
-        fail("launch: expected at least 1 block of 1 to 1024 threads, got %u of %u", blocks, threads);
+    m.size = threads.x * threads.y;
+    if (m.size == 0 || m.size > kBlock || blocks == 0) {
+        fail("launch: expected at least 1 block of 1 to 1024 threads, got %u of %u", blocks, m.size);
+        return false;
+    }
+    if (cluster == 0 || cluster > kCluster || blocks % cluster != 0) {
+        fail("launch: expected clusters of 1 to 8 blocks that divide the grid, got %u of %u", cluster,
+             blocks);
         return false;
     }
     const char* seed = getenv("VREID_SIMT_ORDER");
     std::mt19937 generator(seed ? unsigned(atoi(seed)) : 0u);
-    const auto order = permutation(threads, seed ? &generator : nullptr);
+    const auto order = permutation(m.size, seed ? &generator : nullptr);
+    const auto ranks = permutation(cluster, seed ? &generator : nullptr);
     m.kernel = &kernel;
-    blockDim.x = threads;
+    blockDim = threads;
     gridDim.x = blocks;
     ++m.place.launch;
     m.running = true;
-    for (const unsigned number : permutation(blocks, seed ? &generator : nullptr)) {
-        m.place.block = number;
-        blockIdx.x = number;
-        run_block(order);
+    for (const unsigned number : permutation(blocks / cluster, seed ? &generator : nullptr)) {
+        run_cluster(number, ranks, order);
         if (m.failed) break;
     }
     m.running = false;
@@ -268,11 +313,11 @@ bool launch(unsigned blocks, unsigned threads, const std::function<void()>& kern
 }
 
 void barrier(const char* file, int line) {
-    Thread& own = current();
-    own.state = State::at_barrier;
-    own.file = file;
-    own.line = line;
-    leave();
+    wait_at(State::at_barrier, file, line);
+}
+
+void cluster_barrier(const char* file, int line) {
+    wait_at(State::at_cluster_barrier, file, line);
 }
 
 uint64_t warp(Combine combine, unsigned mask, uint64_t sent, int64_t argument, const char* what,

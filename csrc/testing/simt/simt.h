@@ -1,11 +1,14 @@
 // Runs CUDA kernels on the host, for tests. The threads of a thread block are fibers of one OS thread, which
-// run until they wait for each other; blocks run one after another. Undefined behavior on a GPU ends the
+// run until they wait for each other; blocks run one after another, those of a cluster until each of them
+// waits for the cluster. Undefined behavior on a GPU ends the
 // launch with cudaErrorLaunchFailure and a description that cudaGetErrorString returns:
 //
-// - a barrier that a thread of the block does not reach, or reaches at another line;
+// - a barrier that a thread of the block, or a block of the cluster, does not reach, or reaches at another
+//   line;
 // - a warp operation whose mask names a lane that does not take part, or omits one that does;
 // - two threads that access the same memory, one of them writing, without a barrier between (races.cpp);
-// - a read of shared memory that the block has not written;
+// - a read of shared memory that the block has not written (since the cluster's last barrier, because the
+//   blocks of a cluster take turns with the same memory);
 // - an access to the target of a cp.async before the thread that issued it has waited for it (async.cpp);
 // - an access that is not aligned to its size;
 // - an access outside every allocation, if AddressSanitizer's runtime is loaded.
@@ -19,20 +22,20 @@
 
 namespace simt {
 
-// The kernels use the x axis only.
+// The kernels use the x axis, and blocks also the y axis.
 struct Index {
-    unsigned x = 0;
+    unsigned x = 0, y = 0;
 };
 
 // CUDA's variables of these names, set for the running thread.
 extern Index threadIdx, blockIdx, blockDim, gridDim;
 
-// The running thread, and the number of barriers that its block has passed.
+// The running thread, and the number of barriers that its cluster and, in it, blocks have passed.
 struct Place {
-    uint32_t launch, block, thread, epoch;
+    uint32_t launch, cluster, block, thread, phase, epoch;
 };
 
-constexpr unsigned kWarp = 32, kBlock = 1024;
+constexpr unsigned kWarp = 32, kBlock = 1024, kCluster = 8;  // the largest
 
 const Place& here();
 bool running();
@@ -43,9 +46,10 @@ void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 const char* failure();
 
 // Runs `kernel` for every thread; false after a failure.
-bool launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
+bool launch(unsigned blocks, unsigned cluster, Index threads, const std::function<void()>& kernel);
 
 void barrier(const char* file, int line);
+void cluster_barrier(const char* file, int line);
 
 // The result of a lane once all lanes of a mask have called `warp`, from the values that they sent and from
 // its own argument.

@@ -17,7 +17,11 @@ from vreid_ext.backends.addresses import (
 from vreid_ext.backends.cuda.launch import queue
 
 
-def sta_pool(args: signatures.StaPool) -> tuple[Tensor, ...]:
+def sta_pool(args: signatures.StaPool, clusters: bool | None = None) -> tuple[Tensor, ...]:
+    """`clusters`: one launch with a cluster for each clip, or one launch for each step, with the same bits.
+
+    By default the one that is predicted to be faster (docs/gpu.md).
+    """
     x, x_map = readable(args.x)
     b, t, c, h, w = x.shape
     squares_pieces, sums_pieces = _cuda.pieces(x_map, args.blocks)
@@ -25,7 +29,8 @@ def sta_pool(args: signatures.StaPool) -> tuple[Tensor, ...]:
     sums = results[3]
     squares = sums.new_empty((b, t, squares_pieces, h * w))
     parts = sums if sums_pieces == 1 else sums.new_empty((b, t, args.blocks, sums_pieces, c))
-    _cuda.sta_pool(x_map, address(valid), args.blocks, *map(address, (squares, parts, *results)), *queue(x))
+    addresses = map(address, (squares, parts, *results))
+    _cuda.sta_pool(x_map, address(valid), args.blocks, *addresses, clusters, *queue(x))
     return results
 
 
