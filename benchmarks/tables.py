@@ -43,6 +43,7 @@ class Table:
         yardsticks: providers that compute something else, so they are not competitors.
         ours: the provider that is compared with the others.
         summary: whether the summary in the README has a line for this table.
+        counted: what a case states a number of ("16 clips"), for a column with its rate per second.
     """
 
     op: str
@@ -52,6 +53,7 @@ class Table:
     yardsticks: tuple[str, ...] = ()
     ours: str = "ours"
     summary: bool = True
+    counted: str = ""
 
 
 _MAPS = {
@@ -82,6 +84,26 @@ TABLES = {
     ),
     "product": Table("the matrix product", ("product",), summary=False),
     "cluster": Table("`metrics.cluster`", ("clustering",), limits=("products and top-k",), summary=False),
+    "training steps": Table(
+        "a training step",
+        ("steps",),
+        r"train (?!.*precision)",
+        limits=("backbone",),
+        yardsticks=("loader", "head and loss", "optimizer", "log"),
+        summary=False,
+        counted="clips",
+    ),
+    "precision": Table(
+        "a training step in other precisions", ("steps",), "train .*precision", summary=False, counted="clips"
+    ),
+    "extraction": Table("`extract`", ("steps",), "extract ", summary=False, counted="clips"),
+    "loader": Table(
+        "the loader",
+        ("loader",),
+        yardsticks=("Pillow alone", "decode_jpeg alone", "decoded at reduced size"),
+        summary=False,
+        counted="frames",
+    ),
     "drop-in": Table("the examples", ("drop_in",), yardsticks=("import changed",), summary=False),
 }
 
@@ -213,13 +235,20 @@ def measured(table: Table, run: Run) -> list[str]:
     remembered = [
         name for name in providers if any(case.get(name, {}).get("beyond_mb") for case in run.cases.values())
     ]
-    heading = ["case", "vreid_ext"]
+    compared = [
+        name
+        for name in others
+        if any(case.get(name, {}).get("cosine") is not None for case in run.cases.values())
+    ]
+    heading = ["case", *([f"{table.counted} per second"] if table.counted else []), "vreid_ext"]
     heading += [f"limit: {' / '.join(limits)}", "vreid_ext / limit"] if limits else []
     heading += [f"{names.get(name, name)}" for name in others]
     heading += [f"memory, {names.get(name, name)}" for name in remembered]
+    heading += [f"cosine, {names.get(name, name)}" for name in compared]
     lines = []
     for case, rows in run.cases.items():
-        cells = [case, duration(rows[table.ours]["median"])]
+        median = rows[table.ours]["median"]
+        cells = [case, *([_rate(case, table.counted, median)] if table.counted else []), duration(median)]
         if limits:
             limit, share = next((rows[name] for name in limits if name in rows), None), of_limit(table, rows)
             cells += [duration(limit["median"]), f"{share:.2f}"] if limit and share else ["", ""]
@@ -228,6 +257,7 @@ def measured(table: Table, run: Run) -> list[str]:
             _times(ratio(table, rows, name), name in baselines) if name in rows else "" for name in others
         ]
         cells += [_megabytes(rows.get(name, {}).get("beyond_mb")) for name in remembered]
+        cells += [f"{rows[name]['cosine']:.5f}" if name in rows else "" for name in compared]
         lines.append(cells)
     return markdown(heading, lines)
 
@@ -562,6 +592,14 @@ def _times(value: float, competitor: bool = True) -> str:
     """A ratio of times as text, in bold type for a competitor that is faster."""
     text = f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} x"
     return f"**{text}**" if competitor and value < 1 else text
+
+
+def _rate(case: str, counted: str, milliseconds: float) -> str:
+    """What is done per second, from the number that the case states."""
+    found = re.search(rf"(\d+) {counted}", case)
+    if found is None:
+        raise ValueError(f"case: expected a number of {counted}, got {case!r}")
+    return f"{1e3 * int(found[1]) / milliseconds:.1f}"
 
 
 def _megabytes(value: float | None) -> str:

@@ -97,6 +97,21 @@ def test_the_newest_row_of_each_machine_is_shown(tables, tmp_path):
     assert "| B; [commit gpu" in text
 
 
+def test_rates_and_cosines_are_columns(tables, tmp_path):
+    case = "train STA, 16 clips of 4, precision"
+    content = rows("A", "2020-01-01", "c", {case: (500.0, {"bfloat16": 0.5})})
+    content["rows"][1]["cosine"] = 0.99991
+    (tmp_path / "steps_a.json").write_text(json.dumps(content))
+    (run,) = tables["runs"](tmp_path)["precision"]
+    assert tables["measured"](tables["TABLES"]["precision"], run) == [
+        "| case | clips per second | vreid_ext | bfloat16 | cosine, bfloat16 |",
+        "|---|---|---|---|---|",
+        f"| {case} | 32.0 | 500 ms | **0.50 x** | 0.99991 |",
+    ]
+    with pytest.raises(ValueError, match=r"^case: expected a number of clips, got 'train STA'"):
+        tables["_rate"]("train STA", "clips", 1.0)
+
+
 def test_the_best_and_the_worst_case_over_all_cpus(tables, tmp_path):
     content = {
         "mining_a": rows("A", "2020-01-01", "c", {"n = 1": (1.0, {"cdist": 2.0, "other": 3.0})}),

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageCms
 
 from vreid_ext.data import DatasetError, read_clip, read_image
+from vreid_ext.data.clips.images import stack_images
 
 
 def picture(path, size=(8, 16), mode="RGB", value=90):
@@ -22,6 +23,15 @@ def test_pixels_keep_their_place_and_colour(tmp_path):
     image = read_image(str(tmp_path / "a b.PNG"))
     assert image.dtype == torch.uint8
     assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_frames_are_stacked_without_a_transposition(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 3, 3), dtype=np.uint8)
+    decoded = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for images in (list(decoded), list(decoded.contiguous())):
+        clip = stack_images(images)
+        assert torch.equal(clip, decoded)
+        assert clip.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
