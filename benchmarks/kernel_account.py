@@ -3,13 +3,16 @@
     python benchmarks/kernel_account.py [--arch sm_80 sm_90] [--source mining.cu ...] [--step NAME]
 
 Compiles each source with nvcc and disassembles it with nvdisasm; no GPU is needed. The main loop is the
-innermost loop with most tensor instructions or, without any, with most bytes from global memory. Without
---step the accounts are printed. With it they replace those of that step in
-benchmarks/results/kernels/account.json; `python benchmarks/tables.py` then writes the table of docs/gpu.md.
+innermost loop with most tensor instructions or, without any, the loop that itself has most bytes of 16-byte
+loads, or else of all loads. Without --step the accounts are printed. With it they replace those of that step
+in a file of benchmarks/results/kernels; `python benchmarks/tables.py` then writes the tables of
+docs/gpu.md.
 
 The model: a pass of the loop by all warps of a thread block takes as long as the busiest unit of its
-multiprocessor. Latencies, bank conflicts, branches that are not taken and everything outside the loop are
-left out, so a share of the peak is an upper bound.
+multiprocessor. Without tensor instructions, a pass also takes at least as long as Little's law demands: a
+multiprocessor has `in_flight` bytes on their way from memory, and gets them after the latency of the memory.
+Bank conflicts, branches that are not taken and everything outside the loop are left out, so a share of the
+peak is an upper bound.
 """
 
 import json
@@ -28,8 +31,10 @@ from typing import Any
 from harness import commit
 from kernel_resources import Resources, command_line, compile_source, selected
 
-RESULTS = Path(__file__).parent / "results" / "kernels" / "account.json"
-WARPS, LANES = 8, 32  # warps of a thread block of every kernel
+RESULTS = Path(__file__).parent / "results" / "kernels"
+WARPS, LANES = 8, 32  # warps of a thread block
+LARGE = {"pool_clips": 24}  # of the kernels with larger blocks
+WIDEST = 128  # bits of a load
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Machine:
             Instructions".
         dram: bytes from device memory.
         l2: bytes from the L2 cache.
+        latency: of device memory under load, in ns.
     """
 
     name: str
@@ -54,8 +60,14 @@ class Machine:
     lanes: dict[str, int]
     dram: float
     l2: float
+    latency: float
     registers: int = 65536
     shared: int = 0
+
+    @property
+    def needed(self) -> float:
+        """Bytes that a multiprocessor needs on their way from device memory for all of the bandwidth."""
+        return self.dram * self.latency * self.clock
 
 
 def _lanes(floats: int) -> dict[str, int]:
@@ -63,10 +75,15 @@ def _lanes(floats: int) -> dict[str, int]:
 
 
 # Assumptions: the L2 cache gives 5,120 bytes per cycle (A100 whitepaper; NVIDIA states no figure for the
-# H100), and mma.sync reaches 62 % of Hopper's peak (arXiv:2402.13499); the rest needs wgmma.
+# H100), mma.sync reaches 62 % of Hopper's peak (arXiv:2402.13499; the rest needs wgmma), and a load from
+# device memory takes 600 to 700 ns while the memory is busy.
 MACHINES = {
-    "sm_80": Machine("A100", 1.41, 108, 1024, 1.0, _lanes(64), 2039 / 108 / 1.41, 5120 / 108, shared=164),
-    "sm_90": Machine("H100", 1.83, 132, 2048, 0.62, _lanes(128), 3350 / 132 / 1.83, 5120 / 132, shared=228),
+    "sm_80": Machine(
+        "A100", 1.41, 108, 1024, 1.0, _lanes(64), 2039 / 108 / 1.41, 5120 / 108, 600, shared=164
+    ),
+    "sm_90": Machine(
+        "H100", 1.83, 132, 2048, 0.62, _lanes(128), 3350 / 132 / 1.83, 5120 / 132, 650, shared=228
+    ),
 }
 
 _INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*);")
@@ -77,6 +94,16 @@ _LABEL = re.compile(r"(\.L_\w+):")
 class Instruction:
     name: str  # with its modifiers, e.g. LDG.E.128
     target: str | None  # label of a branch
+    operands: str = ""
+
+    @property
+    def registers(self) -> list[int]:
+        """The first register of each operand, the destination first."""
+        return [int(number) for number in re.findall(r"\bR(\d+)", self.operands)]
+
+    @property
+    def loads(self) -> bool:
+        return self.name.startswith("LDG.")
 
     @property
     def bits(self) -> int:
@@ -108,7 +135,7 @@ def read(disassembly: str) -> dict[str, Code]:
                 code.append(Instruction("NOP", None))
                 continue
             target = re.search(r"`\((\.L_\w+)\)", found[2]) if found[1].startswith("BRA") else None
-            code.append(Instruction(found[1], target[1] if target else None))
+            code.append(Instruction(found[1], target[1] if target else None, found[2]))
     return kernels
 
 
@@ -140,6 +167,9 @@ class Counts:
     shared_bytes: float = 0
     global_loads: float = 0
     global_bytes: float = 0
+    wide_loads: float = 0  # of 16 bytes per lane
+    stored_bytes: float = 0  # to global memory
+    wide_stores: float = 0
     barriers: float = 0
 
     def add(self, instruction: Instruction, times: float) -> None:
@@ -167,15 +197,29 @@ class Counts:
         elif name in ("LDG", "LDGSTS"):
             self.global_loads += times
             self.global_bytes += bytes_moved
+            self.wide_loads += times * (instruction.bits == WIDEST)
             if name == "LDGSTS":
                 self.shared_stores += times
                 self.shared_bytes += bytes_moved
+        elif name == "STG":
+            self.stored_bytes += bytes_moved
+            self.wide_stores += times * (instruction.bits == WIDEST)
         elif name == "BAR":
             self.barriers += times
-        elif name not in ("BRA", "NOP", "STG", "RED", "BSSY", "BSYNC", "EXIT", "LDGDEPBAR", "DEPBAR"):
+        elif name not in ("BRA", "NOP", "RED", "BSSY", "BSYNC", "EXIT", "LDGDEPBAR", "DEPBAR"):
             self.integers += times
 
-    def cycles(self, machine: Machine) -> dict[str, float]:
+    @property
+    def streamed(self) -> float:
+        """Bytes of the loads of 16 bytes, if any: narrower ones are then of small tables, in a cache."""
+        return self.wide_loads * LANES * WIDEST / 8 or self.global_bytes
+
+    @property
+    def written(self) -> float:
+        """Bytes of the stores that go with `streamed`: narrower ones are then of a single lane."""
+        return self.wide_stores * LANES * WIDEST / 8 if self.wide_loads else self.stored_bytes
+
+    def cycles(self, machine: Machine, warps: int = WARPS) -> dict[str, float]:
         """Cycles of each unit of a multiprocessor for one pass by all warps of a thread block."""
         pipes = {
             "float": self.floats,
@@ -185,12 +229,13 @@ class Counts:
             "shuffle": self.shuffles,
             "issue": self.instructions,
         }
-        found = {unit: WARPS * LANES * count / machine.lanes[unit] for unit, count in pipes.items()}
-        found["tensor"] = WARPS * self.tensor_cycles / (machine.multiply_adds * machine.mma)
-        found["shared"] = WARPS * self.shared_bytes / 128
-        found["L2" if self.tensor else "memory"] = (
-            WARPS * self.global_bytes / (machine.l2 if self.tensor else machine.dram)
-        )
+        found = {unit: warps * LANES * count / machine.lanes[unit] for unit, count in pipes.items()}
+        found["tensor"] = warps * self.tensor_cycles / (machine.multiply_adds * machine.mma)
+        found["shared"] = warps * self.shared_bytes / 128
+        if self.tensor:
+            found["L2"] = warps * self.global_bytes / machine.l2
+        else:
+            found["memory"] = warps * (self.streamed + self.written) / machine.dram
         return found
 
 
@@ -200,36 +245,34 @@ def _shape(name: str) -> tuple[int, int, int]:
     return {"1684": (16, 8, 4), "1688": (16, 8, 8), "16816": (16, 8, 16)}[shape]
 
 
-def main_loop(code: Code, passes: int = 1) -> tuple[Counts, Counts]:
-    """Counts of the main loop and of the code outside it.
+def main_loop(code: Code, passes: int = 1) -> tuple[Counts, Counts, Code]:
+    """Counts of the main loop and of the code outside it, and the loop itself without the loops inside.
 
     Args:
         passes: passes of a loop inside the main loop, for each of its own. A main loop has barriers if the
-            kernel multiplies tiles, so it may contain another loop.
+            kernel multiplies tiles, so it may contain another loop. Otherwise loops inside that load are left
+            out: they are for sizes that are not usual.
     """
     found = loops(code)
     multiplies = any(isinstance(item, Instruction) and item.name.startswith("HMMA") for item in code)
 
     def weight(loop: tuple[int, int]) -> tuple[float, float, int]:
-        counts = _counted(code, loop, found, passes)
-        if multiplies and not counts.barriers:
-            return 0, 0, 0
-        return counts.tensor, counts.global_bytes, loop[0] - loop[1]
+        if multiplies:
+            counts = _counted(code, loop, found, passes)
+            return (counts.tensor if counts.barriers else 0), 0, loop[0] - loop[1]
+        own = _counted(code, loop, found, 0)
+        return own.wide_loads, own.global_bytes, loop[0] - loop[1]
 
-    inner = [loop for loop in found if multiplies or not any(_inside(other, loop) for other in found)]
-    if not inner:
-        return Counts(), _counted(code, (0, len(code) - 1), [], 1)
-    # Of loops with equal counts the shortest; loops around the main loop have the same tensor instructions.
-    most = max(weight(loop)[0] for loop in inner)
-    chosen = (
-        min((loop for loop in inner if weight(loop)[0] == most), key=lambda loop: loop[1] - loop[0])
-        if most
-        else max(inner, key=weight)
-    )
     outside = _counted(code, (0, len(code) - 1), [], 1)
+    chosen = max(found, key=weight, default=None)
+    if chosen is None or not any(weight(chosen)[:2]):
+        return Counts(), outside, []
     for field, value in asdict(_counted(code, chosen, [], 1)).items():
         setattr(outside, field, getattr(outside, field) - value)
-    return _counted(code, chosen, found, passes), outside
+    inside = [loop for loop in found if _inside(loop, chosen)]
+    rare = [loop for loop in inside if not multiplies and _counted(code, loop, [], 1).global_loads]
+    body = ["" if any(a <= place <= b for a, b in rare) else item for place, item in enumerate(code)]
+    return _counted(body, chosen, found, passes), outside, body[chosen[0] : chosen[1] + 1]
 
 
 def _inside(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
@@ -246,6 +289,25 @@ def _counted(code: Code, loop: tuple[int, int], found: list[tuple[int, int]], pa
     return counts
 
 
+def loads_in_flight(loop: Code) -> float:
+    """The most bytes that a warp has requested by its widest loads before it needs one of them.
+
+    Loads arrive in their order. The loop runs twice, because a pass may load for the next one.
+    """
+    steps = [item for item in loop if isinstance(item, Instruction)]
+    widest = max((item.bits for item in steps if item.loads), default=0)
+    pending: list[set[int]] = []  # the registers of each load on its way
+    most = 0
+    for item in steps * 2:
+        needed = [i for i, registers in enumerate(pending) if registers.intersection(item.registers)]
+        del pending[: max(needed, default=-1) + 1]
+        if item.loads and item.bits == widest:
+            first = item.registers[0]
+            pending.append(set(range(first, first + max(1, widest // 32))))
+            most = max(most, len(pending))
+    return most * LANES * widest / 8
+
+
 def products(kernel: str) -> int:
     """Matrix products that a kernel computes for one."""
     return 1 if re.search(r"\b(__nv_bfloat16|__half)\b", kernel) else 3
@@ -253,20 +315,24 @@ def products(kernel: str) -> int:
 
 def account(row: Resources, code: Code, passes: int = 1) -> dict[str, Any]:
     """Counts of a kernel, cycles of each unit, the busiest one, and the share of the peak that it permits."""
-    machine, (loop, outside) = MACHINES[row.arch], main_loop(code, passes)
-    cycles = loop.cycles(machine)
-    bound = max(cycles, key=lambda unit: cycles[unit])
+    machine, (loop, outside, body) = MACHINES[row.arch], main_loop(code, passes)
+    warps = LARGE.get(row.kernel.partition("<")[0], WARPS)
+    cycles = loop.cycles(machine, warps)
     entry: dict[str, Any] = row._asdict()
     entry |= {"gpu": machine.name, "loop": asdict(loop), "outside": outside.instructions, "cycles": cycles}
-    fits = [machine.registers // (math.ceil(row.registers / 8) * 8 * WARPS * LANES), 2048 // WARPS // LANES]
+    fits = [machine.registers // (math.ceil(row.registers / 8) * 8 * warps * LANES), 2048 // warps // LANES]
     if row.shared:
         fits.append(machine.shared * 1024 // (row.shared + 1024))  # the system takes 1 KB of a block
     entry["blocks"] = min(fits)
-    if not cycles[bound]:
+    if not any(cycles.values()):
         return entry
+    if not loop.tensor:
+        entry["in_flight"] = entry["blocks"] * warps * loads_in_flight(body)
+        cycles["latency"] = warps * loop.streamed * machine.needed / machine.dram / entry["in_flight"]
+    bound = max(cycles, key=lambda unit: cycles[unit])
     entry["bound"] = bound
     if loop.tensor:
-        useful = WARPS * loop.multiply_adds / products(row.kernel)
+        useful = warps * loop.multiply_adds / products(row.kernel)
         rate = useful / cycles[bound]
         entry |= {
             "products": products(row.kernel),
@@ -274,10 +340,7 @@ def account(row: Resources, code: Code, passes: int = 1) -> dict[str, Any]:
             "teraflops": 2 * rate * machine.multiprocessors * machine.clock / 1e3,
         }
     else:
-        entry |= {
-            "share": cycles["memory"] / cycles[bound],
-            "in_flight": entry["blocks"] * WARPS * loop.global_bytes,
-        }
+        entry["share"] = cycles["memory"] / cycles[bound]
     return entry
 
 
@@ -313,6 +376,7 @@ def accounts(source: Path, arch: str, passes: int = 1) -> list[dict[str, Any]]:
 def main() -> int:
     parser = command_line(__doc__ or "", list(MACHINES), choices=list(MACHINES))
     parser.add_argument("--step", help="write the accounts to the results under this name")
+    parser.add_argument("--file", default="account.json", help="the file of the results")
     parser.add_argument("--passes", type=int, default=1, help="passes of a loop inside the main loop")
     options = parser.parse_args()
     found = [row for source, arch in selected(options) for row in accounts(source, arch, options.passes)]
@@ -321,7 +385,8 @@ def main() -> int:
             print({name: value for name, value in row.items() if name not in ("symbol", "cycles")})
             print("   ", {unit: round(value) for unit, value in row["cycles"].items() if value})
         return 0
-    content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"steps": []}
+    file = RESULTS / options.file
+    content = json.loads(file.read_text()) if file.exists() else {"steps": []}
     steps = [step for step in content["steps"] if step["name"] != options.step]
     nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release (\S+),", nvcc)
@@ -335,7 +400,7 @@ def main() -> int:
             "rows": rows,
         }
     )
-    RESULTS.write_text(json.dumps({"steps": steps}, indent=1) + "\n")
+    file.write_text(json.dumps({"steps": steps}, indent=1) + "\n")
     return 0
 
 

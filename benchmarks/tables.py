@@ -9,7 +9,7 @@ The name of a file with times contains the benchmark: FAMILY.json or FAMILY_ANYT
 files of several machines. A table shows the newest row of each case and each CPU or GPU, by the date of its
 run (for equal dates, by file name).
 
-The table `products` shows benchmarks/results/kernels/account.json of benchmarks/kernel_account.py.
+The tables `products` and `streams` show benchmarks/results/kernels/*.json of benchmarks/kernel_account.py.
 The table `deployment` shows benchmarks/results/deployment/cpu.json of benchmarks/deployment.py.
 The table `accuracy SET GROUP` shows benchmarks/results/accuracy/SET.json of benchmarks/accuracy.py, and
 `adaptation gain` and `adaptation rounds` show adaptation.json of benchmarks/adaptation.py.
@@ -307,7 +307,9 @@ def best_and_worst(shown: dict[str, list[Run]]) -> list[str]:
 # Tables of benchmarks/gallery.py and their files.
 ENGINES = {"engines": "engines", "engine of 10^6": "million"}
 DEPLOYMENT = "deployment"  # the table of benchmarks/deployment.py
-PRODUCTS = "products"  # the table of benchmarks/kernel_account.py
+# The tables of benchmarks/kernel_account.py.
+PRODUCTS = "products"
+STREAMS = "streams"
 
 # Assumptions of `plan`: bytes per second of a disk, and positives per query.
 _DISK, _POSITIVES = 1e9, 50
@@ -510,6 +512,43 @@ def products(link: Callable[[Path], str]) -> list[str]:
     return [f"`python benchmarks/kernel_account.py` ([rows]({link(file)})):", "", *markdown(heading, lines)]
 
 
+def streams(link: Callable[[Path], str]) -> list[str]:
+    """Accounts of the kernels that read maps, rows or distances, predicted by benchmarks/kernel_account.py.
+
+    Left out: kernels whose main loop has no 16-byte load, which read small tables or rows that are not
+    aligned.
+    """
+    file = RESULTS / "kernels" / "streams.json"
+    lines = []
+    for step in json.loads(file.read_text(encoding="utf-8"))["steps"]:
+        for row in step["rows"]:
+            loop, cycles = row["loop"], row["cycles"]
+            if not loop["wide_loads"] or "__half" in row["kernel"]:  # as with __nv_bfloat16
+                continue
+            wide, narrow = loop["wide_loads"], loop["global_loads"] - loop["wide_loads"]
+            names = "instructions", "integers", "floats", "conversions", "shuffles", "barriers"
+            counts = [f"{loop[name]:.0f}" for name in names]
+            moved = [f"{wide:.0f}", f"{narrow:.0f}", f"{loop['wide_stores']:.0f}"]
+            units = [f"{cycles[unit]:.0f}" for unit in ("memory", "latency", "integer", "issue")]
+            resources = [f"{row['registers']}", f"{row['blocks']}", f"{row['in_flight'] / 1024:.0f} KB"]
+            prediction = [row["bound"], f"{row['share']:.0%}"]
+            cells = [step["name"], row["gpu"], f"`{row['kernel']}`"]
+            lines.append([*cells, *counts, *moved, *resources, *units, *prediction])
+    heading = ["step", "GPU", "kernel", "instructions", "integer", "float", "conversions", "shuffles"]
+    heading += [
+        "barriers",
+        "16-byte loads",
+        "other loads",
+        "16-byte stores",
+        "registers",
+        "blocks",
+        "in flight",
+    ]
+    heading += ["cycles: memory", "latency", "integer", "issue", "bound", "share of the bandwidth, at most"]
+    command = "`python benchmarks/kernel_account.py --passes 5`"
+    return [f"{command} ([rows]({link(file)})):", "", *markdown(heading, lines)]
+
+
 def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
     """The text of a page with all tables filled in.
 
@@ -533,6 +572,8 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
             return deployment(link)
         if name == PRODUCTS:
             return products(link)
+        if name == STREAMS:
+            return streams(link)
         if name in ENGINES:
             return engines(ENGINES[name], link)
         if name.startswith("accuracy "):
@@ -540,7 +581,7 @@ def fill(page: Path, text: str, shown: dict[str, list[Run]]) -> str:
         if name.startswith("adaptation "):
             return adaptation(name.split()[1], link)
         if name not in TABLES:
-            known = [*TABLES, "summary", "best and worst", "plan", DEPLOYMENT, PRODUCTS, *ENGINES]
+            known = [*TABLES, "summary", "best and worst", "plan", DEPLOYMENT, PRODUCTS, STREAMS, *ENGINES]
             raise ValueError(f"{page.name}: expected a table of {known}, got {name!r}")
         lines = []
         for run in shown[name]:

@@ -40,11 +40,30 @@ CODE = """
         /*0070*/                   BRA `(.L_x_4) ;
 .L_x_4:
         /*0080*/                   EXIT ;
+.text.stream:
+.L_x_5:
+        /*0000*/                   LDG.E.128 R4, [R2] ;
+        /*0010*/               @P1 LDG.E.128 R8, [R2+0x10] ;
+        /*0020*/                   LDG.E R12, [R14] ;
+        /*0030*/                   FFMA R5, R11, R4, R5 ;
+        /*0040*/                   LDG.E.128 R16, [R2+0x20] ;
+.L_x_6:
+        /*0050*/                   SHFL.BFLY PT, R20, R5, 0x1, 0x1f ;
+        /*0060*/               @P0 BRA `(.L_x_6) ;
+.L_x_7:
+        /*0070*/                   LDG.E R21, [R14] ;
+        /*0080*/                   LDG.E R22, [R14] ;
+        /*0090*/               @P0 BRA `(.L_x_7) ;
+        /*00a0*/                   STG.E.128 [R2], R16 ;
+        /*00b0*/                   STG.E [R2], R20 ;
+        /*00c0*/               @P0 BRA `(.L_x_5) ;
+.L_x_8:
+        /*00d0*/                   BRA `(.L_x_8) ;
 """
 
 
 def test_the_main_loop_of_a_product_is_that_with_its_barriers():
-    loop, outside = kernel_account.main_loop(kernel_account.read(CODE)["multiply"], passes=4)
+    loop, outside, _ = kernel_account.main_loop(kernel_account.read(CODE)["multiply"], passes=4)
     assert (loop.tensor, loop.barriers, loop.shared_loads, loop.global_loads) == (8, 1, 8, 1)
     assert loop.multiply_adds == 4 * (16 * 8 * 8 + 16 * 8 * 16)
     assert loop.tensor_cycles == 4 * (2 * 16 * 8 * 8 + 16 * 8 * 16)  # TF32 at half the rate
@@ -57,10 +76,35 @@ def test_the_main_loop_of_a_product_is_that_with_its_barriers():
 
 
 def test_the_main_loop_of_another_kernel_moves_most_bytes():
-    loop, outside = kernel_account.main_loop(kernel_account.read(CODE)["add"])
+    loop, outside, _ = kernel_account.main_loop(kernel_account.read(CODE)["add"])
     assert (loop.global_loads, loop.global_bytes) == (2, 32 * (2 + 8))
     assert (loop.floats, loop.conversions, loop.special, loop.shuffles) == (1, 1, 1, 1)
     assert outside.instructions == 2
+
+
+def test_a_stream_is_its_widest_loads_without_inner_loops_that_load():
+    loop, outside, body = kernel_account.main_loop(kernel_account.read(CODE)["stream"], passes=5)
+    assert (loop.wide_loads, loop.global_loads, loop.wide_stores, loop.shuffles) == (3, 4, 1, 5)
+    assert (loop.streamed, loop.written) == (3 * 512, 512)
+    assert outside.instructions == 1
+    # R11 is the end of the second load, so both of them arrive before the third one is requested.
+    assert kernel_account.loads_in_flight(body) == 2 * 512
+
+
+def test_without_enough_loads_in_flight_a_stream_is_bound_by_latency():
+    machine = kernel_account.MACHINES["sm_90"]
+    assert machine.needed == pytest.approx(3350 / 132 * 650)
+    code = kernel_account.read(CODE)["stream"]
+    few = kernel_account.Resources("a.cu", "sm_90", "a", "a", 255, 0, 0, 0)
+    entry = kernel_account.account(few, code)
+    assert (entry["blocks"], entry["in_flight"]) == (1, 8 * 2 * 512)
+    # A store for three loads: of the bandwidth, loads take three quarters.
+    assert entry["bound"] == "latency"
+    assert entry["share"] == pytest.approx(4 / 3 * 8 * 2 * 512 / machine.needed)
+    many = kernel_account.account(few._replace(registers=40), code)
+    assert (many["bound"], many["share"], many["blocks"]) == ("memory", 1, 6)
+    large = kernel_account.account(few._replace(registers=80, kernel="pool_clips<float, true, 4>"), code)
+    assert (large["blocks"], large["in_flight"]) == (1, 24 * 2 * 512)
 
 
 @pytest.mark.parametrize("arch", kernel_account.MACHINES)
