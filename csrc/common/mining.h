@@ -29,6 +29,23 @@ struct Mine {
     int threads;
 };
 
+// Batches of at most this size are mined by `mine_batch`.
+constexpr bool is_small_batch(int64_t N, int64_t D) {
+    return N <= 128 && D >= 1 && D <= 4096;
+}
+
+// The same in one step for the unprepared rows of a small batch, with their distances. The results have the
+// same bits.
+struct MineBatch {
+    Rows x;
+    Metric metric;
+    const void* id;   // (N) int32, or int64 for double
+    int64_t* index;   // (2,N); -1 without a candidate
+    void* distance;   // (2,N) acc; zero without a candidate
+    int64_t bad_row;  // result, as in PrepareRows
+    int threads;
+};
+
 // distance (M,N): from row n of x to row index[m,n] of ref, or of x if ref is null; zero if the index is -1.
 struct MinedDistance {
     Rows x, ref;

@@ -7,30 +7,10 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-inline const Rows& candidates(const Rows& x, const Rows& ref) {
-    return ref.data ? ref : x;
-}
-
 template <class T>
 Status distances_of(const MinedDistance& op) {
-    using A = Acc<T>;
-    const Rows& ref = candidates(op.x, op.ref);
-    const int64_t N = op.x.N, D = op.x.D;
-    A* distances = static_cast<A*>(op.distance);
 #pragma omp parallel for num_threads(op.threads) schedule(static)
-    for (int64_t i = 0; i < N; ++i) {
-        const T* x = row<T>(op.x, i);
-        const A scale = row_scale(x, D, op.metric);
-        for (int64_t m = 0; m < op.M; ++m) {
-            const int64_t j = op.index[m * N + i];
-            if (j < 0) {
-                distances[m * N + i] = 0;
-                continue;
-            }
-            const T* y = row<T>(ref, j);
-            distances[m * N + i] = distance(x, scale, y, row_scale(y, D, op.metric), D, op.metric);
-        }
-    }
+    for (int64_t i = 0; i < op.x.N; ++i) mined_distances<T>(op, i);
     return Status::ok;
 }
 

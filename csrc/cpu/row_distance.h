@@ -1,6 +1,7 @@
 // Distances of rows of embeddings, computed from differences so that nearly equal rows keep their precision.
 #pragma once
 
+#include "common/mining.h"
 #include "cpu/memory.h"
 #include "cpu/sums.h"
 
@@ -56,6 +57,31 @@ inline Acc<T> distance(const T* x, Acc<T> sx, const T* y, Acc<T> sy, int64_t D, 
     const Acc<T> square = squared_distance(x, sx, y, sy, D);
     if (metric == Metric::squared) return square;
     return metric == Metric::cosine ? square / 2 : root(square);
+}
+
+// The rows that the indices of a mining op select from.
+inline const Rows& candidates(const Rows& x, const Rows& ref) {
+    return ref.data ? ref : x;
+}
+
+// The distances of the pairs of row i.
+template <class T>
+void mined_distances(const MinedDistance& op, int64_t i) {
+    using A = Acc<T>;
+    const Rows& ref = candidates(op.x, op.ref);
+    const int64_t N = op.x.N, D = op.x.D;
+    A* distances = static_cast<A*>(op.distance);
+    const T* x = row<T>(op.x, i);
+    const A scale = row_scale(x, D, op.metric);
+    for (int64_t m = 0; m < op.M; ++m) {
+        const int64_t j = op.index[m * N + i];
+        if (j < 0) {
+            distances[m * N + i] = 0;
+            continue;
+        }
+        const T* y = row<T>(ref, j);
+        distances[m * N + i] = distance(x, scale, y, row_scale(y, D, op.metric), D, op.metric);
+    }
 }
 
 }  // namespace

@@ -258,11 +258,11 @@ def test_mining_refuses_what_would_crash():
     packed = (x.data_ptr(), 2, 3)
     labels, others = index.data_ptr(), (x.data_ptr(), 0, 2, 4, 4)
     with pytest.raises(ValueError, match="x: expected the address of 6 elements, got null"):
-        native.batch_hard((0, 0, 2, 3, 3), none, labels, 0, 0, *[x.data_ptr()] * 4, 1)
+        native.batch_hard((0, 0, 2, 3, 3), none, labels, 0, 0, *[x.data_ptr()] * 3, 1)
     with pytest.raises(ValueError, match="ref: expected the dtype of x and D = 3, got D = 4"):
-        native.batch_hard(rows, others, labels, labels, 0, *[x.data_ptr()] * 4, 1)
+        native.batch_hard(rows, others, labels, labels, 0, *[x.data_ptr()] * 3, 1)
     with pytest.raises(ValueError, match="ref_labels: expected the address of 2 elements, got null"):
-        native.batch_hard(rows, rows, labels, 0, 0, *[x.data_ptr()] * 4, 1)
+        native.batch_hard(rows, rows, labels, 0, 0, *[x.data_ptr()] * 3, 1)
     with pytest.raises(ValueError, match="y: expected D = 3, got 2"):
         native.products(0, packed, (x.data_ptr(), 2, 2), x.data_ptr(), 2, 1)
 
@@ -272,7 +272,7 @@ def test_negative_sizes_are_exceptions():
     with pytest.raises(ValueError, match="x: expected sizes of at least 0, got -1"):
         native.attention_map((x, 0, 1, 1, -1, 1, 1, 1, 1, 1), False, False, x, x, 1)
     with pytest.raises(ValueError, match="x: expected sizes of at least 0, got -2"):
-        native.batch_hard((x, 0, 2, -2, 1), (0, 0, 0, 0, 0), x, 0, 0, x, x, x, x, 1)
+        native.batch_hard((x, 0, 2, -2, 1), (0, 0, 0, 0, 0), x, 0, 0, x, x, x, 1)
     with pytest.raises(ValueError, match="attention: expected at least 0 elements, got -1"):
         native.block_scores(0, -1, 1, 1, 1, x, 0, x, x, 1)
 

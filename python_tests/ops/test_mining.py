@@ -14,9 +14,11 @@ from vreid_ext import ops
 from vreid_ext._checks import METRICS
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-# n, D, m (None: the anchors themselves): one strip and several, sizes that no vector divides, one row.
+# n, D, m (None: the anchors themselves): small batches and larger ones, one block of terms and several, sizes
+# that no vector divides, one row.
 SHAPES = [
     (64, 128, None),
+    (50, 300, None),
     (7, 5, None),
     (300, 33, None),
     (513, 17, None),

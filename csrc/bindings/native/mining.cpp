@@ -16,43 +16,63 @@ const void* ids_of(const int64_t* labels, int64_t N, DType sums, void* ids) {
     return ids;
 }
 
+DType sums_of(const Rows& rows) {
+    return rows.dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+
+// Elements of packed rows, with the padding of the last panel.
+int64_t packed_size(const Rows& rows) {
+    const int64_t step = kernels().table->panel_rows(sums_of(rows));
+    return rows.data ? (rows.N + step - 1) / step * step * rows.D : 0;
+}
+
 constexpr int64_t kFinite = -1, kWideLabels = -2;
 
-// Finds the hardest pairs and their distances. In the dtype of the sums, `packed` has room for the packed
-// rows of x and ref, and `numbers` for D + 2 (N + M) numbers. Returns kFinite, kWideLabels if a label does
-// not fit into the ids, or the first row that is not finite; rows of ref are counted after those of x.
+// The memory that batch_hard needs for packed rows of x and ref: elements in the dtype of the sums.
+int64_t batch_hard_packed(const RowsTuple& x, const RowsTuple& ref) {
+    const Rows anchors = rows("x", x), others = rows("ref", ref);
+    if (!others.data && is_small_batch(anchors.N, anchors.D)) return 0;
+    return packed_size(anchors) + packed_size(others);
+}
+
+// Finds the hardest pairs and their distances. Returns kFinite, kWideLabels if a label does not fit into the
+// ids, or the first row that is not finite; rows of ref are counted after those of x.
 int64_t batch_hard(const RowsTuple& x, const RowsTuple& ref, int64_t labels, int64_t ref_labels,
-                   int64_t metric, int64_t packed, int64_t numbers, int64_t index, int64_t distance,
-                   int threads) {
+                   int64_t metric, int64_t packed, int64_t index, int64_t distance, int threads) {
     const Rows anchors = rows("x", x), others = rows("ref", ref);
     if (others.data && (others.D != anchors.D || others.dtype != anchors.dtype))
         fail("ref", "the dtype of x and D = ", anchors.D, ", got D = ", others.D);
     const Metric kind = vreid::metric(metric);
-    const DType sums = anchors.dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType sums = sums_of(anchors);
     const int64_t N = anchors.N, M = others.data ? others.N : 0, D = anchors.D;
-    const int64_t step = kernels().table->panel_rows(sums), size = sums == DType::f64 ? 8 : 4;
-    const int64_t own = (N + step - 1) / step * step * D, all = own + (M + step - 1) / step * step * D;
-    char* panels = pointer<char>("packed", packed, all);
-    char* next = pointer<char>("numbers", numbers, D + 2 * (N + M));
+    const int64_t size = sums == DType::f64 ? 8 : 4;
+    char* panels = pointer<char>("packed", packed, batch_hard_packed(x, ref));
     const int64_t* label = pointer<const int64_t>("labels", labels, N);
     const int64_t* ref_label = pointer<const int64_t>("ref_labels", ref_labels, M);
     int64_t* indices = pointer<int64_t>("index", index, 2 * N);
     void* distances = pointer("distance", distance, 2 * N);
+    check_threads(threads);
+    std::vector<char> numbers(size_t((D + 2 * (N + M)) * size));
+    char* next = numbers.data();
     const auto take = [&](int64_t count) {
         char* taken = next;
         next += count * size;
         return static_cast<void*>(taken);
     };
-    check_threads(threads);
+    const void* row_id = ids_of(label, N, sums, take(N));
+    const void* column_id = M > 0 ? ids_of(ref_label, M, sums, take(M)) : row_id;
+    if (!row_id || !column_id) return kWideLabels;
+    if (!others.data && is_small_batch(N, D)) {
+        MineBatch op{anchors, kind, row_id, indices, distances, -1, threads};
+        run(&Table::mine_batch, op);
+        return op.bad_row;
+    }
     PrepareRows prepared{anchors, nullptr, false, panels, nullptr, -1, threads};
-    PrepareRows other{others, nullptr, false, panels + own * size, nullptr, -1, threads};
+    PrepareRows other{others, nullptr, false, panels + packed_size(anchors) * size, nullptr, -1, threads};
     if (kind != Metric::cosine) prepared.offset = other.offset = take(D);
     prepared.centre = prepared.offset != nullptr;
     prepared.square = take(N);
     other.square = take(M);
-    const void* row_id = ids_of(label, N, sums, take(N));
-    const void* column_id = M > 0 ? ids_of(ref_label, M, sums, take(M)) : row_id;
-    if (!row_id || !column_id) return kWideLabels;
     run(&Table::prepare_rows, prepared);
     if (prepared.bad_row >= 0) return prepared.bad_row;
     if (M > 0) run(&Table::prepare_rows, other);
@@ -132,7 +152,8 @@ void identity_hard(const RowsTuple& x, int64_t labels, int64_t order, int64_t me
 
 void bind_mining(pybind11::module_& m) {
     m.attr("WIDE_LABELS") = kWideLabels;
-    VREID_DEFINE(m, batch_hard, mined_distance, mined_distance_backward, triplet, identity_hard);
+    VREID_DEFINE(m, batch_hard, batch_hard_packed, mined_distance, mined_distance_backward, triplet,
+                 identity_hard);
 }
 
 }  // namespace vreid

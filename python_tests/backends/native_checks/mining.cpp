@@ -1,10 +1,12 @@
-// prepare_rows and mine: hardest pairs from products of prepared rows.
+// prepare_rows and mine: hardest pairs from products of prepared rows; mine_batch: both in one step.
 #include <cmath>
 
 #include "checks.h"
 
 namespace checks {
 namespace {
+
+using vreid::Metric;
 
 void check_prepare(Context& context, DType dtype, int64_t N, int64_t D, bool centre, bool divide,
                    Random& random) {
@@ -110,6 +112,43 @@ void check_mine(Context& context, DType dtype, int64_t N, int64_t M, bool one_se
     context.equal("index", index, hardest(products, row_labels, column_labels, column_square, one_set));
 }
 
+// mine_batch gives the bits of prepare_rows, mine and mined_distance, for any number of threads.
+void check_mine_batch(Context& context, DType dtype, Metric metric, int64_t N, int64_t D, Random& random) {
+    const DType acc = accumulator(dtype);
+    const int64_t step = context.kernels.panel_rows(acc);
+    Array x(dtype, random_values(random, N * D)), panels(acc, (N + step - 1) / step * step * D);
+    Array offset(acc, metric == Metric::cosine ? 0 : D), square(acc, N), wanted(acc, 2 * N);
+    const vreid::Rows rows{x.data(), dtype, N, D, D};
+    std::vector<int64_t> labels, hard(size_t(2 * N), -2);
+    for (int64_t i = 0; i < N; ++i) labels.push_back(random.below(1 + N / 3));
+    const std::vector<int64_t> id = ids(labels, acc);
+    vreid::PrepareRows prepare{
+        rows, offset.data(), metric != Metric::cosine, panels.data(), square.data(), -2, 2};
+    context.run(&vreid::Table::prepare_rows, prepare);
+    const vreid::Mine mine{acc,           {panels.data(), N, D}, {},          id.data(), id.data(),
+                           square.data(), square.data(),         hard.data(), 2};
+    context.run(&vreid::Table::mine, mine);
+    const vreid::MinedDistance pairs{rows, {}, hard.data(), 2, metric, wanted.data(), 2};
+    context.run(&vreid::Table::mined_distance, pairs);
+    for (const int threads : {1, 2, 3}) {
+        std::vector<int64_t> index(size_t(2 * N), -2);
+        Array distance(acc, 2 * N);
+        vreid::MineBatch op{rows, metric, id.data(), index.data(), distance.data(), -2, threads};
+        context.run(&vreid::Table::mine_batch, op);
+        context.expect(op.bad_row == -1, "no row is bad");
+        context.equal("index", index, hard);
+        context.equal("distance", distance.values(), wanted.values());
+    }
+    if (N < 2) return;
+    for (const double value : {double(NAN), acc == DType::f64 ? 1e300 : 1e30}) {
+        if (dtype == DType::f16 && value > 0) continue;  // the square of any number is finite
+        x.set((N - 1) * D + D / 2, value);
+        vreid::MineBatch op{rows, metric, id.data(), hard.data(), wanted.data(), -2, 2};
+        context.run(&vreid::Table::mine_batch, op);
+        context.expect(op.bad_row == N - 1, "the row that is not finite is the bad one");
+    }
+}
+
 }  // namespace
 
 void mining(Context& context) {
@@ -128,6 +167,13 @@ void mining(Context& context) {
             context.begin(std::string("mine, ") + name(dtype) + ", " + describe({{"N", N}, {"M", M}}));
             check_mine(context, dtype, N, M, false, random);
             check_mine(context, dtype, N, M, true, random);
+        }
+    }
+    for (const DType dtype : kDTypes) {
+        for (const auto& [N, D] : {std::array<int64_t, 2>{1, 1}, {9, 128}, {64, 515}, {128, 300}}) {
+            context.begin(std::string("mine_batch, ") + name(dtype) + ", " + describe({{"N", N}, {"D", D}}));
+            for (const Metric metric : {Metric::euclidean, Metric::squared, Metric::cosine})
+                check_mine_batch(context, dtype, metric, N, D, random);
         }
     }
 }

@@ -7,7 +7,7 @@ from vreid_ext import _native
 from vreid_ext.backends import signatures
 from vreid_ext.backends.addresses import DTYPE_CODES, METRIC_CODES, address, contiguous_rows, dense, rows
 from vreid_ext.backends.errors import NotFiniteError
-from vreid_ext.backends.native import memory, product
+from vreid_ext.backends.native import memory
 from vreid_ext.precision import accumulator
 
 
@@ -15,21 +15,19 @@ def batch_hard(args: signatures.BatchHard) -> tuple[Tensor, Tensor]:
     """Distances and indices (2,n) of the hardest pairs, from centered or, for "cosine", normalized rows."""
     x, ref = contiguous_rows(args.x), contiguous_rows(args.ref)
     labels, ref_labels = args.labels.contiguous(), dense(args.ref_labels)
-    acc = accumulator(x.dtype)
-    (n, d), m = x.shape, 0 if ref is None else len(ref)
-    # In a block of the size of the gradient, which takes the same block afterwards.
-    packed = memory.empty((product.packed_size(n, d, acc) + product.packed_size(m, d, acc),), acc)
-    numbers = torch.empty(d + 2 * (n + m), dtype=acc, device="cpu")
+    n, acc, sides = len(x), accumulator(x.dtype), (rows(x), rows(ref))
+    # For a large batch in a block of the size of the gradient, which takes the same block afterwards.
+    packed = memory.empty((_native.batch_hard_packed(*sides),), acc)
     distance = torch.empty((2, n), dtype=acc, device="cpu")
     index = torch.empty((2, n), dtype=torch.int64, device="cpu")
     # One call for all steps: for a small batch, a call from Python takes as long as a step.
     result = _native.batch_hard(
-        rows(x), rows(ref), address(labels), address(ref_labels), METRIC_CODES[args.metric],
-        packed.data_ptr(), numbers.data_ptr(), index.data_ptr(), distance.data_ptr(), torch.get_num_threads(),
+        *sides, address(labels), address(ref_labels), METRIC_CODES[args.metric], packed.data_ptr(),
+        index.data_ptr(), distance.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     if result == _native.WIDE_LABELS:  # some labels do not fit into 32 bits
         both = labels if ref_labels is None else torch.cat([labels, ref_labels])
-        small = torch.unique(both, return_inverse=True)[1].split([n, m])
+        small = torch.unique(both, return_inverse=True)[1].split([n, len(both) - n])
         return batch_hard(args._replace(labels=small[0], ref_labels=None if ref is None else small[1]))
     if result >= 0:
         raise NotFiniteError("embeddings", result) if result < n else NotFiniteError("ref", result - n)
