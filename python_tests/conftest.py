@@ -5,7 +5,14 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A slow machine is no failure, so neither an example nor its generation has a time limit.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 # A machine that is shared, or has fewer cores than it shows, spends its time in threads that spin and wait.
 os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -234,7 +234,7 @@ def test_a_bad_value_is_named_or_understood(function, arguments, argument):
 REVERSED = {"rows": np.s_[::-1], "columns": np.s_[:, ::-1], "both": np.s_[::-1, ::-1]}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     view=st.sampled_from(sorted(REVERSED)),
     order=st.sampled_from("<>="),

@@ -86,7 +86,7 @@ def test_is_symmetric(dtype):
     assert torch.equal(multiply(x, y), multiply(y, x).T)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 120), st.integers(1, 250), st.integers(1, 300), st.sampled_from([1, 2, 3, 7]))
 def test_bits_do_not_depend_on_the_number_of_threads(n, m, d, threads):
     x, y, before = draw(n, d), draw(m, d, seed=1), torch.get_num_threads()

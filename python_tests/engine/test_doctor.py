@@ -39,7 +39,7 @@ def examined(rows, pids, camids, check, **options) -> Finding:
 CERTAIN = ["finite", "constant", "collapsed", "informative", "duplicates", "camera"]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**31),
     persons=st.integers(24, 60),
@@ -60,7 +60,7 @@ def test_clean_labels_have_no_finding():
             assert not examined(rows, pids, camids, check).found
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), value=st.sampled_from([torch.nan, torch.inf, -torch.inf, 0.0]))
 def test_rows_without_a_distance_are_found(seed, value):
     rows, pids, camids = people(seed)
@@ -76,7 +76,7 @@ def test_rows_without_a_distance_are_found(seed, value):
     assert [each.check for each in findings if each.found] == ["finite"]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), dead=st.integers(4, 32))
 def test_constant_dimensions_are_found(seed, dead):
     rows, pids, camids = people(seed)
@@ -92,7 +92,7 @@ def test_few_rows_do_not_show_that_a_dimension_is_dead():
     assert examined(rows, pids, camids, "constant").severity == "skipped"
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_collapsed_features_are_found(seed):
     rows, pids, camids = people(seed)
@@ -117,7 +117,7 @@ def test_the_mean_cosine_and_the_dimensions_are_those_of_all_pairs():
     )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_labels_without_meaning_are_found(seed):
     rows, pids, camids = people(seed)
@@ -140,7 +140,7 @@ def test_p_values_of_permutations_are_uniform():
     assert 0.3 < sum(values) / len(values) < 0.7
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_equal_features_of_two_persons_are_found(seed):
     rows, pids, camids = people(seed)
@@ -197,7 +197,7 @@ def test_weak_features_do_not_accuse_labels():
         assert finding.evidence["power"] < 0.5
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 2**31))
 def test_camera_bias_is_found(seed):
     finding = examined(*people(seed, camera=1.5), "camera")

@@ -96,7 +96,7 @@ def test_the_same_batch_gives_the_same_bits(untrained, system):
     assert torch.equal(found, offline)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 50)), min_size=1, max_size=7),
     sampling=st.sampled_from(["evenly", "first_of_chunk", "dense"]),

@@ -162,7 +162,7 @@ def test_an_image_that_is_none(people, tmp_path):
     size=st.tuples(st.integers(1, 4000), st.integers(1, 4000)),
     gpu=st.booleans(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_every_proposal_can_be_trained(tracklets, length, size, gpu):
     pids = [pid for pid, count in enumerate(tracklets) for _ in range(count)]
     data = TrackletDataset("set", "set", pids, [], [], "")  # only the number of training tracklets counts

@@ -21,7 +21,7 @@ def test_every_op_is_drawn():
 
 
 @pytest.mark.parametrize("op", DRAWN)
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(st.randoms(use_true_random=False))
 def test_calls(op, r):
     with poisoned_memory(), warnings.catch_warnings(action="ignore"):

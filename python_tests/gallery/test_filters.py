@@ -134,7 +134,7 @@ def holds(condition, row) -> bool:
 
 
 @given(trees, rows)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_filter_selects_what_its_three_valued_logic_says(tree, row):
     assert holds(parse(written(tree)), row) == (kleene(tree, row) is True)
 
@@ -188,7 +188,7 @@ def test_errors_of_a_filter(text, message):
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_a_filter_or_an_error(text):
     try:
         parse(text)

@@ -23,7 +23,7 @@ def by_the_book(x, targets, margin):
     return sum(losses) / max(len(losses), 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     targets=st.lists(st.integers(0, 3), min_size=1, max_size=9),
     margin=st.sampled_from([0, 0.3, 2.0, "soft"]),

@@ -36,7 +36,7 @@ def labelled(draw):
     return signatures.Matches(query, gallery, label(q), label(g), same, itself)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(labelled(), st.booleans(), st.sampled_from(BACKENDS))
 def test_matches_are_the_pairs_of_one_person(args, strided, backend):
     def removed(i, j):
@@ -59,7 +59,7 @@ def test_matches_are_the_pairs_of_one_person(args, strided, backend):
     assert row.tolist() == [i for i, items in enumerate(positives) for _ in items]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.sets(st.integers(0, 60), max_size=9), max_size=6), st.booleans(), st.sampled_from(BACKENDS)
 )

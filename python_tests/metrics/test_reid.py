@@ -57,7 +57,7 @@ def retrievals(draw):
     return data, draw(st.none() | st.just(ints(q, -1, g - 1)))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     data=retrievals(),
     ap=st.sampled_from(["precision", "trapezoid"]),

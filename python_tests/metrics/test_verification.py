@@ -84,7 +84,7 @@ def test_ties_and_duplicates_are_compared_exactly(metric):
     check(result, *listed(rows, pids, camids, metric))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6),
     sizes=st.tuples(st.integers(4, 40), st.integers(1, 9)),

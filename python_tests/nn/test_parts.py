@@ -61,7 +61,7 @@ def test_a_part_without_joints_gets_its_standing_place():
 
 
 @given(st.integers(0, 1000), st.floats(0.02, 1), st.floats(0, 0.3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_boxes_lie_in_the_frame_and_have_their_size(seed, min_size, margin):
     generator = torch.Generator().manual_seed(seed)
     joints = 1.4 * torch.rand(5, 14, 3, generator=generator) - 0.2

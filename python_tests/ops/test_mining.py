@@ -89,7 +89,7 @@ def test_rows_that_are_not_contiguous(backend, layout):
         torch.testing.assert_close(a, b)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     labels=st.lists(st.integers(-2, 3), min_size=1, max_size=40),
     metric=st.sampled_from(METRICS),

@@ -200,7 +200,7 @@ def test_nan_propagates(backend):
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(1, 70), st.sampled_from(LAYOUTS)
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_any_shape_equals_reference(native, queries, items, parts, dim, layout):
     inputs = make((queries, items, parts, dim), torch.float64, layout)
     for mine, truth in zip(run(inputs, native), run(inputs, "reference"), strict=True):

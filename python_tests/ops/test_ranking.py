@@ -46,7 +46,7 @@ def galleries(draw):
     return query, gallery, kept, *lists
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(galleries(), st.sampled_from(METRICS), st.sampled_from(["native", "reference"]), st.booleans())
 def test_counts_and_nearest_agree_with_a_stable_sort(data, metric, backend, single):
     query, gallery, kept, positives, left_out = data

@@ -251,7 +251,7 @@ def test_inter_frame_distance_equals_reference(backend, pairs):
     st.integers(0, 3), st.integers(1, 4), st.integers(1, 40), st.integers(2, 4), st.integers(1, 3),
     st.integers(1, 9), st.sampled_from(LAYOUTS), st.sampled_from(DTYPES[:2]), st.integers(0, 99),
 )  # fmt: skip
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_shape_equals_reference(native, b, t, c, blocks, rows, w, layout, dtype, seed):
     # One block, or zeros everywhere else, makes scores tie, and rounding then chooses the frame.
     x = make((b, t, c, blocks * rows, w), dtype, layout) + 0.1

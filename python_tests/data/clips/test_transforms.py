@@ -36,7 +36,7 @@ def test_resize_is_antialiased_bilinear():
     torch.testing.assert_close(transforms.test_transform(32, 16)(x), expected, atol=0.02, rtol=0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.floats(0, 1), st.integers(0, 10), st.floats(0, 1))
 def test_one_decision_for_all_frames(seed, flip, crop, erase):
     """A clip of four equal frames stays one: whatever is drawn is drawn once."""
