@@ -1,7 +1,7 @@
 // Hardest pairs of a small batch in one parallel region. The threads divide the terms of the products, not
 // the pairs: each packs its own columns of all rows, a block at a time, into its L1 cache and multiplies them
-// there. Packed rows therefore never move from the cache of one core to that of another, which would take as
-// long as the products. The products of the blocks are then added in the order of cpu/product.h.
+// there, so no core reads rows that another has packed. The products of the blocks are then added in the
+// order of cpu/product.h.
 #include <omp.h>
 
 #include "cpu/centred_rows.h"
