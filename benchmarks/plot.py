@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from tables import duration
 
 from vreid_ext.report.style import COLORS, STYLE, save_figure
 
@@ -45,15 +46,18 @@ def draw(file: Path, path: Path) -> Path:
             points = [(row["per_ours"], cases.index(row["case"])) for row in rows if row["provider"] == name]
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
             axes.plot(*zip(*points, strict=True), marker, color=color, label=name, markersize=7)
-        axes.set_yticks(range(len(cases)), [f"{case}\n{ours[case]:.3g} ms" for case in cases], fontsize=9)
+        axes.set_yticks(range(len(cases)), [f"{case}\n{duration(ours[case])}" for case in cases], fontsize=9)
         axes.set_ylim(len(cases) - 0.5, -0.5)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        shown = [row["per_ours"] for row in rows]
+        wide = max(shown) > 1000 * min(shown)  # so many decades that the labels between them would overlap
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_xlabel("time / time of ours")
         fields = ("gpu", "cpu", "threads", "torch", "date", "commit")
-        axes.set_title(", ".join(f"{name} {machine[name]}" for name in fields if name in machine), fontsize=8)
+        title = ", ".join(f"{name} {machine[name]}" for name in fields if name in machine)
+        figure.suptitle(title, fontsize=8)
         figure.legend(loc="outside lower center", ncols=3, fontsize=9)
         return save_figure(figure, path)
 
