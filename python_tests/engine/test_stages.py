@@ -75,9 +75,9 @@ def test_what_a_stage_freezes_does_not_move(recipe, tmp_path, monkeypatch):
         before, after = states[epoch], states[epoch + 1]
         return {key.partition(".")[0] for key in before if not torch.equal(before[key], after[key])}
 
-    assert moved(0) == {"spatial", "fc"}
-    assert moved(1) == {"spatial", "fc", "temporal"}
-    assert moved(2) == {"spatial", "fc", "temporal", "backbone"}
+    assert moved(0) == {"spatial", "fc", "bn"}
+    assert moved(1) == {"spatial", "fc", "bn", "temporal"}
+    assert moved(2) == {"spatial", "fc", "bn", "temporal", "backbone"}
 
 
 def test_what_the_model_fixed_stays_fixed():
