@@ -159,13 +159,10 @@ def _trick(*overrides: str, **fields: bool) -> Row:
     return Row("part_consensus_mars", (*_PARTS_TRAINING, *overrides), "parts", **fields)
 
 
-_SMOOTHING = "loss.label_smoothing=0.1"
-_ERASING = ("input.erase=0.5", "input.per_frame=true")
-
 # What the field does in training.
 _TRICKS = {
-    "smoothing": _trick(_SMOOTHING),
-    "erasing": _trick(*_ERASING),
+    "smoothing": _trick("loss.label_smoothing=0.1"),
+    "erasing": _trick("input.erase=0.5", "input.per_frame=true"),
     "cuhk03": _trick(pretrained=True),
 }
 

@@ -9,25 +9,8 @@ namespace VREID_ISA {
 namespace {
 
 template <class A>
-struct Ids;
-template <>
-struct Ids<float> {
-    using Id = int32_t;
-    typedef int32_t V __attribute__((vector_size(kVectorBytes)));
-};
-template <>
-struct Ids<double> {
-    using Id = int64_t;
-    typedef int64_t V __attribute__((vector_size(kVectorBytes)));
-};
-template <class A>
-using Id = typename Ids<A>::Id;
-template <class A>
-using IdVec = typename Ids<A>::V;
-
-template <class A>
-inline IdVec<A> load_ids(const Id<A>* p) {
-    IdVec<A> v;
+inline IntegerVec<A> load_ids(const Integer<A>* p) {
+    IntegerVec<A> v;
     memcpy(&v, p, sizeof v);
     return v;
 }
@@ -38,10 +21,10 @@ constexpr float kNothing = -__builtin_inff();
 template <class A>
 struct Best {
     Vec<A> score = Vec<A>{} + A(kNothing);
-    IdVec<A> at = IdVec<A>{} - 1;
+    IntegerVec<A> at = IntegerVec<A>{} - 1;
 
-    void meet(Vec<A> candidate, IdVec<A> place) {
-        const IdVec<A> better = candidate > score;
+    void meet(Vec<A> candidate, IntegerVec<A> place) {
+        const IntegerVec<A> better = candidate > score;
         score = better ? candidate : score;
         at = better ? place : at;
     }
@@ -111,8 +94,8 @@ struct MineTile {
     int64_t stride, first_row, rows, first_column, columns;
     const Found<A>& found;
 
-    const Id<A>* row_id = static_cast<const Id<A>*>(op.row_id) + first_row;
-    const Id<A>* column_id = static_cast<const Id<A>*>(op.column_id) + first_column;
+    const Integer<A>* row_id = static_cast<const Integer<A>*>(op.row_id) + first_row;
+    const Integer<A>* column_id = static_cast<const Integer<A>*>(op.column_id) + first_column;
     const A* row_square = static_cast<const A*>(op.row_square) + first_row;
     const A* column_square = static_cast<const A*>(op.column_square) + first_column;
 
@@ -123,15 +106,15 @@ struct MineTile {
         const int64_t anchor = first_row + r;
         const int64_t self = op.ref.data ? -1 : anchor - first_column;
         const Vec<A> none = Vec<A>{} + A(kNothing);
-        const IdVec<A> id = IdVec<A>{} + row_id[r];
-        IdVec<A> place;
-        for (int i = 0; i < N; ++i) place[i] = Id<A>(i);
+        const IntegerVec<A> id = IntegerVec<A>{} + row_id[r];
+        IntegerVec<A> place;
+        for (int i = 0; i < N; ++i) place[i] = Integer<A>(i);
         Best<A> positive, negative;
         int64_t c = 0;
         for (; c + N <= columns; c += N, place += N) {
             const Vec<A> d = load(column_square + c) - 2 * load(line + c);
-            const IdVec<A> same = load_ids<A>(column_id + c) == id;
-            positive.meet((same & (place != Id<A>(self))) ? d : none, place);
+            const IntegerVec<A> same = load_ids<A>(column_id + c) == id;
+            positive.meet((same & (place != Integer<A>(self))) ? d : none, place);
             negative.meet(same ? none : -d, place);
         }
         found.keep(0, anchor, positive, first_column);
@@ -145,14 +128,14 @@ struct MineTile {
 
     // Searches the tile's rows for the anchors of a vector of columns.
     void column_vector(int64_t c) const {
-        const IdVec<A> id = load_ids<A>(column_id + c);
+        const IntegerVec<A> id = load_ids<A>(column_id + c);
         const Vec<A> none = Vec<A>{} + A(kNothing);
         Best<A> positive, negative;
         positive.score = load(found.score + first_column + c);
         negative.score = load(found.score + found.anchors + first_column + c);
         for (int64_t r = 0; r < rows; ++r) {
             const Vec<A> d = row_square[r] - 2 * load(products + r * stride + c);
-            const IdVec<A> same = id == row_id[r], place = IdVec<A>{} + Id<A>(r);
+            const IntegerVec<A> same = id == row_id[r], place = IntegerVec<A>{} + Integer<A>(r);
             positive.meet(same ? d : none, place);
             negative.meet(same ? none : -d, place);
         }

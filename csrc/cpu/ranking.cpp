@@ -15,19 +15,6 @@ namespace vreid {
 namespace VREID_ISA {
 namespace {
 
-template <class K>
-struct Mask;
-template <>
-struct Mask<float> {
-    using Element = int32_t;
-    typedef int32_t V __attribute__((vector_size(kVectorBytes)));
-};
-template <>
-struct Mask<double> {
-    using Element = int64_t;
-    typedef int64_t V __attribute__((vector_size(kVectorBytes)));
-};
-
 // 0, 1, 2, ...
 template <class V, int... I>
 inline V places(Pack<I...>) {
@@ -113,8 +100,8 @@ inline K rounded_down(double distance) {
 template <class K>
 inline int64_t count_before(const Near<K>& near, int split, double at) {
     constexpr int N = Lanes<K>::N;
-    using Element = typename Mask<K>::Element;
-    using V = typename Mask<K>::V;
+    using Element = Integer<K>;
+    using V = IntegerVec<K>;
     const Vec<K> most = broadcast<K>(rounded_down<K>(at)), under = broadcast<K>(-rounded_down<K>(-at));
     V count{};
     int n = 0;
@@ -131,7 +118,7 @@ inline int64_t count_before(const Near<K>& near, int split, double at) {
 // The number of keys below `low`, and in `between` that of the keys from `low` to `high`.
 template <class K>
 inline int64_t count_below(const Near<K>& near, Vec<K> low, Vec<K> high, int64_t& between) {
-    using V = typename Mask<K>::V;
+    using V = IntegerVec<K>;
     V below{}, inside{};
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
@@ -160,7 +147,7 @@ int64_t settle(const RankCounts& op, const Tile& tile, int64_t row, int64_t p, c
     int64_t before = 0;
     for (int n = 0; n < near.size; n += Lanes<K>::N) {
         const Vec<K> key = load(near.keys + n);
-        const typename Mask<K>::V between = (key >= low) & (key <= high);
+        const IntegerVec<K> between = (key >= low) & (key <= high);
         if (!any(between)) continue;
         for (int j = 0; j < Lanes<K>::N; ++j) {
             if (!between[j]) continue;

@@ -43,26 +43,37 @@ struct f16 {
 
 typedef float FloatVector __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleVector __attribute__((vector_size(kVectorBytes)));
+typedef int32_t Int32Vector __attribute__((vector_size(kVectorBytes)));
+typedef int64_t Int64Vector __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t WordVector __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t HalfVector __attribute__((vector_size(kVectorBytes / 2)));
 
-// The accumulator type of an element type, its vector and the number of lanes.
+// The accumulator type of an element type, the integer of its size (for masks, ids and places), their vectors
+// and the number of lanes.
 template <class T>
 struct Lanes {
     using Acc = float;
     using V = FloatVector;
+    using Integer = int32_t;
+    using IntegerV = Int32Vector;
     static constexpr int N = kVectorBytes / 4;
 };
 template <>
 struct Lanes<double> {
     using Acc = double;
     using V = DoubleVector;
+    using Integer = int64_t;
+    using IntegerV = Int64Vector;
     static constexpr int N = kVectorBytes / 8;
 };
 template <class T>
 using Acc = typename Lanes<T>::Acc;
 template <class T>
 using Vec = typename Lanes<T>::V;
+template <class T>
+using Integer = typename Lanes<T>::Integer;
+template <class T>
+using IntegerVec = typename Lanes<T>::IntegerV;
 
 // Indices of a shuffle: `typename Count<N>::type` is 0, 1, ..., N-1.
 template <int... I>
